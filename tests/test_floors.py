@@ -1,0 +1,31 @@
+"Arrows only point upwards: each floor imports with the packages of the floors above it blocked"
+import ast, subprocess, sys
+from pathlib import Path
+import pytest
+
+pkg = Path(__file__).resolve().parent.parent/'fastai_bayes'
+floors = {
+    'ground': ('fastai optuna matplotlib pandas fastprogress', 'space kernels gp acq curves optimizer'),
+    'middle': ('fastai fastprogress', 'study sampler pruner plots'),
+    'top': ('', 'clone knobs callback display tune all')}
+cases = [(m, banned) for banned, mods in floors.values() for m in mods.split()]
+
+@pytest.mark.parametrize('mod,banned', cases, ids=[m for m,_ in cases])
+def test_imports_with_higher_floors_blocked(mod, banned):
+    code = f"import sys\nsys.modules.update(dict.fromkeys({banned.split()!r}))\nimport fastai_bayes.{mod}"
+    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    assert r.returncode==0, r.stderr
+
+def test_every_module_stands_on_a_floor():
+    assert {o.stem for o in pkg.glob('[!_]*.py')}=={m for m,_ in cases}
+
+def imported(fn):
+    "Names of the modules that a source file imports"
+    for n in ast.walk(ast.parse(fn.read_text())):
+        if isinstance(n, ast.Import): yield from (a.name for a in n.names)
+        elif isinstance(n, ast.ImportFrom) and n.module: yield from (f'{n.module}.{a.name}' for a in n.names)
+
+@pytest.mark.parametrize('mod', floors['top'][1].split())
+def test_top_floor_holds_no_numerics(mod):
+    bad = [o for o in imported(pkg/f'{mod}.py') if o.startswith(('scipy', 'sklearn', 'numpy.linalg', 'torch.linalg'))]
+    assert not bad

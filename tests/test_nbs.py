@@ -1,0 +1,30 @@
+"The notebooks run, are clean, and match the package"
+import shutil, subprocess, sys
+from pathlib import Path
+import pytest
+
+root = Path(__file__).resolve().parent.parent
+nbs = sorted((root/'nbs').glob('[!_.]*.ipynb'))
+
+def run(cmd, *args, cwd=root):
+    "Run an nbdev command installed beside this Python"
+    r = subprocess.run([Path(sys.executable).with_name(cmd), *args], cwd=cwd, capture_output=True, text=True)
+    assert r.returncode==0, r.stdout+r.stderr
+
+@pytest.fixture(scope='module')
+def fresh(tmp_path_factory):
+    "A copy of the project, exported and cleaned"
+    d = tmp_path_factory.mktemp('proj')
+    for o in ('nbs', 'fastai_bayes'): shutil.copytree(root/o, d/o, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    shutil.copy(root/'pyproject.toml', d)
+    run('nbdev-export', cwd=d)
+    run('nbdev-clean', cwd=d)
+    return d
+
+def files(d, pat): return {o.relative_to(d).as_posix(): o.read_text() for o in sorted(d.rglob(pat)) if '.ipynb_checkpoints' not in o.parts}
+
+def test_package_matches_notebooks(fresh): assert files(fresh/'fastai_bayes', '*.py')==files(root/'fastai_bayes', '*.py')
+def test_notebooks_are_clean(fresh): assert files(fresh/'nbs', '*.ipynb')==files(root/'nbs', '*.ipynb')
+
+@pytest.mark.parametrize('nb', nbs, ids=lambda o: o.stem)
+def test_notebook(nb): run('nbdev-test', nb)
