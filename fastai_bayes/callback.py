@@ -16,14 +16,16 @@ class MonitorError(ValueError):
     "The monitored quantity, or its direction, is not known; the message says what is"
 
 # %% ../nbs/22_callback.ipynb #table
-_down = '''loss error_rate mse rmse mae msle exp_rmspe perplexity brier_score_loss hamming_loss hinge_loss log_loss zero_one_loss label_ranking_loss coverage_error max_error
-    mean_absolute_error mean_absolute_percentage_error mean_squared_error mean_squared_log_error median_absolute_error root_mean_squared_error root_mean_squared_log_error
-    mean_pinball_loss mean_poisson_deviance mean_gamma_deviance mean_tweedie_deviance davies_bouldin_score'''
-_up = '''accuracy accuracy_multi top_k_accuracy foreground_acc dice dice_multi jaccard_coeff jaccard_coeff_multi corpus_bleu pearsonr spearmanr accuracy_score balanced_accuracy_score
-    top_k_accuracy_score average_precision_score f1_score fbeta_score precision_score recall_score jaccard_score roc_auc_score auc cohen_kappa_score matthews_corrcoef ndcg_score dcg_score
-    label_ranking_average_precision_score explained_variance_score r2_score d2_absolute_error_score d2_brier_score d2_log_loss_score d2_pinball_score d2_tweedie_score adjusted_rand_score
-    rand_score adjusted_mutual_info_score normalized_mutual_info_score mutual_info_score homogeneity_score completeness_score v_measure_score fowlkes_mallows_score
-    silhouette_score calinski_harabasz_score'''
+_down = '''loss error_rate mse rmse mae msle exp_rmspe perplexity brier_score_loss hamming_loss hinge_loss log_loss zero_one_loss label_ranking_loss
+    coverage_error max_error mean_absolute_error mean_absolute_percentage_error mean_squared_error mean_squared_log_error
+    median_absolute_error root_mean_squared_error root_mean_squared_log_error mean_pinball_loss mean_poisson_deviance mean_gamma_deviance
+    mean_tweedie_deviance davies_bouldin_score'''
+_up = '''accuracy accuracy_multi top_k_accuracy foreground_acc dice dice_multi jaccard_coeff jaccard_coeff_multi corpus_bleu pearsonr spearmanr
+    accuracy_score balanced_accuracy_score top_k_accuracy_score average_precision_score f1_score fbeta_score precision_score recall_score
+    jaccard_score roc_auc_score auc cohen_kappa_score matthews_corrcoef ndcg_score dcg_score label_ranking_average_precision_score
+    explained_variance_score r2_score d2_absolute_error_score d2_brier_score d2_log_loss_score d2_pinball_score d2_tweedie_score
+    adjusted_rand_score rand_score adjusted_mutual_info_score normalized_mutual_info_score mutual_info_score homogeneity_score
+    completeness_score v_measure_score fowlkes_mallows_score silhouette_score calinski_harabasz_score'''
 _modes = {o: mode for mode,names in (('min', _down), ('max', _up)) for o in names.split()}
 
 def mode_of(
@@ -50,7 +52,8 @@ def _find(learn, monitor=None):
     for o in names:
         if monitor in (o, o.strip('_')): return o  # fastai's `rmse` records itself as `_rmse`
     near = difflib.get_close_matches(str(monitor), names, n=1, cutoff=.4)
-    raise MonitorError(f'nothing named {monitor!r} is recorded' + (f', did you mean {near[0]!r}?' if near else '') + f' Known are: {", ".join(names)}')
+    hint = f', did you mean {near[0]!r}? ' if near else '. '
+    raise MonitorError(f'nothing named {monitor!r} is recorded{hint}Known are: {", ".join(names)}')
 
 def monitor_and_mode(
     learn, # A `Learner`
@@ -107,7 +110,8 @@ class BayesPruningCallback(Callback):
 
     def _report(self, v):
         try: v = math.nan if v is None else float(v)
-        except (TypeError, ValueError, RuntimeError): raise MonitorError(f'expected one number an epoch from {self.monitor!r}, got {v!r}') from None
+        except (TypeError, ValueError, RuntimeError):
+            raise MonitorError(f'expected one number an epoch from {self.monitor!r}, got {v!r}') from None
         self.curve.append(v)
         self.trial.report(v, len(self.curve))
 
@@ -130,5 +134,5 @@ class BayesPruningCallback(Callback):
     def value(self)->float:
         "Value of the trial: that of its best epoch, NaN if the training diverged; raises `optuna.TrialPruned` if it was stopped"
         if self.stopped: raise optuna.TrialPruned(f'stopped after {self.seen} of {self.total} epochs')
-        if not self.curve: raise MonitorError('no epoch has been reported; pass the callback to a fit, as in `learn.fit_one_cycle(5, cbs=cb)`')
+        if not self.curve: raise MonitorError('no epoch has been reported; pass the callback to a fit, as in `learn.fit(5, cbs=cb)`')
         return self.best[0] if math.isfinite(self.curve[-1]) else math.nan
