@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['distributions', 'describe', 'StudyError', 'quiet_optuna', 'open_study', 'state_of', 'curve_of', 'best_of',
-           'epochs_spent', 'best_trial', 'trial_frame', 'curve_frame']
+           'epochs_spent', 'finished', 'best_trial', 'trial_frame', 'curve_frame']
 
 # %% ../nbs/12_study.ipynb #imports
 import math
@@ -39,7 +39,7 @@ def describe(
     def _line(d):
         if isinstance(d, Choice): return ' | '.join(map(str, d.labels))
         plain = d.step is None or (d.whole and d.step==1)
-        return f"{'int' if d.whole else 'float'} {d.low:g} to {d.high:g}" + (', log' if d.log else '') + ('' if plain else f', step {d.step:g}')
+        return f"{'int' if d.whole else 'float'} {d.low} to {d.high}" + (', log' if d.log else '') + ('' if plain else f', step {d.step}')
     return {k: _line(d) for k,d in space.dims.items()}
 
 # %% ../nbs/12_study.ipynb #open
@@ -118,14 +118,19 @@ def epochs_spent(
     "How much has been trained"
     return sum(len(t.intermediate_values) for t in study.get_trials(deepcopy=False))
 
+def finished(
+    study:optuna.Study # A study
+)->list: # Pairs of a trial and its value, in the order of their numbers
+    "The complete and the stopped trials of `study` that have a finite value"
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    return [(t,v) for t in trials for v,_ in [best_of(t, study.direction)] if math.isfinite(v)]
+
 def best_trial(
     study:optuna.Study # A study
 )->optuna.trial.FrozenTrial: # None if nothing has been finished
-    "Best of the complete and the stopped trials of `study`"
-    sign = 1 if study.direction.name=='MINIMIZE' else -1
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    done = [(sign*best_of(t, study.direction)[0], t.number, t) for t in trials]
-    return min((o for o in done if math.isfinite(o[0])), default=(None,))[-1]
+    "Best of the finished trials of `study`, the earlier of equals"
+    best = min if study.direction.name=='MINIMIZE' else max
+    return best(finished(study), key=lambda o: o[1], default=(None,))[0]
 
 # %% ../nbs/12_study.ipynb #frame
 def _row(trial, direction, n):
