@@ -94,7 +94,7 @@ def measure(callback, pruner):
     "All counts for one callback and one pruner"
     return {**straight(callback, pruner), **two_stages(callback, pruner), **elsewhere(callback, pruner)}
 
-def table(names=None):
-    "Counts by rule, callback and pruner"
-    cols = {(c, p): measure(c, p) for c in names or callbacks for p in pruners}
-    return pd.DataFrame(cols).loc[list(rules)].rename(rules)
+def table():
+    "Counts by rule, callback and pruner, below the number of trainings that were cut short"
+    cols = {(c, p): measure(c, p) for c in callbacks for p in pruners}
+    return pd.DataFrame(cols).loc[['cut', *rules]].rename({'cut': '(trainings cut short)', **rules})
