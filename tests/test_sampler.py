@@ -1,0 +1,8 @@
+"`BayesSampler` passes Optuna's own conformance suites for third-party samplers"
+import pytest
+from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
+from fastai_bayes.sampler import BayesSampler
+
+class TestBayesSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
+    @pytest.fixture
+    def sampler(self): return lambda: BayesSampler(seed=0)
