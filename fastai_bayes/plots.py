@@ -32,14 +32,15 @@ def _say(ax, s):
 
 def window(
     values, # Numbers; those that are not finite do not count
-    direction # `StudyDirection`
+    direction, # `StudyDirection`
+    reach=6 # How far to show, in distances between the best and the median
 )->tuple: # Low and high end
     "A range that shows the good values well: diverged trainings do not squeeze the others"
     v = np.array([o for o in values if math.isfinite(o)])
-    if direction.name=='MAXIMIZE': return tuple(-o for o in window(-v, optuna.study.StudyDirection.MINIMIZE)[::-1])
+    if direction.name=='MAXIMIZE': return tuple(-o for o in window(-v, optuna.study.StudyDirection.MINIMIZE, reach)[::-1])
     if not len(v): return 0., 1.
     best,spread = v.min(),np.median(v)-v.min()
-    worst = min(v.max(), best+4*spread) if spread>0 else v.max()
+    worst = min(v.max(), best+reach*spread) if spread>0 else v.max()
     pad = .06*(worst-best) or .05*abs(best) or .05
     return best-pad, worst+pad
 
@@ -99,7 +100,7 @@ def plot_curves(
         end = [i for i,v in enumerate(o.curve, 1) if math.isfinite(v)][-1:]
         mark = dict(stopped='o', failed='x').get(o.state)
         if mark and end: ax.plot(end, o.curve[end[0]-1], mark, ms=5, mfc='none', color=kw['color'])
-    ax.set(xlabel='epoch', ylabel=_label(study), ylim=window(values, study.direction))
+    ax.set(xlabel='epoch', ylabel=_label(study), ylim=window(values, study.direction, reach=12))
     ax.xaxis.get_major_locator().set_params(integer=True)
     if best is not None: ax.legend(frameon=False, loc='best')
     return ax
