@@ -3,7 +3,8 @@
     python benchmarks/digits.py [--budget 100] [--seeds 0 1 2]
 
 All three tune the same learner factory on the same data, in the same space, with the same fit method and the same seeds of the trainings, until the
-budget in epochs is spent. (Optuna's TPE begins with ten random trials; with the same seed they are those of the random search.) The table goes to stdout, the plot to benchmarks/digits.png."""
+budget in epochs is spent. The table goes to stdout, the plot to benchmarks/digits.png. Optuna's TPE begins with ten random trials; with the same seed
+they are those of the random search."""
 import argparse, platform, runpy, tempfile, time, warnings
 from collections import Counter
 from importlib.metadata import version

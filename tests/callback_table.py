@@ -18,7 +18,8 @@ pruners = {
 rules = dict(
     half='half-trained, but stored as COMPLETE', wasted='finished, but stored as PRUNED', failed='ended in an error',
     weights='cut short, and not left with the best weights', cleanup='cut short, and the last batch kept alive',
-    lost='fine_tune: epochs trained but missing from the curve', elsewhere='values reported by lr_find, validate or get_preds')
+    lost='fine_tune: epochs trained but missing from the curve', on='fine_tune: epochs trained after the pruner said stop',
+    elsewhere='values reported by lr_find, validate or get_preds')
 
 class FakeRecords(Callback):
     "Let the recorded `valid_loss` follow `curve` over all fits, and note the weights after each epoch"
@@ -27,6 +28,15 @@ class FakeRecords(Callback):
     def after_epoch(self):
         self.learn.recorder.values[-1][1] = self.learn.final_record[1] = self.curve[len(self.ws)]
         self.ws.append(self.learn.model.a.item())
+
+class Asked(GetAttr):
+    "A trial that notes after how many epochs it was first told to stop"
+    _default = 'trial'
+    def __init__(self, trial, fake): self.trial,self.fake,self.told = trial,fake,None
+    def should_prune(self):
+        res = self.trial.should_prune()
+        if res and self.told is None: self.told = len(self.fake.ws)
+        return res
 
 def curve_at(x):
     "Learning curve of a training with hyperparameter `x`: best near .3, bumpy, some gain much at the very end"
@@ -46,15 +56,16 @@ def silent(learn):
     with learn.no_bar(), learn.no_logging(), redirect_stdout(io.StringIO()): yield
 
 def play(callback, pruner, fit, save=False):
-    "A study of `n_trials` trainings; pairs of a trial and what became of its learner come back"
+    "A study of `n_trials` trainings; each as its trial, learner, records and what the trial was asked"
     make,value = callbacks[callback]
     learners = []
     def objective(trial):
         fake = FakeRecords(curve_at(trial.suggest_float('x', 0, 1)))
         with tempfile.TemporaryDirectory() as d:
             learn = synth_learner(n_trn=2, n_val=1, path=d)
-            learners.append((learn, fake))
-            cb = make(trial, n_epoch)
+            asked = Asked(trial, fake)
+            learners.append((learn, fake, asked))
+            cb = make(asked, n_epoch)
             with silent(learn): fit(learn, cbs=[cb, fake] + ([SaveModelCallback()] if save else []))
         return value(learn, cb)
     # Hyperband deals its brackets by the study's name
@@ -65,10 +76,10 @@ def play(callback, pruner, fit, save=False):
 def straight(callback, pruner):
     "Counts for trainings of one fit, with a `SaveModelCallback`"
     done = play(callback, pruner, lambda learn, cbs: learn.fit(n_epoch, .1, cbs=cbs), save=True)
-    cut = [(t, learn, fake) for t,learn,fake in done if len(fake.ws)<n_epoch]
+    cut = [(t, learn, fake) for t,learn,fake,_ in done if len(fake.ws)<n_epoch]
     return dict(
         half=sum(t.state==TrialState.COMPLETE for t,*_ in cut),
-        wasted=sum(t.state==TrialState.PRUNED and len(fake.ws)==n_epoch for t,_,fake in done),
+        wasted=sum(t.state==TrialState.PRUNED and len(fake.ws)==n_epoch for t,_,fake,_ in done),
         failed=sum(t.state==TrialState.FAIL for t,*_ in done),
         weights=sum(learn.model.a.item()!=fake.ws[int(np.argmin(fake.curve[:len(fake.ws)]))] for _,learn,fake in cut),
         cleanup=sum(learn.pred is not None for _,learn,_ in cut),
@@ -77,7 +88,8 @@ def straight(callback, pruner):
 def two_stages(callback, pruner):
     "Counts for `fine_tune`, whose two fits are one training"
     done = play(callback, pruner, lambda learn, cbs: learn.fine_tune(n_epoch-2, .1, freeze_epochs=2, cbs=cbs))
-    return dict(lost=sum(len(fake.ws)-len(set(fake.curve[:len(fake.ws)]) & set(t.intermediate_values.values())) for t,_,fake in done))
+    return dict(lost=sum(len(fake.ws)-len(set(fake.curve[:len(fake.ws)]) & set(t.intermediate_values.values())) for t,_,fake,_ in done),
+                on=sum(len(fake.ws)-asked.told for *_,fake,asked in done if asked.told))
 
 def elsewhere(callback, pruner):
     "Values reported, or errors raised, while a learner that carries the callback does anything but train"

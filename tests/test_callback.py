@@ -37,7 +37,7 @@ def test_the_measurement_sees_broken_rules():
     "Optuna's own callback is the proof that the counts can be anything but zero"
     pytest.importorskip('optuna_integration')
     asha,median = (measure('FastAIPruningCallback', o) for o in ('ASHA', 'median'))
-    assert asha['half'] and asha['weights'] and asha['lost'] and asha['elsewhere']
+    assert asha['half'] and asha['weights'] and asha['lost'] and asha['on'] and asha['elsewhere']
     assert median['wasted'] and median['cleanup'] and median['lost']
 
 def diabetes():
