@@ -6,12 +6,12 @@
 __all__ = ['CovarianceError', 'safe_cholesky', 'Data', 'log_marginal', 'log_posterior', 'GP', 'fit', 'ensemble']
 
 # %% ../nbs/02_gp.ipynb #imports
+from functools import cached_property
 import numpy as np
-from dataclasses import dataclass
-from scipy.linalg import LinAlgError, cho_solve, solve_triangular
-from scipy.linalg.lapack import dpotrf, dpotri
+from scipy.linalg import LinAlgError
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtrs
 from scipy.optimize import minimize
-from .kernels import Prior, distances, matern52
+from .kernels import Prior, cross_r2, distances, matern52
 
 # %% ../nbs/02_gp.ipynb #chol
 class CovarianceError(LinAlgError):
@@ -50,19 +50,13 @@ class Data:
         self.resid = self.y-self.H@self.b
         self.pairs = np.tril_indices(n, -1)
         i,j = self.pairs
-        self.D = _pair_distances(self.X[i], self.X[j], self.choice)  # (n(n-1)/2, d)
+        self.D = distances(self.X[i], self.X[j], self.choice)  # (n(n-1)/2, d)
         C = self.H@self.B@self.H.T
         self.C_pairs,self.C_diag = C[i,j], np.diagonal(C)
 
     def __len__(self): return len(self.y)
     @property
     def d(self): return self.X.shape[1]
-
-def _pair_distances(X, Z, choice):
-    "`distances` of corresponding rows (n,d)"
-    D = (X-Z)**2
-    if choice.any(): D[:,choice] = D[:,choice]>1e-12
-    return D
 
 # %% ../nbs/02_gp.ipynb #lml
 def _unpack(theta):
@@ -84,7 +78,7 @@ def log_marginal(data, theta):
     w,s2,n2 = _unpack(theta)
     K,k,dk = _covariance(data, theta)
     L,_ = safe_cholesky(K)
-    alpha = cho_solve((L, True), data.resid, check_finite=False)
+    alpha,_ = dpotrs(L, data.resid, lower=1)
     value = -data.resid@alpha/2 - np.log(np.diagonal(L)).sum() - len(data)*np.log(2*np.pi)/2
     inv,_ = dpotri(L, lower=1)  # lower triangle of the inverse
     i,j = data.pairs
@@ -107,14 +101,20 @@ class GP:
         self.data,self.theta = data, np.asarray(theta, float)
         self.w,self.s2,self.n2 = _unpack(self.theta)
         self.L,self.jitter = safe_cholesky(_covariance(data, self.theta)[0])
-        self.alpha = cho_solve((self.L, True), data.resid, check_finite=False) if len(data) else data.resid
+        self.alpha = dpotrs(self.L, data.resid, lower=1)[0] if len(data) else data.resid
         self.beta = data.b+data.B@(data.H.T@self.alpha)  # (q,) posterior mean of the features' coefficients
 
     def _cross(self, Z, HZ):
         "Covariance (n,m) of the values with those at `Z`"
         d = self.data
-        k,dk = matern52(distances(d.X, Z, d.choice)@self.w)
+        k,dk = matern52(cross_r2(d.X, Z, self.w, d.choice))
         return self.s2*k+(d.H@d.B)@HZ.T, dk
+
+    @cached_property
+    def inverse(self):
+        "Inverse of the values' covariance (n,n)"
+        inv,_ = dpotri(self.L, lower=1)
+        return inv+np.tril(inv, -1).T
 
     def predict(self,
         Z, # (m,d) points of the unit cube
@@ -125,7 +125,7 @@ class GP:
         prior = self.s2+np.einsum('mq,qr,mr->m', HZ, self.data.B, HZ)
         if not len(self.data): return HZ@self.data.b, prior
         k,_ = self._cross(Z, HZ)
-        u = solve_triangular(self.L, k, lower=True, check_finite=False)
+        u,_ = dtrtrs(self.L, k, lower=1)
         return HZ@self.data.b+k.T@self.alpha, np.maximum(prior-np.einsum('nm,nm->m', u, u), 1e-12)
 
     def predict_grad(self,
@@ -134,7 +134,7 @@ class GP:
         "Forecast at `Z` for a constant feature, with gradients"
         d = self.data
         k,dk = self._cross(Z, np.ones((len(Z),1)))
-        u = cho_solve((self.L, True), k, check_finite=False)  # (n,m)
+        u = self.inverse@k  # (n,m)
         mean,var = d.b.sum()+k.T@self.alpha, self.s2+d.B.sum()-np.einsum('nm,nm->m', k, u)
         scale = np.where(d.choice, 0, -2*self.s2*self.w)
         a,c = dk*self.alpha[:,None], dk*u
@@ -161,7 +161,7 @@ def _log_density(data, prior, theta):
     "`log_posterior` without its gradient, -inf where it can't be worked out"
     try: L,_ = safe_cholesky(_covariance(data, theta)[0])
     except CovarianceError: return -np.inf
-    u = solve_triangular(L, data.resid, lower=True, check_finite=False)
+    u,_ = dtrtrs(L, data.resid, lower=1) if len(data) else (data.resid, 0)
     return -u@u/2 - np.log(np.diagonal(L)).sum() + prior.logp(theta)[0]
 
 def ensemble(

@@ -15,7 +15,7 @@ from scipy.special import ndtr
 from .space import Space
 from .kernels import Prior
 from .gp import Data, GP, ensemble, fit
-from .acq import LogEI, log_ei, maximize, sobol
+from .acq import LogEI, distinct, log_ei, maximize, sobol
 from .curves import Chain, Warp
 
 # %% ../nbs/05_optimizer.ipynb #training
@@ -67,10 +67,10 @@ class View:
         "Warped final value of each training: mean (n,) and variance (n,), 0 where it is known"
         return self.chain.forecast(self.X, self.Z)
 
-    def better(self, i):
-        "Probability that training `i` ends better than the best value seen"
-        m,v = self.chain.forecast(self.X[[i]], [self.Z[i]])
-        return float(ndtr((m[0]-self.warp(self.warp.best))/np.sqrt(v[0]+1e-12)))
+    def better(self, idx):
+        "(k,) probabilities that the trainings `idx` (k,) end better than the best value seen"
+        m,v = self.chain.forecast(self.X[idx], [self.Z[i] for i in idx])
+        return ndtr((m-self.warp(self.warp.best))/np.sqrt(v+1e-12))
     def rank(self, i):
         "How many trainings were better after as many epochs as training `i` has, and how many got that far, itself included"
         l = self.epochs[i]
@@ -118,8 +118,7 @@ class Engine:
 # %% ../nbs/05_optimizer.ipynb #propose
 def start_points(space, n, rng):
     "Up to `n` different quasi-random configurations (n,d)"
-    U = space.snap(sobol(n, len(space), rng))
-    return U[np.sort(np.unique(U, axis=0, return_index=True)[1])]
+    return distinct(space.snap(sobol(n, len(space), rng)))
 
 def _data(X, m, v, choice): return Data(X, m, choice, v=v, b=[-.5], B=[1.])
 
@@ -162,7 +161,7 @@ def decide(
     if i<patience: return Verdict(True, 'first look')
     rank,of = view.rank(i)
     if rank<max(1, engine.top_share*of): return Verdict(False, f'number {rank+1} of {of} after {l} epochs', rank=rank, of=of)
-    p = view.better(i)
+    p = float(view.better([i])[0])
     word = 'too small' if p<engine.min_better else 'large enough'
     return Verdict(p<engine.min_better, f'number {rank+1} of {of} after {l} epochs, and the probability of ending best, {p:.0%}, is {word}', p, rank, of)
 
@@ -172,12 +171,12 @@ def carry_on(
     log_ei_new:float # Log-EI of the best new configuration
 ): # index of a training, or None
     "The paused training that is worth more for its epochs than a new one"
-    paused = [i for i,o in enumerate(view.trainings) if o.state=='paused' and not view.failed[i]]
-    paused = [i for i in paused if view.better(i)>=view.engine.min_better]
-    if not paused: return None
+    paused = np.array([i for i,o in enumerate(view.trainings) if o.state=='paused' and not view.failed[i]], int)
+    if len(paused): paused = paused[view.better(paused)>=view.engine.min_better]
+    if not len(paused): return None
     m,v = (o[paused] for o in view.final)
     rate = log_ei(m, np.maximum(v, 1e-12), float(view.warp(view.warp.best)))[0]-np.log(view.engine.T-view.epochs[paused])
-    return paused[rate.argmax()] if rate.max()>=log_ei_new-np.log(view.engine.T/2) else None
+    return int(paused[rate.argmax()]) if rate.max()>=log_ei_new-np.log(view.engine.T/2) else None
 
 # %% ../nbs/05_optimizer.ipynb #trial
 @dataclass(frozen=True)
