@@ -8,7 +8,7 @@ __all__ = ['log_h', 'log_ei', 'LogEI', 'sobol', 'perturb', 'distinct', 'maximize
 # %% ../nbs/03_acq.ipynb #imports
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import erfcx, log_ndtr, logsumexp, ndtr
+from scipy.special import erfcx, ndtr
 from scipy.stats import qmc
 
 # %% ../nbs/03_acq.ipynb #logh
@@ -46,29 +46,29 @@ def log_ei(
 
 # %% ../nbs/03_acq.ipynb #ens
 class LogEI:
-    "Log of the mean Expected Improvement over `best` that the processes `gps` forecast"
+    "Log of the mean Expected Improvement over `best` that the processes of an ensemble forecast"
     def __init__(self,
-        gps, # Processes on the same observations
+        ensemble, # `Ensemble` of s processes
         best # Best value so far; more is better
-    ): self.gps,self.best = list(gps),best
+    ): self.ensemble,self.best = ensemble,best
 
-    def __call__(self, U):
-        "(m,) values at `U` (m,d)"
-        return logsumexp([log_ei(*o.predict(U), self.best)[0] for o in self.gps], axis=0)-np.log(len(self.gps))
-
+    def __call__(self, U): return _log_mean(log_ei(*self.ensemble.predict(U), self.best)[0])[0]
     def rough(self, U):
         "(m,) values at `U` (m,d) by the first process alone, to tell which points are worth a closer look"
-        return log_ei(*self.gps[0].predict(U), self.best)[0]
-
+        return log_ei(*self.ensemble.predict(U, slice(1)), self.best)[0][0]
     def grad(self, U):
         "(m,) values at `U` (m,d), and their gradients (m,d); 0 for choices"
-        vals,grads = [],[]
-        for o in self.gps:
-            mean,var,dmean,dvar = o.predict_grad(U)
-            v,dm,dv = log_ei(mean, var, self.best)
-            vals.append(v); grads.append(dm[:,None]*dmean+dv[:,None]*dvar)
-        total = logsumexp(vals, axis=0)
-        return total-np.log(len(self.gps)), np.einsum('sm,smd->md', np.exp(np.array(vals)-total), np.array(grads))
+        mean,var,dmean,dvar = self.ensemble.predict_grad(U)
+        v,dm,dv = log_ei(mean, var, self.best)
+        total,share = _log_mean(v)
+        return total, (share[...,None]*(dm[...,None]*dmean+dv[...,None]*dvar)).sum(0)
+
+def _log_mean(v):
+    "Log (m,) of the mean over the first axis of exp `v` (s,m), and the share (s,m) of each in the sum"
+    top = v.max(0)
+    e = np.exp(v-top)
+    total = e.sum(0)
+    return top+np.log(total/len(v)), e/total
 
 # %% ../nbs/03_acq.ipynb #starts
 def sobol(n, d, rng):
@@ -92,7 +92,7 @@ def _climb(f, U, free):
         v,g = f.grad(V)
         return -v.sum(), -g[:,free].ravel()
     u0 = U[:,free].ravel()
-    res = minimize(loss, u0, jac=True, method='L-BFGS-B', bounds=[(0,1)]*len(u0), options=dict(maxiter=15, maxfun=20))
+    res = minimize(loss, u0, jac=True, method='L-BFGS-B', bounds=[(0,1)]*len(u0), options=dict(maxiter=15, ftol=1e-4))
     V = U.copy()
     V[:,free] = res.x.reshape(len(U), -1)
     return V
@@ -136,12 +136,12 @@ def maximize(
     rng, # numpy Generator
     around=(), # (k,d) points in whose neighbourhood to look, best first
     tried=(), # (n,d) points that must not be proposed; empty if repeating one can pay (noise)
-    n:int=512, # Quasi-random starts
+    n:int=256, # Quasi-random starts
     top:int=4 # Starts to climb from
 ): # point (d,) on the grids of `space` and its value; None if everything was tried
     "The point where `f` is largest"
     tried,d = np.asarray(tried, float).reshape(-1, len(space)),len(space)
-    near = [perturb(x, 30, s, rng) for x in around[:4] for s in (.2, .07, .02)]
+    near = [perturb(x, 20, s, rng) for x in around[:4] for s in (.2, .07, .02)]
     U = distinct(space.snap(np.concatenate([sobol(n, d, rng), *near])), tried)
     if not len(U): return _last_resort(f, space, tried)
     U = U[np.argsort(-f.rough(U), kind='stable')[:max(n//8, top)]]

@@ -14,9 +14,9 @@ import numpy as np
 from scipy.special import ndtr
 from .space import Space
 from .kernels import Prior
-from .gp import Data, GP, ensemble, fit
+from .gp import Data, Ensemble, draw, fit
 from .acq import LogEI, distinct, log_ei, maximize, sobol
-from .curves import Chain, Warp
+from .curves import Chain, Warp, rungs
 
 # %% ../nbs/05_optimizer.ipynb #training
 @dataclass
@@ -30,8 +30,8 @@ class Training:
     def finite(self):
         "The curve up to the first value that is not a finite number"
         y = np.array(self.curve, float)
-        bad = np.flatnonzero(~np.isfinite(y))
-        return y[:bad[0]] if len(bad) else y
+        ok = np.isfinite(y)
+        return y if ok.all() else y[:ok.argmin()]
     @property
     def diverged(self): return len(self.finite)<len(self.curve)
 
@@ -59,13 +59,21 @@ class View:
     @functools.cached_property
     def warp(self): return Warp(self.Y) if self.epochs.any() else Warp([np.zeros(1)])
     @functools.cached_property
-    def Z(self): return [self.warp(y) for y in self.Y]
+    def Z(self):
+        "Warped curves, all in one go"
+        z,ends = self.warp(np.concatenate([*self.Y, []])),np.cumsum(self.epochs)
+        return [z[e-n:e] for e,n in zip(ends, self.epochs)]
     @functools.cached_property
     def chain(self): return self.engine.chain(self.X[~self.failed], [z for z,bad in zip(self.Z, self.failed) if not bad])
     @functools.cached_property
     def final(self):
-        "Warped final value of each training: mean (n,) and variance (n,), 0 where it is known"
-        return self.chain.forecast(self.X, self.Z)
+        "Warped final value of each training: mean (n,) and variance (n,); known where it is finished, forecast from its first rung on, 0 before"
+        m,v = np.zeros(len(self.Z)),np.zeros(len(self.Z))
+        for i,z in enumerate(self.Z):
+            if len(z)>=self.engine.T: m[i] = z[self.engine.T-1]
+        open = np.flatnonzero((self.epochs>=self.engine.first_rung) & (self.epochs<self.engine.T))
+        if len(open): m[open],v[open] = self.chain.forecast(self.X[open], [self.Z[i] for i in open])
+        return m,v
 
     def better(self, idx):
         "(k,) probabilities that the trainings `idx` (k,) end better than the best value seen"
@@ -80,7 +88,7 @@ class View:
     def targets(self):
         "What the proposing process learns from: `X`, value and known variance of all trainings that have shown something, and `X` of those under way"
         m,v = (o.copy() for o in self.final)
-        shown = (self.epochs>=self.chain.rungs[0]) & ~self.failed
+        shown = (self.epochs>=self.engine.first_rung) & ~self.failed
         m[self.failed] = min(m[shown], default=-1.)
         v[self.failed] = 0.
         running = np.array([o.state=='running' for o in self.trainings], bool) & ~self.failed
@@ -96,7 +104,7 @@ class Engine:
     min_better=.1  # Least probability of ending better than the best seen that is worth more epochs
 
     def __init__(self, space, n_epoch):
-        self.space,self.T = space,n_epoch
+        self.space,self.T,self.first_rung = space,n_epoch,rungs(n_epoch)[0]
         self.min_epochs = min(4, -(-n_epoch//4))  # before that, curves say little
         self._chain = self._final = None
 
@@ -106,14 +114,14 @@ class Engine:
         self._chain = Chain(X, Z, self.T, self.space.choice, last=self._chain)
         return self._chain
     def final(self, data, rng):
-        "An ensemble of processes on the final values, fitted anew when there are 8 % more of them"
-        n,thetas,best = self._final or (0, [], None)
-        if len(data)<=n*1.08 and len(data)>12: return [GP(data, o) for o in thetas]
-        prior = Prior(data.d)
-        gp = fit(data, prior, starts=[] if best is None else [best])
-        thetas = ensemble(gp, prior, rng)
-        self._final = len(data),thetas,gp.theta
-        return [GP(data, o) for o in thetas]
+        "`Ensemble` on final values, fitted anew when there are 8 % more of them"
+        n,thetas,best = self._final or (0, None, None)
+        if len(data)<=12 or len(data)>n*1.08:
+            prior = Prior(data.d)
+            gp = fit(data, prior, starts=[] if best is None else [best])
+            thetas = draw(gp, prior, rng)
+            self._final = len(data),thetas,gp.theta
+        return Ensemble(data, thetas)
 
 # %% ../nbs/05_optimizer.ipynb #propose
 def start_points(space, n, rng):
@@ -129,12 +137,11 @@ def propose(
     "The configuration that promises the largest improvement"
     engine,space = view.engine,view.engine.space
     X,m,v,pending = view.targets()
-    gps = engine.final(_data(X, m, v, space.choice), rng)
+    ens = engine.final(_data(X, m, v, space.choice), rng)
     if len(pending):  # believe the mean forecast of those that have shown nothing yet
-        guess = np.mean([o.predict(pending)[0] for o in gps], axis=0)
-        data = _data(np.r_[X, pending], np.r_[m, guess], np.r_[v, np.zeros(len(pending))], space.choice)
-        gps = [GP(data, o.theta) for o in gps]
-    f = LogEI(gps, float(view.warp(view.warp.best)))
+        guess = ens.predict(pending)[0].mean(0) if len(X) else np.zeros(len(pending))
+        ens = Ensemble(_data(np.r_[X, pending], np.r_[m, guess], np.r_[v, np.zeros(len(pending))], space.choice), ens.thetas)
+    f = LogEI(ens, float(view.warp(view.warp.best)))
     best = X[np.argsort(-m, kind='stable')[:4]]
     return maximize(f, space, rng, around=best, tried=view.X) or maximize(f, space, rng, around=best)
 
