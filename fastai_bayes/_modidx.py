@@ -377,6 +377,5 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fastai_bayes.tune._count': ('tune.html#_count', 'fastai_bayes/tune.py'),
                                    'fastai_bayes.tune._new_folder': ('tune.html#_new_folder', 'fastai_bayes/tune.py'),
                                    'fastai_bayes.tune._plan': ('tune.html#_plan', 'fastai_bayes/tune.py'),
-                                   'fastai_bayes.tune._probe': ('tune.html#_probe', 'fastai_bayes/tune.py'),
                                    'fastai_bayes.tune.outcome': ('tune.html#outcome', 'fastai_bayes/tune.py'),
                                    'fastai_bayes.tune.quiet': ('tune.html#quiet', 'fastai_bayes/tune.py')}}}

@@ -32,9 +32,9 @@ from .study import best_of, best_trial, curve_of, distributions, epochs_spent, o
 class TuneError(ValueError):
     "A study cannot be run; the message says why and what to do"
 
-def _count(name, v, whole=True):
-    "Raise unless `v`, if given, is a positive number"
-    if v is None: return
+def _count(name, v, whole=True, none=True):
+    "Raise unless `v` is a positive number, or None where that is allowed"
+    if v is None and none: return
     if isinstance(v, bool) or not isinstance(v, (int, np.integer) if whole else (int, float, np.number)) or not v>0 or not math.isfinite(v):
         raise TuneError(f"{name}: expected a {'whole number of 1 or more' if whole else 'positive number'}, got {v!r}")
 
@@ -301,28 +301,25 @@ def result(self:Run):
 # %% ../nbs/24_tune.ipynb #plan
 def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, new_learner, seed, cbs, verbose, fit_kwargs):
     "Check all arguments; a `Run` that is ready to be opened"
-    _count('n_epoch', n_epoch), _count('n_trials', n_trials), _count('budget', budget), _count('timeout', timeout, whole=False)
+    _count('n_epoch', n_epoch, none=False), _count('n_trials', n_trials), _count('budget', budget), _count('timeout', timeout, whole=False)
     if new_learner is not None and (not callable(new_learner) or isinstance(new_learner, Learner)): raise TuneError(f'new_learner is a function from a dictionary of hyperparameters to a Learner, got {type(new_learner).__name__}')
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed<0): raise TuneError(f'seed: expected a whole number of 0 or more, got {seed!r}')
     cbs = list(cbs) if isinstance(cbs, (list, tuple)) or hasattr(cbs, 'map') else [] if cbs is None else [cbs]
     _check_callbacks(learn, cbs)
     takes(fit)
     if space is None: space = {n: o for n,o in default_space(learn).items() if knobs[n].arg(fit) is None or knobs[n].arg(fit) not in fit_kwargs}
+    if not isinstance(space, (dict, Space)): raise TuneError(f"space is a dictionary, as in dict(lr=(1e-5, 1e-1, 'log')), got {space!r}")
     space = Space(getattr(space, 'dims', space))
     _check_fit(fit, fit_kwargs, space.names)
     make = Maker(learn, new_learner)
-    if new_learner is None: _check_data(learn)
-    probe = _probe(make, space) if new_learner else learn
+    probe = make._made(space.decode(np.full(len(space), .5))) if new_learner else learn
     _check_callbacks(probe, []), _check_data(probe)
     check_knobs(probe, space, fit, free=new_learner is not None)
+    if new_learner is None: release(clone(learn))  # can it be copied?
     monitor,mode = monitor_and_mode(probe, monitor, mode)
     planned = n_epoch + (fit_kwargs.get('freeze_epochs', 1) if fit=='fine_tune' else 0)
     if n_trials is None and budget is None and timeout is None: budget = 20*planned
     return Run(make, space, fit, n_epoch, planned, monitor, mode, seed, cbs, fit_kwargs, dict(n_trials=n_trials, budget=budget, timeout=timeout), verbose)
-
-def _probe(make, space):
-    "What `new_learner` builds for the middle of the space, without its knobs turned"
-    return make._made(space.decode(np.full(len(space), .5)))
 
 # %% ../nbs/24_tune.ipynb #tune
 @patch
