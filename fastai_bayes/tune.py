@@ -89,7 +89,7 @@ class BestEpoch(SaveModelCallback):
         if row[self.idx] is not None and math.isfinite(row[self.idx]): tracker.TrackerCallback.after_epoch(self)
         if self.new_best: self._save(self.fname)
     def after_fit(self):
-        if self.last_saved_path: self.learn.load(self.fname)
+        if self.last_saved_path: self.learn.load(self.fname, with_opt=False)
 
 @contextmanager
 def quiet(learn):

@@ -283,20 +283,22 @@ def test_memory_is_freed_between_trials(learn):
 # Afterwards
 
 def test_export_without_the_package(tmp_path):
-    learn = digits(tmp_path, dls=DataBlock(get_items=noop, get_x=itemgetter(0), get_y=itemgetter(1), blocks=(TransformBlock, CategoryBlock), splitter=IndexSplitter(range(40))).dataloaders(
-        [(x[i], int(y[i])) for i in range(240)], bs=20, path=tmp_path, num_workers=0))
+    from fastai.tabular.all import TabularDataLoaders, tabular_learner
+    df = pd.DataFrame(x[:240].numpy(), columns=[f'p{i}' for i in range(64)]).assign(y=y[:240].numpy())
+    dls = TabularDataLoaders.from_df(df, cont_names=list(df.columns[:-1]), y_names='y', y_block=CategoryBlock(), procs=[Normalize], valid_idx=range(60), bs=20, path=tmp_path)
+    learn = tabular_learner(dls, layers=[20], metrics=accuracy)
     res = learn.bayes_tune(2, n_trials=3, **quick)
-    want = learn.predict((x[300], 0))
+    assert agrees(learn, res)
+    df.iloc[:1].to_pickle(tmp_path/'row.pkl')
+    want = learn.predict(df.iloc[0])[2]
     learn.export('out.pkl')
     code = f'''import sys; sys.modules['fastai_bayes'] = sys.modules['optuna'] = None
-from operator import itemgetter
-from fastai.vision.all import *
-import torch
+from fastai.tabular.all import *
 learn = load_learner({str(tmp_path/"out.pkl")!r})
-print(learn.predict((torch.tensor({x[300].tolist()}), 0))[2].tolist())'''
+with learn.no_bar(): print(learn.predict(pd.read_pickle({str(tmp_path/"row.pkl")!r}).iloc[0])[2].tolist())'''
     r = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
     assert r.returncode==0, r.stderr
-    assert torch.allclose(torch.tensor(eval(r.stdout)), want[2], atol=1e-6)
+    assert torch.allclose(torch.tensor(eval(r.stdout.splitlines()[-1])), want, atol=1e-6)
 
 def test_silence(learn, capsys):
     with learn.no_logging(): tune(learn, verbose=False, cbs=[SaveModelCallback(), EarlyStoppingCallback(patience=1)])
