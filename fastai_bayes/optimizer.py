@@ -14,9 +14,9 @@ import numpy as np
 from scipy.special import ndtr
 from .space import Space
 from .kernels import Prior
-from .gp import Data, GP, ensemble, fit
-from .acq import LogEI, log_ei, maximize, sobol
-from .curves import Chain, Warp
+from .gp import Data, Ensemble, draw, fit
+from .acq import LogEI, distinct, log_ei, maximize, sobol
+from .curves import Chain, Warp, rungs
 
 # %% ../nbs/05_optimizer.ipynb #training
 @dataclass
@@ -30,8 +30,8 @@ class Training:
     def finite(self):
         "The curve up to the first value that is not a finite number"
         y = np.array(self.curve, float)
-        bad = np.flatnonzero(~np.isfinite(y))
-        return y[:bad[0]] if len(bad) else y
+        ok = np.isfinite(y)
+        return y if ok.all() else y[:ok.argmin()]
     @property
     def diverged(self): return len(self.finite)<len(self.curve)
 
@@ -59,18 +59,26 @@ class View:
     @functools.cached_property
     def warp(self): return Warp(self.Y) if self.epochs.any() else Warp([np.zeros(1)])
     @functools.cached_property
-    def Z(self): return [self.warp(y) for y in self.Y]
+    def Z(self):
+        "Warped curves, all in one go"
+        z,ends = self.warp(np.concatenate([*self.Y, []])),np.cumsum(self.epochs)
+        return [z[e-n:e] for e,n in zip(ends, self.epochs)]
     @functools.cached_property
     def chain(self): return self.engine.chain(self.X[~self.failed], [z for z,bad in zip(self.Z, self.failed) if not bad])
     @functools.cached_property
     def final(self):
-        "Warped final value of each training: mean (n,) and variance (n,), 0 where it is known"
-        return self.chain.forecast(self.X, self.Z)
+        "Warped final value of each training: mean (n,) and variance (n,); known where it is finished, forecast from its first rung on, 0 before"
+        m,v = np.zeros(len(self.Z)),np.zeros(len(self.Z))
+        for i,z in enumerate(self.Z):
+            if len(z)>=self.engine.T: m[i] = z[self.engine.T-1]
+        open = np.flatnonzero((self.epochs>=self.engine.first_rung) & (self.epochs<self.engine.T))
+        if len(open): m[open],v[open] = self.chain.forecast(self.X[open], [self.Z[i] for i in open])
+        return m,v
 
-    def better(self, i):
-        "Probability that training `i` ends better than the best value seen"
-        m,v = self.chain.forecast(self.X[[i]], [self.Z[i]])
-        return float(ndtr((m[0]-self.warp(self.warp.best))/np.sqrt(v[0]+1e-12)))
+    def better(self, idx):
+        "(k,) probabilities that the trainings `idx` (k,) end better than the best value seen"
+        m,v = self.chain.forecast(self.X[idx], [self.Z[i] for i in idx])
+        return ndtr((m-self.warp(self.warp.best))/np.sqrt(v+1e-12))
     def rank(self, i):
         "How many trainings were better after as many epochs as training `i` has, and how many got that far, itself included"
         l = self.epochs[i]
@@ -80,7 +88,7 @@ class View:
     def targets(self):
         "What the proposing process learns from: `X`, value and known variance of all trainings that have shown something, and `X` of those under way"
         m,v = (o.copy() for o in self.final)
-        shown = (self.epochs>=self.chain.rungs[0]) & ~self.failed
+        shown = (self.epochs>=self.engine.first_rung) & ~self.failed
         m[self.failed] = min(m[shown], default=-1.)
         v[self.failed] = 0.
         running = np.array([o.state=='running' for o in self.trainings], bool) & ~self.failed
@@ -96,7 +104,7 @@ class Engine:
     min_better=.1  # Least probability of ending better than the best seen that is worth more epochs
 
     def __init__(self, space, n_epoch):
-        self.space,self.T = space,n_epoch
+        self.space,self.T,self.first_rung = space,n_epoch,rungs(n_epoch)[0]
         self.min_epochs = min(4, -(-n_epoch//4))  # before that, curves say little
         self._chain = self._final = None
 
@@ -106,20 +114,19 @@ class Engine:
         self._chain = Chain(X, Z, self.T, self.space.choice, last=self._chain)
         return self._chain
     def final(self, data, rng):
-        "An ensemble of processes on the final values, fitted anew when there are 8 % more of them"
-        n,thetas,best = self._final or (0, [], None)
-        if len(data)<=n*1.08 and len(data)>12: return [GP(data, o) for o in thetas]
-        prior = Prior(data.d)
-        gp = fit(data, prior, starts=[] if best is None else [best])
-        thetas = ensemble(gp, prior, rng)
-        self._final = len(data),thetas,gp.theta
-        return [GP(data, o) for o in thetas]
+        "`Ensemble` on final values, fitted anew when there are 8 % more of them"
+        n,thetas,best = self._final or (0, None, None)
+        if len(data)<=12 or len(data)>n*1.08:
+            prior = Prior(data.d)
+            gp = fit(data, prior, starts=[] if best is None else [best])
+            thetas = draw(gp, prior, rng)
+            self._final = len(data),thetas,gp.theta
+        return Ensemble(data, thetas)
 
 # %% ../nbs/05_optimizer.ipynb #propose
 def start_points(space, n, rng):
     "Up to `n` different quasi-random configurations (n,d)"
-    U = space.snap(sobol(n, len(space), rng))
-    return U[np.sort(np.unique(U, axis=0, return_index=True)[1])]
+    return distinct(space.snap(sobol(n, len(space), rng)))
 
 def _data(X, m, v, choice): return Data(X, m, choice, v=v, b=[-.5], B=[1.])
 
@@ -130,12 +137,11 @@ def propose(
     "The configuration that promises the largest improvement"
     engine,space = view.engine,view.engine.space
     X,m,v,pending = view.targets()
-    gps = engine.final(_data(X, m, v, space.choice), rng)
+    ens = engine.final(_data(X, m, v, space.choice), rng)
     if len(pending):  # believe the mean forecast of those that have shown nothing yet
-        guess = np.mean([o.predict(pending)[0] for o in gps], axis=0)
-        data = _data(np.r_[X, pending], np.r_[m, guess], np.r_[v, np.zeros(len(pending))], space.choice)
-        gps = [GP(data, o.theta) for o in gps]
-    f = LogEI(gps, float(view.warp(view.warp.best)))
+        guess = ens.predict(pending)[0].mean(0) if len(X) else np.zeros(len(pending))
+        ens = Ensemble(_data(np.r_[X, pending], np.r_[m, guess], np.r_[v, np.zeros(len(pending))], space.choice), ens.thetas)
+    f = LogEI(ens, float(view.warp(view.warp.best)))
     best = X[np.argsort(-m, kind='stable')[:4]]
     return maximize(f, space, rng, around=best, tried=view.X) or maximize(f, space, rng, around=best)
 
@@ -162,7 +168,7 @@ def decide(
     if i<patience: return Verdict(True, 'first look')
     rank,of = view.rank(i)
     if rank<max(1, engine.top_share*of): return Verdict(False, f'number {rank+1} of {of} after {l} epochs', rank=rank, of=of)
-    p = view.better(i)
+    p = float(view.better([i])[0])
     word = 'too small' if p<engine.min_better else 'large enough'
     return Verdict(p<engine.min_better, f'number {rank+1} of {of} after {l} epochs, and the probability of ending best, {p:.0%}, is {word}', p, rank, of)
 
@@ -172,12 +178,12 @@ def carry_on(
     log_ei_new:float # Log-EI of the best new configuration
 ): # index of a training, or None
     "The paused training that is worth more for its epochs than a new one"
-    paused = [i for i,o in enumerate(view.trainings) if o.state=='paused' and not view.failed[i]]
-    paused = [i for i in paused if view.better(i)>=view.engine.min_better]
-    if not paused: return None
+    paused = np.array([i for i,o in enumerate(view.trainings) if o.state=='paused' and not view.failed[i]], int)
+    if len(paused): paused = paused[view.better(paused)>=view.engine.min_better]
+    if not len(paused): return None
     m,v = (o[paused] for o in view.final)
     rate = log_ei(m, np.maximum(v, 1e-12), float(view.warp(view.warp.best)))[0]-np.log(view.engine.T-view.epochs[paused])
-    return paused[rate.argmax()] if rate.max()>=log_ei_new-np.log(view.engine.T/2) else None
+    return int(paused[rate.argmax()]) if rate.max()>=log_ei_new-np.log(view.engine.T/2) else None
 
 # %% ../nbs/05_optimizer.ipynb #trial
 @dataclass(frozen=True)
