@@ -7,13 +7,15 @@ budget in epochs is spent. The table goes to stdout, the plot to benchmarks/digi
 they are those of the random search."""
 import argparse, platform, runpy, tempfile, time, warnings
 from collections import Counter
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt, numpy as np, optuna, torch
+from fastai.optimizer import Adam, SGD, ranger
 import fastai_bayes.all  # gives learners `bayes_tune`
-from fastai_bayes.clone import move_to, release, seeded, seeded_loaders
+from fastai_bayes.clone import release, seeded, seeded_loaders
 from fastai_bayes.knobs import fit_args, turn
 from fastai_bayes.space import Space
 from fastai_bayes.study import curve_of, distributions, epochs_spent, state_of
@@ -22,26 +24,28 @@ from optuna_integration import FastAIPruningCallback
 
 here = Path(__file__).resolve().parent
 example = runpy.run_path(str(here.parent/'examples'/'digits.py'))
-loaders,factory,space,n_epoch = (example[o] for o in ('loaders', 'factory', 'space', 'n_epoch'))
-fit,monitor = 'fit_one_cycle','accuracy'
+data,learner,archs = (example[o] for o in ('data', 'learner', 'archs'))
+space = dict(arch=list(archs), opt_func=[Adam, partial(SGD, mom=.9), ranger], lr=(1e-4, 1e-1, 'log'), wd=(1e-4, .3, 'log'), bs=[16, 32, 64, 128])
+n_epoch,fit,monitor = 5,'fit_one_cycle','accuracy'
+
+def factory(dls, folder): return lambda params: learner(dls, params['arch'], folder)
 
 def ours(dls, budget, seed, folder, **kw):
     "`bayes_tune`, or another sampler and pruner through the same line"
-    make = factory(dls)
-    learn = move_to(make(Space(space).decode(np.full(len(space), .5))), folder)
-    return learn.bayes_tune(n_epoch, space, budget=budget, monitor=monitor, fit=fit, new_learner=make, seed=seed, verbose=False, **kw).study
+    make = factory(dls, folder)
+    return make(Space(space).decode(np.full(len(space), .5))).bayes_tune(n_epoch, space, budget=budget, monitor=monitor, fit=fit, new_learner=make, seed=seed, verbose=False, **kw).study
 
 def random_search(dls, budget, seed, folder):
     return ours(dls, budget, seed, folder, sampler=optuna.samplers.RandomSampler(seed=seed), pruner=optuna.pruners.NopPruner())
 
 def tpe_median(dls, budget, seed, folder):
     "Optuna's default sampler and pruner with its fastai callback, as its documentation shows"
-    make,sp = factory(dls),Space(space)
+    make,sp = factory(dls, folder),Space(space)
     study = optuna.create_study(direction='maximize', sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner())
     def train(trial):
         params,s = sp.values(trial.params),int(np.random.SeedSequence([seed, trial.number]).generate_state(1)[0])
         with seeded(s):
-            learn = turn(move_to(make(params), folder), params)
+            learn = turn(make(params), params)
             try:
                 with seeded_loaders(learn.dls, s), quiet(learn):
                     getattr(learn, fit)(n_epoch, cbs=FastAIPruningCallback(trial, monitor), **fit_args(params, fit))
@@ -69,7 +73,7 @@ def run(budget, seeds):
             start = time.time()
             with tempfile.TemporaryDirectory() as d, warnings.catch_warnings():
                 warnings.simplefilter('ignore')
-                study = f(loaders(), budget, seed, Path(d))
+                study = f(data()[0], budget, seed, Path(d))
                 res[k].append(trace(study, budget))
                 states = Counter(map(state_of, study.trials))
             trials = ', '.join(f'{n} {o}' for o,n in states.items())
