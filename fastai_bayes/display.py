@@ -50,10 +50,10 @@ def settings(params): return ' '.join(f'{k}={short(v)}' for k,v in params.items(
 
 def status_line(s:Status)->str:
     "`s` in one line"
-    res = [f'trial {s.number} epoch {len(s.curve)}/{s.n_epoch}' if s.number is not None else f'{len(s.trials)} trials']
+    res = [] if s.number is None else [f'trial {s.number} epoch {len(s.curve)}/{s.n_epoch}']
     if s.curve: res.append(f'{s.monitor} {short(s.curve[-1])}')
     if s.best: res.append(f"best {short(s.best['value'])} (trial {s.best['number']})")
-    if s.n_trials: res.append(f'{len(s.trials)} of {s.n_trials} trials')
+    res.append(f'{len(s.trials)} of {s.n_trials} trials' if s.n_trials else f'{len(s.trials)} trials')
     res.append(f'{s.spent} of {s.budget} epochs' if s.budget else f'{s.spent} epochs')
     left = f' of {clock(s.timeout)}' if s.timeout else f' < {clock(s.seconds/s.share-s.seconds)}' if .02<s.share<1 else ''
     res.append(clock(s.seconds)+left)
