@@ -56,7 +56,8 @@ def main(plot='history.png', n_epoch=5):
         with default.no_bar(), default.no_logging(): default.fit_one_cycle(n_epoch)
 
         learn = learner(dls, tmp=tmp)
-        space = dict(arch=list(archs), opt_func=[Adam, partial(SGD, mom=.9), ranger], lr=(1e-4, 1e-1, 'log'), wd=(1e-4, .3, 'log'), bs=[16, 32, 64, 128])
+        space = dict(arch=list(archs), opt_func=[Adam, partial(SGD, mom=.9), ranger],
+                     lr=(1e-4, 1e-1, 'log'), wd=(1e-4, .3, 'log'), bs=[16, 32, 64, 128])
         res = learn.bayes_tune(n_epoch, space, budget=60, seed=0, new_learner=lambda p: learner(dls, p['arch'], tmp))
 
         print(f'\n{res}\n')

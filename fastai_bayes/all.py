@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Space', 'SpaceError', 'Optimizer', 'BayesSampler', 'BayesPruner', 'StudyError', 'open_study', 'trial_frame',
-           'curve_frame', 'plot_history', 'plot_curves', 'plot_parallel', 'plot_slice', 'plot_importances',
-           'plot_choices', 'TuneResult', 'CloneError', 'LoaderError', 'KnobError', 'default_space',
+           'curve_frame', 'TuneResult', 'plot_history', 'plot_curves', 'plot_parallel', 'plot_slice',
+           'plot_importances', 'plot_choices', 'CloneError', 'LoaderError', 'KnobError', 'default_space',
            'BayesPruningCallback', 'MonitorError', 'TuneError']
 
 # %% ../nbs/30_all.ipynb #ground
@@ -26,5 +26,7 @@ from .callback import BayesPruningCallback, MonitorError
 from .tune import TuneError
 
 # %% ../nbs/30_all.ipynb #names
-_all_ = ['Space', 'SpaceError', 'Optimizer', 'BayesSampler', 'BayesPruner', 'StudyError', 'open_study', 'trial_frame', 'curve_frame', 'plot_history', 'plot_curves', 'plot_parallel',
-         'plot_slice', 'plot_importances', 'plot_choices', 'TuneResult', 'CloneError', 'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError']
+_all_ = ['Space', 'SpaceError', 'Optimizer',
+         'BayesSampler', 'BayesPruner', 'StudyError', 'open_study', 'trial_frame', 'curve_frame', 'TuneResult',
+         'plot_history', 'plot_curves', 'plot_parallel', 'plot_slice', 'plot_importances', 'plot_choices',
+         'CloneError', 'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError']

@@ -50,24 +50,28 @@ def settings(params): return ' '.join(f'{k}={short(v)}' for k,v in params.items(
 
 def status_line(s:Status)->str:
     "`s` in one line"
-    res = [f'trial {s.number} epoch {len(s.curve)}/{s.n_epoch}' if s.number is not None else f'{len(s.trials)} trials']
+    res = [] if s.number is None else [f'trial {s.number} epoch {len(s.curve)}/{s.n_epoch}']
     if s.curve: res.append(f'{s.monitor} {short(s.curve[-1])}')
     if s.best: res.append(f"best {short(s.best['value'])} (trial {s.best['number']})")
-    if s.n_trials: res.append(f'{len(s.trials)} of {s.n_trials} trials')
+    res.append(f'{len(s.trials)} of {s.n_trials} trials' if s.n_trials else f'{len(s.trials)} trials')
     res.append(f'{s.spent} of {s.budget} epochs' if s.budget else f'{s.spent} epochs')
-    res.append(clock(s.seconds) + (f' of {clock(s.timeout)}' if s.timeout else f' < {clock(s.seconds/s.share-s.seconds)}' if .02<s.share<1 else ''))
+    left = f' of {clock(s.timeout)}' if s.timeout else f' < {clock(s.seconds/s.share-s.seconds)}' if .02<s.share<1 else ''
+    res.append(clock(s.seconds)+left)
     return ' | '.join(res + ([settings(s.params)] if s.number is not None else []))
 
 def trial_line(o, s:Status)->str:
     "A finished trial `o` in one line"
-    return f"trial {o['number']:<3} {o['state']:8} {s.monitor} {short(o['value']):8} epochs {o['epochs']}/{s.n_epoch} | {settings(o['params'])}" + (f" | {o['reason']}" if o.get('reason') else '')
+    res = f"trial {o['number']:<3} {o['state']:8} {s.monitor} {short(o['value']):8} epochs {o['epochs']}/{s.n_epoch} | {settings(o['params'])}"
+    return f"{res} | {o['reason']}" if o.get('reason') else res
 
 # %% ../nbs/23_display.ipynb #html
 def status_html(s:Status)->str:
     "`s` as HTML: a bar, a line, and a table of the best trials"
-    head = f'<div><progress value="{s.share:.3f}" max="1" style="width:200px;vertical-align:middle"></progress> {html.escape(status_line(s))}</div>'
+    bar = f'<progress value="{s.share:.3f}" max="1" style="width:200px;vertical-align:middle"></progress>'
+    head = f'<div>{bar} {html.escape(status_line(s))}</div>'
     ok = sorted((o for o in s.trials if math.isfinite(o['value'])), key=lambda o: o['value'], reverse=s.mode=='max')[:5]
-    if s.number is not None: ok = [dict(number=s.number, state='training', value=s.curve[-1] if s.curve else math.nan, epochs=len(s.curve), params=s.params), *ok]
+    now = dict(number=s.number, state='training', value=s.curve[-1] if s.curve else math.nan, epochs=len(s.curve), params=s.params)
+    if s.number is not None: ok = [now, *ok]
     if not ok: return head
     names = list(dict.fromkeys(k for o in ok for k in o['params']))
     row = lambda tag, cells: '<tr>' + ''.join(f'<{tag}>{html.escape(short(c))}</{tag}>' for c in cells) + '</tr>'

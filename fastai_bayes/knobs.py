@@ -14,7 +14,7 @@ import torch
 from fastai.learner import Learner
 from fastai.optimizer import Adam, OptimWrapper, SGD, ranger
 import fastai.callback.schedule
-from .clone import LoaderError, clone, seeded, with_bs
+from .clone import LoaderError, clone, given_bs, seeded, with_bs
 from .space import Choice, Space, label_of
 
 # %% ../nbs/21_knobs.ipynb #err
@@ -28,8 +28,7 @@ def takes(
     fit # Name of a fit method, or a function
 )->list: # Names of its arguments after the number of epochs; '**' if it takes any
     "What can be given to `fit`"
-    if isinstance(fit, str) and fit not in fits: raise KnobError(f'fit is one of {", ".join(fits)} or a function f(learn, n_epoch, **kwargs), got {fit!r}')
-    if not callable(fit) and not isinstance(fit, str): raise KnobError(f'fit is the name of a method or a function f(learn, n_epoch, **kwargs), got {fit!r}')
+    if not callable(fit) and fit not in fits: raise KnobError(f'fit: expected one of {fits} or a function f(learn, n_epoch, **kwargs), got {fit!r}')
     ps = list(inspect.signature(getattr(Learner, fit) if isinstance(fit, str) else fit).parameters.values())[2:]
     return ['**' if p.kind==p.VAR_KEYWORD else p.name for p in ps]
 
@@ -46,27 +45,36 @@ def hypers_of(
 )->set: # Names of the hyperparameters that the optimizer has
     "What can be set in an optimizer"
     try: return set(as_opt_func(o)([torch.nn.Parameter(torch.zeros(1))], lr=.1).hypers[0])
-    except Exception as e: raise KnobError(f'opt_func: {label_of(o)!r} is not an optimizer ({type(e).__name__}: {e}); give fastai or torch optimizers, as in [Adam, SGD, torch.optim.AdamW]') from e
+    except Exception as e:
+        raise KnobError(f'opt_func: {label_of(o)!r} is not an optimizer ({type(e).__name__}: {e}); '
+                        'give fastai or torch optimizers, as in [Adam, SGD, torch.optim.AdamW]') from e
 
 # %% ../nbs/21_knobs.ipynb #arch
+def _values(d): return d.options if isinstance(d, Choice) else (d.low, d.high)
+
 _factory = "pass new_learner, a function that builds a learner from a dictionary of hyperparameters"
 
 def _vision(learn, arch, pretrained):
     "A vision learner with `arch`, and for the rest what `learn` remembers"
     from fastai.vision.learner import vision_learner
     kw = {k: vars(learn)[k] for k in ('n_out', 'n_in') if k in vars(learn)}
-    return vision_learner(learn.dls, arch, normalize=False, pretrained=pretrained, loss_func=learn.loss_func, opt_func=learn.opt_func, train_bn=learn.train_bn, **kw)
+    return vision_learner(learn.dls, arch, normalize=False, pretrained=pretrained, loss_func=learn.loss_func, opt_func=learn.opt_func,
+                          train_bn=learn.train_bn, **kw)
 
-def _check_arch(learn, options):
-    "Raise unless the model of `learn` is what it remembers of its making"
-    if not {'arch', 'n_out', 'pretrained'}<=set(vars(learn)): raise KnobError(f'arch: this learner does not remember how its model was made; {_factory}')
-    if isinstance(learn.opt_func, OptimWrapper): raise KnobError('arch: opt_func is an OptimWrapper that holds the parameters of one model; give the class, as in partial(OptimWrapper, opt=torch.optim.AdamW)')
-    if any(isinstance(o, str) for o in options) and not importlib.util.find_spec('timm'): raise KnobError('arch: architectures given by name come from timm, which is not installed; pip install timm')
+def _not_arch(learn, d, space, fit):
+    "Why `learn` cannot be given another architecture: its model must be what it remembers of its making"
+    options = _values(d)
+    if not {'arch', 'n_out', 'pretrained'}<=set(vars(learn)): return f'this learner does not remember how its model was made; {_factory}'
+    if isinstance(learn.opt_func, OptimWrapper):
+        return 'opt_func is an OptimWrapper that holds the parameters of one model; give partial(OptimWrapper, opt=torch.optim.AdamW)'
+    if any(isinstance(o, str) for o in options) and not importlib.util.find_spec('timm'):
+        return 'architectures given by name come from timm, which is not installed; pip install timm'
     bad = [o for o in options if not isinstance(o, str) and not callable(o)]
-    if bad: raise KnobError(f'arch: expected functions such as resnet18 or names of timm models, got {bad[0]!r}')
+    if bad: return f'expected functions such as resnet18 or names of timm models, got {bad[0]!r}'
     with seeded(): new = _vision(learn, learn.arch, False)
     if repr(new.model)!=repr(learn.model) or new.splitter is not learn.splitter:
-        raise KnobError(f'arch: the model is not what vision_learner(dls, {label_of(learn.arch)}) makes by itself, and what else it was given (cut, ps, custom_head, y_range ...) is not remembered; {_factory}')
+        return (f'the model is not what vision_learner(dls, {label_of(learn.arch)}) makes by itself, and what else it was given '
+                f'(cut, ps, custom_head, y_range ...) is not remembered; {_factory}')
 
 def with_arch(
     learn:Learner, # Learner from `vision_learner`; it stays as it is
@@ -100,14 +108,13 @@ class Knob:
 # %% ../nbs/21_knobs.ipynb #puts
 def _put_lr(learn, v):
     learn.lr,f = v,learn.opt_func
-    if isinstance(f, partial) and 'lr' in f.keywords: learn.opt_func = partial(f.func, *f.args, **{k:o for k,o in f.keywords.items() if k!='lr'})
+    if isinstance(f, partial): learn.opt_func = partial(f.func, *f.args, **{k:o for k,o in f.keywords.items() if k!='lr'})
 
 def _put_opt_func(learn, v): learn.opt_func,learn.opt = as_opt_func(v),None
 def _put_bs(learn, v): learn.dls = with_bs(learn.dls, v)
 def _put_wd(learn, v): learn.wd = v
 def _put_moms(learn, v): learn.moms = v
 
-def _values(d): return d.options if isinstance(d, Choice) else (d.low, d.high)
 def _opts(learn, space): return _values(space['opt_func']) if 'opt_func' in space.dims else [learn.opt_func]
 
 def _not_bs(learn, d, space, fit):
@@ -118,26 +125,26 @@ def _not_bs(learn, d, space, fit):
 def _not_opt_func(learn, d, space, fit):
     for o in _values(d):
         if isinstance(o, OptimWrapper): return 'an OptimWrapper that holds parameters cannot be used twice; give the class, as in torch.optim.AdamW'
-        if 'mom' not in hypers_of(o) and fit in ('fit_one_cycle', 'fine_tune'): return f"{label_of(o)!r} has no momentum, which {fit} schedules; leave it out or use fit='fit_flat_cos'"
+        if 'mom' not in hypers_of(o) and fit in ('fit_one_cycle', 'fine_tune'):
+            return f"{label_of(o)!r} has no momentum, which {fit} schedules; leave it out or use fit='fit_flat_cos'"
 
 def _not_hyper(name, learn, d, space, fit):
     if name=='mom' and fit in ('fit_one_cycle', 'fine_tune'): return f'{fit} has a schedule for it; tune moms, as in moms=[(.95,.85,.95), (.9,.8,.9)]'
-    if isinstance(learn.opt_func, OptimWrapper) and 'opt_func' not in space.dims: return 'the optimizer is an OptimWrapper that was made before; give the class instead'
-    if not any(name in hypers_of(o) for o in _opts(learn, space)): return f'no such setting in {", ".join(str(label_of(o)) for o in _opts(learn, space))}'
+    if isinstance(learn.opt_func, OptimWrapper) and 'opt_func' not in space.dims:
+        return 'the optimizer is an OptimWrapper that was made before; give the class instead'
+    opts = _opts(learn, space)
+    if not any(name in hypers_of(o) for o in opts): return f'no such setting in {", ".join(str(label_of(o)) for o in opts)}'
 
 def _not_arg(name, learn, d, space, fit):
     if '**' in takes(fit) or name in takes(fit) or callable(fit): return
     return f'{fit} has no such argument; it takes {", ".join(takes(fit))}'
 
-def _not_arch(learn, d, space, fit): _check_arch(learn, _values(d))
-
 # %% ../nbs/21_knobs.ipynb #defaults
 def _default_bs(learn):
-    "Powers of two around the present batch size with which an epoch has four batches or more"
-    try: bs = learn.dls.train.bs
-    except AttributeError: return
+    "Powers of two around the batch size that the learner came with, such that an epoch has four batches or more"
+    bs = given_bs(learn.dls)
     if bs is None: return
-    res = [o for o in (2**(round(bs).bit_length()-1+i) for i in (-2, -1, 0, 1)) if o>=4 and _fits(learn.dls, o)]
+    res = [o for o in (2**(bs.bit_length()-1+i) for i in (-2, -1, 0, 1)) if o>=4 and _fits(learn.dls, o)]
     return res if len(res)>1 else None
 
 def _fits(dls, bs):
@@ -145,17 +152,20 @@ def _fits(dls, bs):
     except LoaderError: return False
 
 def _default_opt_func(learn):
-    "The optimizer of `learn`, and the usual others"
+    "The usual optimizers, and that of `learn` in place of the one it is a variant of"
     if isinstance(learn.opt_func, OptimWrapper): return
     base = lambda o: o.func if isinstance(o, partial) else o
-    return [learn.opt_func, *(o for o in (Adam, partial(SGD, mom=.9), ranger) if base(o) is not base(learn.opt_func))]
+    own,usual = learn.opt_func,[Adam, partial(SGD, mom=.9), ranger]
+    res = [own if base(o) is base(own) else o for o in usual]
+    return res if own in res else [own, *res]
 
 # %% ../nbs/21_knobs.ipynb #table
 knobs = {o.name: o for o in (
     Knob('arch', 'architecture, for vision learners', make=with_arch, why_not=_not_arch),
     Knob('bs', 'batch size for training', put=_put_bs, why_not=_not_bs, default=_default_bs),
     Knob('opt_func', 'optimizer', put=_put_opt_func, why_not=_not_opt_func, default=_default_opt_func),
-    Knob('lr', 'learning rate, the largest one of a schedule', put=_put_lr, args=('base_lr', 'lr_max', 'lr'), default=lambda learn: (1e-5, 1e-1, 'log')),
+    Knob('lr', 'learning rate, the largest one of a schedule', put=_put_lr, args=('base_lr', 'lr_max', 'lr'),
+         default=lambda learn: (1e-5, 1e-1, 'log')),
     Knob('wd', 'weight decay', put=_put_wd, args=('wd',), default=lambda learn: (1e-4, .3, 'log')),
     Knob('moms', 'momentum at the start, in the middle and at the end', put=_put_moms, args=('moms',), why_not=partial(_not_arg, 'moms')),
     *(Knob(n, what, hyper=True, why_not=partial(_not_hyper, n)) for n,what in

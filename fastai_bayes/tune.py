@@ -6,9 +6,10 @@
 __all__ = ['TuneError', 'BestEpoch', 'quiet', 'Watched', 'Maker', 'Run', 'outcome']
 
 # %% ../nbs/24_tune.ipynb #imports
-import difflib, gc, inspect, math, operator, secrets, shutil, time, traceback, weakref
+import difflib, gc, inspect, math, secrets, shutil, time, traceback, weakref
 from contextlib import contextmanager
 from copy import deepcopy
+from numbers import Integral, Real
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import GetAttr, patch
@@ -35,14 +36,15 @@ class TuneError(ValueError):
 def _count(name, v, whole=True, none=True):
     "Raise unless `v` is a positive number, or None where that is allowed"
     if v is None and none: return
-    if isinstance(v, bool) or not isinstance(v, (int, np.integer) if whole else (int, float, np.number)) or not v>0 or not math.isfinite(v):
+    if isinstance(v, bool) or not isinstance(v, Integral if whole else Real) or not 0<v<math.inf:
         raise TuneError(f"{name}: expected a {'whole number of 1 or more' if whole else 'positive number'}, got {v!r}")
 
 def _check_callbacks(learn, cbs):
     for o in cbs:
-        if not isinstance(o, Callback): raise TuneError(f'cbs: expected callbacks, got {o!r}; give an instance, as in GradientClip(.1)' if isinstance(o, type) else f'cbs: expected callbacks, got {o!r}')
+        if not isinstance(o, Callback): raise TuneError(f'cbs: expected instances of callbacks, as in GradientClip(.1), got {o!r}')
     if any(c.__name__=='DistributedTrainer' for o in [*learn.cbs, *cbs] for c in type(o).__mro__):
-        raise TuneError('distributed training of one learner is not supported; start one process a GPU with the same study_name and storage, without DistributedTrainer')
+        raise TuneError('distributed training of one learner is not supported; '
+                        'start one process a GPU with the same study_name and storage, without DistributedTrainer')
 
 def _check_data(learn):
     loaders = learn.dls.loaders
@@ -55,13 +57,14 @@ _ours = 'cbs', 'reset_opt', 'start_epoch' # arguments of a fit that a trial has 
 def _check_fit(fit, kwargs, names):
     "Raise unless `fit` can be called with `kwargs` and the hyperparameters `names`"
     known = takes(fit)
-    if not {'cbs', '**'}&set(known): raise TuneError(f'fit: {getattr(fit, "__name__", fit)} must take cbs and pass them on to the fit, as in def fit(learn, n_epoch, cbs, **kwargs)')
+    if not {'cbs', '**'}&set(known):
+        raise TuneError(f'fit: {getattr(fit, "__name__", fit)} must take cbs and pass them on, as in def fit(learn, n_epoch, cbs, **kwargs)')
     for k in kwargs:
         if k in _ours or k not in known and '**' not in known:
             near = difflib.get_close_matches(k, [*inspect.signature(Learner.bayes_tune).parameters, *known], n=1)
-            raise TuneError(f'unknown argument {k!r}' + (f', did you mean {near[0]!r}?' if near and near[0]!=k else f'; {fit} takes {", ".join(o for o in known if o not in _ours)}'))
-        if k in fit_args(dict.fromkeys(names), fit):
-            raise TuneError(f'{k} is given to the fit and tuned as well; drop one')
+            hint = f', did you mean {near[0]!r}?' if near and near[0]!=k else f'; {fit} takes {", ".join(o for o in known if o not in _ours)}'
+            raise TuneError(f'unknown argument {k!r}{hint}')
+        if k in fit_args(dict.fromkeys(names), fit): raise TuneError(f'{k} is given to the fit and tuned as well; drop one')
 
 # %% ../nbs/24_tune.ipynb #check3
 def _new_folder(root, name):
@@ -77,12 +80,14 @@ def _new_folder(root, name):
         return res
 
 def _check_name(name):
-    if name is not None and (not isinstance(name, str) or not name or name in ('.', '..') or set(name)&set('/\\')): raise TuneError(f'study_name becomes a folder: expected a name without slashes, got {name!r}')
+    if name is not None and (not isinstance(name, str) or name in ('', '.', '..') or set(name)&set('/\\')):
+        raise TuneError(f'study_name becomes a folder: expected a name without slashes, got {name!r}')
 
 # %% ../nbs/24_tune.ipynb #best
 class BestEpoch(SaveModelCallback):
     "Keep the weights of the best epoch in `best.pth`, and load them at the end"
-    def __init__(self, monitor, mode): super().__init__(monitor, np.less if mode=='min' else np.greater, fname='best', reset_on_fit=False)
+    def __init__(self, monitor, mode):
+        super().__init__(monitor, np.less if mode=='min' else np.greater, fname='best', reset_on_fit=False)
     def after_epoch(self):
         row,self.new_best = self.recorder.values[-1],False
         if len(row)!=len(recorded(self.learn)): return  # the epoch was cut short
@@ -123,7 +128,7 @@ class Maker:
         "What `new_learner` builds"
         res = self.new_learner(dict(params))
         if not isinstance(res, Learner): raise TuneError(f'new_learner must return a Learner, got {type(res).__name__}')
-        if res is self.learn or self.last and res is self.last(): raise TuneError('new_learner must build a new Learner each time, but returned one that was used before')
+        if res is self.learn or self.last and res is self.last(): raise TuneError('new_learner must build a new Learner each time')
         self.last = weakref.ref(res)
         return res
 
@@ -166,7 +171,8 @@ class Run:
         if sampler is None: sampler = BayesSampler(self.planned, self.seed, dists)
         if pruner is None: pruner = BayesPruner(self.planned)
         direction = 'minimize' if self.mode=='min' else 'maximize'
-        self.study = open_study(self.space, direction, folder.name, folder/'study.log' if storage is None else storage, sampler, pruner, monitor=self.monitor, n_epoch=self.planned)
+        if storage is None: storage = folder/'study.log'
+        self.study = open_study(self.space, direction, folder.name, storage, sampler, pruner, monitor=self.monitor, n_epoch=self.planned)
         self.folder,self.dists = folder,dists
         self.before = sum(t.duration.total_seconds() for t in self.finished() if t.duration)
         self.status = Status(self.monitor, self.mode, self.planned, **self.limits)
@@ -193,8 +199,8 @@ def saw(self:Run, value):
 @patch
 def _note(self:Run, t):
     "Put the finished trial `t` into the status"
-    value = best_of(t, self.study.direction)[0]
-    self.status.trials.append(dict(number=t.number, state=state_of(t), value=value, epochs=len(t.intermediate_values), params=t.params, reason=t.user_attrs.get('reason', '')))
+    self.status.trials.append(dict(number=t.number, state=state_of(t), value=best_of(t, self.study.direction)[0], params=t.params,
+                                   epochs=len(t.intermediate_values), reason=t.user_attrs.get('reason', '')))
 
 # %% ../nbs/24_tune.ipynb #train
 @patch
@@ -207,7 +213,8 @@ def train(self:Run, trial, params, folder):
             cb = BayesPruningCallback(Watched(trial, self), self.monitor, self.mode, self.planned)
             cbs = [BestEpoch(self.monitor, self.mode), cb, *(deepcopy(o) for o in self.cbs if not isinstance(o, ShowGraphCallback))]
             fit = getattr(learn, self.fit) if isinstance(self.fit, str) else lambda *args, **kwargs: self.fit(learn, *args, **kwargs)
-            with seeded_loaders(learn.dls, seed), quiet(learn): fit(self.n_epoch, cbs=cbs, **fit_args(params, self.fit), **self.fit_kwargs)
+            with seeded_loaders(learn.dls, seed), quiet(learn):
+                fit(self.n_epoch, cbs=cbs, **fit_args(params, self.fit), **self.fit_kwargs)
             return cb
         finally: release(learn)
 
@@ -278,8 +285,9 @@ def loop(self:Run):
 
 @patch
 def _give_up(self:Run):
-    reasons = [o['reason'] for o in self.status.trials][-3:]
-    raise TuneError(f'{len(self.status.trials)} trials, none succeeded; the last failed with: {reasons[-1]}') from next((e for e in reversed(self.errors) if e), None)
+    reasons = [o['reason'] for o in self.status.trials]
+    last = next((e for e in reversed(self.errors) if e), None)
+    raise TuneError(f'{len(reasons)} trials, none succeeded; the last failed with: {reasons[-1]}') from last
 
 @patch
 def learner(self:Run, n):
@@ -302,13 +310,14 @@ def result(self:Run):
 def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, new_learner, seed, cbs, verbose, fit_kwargs):
     "Check all arguments; a `Run` that is ready to be opened"
     _count('n_epoch', n_epoch, none=False), _count('n_trials', n_trials), _count('budget', budget), _count('timeout', timeout, whole=False)
-    if new_learner is not None and (not callable(new_learner) or isinstance(new_learner, Learner)): raise TuneError(f'new_learner is a function from a dictionary of hyperparameters to a Learner, got {type(new_learner).__name__}')
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed<0): raise TuneError(f'seed: expected a whole number of 0 or more, got {seed!r}')
+    if new_learner is not None and (not callable(new_learner) or isinstance(new_learner, Learner)):
+        raise TuneError(f'new_learner is a function from a dictionary of hyperparameters to a Learner, got {type(new_learner).__name__}')
+    if seed is not None and (not isinstance(seed, Integral) or seed<0): raise TuneError(f'seed: expected a whole number of 0 or more, got {seed!r}')
     cbs = list(cbs) if isinstance(cbs, (list, tuple)) or hasattr(cbs, 'map') else [] if cbs is None else [cbs]
     _check_callbacks(learn, cbs)
     takes(fit)
-    if space is None: space = {n: o for n,o in default_space(learn).items() if knobs[n].arg(fit) is None or knobs[n].arg(fit) not in fit_kwargs}
-    if not isinstance(space, (dict, Space)): raise TuneError(f"space is a dictionary, as in dict(lr=(1e-5, 1e-1, 'log')), got {space!r}")
+    if space is None: space = {n: o for n,o in default_space(learn).items() if knobs[n].arg(fit) not in fit_kwargs}
+    if not isinstance(space, (dict, Space)): raise TuneError(f"space: expected a dictionary such as dict(lr=(1e-5, 1e-1, 'log')), got {space!r}")
     space = Space(getattr(space, 'dims', space))
     _check_fit(fit, fit_kwargs, space.names)
     make = Maker(learn, new_learner)
@@ -319,7 +328,8 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     monitor,mode = monitor_and_mode(probe, monitor, mode)
     planned = n_epoch + (fit_kwargs.get('freeze_epochs', 1) if fit=='fine_tune' else 0)
     if n_trials is None and budget is None and timeout is None: budget = 20*planned
-    return Run(make, space, fit, n_epoch, planned, monitor, mode, seed, cbs, fit_kwargs, dict(n_trials=n_trials, budget=budget, timeout=timeout), verbose)
+    limits = dict(n_trials=n_trials, budget=budget, timeout=timeout)
+    return Run(make, space, fit, n_epoch, planned, monitor, mode, seed, cbs, fit_kwargs, limits, verbose)
 
 # %% ../nbs/24_tune.ipynb #tune
 @patch

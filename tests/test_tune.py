@@ -12,7 +12,8 @@ def learn(tmp_path): return digits(tmp_path)
 @pytest.fixture(autouse=True)
 def _count(): Break.count = 0
 
-def tune(learn, n=2, space=lrs, **kwargs): return learn.bayes_tune(n, space, **{**quick, **dict(sampler=RandomSampler(seed=0), pruner=NopPruner(), n_trials=2), **kwargs})
+def tune(learn, n=2, space=lrs, **kwargs):
+    return learn.bayes_tune(n, space, **{**quick, **dict(sampler=RandomSampler(seed=0), pruner=NopPruner(), n_trials=2), **kwargs})
 def reasons(res): return res.trials.sort_values('number').reason.tolist()
 def states(res): return res.trials.sort_values('number').state.tolist()
 def agrees(learn, res):
@@ -98,7 +99,8 @@ def test_after_lr_find(learn):
     learn.lr_find(show_plot=False)
     assert agrees(learn, tune(learn))
 
-@pytest.mark.parametrize('cbs', [MixUp, partial(GradientAccumulation, 64), CSVLogger, SaveModelCallback, ShowGraphCallback, partial(GradientClip, 1.), partial(EarlyStoppingCallback, patience=1)])
+@pytest.mark.parametrize('cbs', [MixUp, partial(GradientAccumulation, 64), CSVLogger, SaveModelCallback, ShowGraphCallback,
+                                 partial(GradientClip, 1.), partial(EarlyStoppingCallback, patience=1)])
 def test_with_callbacks(tmp_path, cbs):
     learn = digits(tmp_path, cbs=cbs())
     assert agrees(learn, tune(learn))
@@ -216,7 +218,8 @@ def test_failures_are_recorded(learn):
 
 def test_three_failures_at_the_start(learn):
     before,proc = picture(learn),process()
-    with pytest.raises(TuneError, match='(?s)3 trials, none succeeded.*out of memory') as e: tune(learn, n_trials=9, cbs=Break(RuntimeError('out of memory'), range(9)))
+    with pytest.raises(TuneError, match='(?s)3 trials, none succeeded.*out of memory') as e:
+        tune(learn, n_trials=9, cbs=Break(RuntimeError('out of memory'), range(9)))
     assert isinstance(e.value.__cause__, RuntimeError) and same(before, picture(learn)) and process()==proc
 
 def test_one_trial_that_fails(learn):
@@ -285,7 +288,8 @@ def test_memory_is_freed_between_trials(learn):
 def test_export_without_the_package(tmp_path):
     from fastai.tabular.all import TabularDataLoaders, tabular_learner
     df = pd.DataFrame(x[:240].numpy(), columns=[f'p{i}' for i in range(64)]).assign(y=y[:240].numpy())
-    dls = TabularDataLoaders.from_df(df, cont_names=list(df.columns[:-1]), y_names='y', y_block=CategoryBlock(), procs=[Normalize], valid_idx=range(60), bs=20, path=tmp_path)
+    dls = TabularDataLoaders.from_df(df, cont_names=list(df.columns[:-1]), y_names='y', y_block=CategoryBlock(),
+                                       procs=[Normalize], valid_idx=range(60), bs=20, path=tmp_path)
     learn = tabular_learner(dls, layers=[20], metrics=accuracy)
     res = learn.bayes_tune(2, n_trials=3, **quick)
     assert agrees(learn, res)
@@ -313,3 +317,7 @@ def test_signature():
     import inspect
     names = 'self n_epoch space n_trials budget timeout monitor mode fit new_learner sampler pruner storage study_name seed cbs verbose fit_kwargs'
     assert list(inspect.signature(Learner.bayes_tune).parameters)==names.split()
+
+def test_the_same_line_twice(learn):
+    res = [learn.bayes_tune(2, n_trials=n, study_name='s', **quick) for n in (2, 3)]
+    assert len(res[1].trials)==3 and agrees(learn, res[1])

@@ -13,7 +13,8 @@ quick = dict(verbose=False, seed=0)
 
 def loaders(path, n=320, bs=32):
     "The first `n` digits for training, 100 others for validation"
-    return DataLoaders(TfmdDL(TensorDataset(x[:n], y[:n]), bs=bs, shuffle=True, drop_last=True, num_workers=0), TfmdDL(TensorDataset(x[-100:], y[-100:]), bs=50, num_workers=0), path=path)
+    return DataLoaders(TfmdDL(TensorDataset(x[:n], y[:n]), bs=bs, shuffle=True, drop_last=True, num_workers=0),
+                       TfmdDL(TensorDataset(x[-100:], y[-100:]), bs=50, num_workers=0), path=path)
 
 def net(n=16):
     torch.manual_seed(0)
@@ -28,13 +29,15 @@ def picture(learn):
     "All that a study must leave alone"
     attrs = {k: id(v) for k,v in vars(learn).items()}
     weights = {k: v.clone() for k,v in learn.model.state_dict().items()}
+    rngs = [o.rng.getstate() for o in learn.dls.loaders if hasattr(o, 'rng')]
     opt = None if learn.opt is None else [dict(h) for h in learn.opt.hypers]
-    return attrs, weights, [id(o) for o in learn.cbs], opt, [id(o) for o in learn.dls.loaders], [o.rng.getstate() for o in learn.dls.loaders if hasattr(o, 'rng')]
+    return attrs, weights, [id(o) for o in learn.cbs], opt, [id(o) for o in learn.dls.loaders], rngs
 
 def process():
     "Random number generators, threads, mixed precision"
     n = np.random.get_state()
-    return torch.get_rng_state().tolist(), random.getstate(), n[1].tolist(), n[2], torch.get_num_threads(), torch.is_autocast_enabled('cuda'), torch.get_autocast_dtype('cuda')
+    amp = torch.is_autocast_enabled('cuda'), torch.get_autocast_dtype('cuda')
+    return torch.get_rng_state().tolist(), random.getstate(), n[1].tolist(), n[2], torch.get_num_threads(), amp
 
 def same(a, b):
     "Are two pictures the same?"
