@@ -123,6 +123,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fastai_bayes.kernels.Prior.bounds': ('kernels.html#prior.bounds', 'fastai_bayes/kernels.py'),
                                       'fastai_bayes.kernels.Prior.logp': ('kernels.html#prior.logp', 'fastai_bayes/kernels.py'),
                                       'fastai_bayes.kernels.Prior.mean': ('kernels.html#prior.mean', 'fastai_bayes/kernels.py'),
+                                      'fastai_bayes.kernels.Prior.sd': ('kernels.html#prior.sd', 'fastai_bayes/kernels.py'),
                                       'fastai_bayes.kernels.cross_r2': ('kernels.html#cross_r2', 'fastai_bayes/kernels.py'),
                                       'fastai_bayes.kernels.distances': ('kernels.html#distances', 'fastai_bayes/kernels.py'),
                                       'fastai_bayes.kernels.matern52': ('kernels.html#matern52', 'fastai_bayes/kernels.py'),

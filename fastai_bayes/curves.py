@@ -13,6 +13,7 @@ from .gp import Data, GP, fit
 # %% ../nbs/04_curves.ipynb #warp
 class Warp:
     "Values to `z`: best seen 1, median 0, logarithmic below"
+    knee=3. # So far below the median compression is by half
     def __init__(self,
         curves # List of (epochs,) arrays, more is better; at least one is not empty
     ):
@@ -23,11 +24,11 @@ class Warp:
     def __call__(self, y):
         "`y` (any shape) warped"
         z = (np.asarray(y, float)-self.mid)/self.scale
-        return np.where(z<0, -np.log1p(-np.minimum(z, 0)), z)
+        return np.where(z<0, -self.knee*np.log1p(-np.minimum(z, 0)/self.knee), z)
     def inverse(self, z):
         "Values whose warp is `z`"
         z = np.asarray(z, float)
-        return self.mid+self.scale*np.where(z<0, -np.expm1(-np.minimum(z, 0)), z)
+        return self.mid+self.scale*np.where(z<0, -self.knee*np.expm1(-np.minimum(z, 0)/self.knee), z)
 
 # %% ../nbs/04_curves.ipynb #rungs
 def rungs(

@@ -52,16 +52,20 @@ def matern52_slope(r2):
 # %% ../nbs/01_kernels.ipynb #prior
 @dataclass(frozen=True)
 class Prior:
-    "Independent normal priors of the logarithms of the kernel's parameters; standard deviation 1 each"
+    "Independent normal priors of the logarithms of the kernel's parameters"
     d:int # Number of coordinates
     signal:float=1. # Median of the signal's standard deviation
     noise:float=.01 # Median of the noise's standard deviation
+    scale:float=1. # Median of the length scales, in units of the square root of `d`
+    spread:float=1. # Standard deviation of their logarithms; 1 for the other parameters
 
     @property
-    def mean(self): return np.array([np.log(self.d)/2]*self.d + [np.log(self.signal), np.log(self.noise)])
+    def mean(self): return np.log([self.scale*self.d**.5]*self.d + [self.signal, self.noise])
     @property
-    def bounds(self): return [(o-4, o+4) for o in self.mean]
+    def sd(self): return np.array([self.spread]*self.d + [1., 1.])
+    @property
+    def bounds(self): return list(zip(self.mean-4*self.sd, self.mean+4*self.sd))
     def logp(self, theta):
         "Log density of `theta` (d+2,) up to a constant, and its gradient"
-        e = theta-self.mean
-        return -e@e/2, -e
+        e = (theta-self.mean)/self.sd
+        return -e@e/2, -e/self.sd

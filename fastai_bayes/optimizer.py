@@ -99,7 +99,6 @@ class View:
 # %% ../nbs/05_optimizer.ipynb #engine
 class Engine:
     "Makes views of trainings; keeps only fitted parameters, where the next fit starts"
-    n_start=7  # Quasi-random configurations before the model proposes
     top_share=.34  # Share of the trainings with as many epochs among which one goes on whatever the model says
     min_better=.1  # Least probability of ending better than the best seen that is worth more epochs
 
@@ -117,16 +116,16 @@ class Engine:
         "`Ensemble` on final values, fitted anew when there are 8 % more of them"
         n,thetas,best = self._final or (0, None, None)
         if len(data)<=12 or len(data)>n*1.08:
-            prior = Prior(data.d)
+            prior = Prior(data.d, noise=.003, scale=1.28, spread=1.4)
             gp = fit(data, prior, starts=[] if best is None else [best])
             thetas = draw(gp, prior, rng)
             self._final = len(data),thetas,gp.theta
         return Ensemble(data, thetas)
 
 # %% ../nbs/05_optimizer.ipynb #propose
-def start_points(space, n, rng):
-    "Up to `n` different quasi-random configurations (n,d)"
-    return distinct(space.snap(sobol(n, len(space), rng)))
+def start_points(space, n_epoch, rng):
+    "The different quasi-random configurations (n,d) that come before the model proposes: 7, or 10 if a training is but one epoch"
+    return distinct(space.snap(sobol(10 if n_epoch==1 else 7, len(space), rng)))
 
 def _data(X, m, v, choice): return Data(X, m, choice, v=v, b=[-.5], B=[1.])
 
@@ -213,7 +212,7 @@ class Optimizer:
         self.sign = 1 if mode=='max' else -1
         self.seed = np.random.SeedSequence(seed).entropy
         self.engine,self.trainings,self._view = Engine(self.space, n_epoch),[],None
-        self.first = start_points(self.space, Engine.n_start, self._rng(0))
+        self.first = start_points(self.space, n_epoch, self._rng(0))
 
     def _rng(self, n): return np.random.default_rng([self.seed, n])
     @property

@@ -103,11 +103,11 @@ class BayesSampler(BaseSampler):
         one_objective(study)
         if not search_space: return {}
         space,rng = Space(search_space),np.random.default_rng([self._seed, trial.number])
-        first = start_points(space, Engine.n_start, np.random.default_rng([self._seed]))
+        T = self.n_epoch or horizon(study.get_trials(deepcopy=False)) or 1
+        first = start_points(space, T, np.random.default_rng([self._seed]))
         if trial.number<len(first): return space.decode(first[trial.number])
         with Books.lock:
-            view = Books.of(study).view(study, space, self.n_epoch or horizon(study.get_trials(deepcopy=False)) or 1, trial)
-            return space.decode(propose(view, rng)[0])
+            return space.decode(propose(Books.of(study).view(study, space, T, trial), rng)[0])
 
     def sample_independent(self, study:Study, trial:FrozenTrial, param_name:str, param_distribution:BaseDistribution):
         "A random value for a name that not all trials share"
