@@ -7,13 +7,11 @@ budget in epochs is spent. The table goes to stdout, the plot to benchmarks/digi
 they are those of the random search."""
 import argparse, platform, runpy, tempfile, time, warnings
 from collections import Counter
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt, numpy as np, optuna, torch
-from fastai.optimizer import Adam, SGD, ranger
 import fastai_bayes.all  # gives learners `bayes_tune`
 from fastai_bayes.clone import release, seeded, seeded_loaders
 from fastai_bayes.knobs import fit_args, turn
@@ -24,8 +22,7 @@ from optuna_integration import FastAIPruningCallback
 
 here = Path(__file__).resolve().parent
 example = runpy.run_path(str(here.parent/'examples'/'digits.py'))
-data,learner,archs = (example[o] for o in ('data', 'learner', 'archs'))
-space = dict(arch=list(archs), opt_func=[Adam, partial(SGD, mom=.9), ranger], lr=(1e-4, 1e-1, 'log'), wd=(1e-4, .3, 'log'), bs=[16, 32, 64, 128])
+data,learner,space = (example[o] for o in ('data', 'learner', 'space'))
 n_epoch,fit,monitor = 5,'fit_one_cycle','accuracy'
 
 def factory(dls, folder): return lambda params: learner(dls, params['arch'], folder)

@@ -39,6 +39,7 @@ def small_xresnet():
     return XResNet(ResBlock, 1, [1, 1, 1, 1], n_out=10, widen=.5)
 
 archs = dict(small_cnn=small_cnn, xresnet=small_xresnet, resnet18=partial(resnet18, num_classes=10))
+space = dict(arch=list(archs), opt_func=[Adam, partial(SGD, mom=.9), ranger], lr=(1e-4, 1e-1, 'log'), wd=(1e-4, .3, 'log'), bs=[16, 32, 64, 128])
 
 def learner(dls, arch='small_cnn', tmp='.'):
     "An untrained learner"
@@ -56,8 +57,6 @@ def main(plot='history.png', n_epoch=5):
         with default.no_bar(), default.no_logging(): default.fit_one_cycle(n_epoch)
 
         learn = learner(dls, tmp=tmp)
-        space = dict(arch=list(archs), opt_func=[Adam, partial(SGD, mom=.9), ranger],
-                     lr=(1e-4, 1e-1, 'log'), wd=(1e-4, .3, 'log'), bs=[16, 32, 64, 128])
         res = learn.bayes_tune(n_epoch, space, budget=60, seed=0, new_learner=lambda p: learner(dls, p['arch'], tmp))
 
         print(f'\n{res}\n')
