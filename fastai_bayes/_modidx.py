@@ -113,6 +113,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fastai_bayes.gp._covariance': ('gp.html#_covariance', 'fastai_bayes/gp.py'),
                                  'fastai_bayes.gp._inverse': ('gp.html#_inverse', 'fastai_bayes/gp.py'),
                                  'fastai_bayes.gp._log_density': ('gp.html#_log_density', 'fastai_bayes/gp.py'),
+                                 'fastai_bayes.gp._spread': ('gp.html#_spread', 'fastai_bayes/gp.py'),
                                  'fastai_bayes.gp._unpack': ('gp.html#_unpack', 'fastai_bayes/gp.py'),
                                  'fastai_bayes.gp.draw': ('gp.html#draw', 'fastai_bayes/gp.py'),
                                  'fastai_bayes.gp.fit': ('gp.html#fit', 'fastai_bayes/gp.py'),

@@ -74,6 +74,7 @@ def _covariance(data, theta):
 
 def log_marginal(data, theta):
     "Log marginal likelihood of `data` for `theta` (d+2,), and its gradient (d+2,)"
+    if not len(data): return 0., np.zeros(len(theta))
     w,s2,n2 = _unpack(theta)
     K,k,dk = _covariance(data, theta)
     L,_ = safe_cholesky(K)
@@ -138,19 +139,26 @@ def _log_density(data, prior, theta):
     u,_ = dtrtrs(L, data.resid, lower=1) if len(data) else (data.resid, 0)
     return -u@u/2 - np.log(np.diagonal(L)).sum() + prior.logp(theta)[0]
 
+def _spread(gp, prior, eps=1e-3):
+    "(d+2,d+2) matrix that turns standard normal steps into steps as wide as the posterior at its top, nowhere wider than the prior"
+    def grad(theta): return log_posterior(gp.data, prior, theta)[1]
+    g = grad(gp.theta)
+    H = -np.array([(grad(gp.theta+eps*e)-g)/eps for e in np.eye(len(g))])
+    values,Q = np.linalg.eigh((H+H.T)/2)
+    return Q/np.sqrt(np.maximum(values, prior.sd.max()**-2))
+
 def draw(
     gp:GP, # The most probable one
     prior:Prior, # As it was fitted with
     rng, # numpy Generator
     n:int=5, # How many parameters to draw
-    thin:int=12, # Steps of the walk between two of them
-    step:float=.35 # Standard deviation of a step, in logarithms, for a random half of the parameters
+    thin:int=8 # Steps of the walk between two of them
 ): # (n,d+2) parameters
     "Draw parameters from their posterior by random-walk Metropolis that starts at `gp`"
-    theta,res = gp.theta,[]
+    theta,res,step = gp.theta,[],2.38/len(gp.theta)**.5*_spread(gp, prior)
     now = _log_density(gp.data, prior, theta)
     for i in range(n*thin):
-        new = theta+step*rng.standard_normal(len(theta))*(rng.random(len(theta))<.5)
+        new = theta+step@rng.standard_normal(len(theta))
         p = _log_density(gp.data, prior, new)
         if np.log(rng.random())<p-now: theta,now = new,p
         if i%thin==thin-1: res.append(theta)
