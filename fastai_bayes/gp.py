@@ -151,7 +151,7 @@ def draw(
     gp:GP, # The most probable one
     prior:Prior, # As it was fitted with
     rng, # numpy Generator
-    n:int=5, # How many parameters to draw
+    n:int=8, # How many parameters to draw
     thin:int=8 # Steps of the walk between two of them
 ): # (n,d+2) parameters
     "Draw parameters from their posterior by random-walk Metropolis that starts at `gp`"

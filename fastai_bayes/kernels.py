@@ -56,11 +56,10 @@ class Prior:
     d:int # Number of coordinates
     signal:float=1. # Median of the signal's standard deviation
     noise:float=.01 # Median of the noise's standard deviation
-    scale:float=1. # Median of the length scales, in units of the square root of `d`
-    spread:float=1. # Standard deviation of their logarithms; 1 for the other parameters
+    spread:float=1. # Standard deviation of the length scales' logarithms; it is 1 for the other parameters
 
     @property
-    def mean(self): return np.log([self.scale*self.d**.5]*self.d + [self.signal, self.noise])
+    def mean(self): return np.log([self.d**.5]*self.d + [self.signal, self.noise])
     @property
     def sd(self): return np.array([self.spread]*self.d + [1., 1.])
     @property

@@ -116,7 +116,7 @@ class Engine:
         "`Ensemble` on final values, fitted anew when there are 8 % more of them"
         n,thetas,best = self._final or (0, None, None)
         if len(data)<=12 or len(data)>n*1.08:
-            prior = Prior(data.d, noise=.003, scale=1.28, spread=1.4)
+            prior = Prior(data.d, noise=.003, spread=1.4)
             gp = fit(data, prior, starts=[] if best is None else [best])
             thetas = draw(gp, prior, rng)
             self._final = len(data),thetas,gp.theta
