@@ -191,7 +191,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fastai_bayes.optimizer.Training': ('optimizer.html#training', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.Training.diverged': ( 'optimizer.html#training.diverged',
                                                                                       'fastai_bayes/optimizer.py'),
-                                        'fastai_bayes.optimizer.Training.finite': ( 'optimizer.html#training.finite',
+                                        'fastai_bayes.optimizer.Training.values': ( 'optimizer.html#training.values',
                                                                                     'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.Trial': ('optimizer.html#trial', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.Verdict': ('optimizer.html#verdict', 'fastai_bayes/optimizer.py'),

@@ -27,13 +27,12 @@ class Training:
     state:str='running' # One of running, paused, complete, failed
 
     @property
-    def finite(self):
-        "The curve up to the first value that is not a finite number"
+    def diverged(self): return not np.isfinite(self.curve).all()
+    def values(self, T):
+        "The curve up to the first value that is no finite number; one that is complete before `T` epochs, as by early stopping, stays at its best"
         y = np.array(self.curve, float)
-        ok = np.isfinite(y)
-        return y if ok.all() else y[:ok.argmin()]
-    @property
-    def diverged(self): return len(self.finite)<len(self.curve)
+        if self.diverged: y = y[:np.isfinite(y).argmin()]
+        return np.r_[y, np.full(T-len(y), y.max())] if self.state=='complete' and 0<len(y)<T else y
 
 # %% ../nbs/05_optimizer.ipynb #threads
 @functools.cache
@@ -52,7 +51,7 @@ class View:
     def __init__(self, engine, trainings):
         self.engine,self.trainings = engine,trainings
         self.X = np.array([o.x for o in trainings]).reshape(-1, len(engine.space))  # (n,d)
-        self.Y = [o.finite for o in trainings]  # values, more is better
+        self.Y = [o.values(engine.T) for o in trainings]  # values, more is better
         self.epochs = np.array([len(y) for y in self.Y], int)
         self.failed = np.array([o.state=='failed' or o.diverged for o in trainings], bool)
 
@@ -104,7 +103,7 @@ class Engine:
 
     def __init__(self, space, n_epoch):
         self.space,self.T,self.first_rung = space,n_epoch,rungs(n_epoch)[0]
-        self.min_epochs = min(4, -(-n_epoch//4))  # before that, curves say little
+        self.min_epochs = max(min(4, -(-n_epoch//4)), self.first_rung)  # before that, curves say little
         self._chain = self._final = None
 
     def view(self, trainings): return View(self, trainings)
