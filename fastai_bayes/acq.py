@@ -50,7 +50,9 @@ class LogEI:
     def __init__(self,
         ensemble, # `Ensemble` of s processes
         best # Best value so far; more is better
-    ): self.ensemble,self.best = ensemble,best
+    ):
+        self.ensemble,self.best = ensemble,best
+        self.scales = np.clip((ensemble.w**-.5).mean(0), .05, 5)  # (d,) over which it changes
 
     def __call__(self, U): return _log_mean(log_ei(*self.ensemble.predict(U), self.best)[0])[0]
     def rough(self, U):
@@ -84,18 +86,18 @@ def perturb(x, n, scale, rng):
 
 # %% ../nbs/03_acq.ipynb #climb
 def _climb(f, U, free):
-    "`U` (m,d) moved uphill along the coordinates `free` (d,) by L-BFGS-B"
+    "`U` (m,d) moved uphill along the coordinates `free` (d,) by L-BFGS-B, in units of the acquisition's length scales"
     if not free.any(): return U
-    def loss(u):
+    unit = f.scales[free]
+    def moved(u):
         V = U.copy()
-        V[:,free] = u.reshape(len(U), -1)
-        v,g = f.grad(V)
-        return -v.sum(), -g[:,free].ravel()
-    u0 = U[:,free].ravel()
-    res = minimize(loss, u0, jac=True, method='L-BFGS-B', bounds=[(0,1)]*len(u0), options=dict(maxiter=15, ftol=1e-4))
-    V = U.copy()
-    V[:,free] = res.x.reshape(len(U), -1)
-    return V
+        V[:,free] = u.reshape(len(U), -1)*unit
+        return V
+    def loss(u):
+        v,g = f.grad(moved(u))
+        return -v.sum(), -(g[:,free]*unit).ravel()
+    bounds = [(0, 1/o) for o in unit]*len(U)
+    return moved(minimize(loss, (U[:,free]/unit).ravel(), jac=True, method='L-BFGS-B', bounds=bounds, options=dict(maxiter=15, ftol=1e-4)).x)
 
 def _neighbours(g, u, most=16):
     "Up to `most` entries of the grid `g`: all, or the nearest to `u` and a spread over the rest"
@@ -131,7 +133,7 @@ def distinct(
 
 # %% ../nbs/03_acq.ipynb #maximize
 def maximize(
-    f, # Acquisition such as `LogEI`: `f(U)` gives (m,) values, `f.rough(U)` cheaper ones, `f.grad(U)` values and gradients
+    f, # Acquisition such as `LogEI`: `f(U)` gives (m,) values, `f.rough(U)` cheaper ones, `f.grad(U)` gradients, too; `f.scales` length scales
     space, # `Space` of the points: which coordinates are continuous, on a grid, choices
     rng, # numpy Generator
     around=(), # (k,d) points in whose neighbourhood to look, best first

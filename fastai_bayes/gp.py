@@ -8,7 +8,7 @@ __all__ = ['CovarianceError', 'safe_cholesky', 'Data', 'log_marginal', 'log_post
 # %% ../nbs/02_gp.ipynb #imports
 import numpy as np
 from scipy.linalg import LinAlgError
-from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtrs
+from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtri, dtrtrs
 from scipy.optimize import minimize
 from .kernels import Prior, cross_r2, distances, matern52, matern52_slope
 
@@ -174,13 +174,13 @@ class Ensemble:
         gps = [GP(data, o) for o in thetas]
         self.data,self.thetas = data,thetas
         self.w,self.s2 = np.array([o.w for o in gps]),np.array([o.s2 for o in gps])  # (s,d), (s,)
-        self.alpha,self.inverse = np.array([o.alpha for o in gps]),np.array([_inverse(o.L) for o in gps])  # (s,n), (s,n,n)
+        self.alpha,self.Li = np.array([o.alpha for o in gps]),np.array([_inverse(o.L) for o in gps])  # (s,n), (s,n,n)
 
     def __len__(self): return len(self.s2)
     def _moments(self, k, u, s):
-        "Mean (s,m) and variance (s,m) for covariances `k` and the inverse times them, `u`"
+        "Mean (s,m) and variance (s,m) for covariances `k` and `u`, which is `Li` times them"
         d = self.data
-        return d.b.sum()+(self.alpha[s,None]@k)[:,0], np.maximum(self.s2[s,None]+d.B.sum()-(k*u).sum(1), 1e-12)
+        return d.b.sum()+(self.alpha[s,None]@k)[:,0], np.maximum(self.s2[s,None]+d.B.sum()-(u*u).sum(1), 1e-12)
 
     def predict(self,
         Z, # (m,d) points of the unit cube
@@ -188,7 +188,7 @@ class Ensemble:
     ): # mean (s,m) and variance (s,m) of the value without noise
         "Forecasts at `Z`"
         k = self.s2[s,None,None]*matern52(cross_r2(self.data.X, Z, self.w[s], self.data.choice))+self.data.B.sum()
-        return self._moments(k, self.inverse[s]@k, s)
+        return self._moments(k, self.Li[s]@k, s)
 
     def predict_grad(self,
         Z # (m,d) points of the unit cube
@@ -197,16 +197,13 @@ class Ensemble:
         X,s2 = self.data.X,self.s2[:,None,None]
         k,dk = matern52_slope(cross_r2(X, Z, self.w, self.data.choice))
         k = s2*k+self.data.B.sum()  # (s,n,m)
-        u = self.inverse@k
+        u = self.Li@k
+        v = self.Li.transpose(0, 2, 1)@u  # inverse covariance times k
         scale = -2*s2*np.where(self.data.choice, 0, self.w)[:,None]  # (s,1,d)
         def slope(a): return scale*(a.transpose(0, 2, 1)@X-a.sum(1)[...,None]*Z)
         mean,var = self._moments(k, u, slice(None))
-        return mean, var, slope(dk*self.alpha[...,None]), np.where(var[...,None]>1e-12, -2*slope(dk*u), 0.)
+        return mean, var, slope(dk*self.alpha[...,None]), np.where(var[...,None]>1e-12, -2*slope(dk*v), 0.)
 
 def _inverse(L):
-    "Inverse (n,n) of the matrix with lower Cholesky factor `L`"
-    if not len(L): return L
-    inv,_ = dpotri(L, lower=1)
-    inv = inv+inv.T  # the upper triangle was 0
-    inv[np.diag_indices(len(inv))] /= 2
-    return inv
+    "Inverse (n,n) of the lower factor `L`: half the digits are lost that the inverse of the covariance would lose"
+    return dtrtri(L, lower=1)[0] if len(L) else L
