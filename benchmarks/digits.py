@@ -2,9 +2,9 @@
 
     python benchmarks/digits.py [--budget 100] [--seeds 0 1 2]
 
-All three tune the same learner factory on the same data, in the same space (the example's without `resnet18`), with the same fit method and the same seeds of the trainings, until the
-budget in epochs is spent. The table goes to stdout, the plot to benchmarks/digits.png. Optuna's TPE begins with ten random trials; with the same seed
-they are those of the random search."""
+All three tune the same learner factory on the same data, in the same space (the example's without `resnet18`), with the same fit method and the
+same seeds of the trainings, until the budget in epochs is spent. The table goes to stdout, the plot to benchmarks/digits.png. Optuna's TPE begins
+with ten random trials; with the same seed they are those of the random search."""
 import argparse, platform, runpy, tempfile, time, warnings
 from collections import Counter
 from importlib.metadata import version
@@ -31,7 +31,9 @@ def factory(dls, folder): return lambda params: learner(dls, params['arch'], fol
 def ours(dls, budget, seed, folder, **kw):
     "`bayes_tune`, or another sampler and pruner through the same line"
     make = factory(dls, folder)
-    return make(Space(space).decode(np.full(len(space), .5))).bayes_tune(n_epoch, space, budget=budget, monitor=monitor, fit=fit, new_learner=make, seed=seed, verbose=False, **kw).study
+    learn = make(Space(space).decode(np.full(len(space), .5)))
+    res = learn.bayes_tune(n_epoch, space, budget=budget, monitor=monitor, fit=fit, new_learner=make, seed=seed, verbose=False, **kw)
+    return res.study
 
 def random_search(dls, budget, seed, folder):
     return ours(dls, budget, seed, folder, sampler=optuna.samplers.RandomSampler(seed=seed), pruner=optuna.pruners.NopPruner())

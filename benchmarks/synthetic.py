@@ -11,8 +11,10 @@ import optuna
 from optuna.distributions import FloatDistribution
 from fastai_bayes.sampler import BayesSampler
 
+# Hartmann's 6-dimensional function
 A6 = np.array([[10,3,17,3.5,1.7,8], [.05,10,17,.1,8,14], [3,3.5,1.7,10,17,8], [17,8,.05,10,.1,14]])
-P6 = np.array([[1312,1696,5569,124,8283,5886], [2329,4135,8307,3736,1004,9991], [2348,1451,3522,2883,3047,6650], [4047,8828,8732,5743,1091,381]])*1e-4
+P6 = np.array([[1312,1696,5569,124,8283,5886], [2329,4135,8307,3736,1004,9991],
+               [2348,1451,3522,2883,3047,6650], [4047,8828,8732,5743,1091,381]])*1e-4
 
 def floats(trial, d): return np.array([trial.suggest_float(f'x{i}', 0, 1) for i in range(d)])
 
@@ -41,7 +43,7 @@ def sparse20(trial):
     return branin_at(x[3], x[11])
 
 TASKS = dict(branin=branin, hartmann6=hartmann6, mixed5=mixed5, sparse20=sparse20)
-SAMPLERS = dict(BayesSampler=BayesSampler, GPSampler=optuna.samplers.GPSampler, TPESampler=optuna.samplers.TPESampler, RandomSampler=optuna.samplers.RandomSampler)
+SAMPLERS = {o.__name__: o for o in (BayesSampler, optuna.samplers.GPSampler, optuna.samplers.TPESampler, optuna.samplers.RandomSampler)}
 
 def regret(task, sampler, seed, n_trials):
     "Best value after `n_trials`; every function's minimum is 0"
@@ -90,7 +92,8 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for k,v in dict(seeds=10, trials=40, jobs=2).items(): p.add_argument(f'--{k}', type=int, default=v)
     args,names = p.parse_args(),list(SAMPLERS)
-    print(', '.join(f'{o} {version(o)}' for o in ('fastai_bayes','optuna','numpy','scipy','torch')), f'Python {platform.python_version()}; seeds 0 to {args.seeds-1}')
+    versions = ', '.join(f'{o} {version(o)}' for o in ('fastai_bayes', 'optuna', 'numpy', 'scipy', 'torch'))
+    print(f'Python {platform.python_version()}, {versions}; seeds 0 to {args.seeds-1}')
     times(names[:3])
     with ProcessPoolExecutor(args.jobs) as pool: regrets(args, names, pool)
 

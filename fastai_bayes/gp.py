@@ -128,7 +128,8 @@ def fit(
     def loss(theta):
         value,grad = log_posterior(data, prior, theta)
         return -value, -grad
-    runs = [minimize(loss, o, jac=True, method='L-BFGS-B', bounds=prior.bounds, options=dict(maxiter=maxiter, ftol=1e-5)) for o in (prior.mean, *starts)]
+    opts = dict(jac=True, method='L-BFGS-B', bounds=prior.bounds, options=dict(maxiter=maxiter, ftol=1e-5))
+    runs = [minimize(loss, o, **opts) for o in (prior.mean, *starts)]
     return GP(data, min(runs, key=lambda o: o.fun).x)
 
 # %% ../nbs/02_gp.ipynb #draw

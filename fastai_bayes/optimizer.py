@@ -168,7 +168,8 @@ def decide(
     if rank<max(1, engine.top_share*of): return Verdict(False, f'number {rank+1} of {of} after {l} epochs', rank=rank, of=of)
     p = float(view.better([i])[0])
     word = 'too small' if p<engine.min_better else 'large enough'
-    return Verdict(p<engine.min_better, f'number {rank+1} of {of} after {l} epochs, and the probability of ending best, {p:.0%}, is {word}', p, rank, of)
+    reason = f'number {rank+1} of {of} after {l} epochs, and the probability of ending best, {p:.0%}, is {word}'
+    return Verdict(p<engine.min_better, reason, p, rank, of)
 
 # %% ../nbs/05_optimizer.ipynb #explain
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ class Books:
 # %% ../nbs/10_sampler.ipynb #single
 def one_objective(study):
     "Raise a ValueError if `study` has several objectives"
-    if len(study.directions)>1: raise ValueError(f'expected a study with one objective, got {len(study.directions)}; use optuna.samplers.TPESampler for several')
+    n = len(study.directions)
+    if n>1: raise ValueError(f'expected a study with one objective, got {n}; use optuna.samplers.TPESampler for several')
 
 # %% ../nbs/10_sampler.ipynb #sampler
 class BayesSampler(BaseSampler):

@@ -111,11 +111,13 @@ class Choice:
 def _number(low, high, extra=None):
     "The `Number` that the tuple `(low, high, extra)` describes"
     for o in (low, high):
-        if isinstance(o, bool) or not isinstance(o, Real): raise SpaceError(f'expected numbers for low and high, got {o!r}; choices go in a list: [a, b, c]')
+        if isinstance(o, bool) or not isinstance(o, Real):
+            raise SpaceError(f'expected numbers for low and high, got {o!r}; choices go in a list: [a, b, c]')
     log = isinstance(extra, str)
     if log and extra!='log': raise SpaceError(f"the third entry is 'log' or a step, got {extra!r}")
     step = None if log else extra
-    if step is not None and (isinstance(step, bool) or not isinstance(step, Real)): raise SpaceError(f"the third entry is 'log' or a step, got {step!r}")
+    if step is not None and (isinstance(step, bool) or not isinstance(step, Real)):
+        raise SpaceError(f"the third entry is 'log' or a step, got {step!r}")
     whole = all(isinstance(o, Integral) for o in (low, high, *([] if step is None else [step])))
     cast = int if whole else float
     return Number(cast(low), cast(high), log, step=(1 if whole else None) if step is None else cast(step), whole=whole)
