@@ -1,0 +1,217 @@
+"""Normalised regret against epochs spent on LCBench's learning curves: our engine, Optuna's samplers and pruners, and BoTorch.
+
+    python benchmarks/lcbench.py ../shared/lcbench [--seeds 5] [--methods ours gp ...] [--tasks 3945 ...] [--jobs 2] [--noise .04] [--plot FILE]
+
+The folder holds the simulator: `lcbench.py` with its model. A training has 52 epochs, a run the epochs of 20 full trainings. Regret is that of
+the best value seen so far: 0 is the best known, 1 the median of fully trained random configurations. Seeds are `seed*100 + index of the task`;
+all methods of Optuna begin with the same random configurations. `--noise` is added to each epoch's value: its standard deviation, as a share of
+the spread of the better half's final values, best known minus median. The regret stays that of the true values of the epochs seen."""
+import argparse, functools, importlib.util, platform, time, warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+import numpy as np, optuna, torch
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import GPSampler, RandomSampler, TPESampler
+from threadpoolctl import threadpool_limits
+from fastai_bayes.optimizer import Optimizer
+from fastai_bayes.pruner import BayesPruner
+from fastai_bayes.sampler import BayesSampler
+from fastai_bayes.space import Space
+
+T,FULL = 52,20  # epochs of a full training, full trainings of a run
+AT = (1, 2, 5, 10, 20)  # full trainings after which the table looks
+
+@functools.cache
+def simulator(folder):
+    "The module `lcbench.py` of `folder`"
+    spec = importlib.util.spec_from_file_location('lcbench_simulator', Path(folder)/'lcbench.py')
+    sim = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sim)
+    return sim
+
+def task_names(sim): return list(dict.fromkeys([*sim.TASKS, *sim.REF]))  # the seed depends on the place in this list
+
+def distributions(sim):
+    kinds = dict(int=IntDistribution, float=FloatDistribution)
+    return {k: kinds[kind](lo, hi, log=log) for k,(kind,lo,hi,log) in sim.SPACE.items()}
+
+class Watched:
+    "The simulator's `Trainer` with noise, CPU time of its own, and what became of stopped trainings"
+    def __init__(self, sim, task, noise, seed):
+        self.sim,self.task,self.trainer = sim,task,sim.Trainer(task, T*FULL)
+        ref = sim.reference(task)
+        self.sd,self.rng = noise*(ref['best']-ref['median']),np.random.default_rng([seed, 1])
+        self.cpu = 0.
+        self.stops,self.left = [],{}  # would it have ended better: for each stop, and by number for each training that is stopped
+
+    def step(self, params, epoch):
+        "Value after `epoch`, with noise; raises `Trainer.Out` when the epochs are spent"
+        start = time.process_time()
+        try: y = self.trainer.step(params, epoch)
+        finally: self.cpu += time.process_time()-start
+        return y+self.sd*self.rng.standard_normal() if self.sd else y
+
+    def stop(self, number, params):
+        "Take down whether training `number`, which stops here, would have ended better than the best value seen"
+        start = time.process_time()
+        better = bool(self.sim.curve(self.task, params)[-1]>self.trainer.best)
+        self.stops.append(better)
+        self.left[number] = better
+        self.cpu += time.process_time()-start
+
+    def carry_on(self, number): self.left.pop(number)
+
+def ours(trainer, space, seed, carry_on=True):
+    "`Optimizer`, which sees every epoch"
+    opt = Optimizer(Space(space), T, seed=seed, carry_on=carry_on)
+    while True:
+        t = opt.next()
+        if t.epoch: trainer.carry_on(t.id)
+        for e in range(t.epoch+1, T+1):
+            opt.report(t.id, e, trainer.step(t.params, e))
+            if opt.should_stop(t.id):
+                trainer.stop(t.id, t.params)
+                break
+        opt.finish(t.id)
+
+def through_optuna(trainer, space, seed, sampler, pruner):
+    "Optuna's ask, report, should_prune and tell"
+    study = optuna.create_study(direction='maximize', sampler=sampler(space, seed), pruner=pruner(space))
+    while True:
+        t = study.ask(space)
+        for e in range(1, T+1):
+            y = trainer.step(t.params, e)
+            t.report(y, e)
+            if e<T and t.should_prune():
+                trainer.stop(t.number, t.params)
+                study.tell(t, state=optuna.trial.TrialState.PRUNED)
+                break
+        else: study.tell(t, y)
+
+def botorch(trainer, space, seed):
+    "Full trainings that BoTorch's qLogNEI proposes, after 7 Sobol points"
+    torch.manual_seed(seed)
+    space,d = Space(space),len(space)
+    U,y = torch.quasirandom.SobolEngine(d, scramble=True, seed=seed).draw(7, dtype=torch.double),[]
+    while True:
+        if len(y)==len(U): U = torch.cat([U, promising(U, torch.tensor(y).double()[:,None])])
+        params = space.decode(U[len(y)].numpy())
+        y.append([trainer.step(params, e) for e in range(1, T+1)][-1])
+
+def promising(U, y):
+    "The point (1,d) of the unit cube with the largest qLogNEI, given final values `y` (n,1) at `U` (n,d)"
+    from botorch.acquisition.logei import qLogNoisyExpectedImprovement
+    from botorch.fit import fit_gpytorch_mll
+    from botorch.models import SingleTaskGP
+    from botorch.optim import optimize_acqf
+    from gpytorch.mlls import ExactMarginalLogLikelihood
+    gp = SingleTaskGP(U, (y-y.mean())/y.std().clamp_min(1e-9), outcome_transform=None)
+    fit_gpytorch_mll(ExactMarginalLogLikelihood(gp.likelihood, gp))
+    bounds = torch.tensor([[0.], [1.]]).double().expand(2, U.shape[1])
+    return optimize_acqf(qLogNoisyExpectedImprovement(gp, U), bounds, q=1, num_restarts=8, raw_samples=256)[0]
+
+def rival(sampler, pruner=NopPruner):
+    return functools.partial(through_optuna, sampler=lambda space, seed: sampler(seed=seed), pruner=lambda space: pruner())
+def hyperband(): return HyperbandPruner(max_resource=T)
+
+METHODS = {  # name on the command line: name in the table, function
+    'ours': ('ours', ours),
+    'ours-stop': ('ours, never carrying on', functools.partial(ours, carry_on=False)),
+    'ours-optuna': ('ours through Optuna', functools.partial(through_optuna,
+        sampler=lambda space, seed: BayesSampler(T, seed, space), pruner=lambda space: BayesPruner(T))),
+    'random': ('random, full trainings', rival(RandomSampler)),
+    'tpe': ('Optuna TPE, full trainings', rival(TPESampler)),
+    'tpe-median': ('Optuna TPE + median', rival(TPESampler, MedianPruner)),
+    'tpe-hyperband': ('Optuna TPE + Hyperband', rival(TPESampler, hyperband)),
+    'gp': ('Optuna GPSampler, full trainings', rival(GPSampler)),
+    'gp-hyperband': ('Optuna GPSampler + Hyperband', rival(GPSampler, hyperband)),
+    'botorch': ('BoTorch qLogNEI, full trainings', botorch)}
+
+def run(folder, method, task, seed, noise):
+    "Regret after each epoch, CPU milliseconds an epoch for decisions, `stops` and `left` of `Watched`"
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter('ignore')
+    torch.set_num_threads(1)
+    sim = simulator(folder)
+    seed = seed*100+task_names(sim).index(task)
+    trainer,start = Watched(sim, task, noise, seed),time.process_time()
+    with threadpool_limits(1):
+        try: METHODS[method][1](trainer, distributions(sim), seed)
+        except sim.Trainer.Out: pass
+    ms = 1e3*(time.process_time()-start-trainer.cpu)/trainer.trainer.spent
+    return trainer.trainer.regret(), ms, trainer.stops, list(trainer.left.values())
+
+def error(v): return v.std(0, ddof=1)/len(v)**.5 if len(v)>1 else np.full(v.shape[1:], np.nan)
+def share(flags): return f'{np.mean(flags):.1%} of {len(flags)}' if flags else 'none stopped'
+def row(*cells): print('| '+' | '.join(map(str, cells))+' |')
+
+def table(res):
+    print('\nMean normalised regret (standard error) after the epochs of so many full trainings; CPU milliseconds an epoch for decisions;\n'
+          'share of the stopped trainings that would have ended better than the best value seen when they stopped:\n'
+          'of those left for good (counted at their last stop), and of all stops, also of trainings carried on later\n')
+    row('method', *AT, 'ms', 'better, left for good', 'better, all stops', 'runs'); row(*['---']*(len(AT)+5))
+    for k,runs in res.items():
+        r = np.array([o[0] for o in runs])
+        cells = [f'{m:.3f} ({s:.3f})' for m,s in zip(r.mean(0)[[T*n-1 for n in AT]], error(r)[[T*n-1 for n in AT]])]
+        row(METHODS[k][0], *cells, f'{np.mean([o[1] for o in runs]):.1f}', *(share([b for o in runs for b in o[j]]) for j in (3, 2)), len(runs))
+
+def plot(res, fn):
+    "Mean regret as a line, a standard error to both sides as a band"
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    _,ax = plt.subplots(figsize=(8, 5), layout='constrained')
+    x = np.arange(4, T*FULL+1)/T  # the first epochs say nothing
+    for i,(k,runs) in enumerate(res.items()):
+        r = np.array([o[0] for o in runs])[:,3:]
+        m,s = r.mean(0),np.nan_to_num(error(r))
+        ax.plot(x, m, ('-', '--', ':')[i//4%3], color=f'C{i}', lw=2.5 if k.startswith('ours') else 1.5, label=METHODS[k][0])
+        ax.fill_between(x, np.maximum(m-s, m/2), m+s, color=f'C{i}', alpha=.12, lw=0)  # the lower edge stays above 0, for the log axis
+    ax.set(xlabel='epochs spent, in full trainings', ylabel='mean normalised regret', xscale='log', yscale='log', xlim=(x[0], FULL))
+    ticks = [.1, .2, .5, *AT]
+    ax.set_xticks(ticks, [f'{o:g}' for o in ticks], minor=False)
+    ax.spines[['top', 'right']].set_visible(False)
+    ax.legend(frameon=False, loc='lower left', fontsize=8)
+    ax.figure.savefig(fn, dpi=150)
+
+def imports(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try: return importlib.import_module(name)
+        except ImportError as e: print(f'{name} does not import ({e}): pip install fastai_bayes[bench]')
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('folder', type=Path, help='of the simulator')
+    p.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS), metavar='METHOD', help=', '.join(METHODS))
+    p.add_argument('--tasks', nargs='+', help="data sets; the simulator's 10 if not given")
+    for k,v in dict(seeds=5, jobs=2).items(): p.add_argument(f'--{k}', type=int, default=v)
+    p.add_argument('--noise', type=float, default=0., help="standard deviation of each epoch's noise, as a share of best known minus median")
+    p.add_argument('--plot', help='file for the plot')
+    args = p.parse_args()
+    if not (args.folder/'lcbench.py').exists(): p.error(f'expected a folder with the simulator lcbench.py, got {args.folder}')
+    if not imports('onnxruntime'): p.error('the simulator needs onnxruntime')
+    sim = simulator(args.folder)
+    args.tasks = args.tasks or sim.TASKS
+    if wrong := set(args.tasks)-set(task_names(sim)): p.error(f'expected tasks out of {task_names(sim)}, got {sorted(wrong)}')
+    return args
+
+def main():
+    args = arguments()
+    if 'botorch' in args.methods and not imports('botorch'):
+        args.methods.remove('botorch')
+        print('the method botorch is skipped')
+    names = ['fastai_bayes', 'optuna', 'numpy', 'scipy', 'torch', 'onnxruntime', *(['botorch'] if 'botorch' in args.methods else [])]
+    print(', '.join([*(f'{o} {version(o)}' for o in names), f'Python {platform.python_version()}; seeds 0 to {args.seeds-1}']),
+          f'{len(args.tasks)} tasks, noise {args.noise:g}', sep=', ')
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context('spawn')) as pool:
+        jobs = {pool.submit(run, args.folder, m, t, s, args.noise): (m,t,s) for s in range(args.seeds) for t in args.tasks for m in args.methods}
+        for o in as_completed(jobs): print(*jobs[o], *(f'{o.result()[0][T*n-1]:.3f}' for n in AT), flush=True)
+    res = {m: [o.result() for o,job in jobs.items() if job[0]==m] for m in args.methods}
+    table(res)
+    if args.plot: plot(res, args.plot)
+
+if __name__=='__main__': main()
