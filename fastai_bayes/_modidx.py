@@ -205,6 +205,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fastai_bayes.optimizer.View.better': ('optimizer.html#view.better', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.View.chain': ('optimizer.html#view.chain', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.View.final': ('optimizer.html#view.final', 'fastai_bayes/optimizer.py'),
+                                        'fastai_bayes.optimizer.View.forecast': ( 'optimizer.html#view.forecast',
+                                                                                  'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.View.rank': ('optimizer.html#view.rank', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.View.targets': ('optimizer.html#view.targets', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.View.warp': ('optimizer.html#view.warp', 'fastai_bayes/optimizer.py'),

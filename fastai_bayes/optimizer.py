@@ -25,6 +25,7 @@ class Training:
     x:np.ndarray # (d,) point of the unit cube
     curve:list=field(default_factory=list) # Value after each epoch, more is better
     state:str='running' # One of running, paused, complete, failed
+    reason:str='' # Why it failed, if it is known
 
     @property
     def diverged(self): return not np.isfinite(self.curve).all()
@@ -71,12 +72,15 @@ class View:
         for i,z in enumerate(self.Z):
             if len(z)>=self.engine.T: m[i] = z[self.engine.T-1]
         open = np.flatnonzero((self.epochs>=self.engine.first_rung) & (self.epochs<self.engine.T))
-        if len(open): m[open],v[open] = self.chain.forecast(self.X[open], [self.Z[i] for i in open])
+        if len(open): m[open],v[open] = self.forecast(open)
         return m,v
 
+    def forecast(self, idx):
+        "Warped final values of the trainings `idx` (k,): mean (k,) and variance (k,)"
+        return self.chain.forecast(self.X[idx], [self.Z[i] for i in idx])
     def better(self, idx):
         "(k,) probabilities that the trainings `idx` (k,) end better than the best value seen"
-        m,v = self.chain.forecast(self.X[idx], [self.Z[i] for i in idx])
+        m,v = self.forecast(idx)
         return ndtr((m-self.warp(self.warp.best))/np.sqrt(v+1e-12))
     def rank(self, i):
         "How many trainings were better after as many epochs as training `i` has, and how many got that far, itself included"
@@ -131,7 +135,7 @@ def _data(X, m, v, choice): return Data(X, m, choice, v=v, b=[-.5], B=[1.])
 def propose(
     view:View, # What is known
     rng # numpy Generator
-): # New configuration (d,) and its log-EI; None for both if there is none left
+): # Configuration (d,) and its log-EI; one that was tried before only if there is none left
     "The configuration that promises the largest improvement"
     engine,space = view.engine,view.engine.space
     X,m,v,pending = view.targets()
@@ -160,7 +164,7 @@ def decide(
 )->Verdict:
     "Stop or go on with training `i`"
     engine,l = view.engine,view.epochs[i]
-    if view.failed[i]: return Verdict(True, 'diverged')
+    if view.failed[i]: return Verdict(True, view.trainings[i].reason or 'diverged')
     if l>=engine.T: return Verdict(False, 'finished')
     if l<engine.min_epochs: return Verdict(False, f'fewer than {engine.min_epochs} epochs')
     if i<patience: return Verdict(True, 'first look')
@@ -183,7 +187,7 @@ class Explanation:
 
 def explain(view, i, sign, patience):
     "`Explanation` of training `i` of `view`; `sign` is 1 if more is better, -1 if less"
-    m,v = (float(o[0]) for o in view.chain.forecast(view.X[[i]], [view.Z[i]]))
+    m,v = (float(o[0]) for o in view.forecast([i]))
     mid,*ends = sign*view.warp.inverse(m+v**.5*np.array([0,-1.96,1.96]))
     return Explanation(decide(view, i, patience), float(mid), float(min(ends)), float(max(ends)), float(view.better([i])[0]))
 
@@ -196,7 +200,7 @@ def carry_on(
     paused = np.array([i for i,o in enumerate(view.trainings) if o.state=='paused' and not view.failed[i]], int)
     if len(paused): paused = paused[view.better(paused)>=view.engine.min_better]
     if not len(paused): return None
-    m,v = (o[paused] for o in view.final)
+    m,v = view.forecast(paused)
     rate = log_ei(m, np.maximum(v, 1e-12), float(view.warp(view.warp.best)))[0]-np.log(view.engine.T-view.epochs[paused])
     return int(paused[rate.argmax()]) if rate.max()>=log_ei_new-np.log(view.engine.T/2) else None
 
@@ -287,7 +291,8 @@ class Optimizer:
         t.state = 'failed' if t.diverged or not t.curve else 'complete' if len(t.curve)==self.n_epoch else 'paused'
     def fail(self, id:int, reason:str=''):
         "The trial can't be trained; its configuration counts as bad as the worst and is not tried again"
-        self._training(id).state = 'failed'
+        t = self._training(id)
+        t.state,t.reason = 'failed',reason
 
     @property
     def best(self):

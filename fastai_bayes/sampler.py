@@ -6,7 +6,7 @@
 __all__ = ['nothing', 'shared_space', 'horizon', 'Books', 'one_objective', 'BayesSampler']
 
 # %% ../nbs/10_sampler.ipynb #imports
-import math, threading
+import threading
 from weakref import WeakKeyDictionary
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -15,6 +15,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from .space import Space
 from .optimizer import Engine, Training, one_thread, propose, start_points
+from .study import curve_of
 
 # %% ../nbs/10_sampler.ipynb #shared
 def shared_space(study:Study)->dict:
@@ -39,7 +40,7 @@ def _training(trial, space, sign):
     "`trial` as the engine sees it, None if it lacks a dimension of `space`"
     params = dict(nothing, **trial.params)
     if any(k not in params or params[k] not in d for k,d in space.dims.items()): return None
-    curve = [sign*trial.intermediate_values[s] for s in sorted(trial.intermediate_values)]
+    curve = [sign*v for v in curve_of(trial)]
     if not curve and trial.state==TrialState.COMPLETE: curve = [sign*trial.value]
     return Training(space.encode({k: params[k] for k in space}), curve, _states[trial.state])
 

@@ -27,7 +27,7 @@ from .pruner import BayesPruner
 from .result import TuneResult
 from .sampler import BayesSampler
 from .space import Space
-from .study import best_of, best_trial, curve_of, distributions, epochs_spent, open_study, quiet_optuna, state_of
+from .study import best_of, best_trial, distributions, epochs_spent, open_study, quiet_optuna, state_of
 
 # %% ../nbs/24_tune.ipynb #err
 class TuneError(ValueError):
