@@ -6,20 +6,13 @@ The folder holds the simulator: `lcbench.py` with its model. A training has 52 e
 the best value seen so far: 0 is the best known, 1 the median of fully trained random configurations. Seeds are `seed*100 + index of the task`;
 all methods of Optuna begin with the same random configurations. `--noise` is added to each epoch's value: its standard deviation, as a share of
 the spread of the better half's final values, best known minus median. The regret stays that of the true values of the epochs seen."""
-import argparse, functools, importlib.util, platform, time, warnings
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from importlib.metadata import version
-from multiprocessing import get_context
+import argparse, functools, importlib.util, time, warnings
 from pathlib import Path
-import numpy as np, optuna, torch
+import numpy as np, torch
 from optuna.distributions import FloatDistribution, IntDistribution
-from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import GPSampler, RandomSampler, TPESampler
-from threadpoolctl import threadpool_limits
-from fastai_bayes.optimizer import Optimizer
-from fastai_bayes.pruner import BayesPruner
-from fastai_bayes.sampler import BayesSampler
 from fastai_bayes.space import Space
+import racing
+from racing import bands, cells, header, hush, race, row, versions
 
 T,FULL = 52,20  # epochs of a full training, full trainings of a run
 AT = (1, 2, 5, 10, 20)  # full trainings after which the table looks
@@ -40,6 +33,7 @@ def distributions(sim):
 
 class Watched:
     "The simulator's `Trainer` with noise, CPU time of its own, and what became of stopped trainings"
+    n_epoch,mode = T,'max'
     def __init__(self, sim, task, noise, seed):
         self.sim,self.task,self.trainer = sim,task,sim.Trainer(task, T*FULL)
         ref = sim.reference(task)
@@ -64,33 +58,6 @@ class Watched:
 
     def carry_on(self, number): self.left.pop(number)
 
-def ours(trainer, space, seed, carry_on=True):
-    "`Optimizer`, which sees every epoch"
-    opt = Optimizer(Space(space), T, seed=seed, carry_on=carry_on)
-    while True:
-        t = opt.next()
-        if t.epoch: trainer.carry_on(t.id)
-        for e in range(t.epoch+1, T+1):
-            opt.report(t.id, e, trainer.step(t.params, e))
-            if opt.should_stop(t.id):
-                trainer.stop(t.id, t.params)
-                break
-        opt.finish(t.id)
-
-def through_optuna(trainer, space, seed, sampler, pruner):
-    "Optuna's ask, report, should_prune and tell"
-    study = optuna.create_study(direction='maximize', sampler=sampler(space, seed), pruner=pruner(space))
-    while True:
-        t = study.ask(space)
-        for e in range(1, T+1):
-            y = trainer.step(t.params, e)
-            t.report(y, e)
-            if e<T and t.should_prune():
-                trainer.stop(t.number, t.params)
-                study.tell(t, state=optuna.trial.TrialState.PRUNED)
-                break
-        else: study.tell(t, y)
-
 def botorch(trainer, space, seed):
     "Full trainings that BoTorch's qLogNEI proposes, after 7 Sobol points"
     torch.manual_seed(seed)
@@ -113,50 +80,29 @@ def promising(U, y):
     bounds = torch.tensor([[0.], [1.]]).double().expand(2, U.shape[1])
     return optimize_acqf(qLogNoisyExpectedImprovement(gp, U), bounds, q=1, num_restarts=8, raw_samples=256)[0]
 
-def rival(sampler, pruner=NopPruner):
-    return functools.partial(through_optuna, sampler=lambda space, seed: sampler(seed=seed), pruner=lambda space: pruner())
-def hyperband(): return HyperbandPruner(max_resource=T)
-
-METHODS = {  # name on the command line: name in the table, function
-    'ours': ('ours', ours),
-    'ours-stop': ('ours, never carrying on', functools.partial(ours, carry_on=False)),
-    'ours-optuna': ('ours through Optuna', functools.partial(through_optuna,
-        sampler=lambda space, seed: BayesSampler(T, seed, space), pruner=lambda space: BayesPruner(T))),
-    'random': ('random, full trainings', rival(RandomSampler)),
-    'tpe': ('Optuna TPE, full trainings', rival(TPESampler)),
-    'tpe-median': ('Optuna TPE + median', rival(TPESampler, MedianPruner)),
-    'tpe-hyperband': ('Optuna TPE + Hyperband', rival(TPESampler, hyperband)),
-    'gp': ('Optuna GPSampler, full trainings', rival(GPSampler)),
-    'gp-hyperband': ('Optuna GPSampler + Hyperband', rival(GPSampler, hyperband)),
-    'botorch': ('BoTorch qLogNEI, full trainings', botorch)}
+METHODS = dict(racing.METHODS, botorch=('BoTorch qLogNEI, full trainings', botorch))
 
 def run(folder, method, task, seed, noise):
     "Regret after each epoch, CPU milliseconds an epoch for decisions, `stops` and `left` of `Watched`"
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter('ignore')
-    torch.set_num_threads(1)
+    hush()
     sim = simulator(folder)
     seed = seed*100+task_names(sim).index(task)
     trainer,start = Watched(sim, task, noise, seed),time.process_time()
-    with threadpool_limits(1):
-        try: METHODS[method][1](trainer, distributions(sim), seed)
-        except sim.Trainer.Out: pass
+    try: METHODS[method][1](trainer, distributions(sim), seed)
+    except sim.Trainer.Out: pass
     ms = 1e3*(time.process_time()-start-trainer.cpu)/trainer.trainer.spent
     return trainer.trainer.regret(), ms, trainer.stops, list(trainer.left.values())
 
-def error(v): return v.std(0, ddof=1)/len(v)**.5 if len(v)>1 else np.full(v.shape[1:], np.nan)
 def share(flags): return f'{np.mean(flags):.1%} of {len(flags)}' if flags else 'none stopped'
-def row(*cells): print('| '+' | '.join(map(str, cells))+' |')
 
 def table(res):
     print('\nMean normalised regret (standard error) after the epochs of so many full trainings; CPU milliseconds an epoch for decisions;\n'
           'share of the stopped trainings that would have ended better than the best value seen when they stopped:\n'
           'of those left for good (counted at their last stop), and of all stops, also of trainings carried on later\n')
-    row('method', *AT, 'ms', 'better, left for good', 'better, all stops', 'runs'); row(*['---']*(len(AT)+5))
+    header('method', *AT, 'ms', 'better, left for good', 'better, all stops', 'runs')
     for k,runs in res.items():
-        r = np.array([o[0] for o in runs])
-        cells = [f'{m:.3f} ({s:.3f})' for m,s in zip(r.mean(0)[[T*n-1 for n in AT]], error(r)[[T*n-1 for n in AT]])]
-        row(METHODS[k][0], *cells, f'{np.mean([o[1] for o in runs]):.1f}', *(share([b for o in runs for b in o[j]]) for j in (3, 2)), len(runs))
+        r = np.array([o[0] for o in runs])[:,[T*n-1 for n in AT]]
+        row(METHODS[k][0], *cells(r), f'{np.mean([o[1] for o in runs]):.1f}', *(share([b for o in runs for b in o[j]]) for j in (3, 2)), len(runs))
 
 def plot(res, fn):
     "Mean regret as a line, a standard error to both sides as a band"
@@ -165,15 +111,10 @@ def plot(res, fn):
     import matplotlib.pyplot as plt
     _,ax = plt.subplots(figsize=(8, 5), layout='constrained')
     x = np.arange(4, T*FULL+1)/T  # the first epochs say nothing
-    for i,(k,runs) in enumerate(res.items()):
-        r = np.array([o[0] for o in runs])[:,3:]
-        m,s = r.mean(0),np.nan_to_num(error(r))
-        ax.plot(x, m, ('-', '--', ':')[i//4%3], color=f'C{i}', lw=2.5 if k.startswith('ours') else 1.5, label=METHODS[k][0])
-        ax.fill_between(x, np.maximum(m-s, m/2), m+s, color=f'C{i}', alpha=.12, lw=0)  # the lower edge stays above 0, for the log axis
+    bands(ax, x, {k: np.array([o[0] for o in runs])[:,3:] for k,runs in res.items()}, {k: METHODS[k][0] for k in res})
     ax.set(xlabel='epochs spent, in full trainings', ylabel='mean normalised regret', xscale='log', yscale='log', xlim=(x[0], FULL))
     ticks = [.1, .2, .5, *AT]
     ax.set_xticks(ticks, [f'{o:g}' for o in ticks], minor=False)
-    ax.spines[['top', 'right']].set_visible(False)
     ax.legend(frameon=False, loc='lower left', fontsize=8)
     ax.figure.savefig(fn, dpi=150)
 
@@ -205,12 +146,10 @@ def main():
         args.methods.remove('botorch')
         print('the method botorch is skipped')
     names = ['fastai_bayes', 'optuna', 'numpy', 'scipy', 'torch', 'onnxruntime', *(['botorch'] if 'botorch' in args.methods else [])]
-    print(', '.join([*(f'{o} {version(o)}' for o in names), f'Python {platform.python_version()}; seeds 0 to {args.seeds-1}']),
-          f'{len(args.tasks)} tasks, noise {args.noise:g}', sep=', ')
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context('spawn')) as pool:
-        jobs = {pool.submit(run, args.folder, m, t, s, args.noise): (m,t,s) for s in range(args.seeds) for t in args.tasks for m in args.methods}
-        for o in as_completed(jobs): print(*jobs[o], *(f'{o.result()[0][T*n-1]:.3f}' for n in AT), flush=True)
-    res = {m: [o.result() for o,job in jobs.items() if job[0]==m] for m in args.methods}
+    print(f'{versions(*names)}; seeds 0 to {args.seeds-1}', f'{len(args.tasks)} tasks, noise {args.noise:g}', sep=', ')
+    jobs = [(args.folder, m, t, s, args.noise) for s in range(args.seeds) for t in args.tasks for m in args.methods]
+    done = race(run, jobs, args.jobs, lambda o: [f'{o[0][T*n-1]:.3f}' for n in AT])
+    res = {m: [o for job,o in done.items() if job[1]==m] for m in args.methods}
     table(res)
     if args.plot: plot(res, args.plot)
 
