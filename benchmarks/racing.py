@@ -1,8 +1,8 @@
 """What the benchmarks share: the searches that race each other, the races, and how results are printed and drawn.
 
-A search is given a trainer, the distributions of a space, and a seed. A trainer has `n_epoch` and `mode` ('max' or 'min'); `step(params, epoch)` is the
-value after one more epoch, and raises when the run is over; `stop(number, params)` and `carry_on(number)` are told of trainings that are stopped or
-taken up again."""
+A search is given a trainer, the distributions of a space, and a seed. A trainer has `n_epoch` and `mode` ('max' or 'min'); `step(params, epoch)`
+is the value after one more epoch, and raises when the run is over; `stop(number, params)` and `carry_on(number)` are told of trainings that are
+stopped or taken up again."""
 import functools, platform, warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
@@ -83,8 +83,8 @@ def race(run, jobs, n, say):
     return {job: o.result() for o,job in todo.items()}
 
 def versions(*names): return ', '.join([*(f'{o} {version(o)}' for o in names), f'Python {platform.python_version()}'])
-def error(v): return v.std(0, ddof=1)/len(v)**.5 if len(v)>1 else np.full(v.shape[1:], np.nan)
-def cells(v): return [f'{m:.3f} ({s:.3f})' for m,s in zip(v.mean(0), error(v))]
+def error(v): return v.std(0, ddof=1)/len(v)**.5 if len(v)>1 else np.full(v.shape[1:], np.nan)[()]
+def cells(v, digits=3): return [f'{m:.{digits}f} ({s:.{digits}f})' for m,s in zip(v.mean(0), error(v))]
 def row(*cells): print('| '+' | '.join(map(str, cells))+' |')
 def header(*cells): row(*cells); row(*['---']*len(cells))
 

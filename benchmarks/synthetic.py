@@ -3,13 +3,13 @@
     python benchmarks/synthetic.py [--seeds 10] [--trials 40] [--jobs 2]
 
 Every sampler runs through `study.optimize` in the same process group, with the same seeds. Prints Markdown tables."""
-import argparse, platform, time, warnings
+import argparse, time, warnings
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 import numpy as np
 import optuna
 from optuna.distributions import FloatDistribution
 from fastai_bayes.sampler import BayesSampler
+from racing import error, header, row, versions
 
 # Hartmann's 6-dimensional function
 A6 = np.array([[10,3,17,3.5,1.7,8], [.05,10,17,.1,8,14], [3,3.5,1.7,10,17,8], [17,8,.05,10,.1,14]])
@@ -70,20 +70,18 @@ def quiet():
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter('ignore')
 
-def row(*cells): print('| '+' | '.join(map(str, cells))+' |')
-
 def regrets(args, names, pool):
     jobs = {(t,s,i): pool.submit(regret, t, s, i, args.trials) for t in TASKS for s in names for i in range(args.seeds)}
     print(f'\nMean simple regret after {args.trials} evaluations, {args.seeds} seeds (standard error)\n')
-    row('task', *names, *(f'ours / {s}' for s in names[1:])); row(*['---']*(2*len(names)))
+    header('task', *names, *(f'ours / {s}' for s in names[1:]))
     for t in TASKS:
         r = {s: np.array([jobs[t,s,i].result() for i in range(args.seeds)]) for s in names}
         m = {s: v.mean() for s,v in r.items()}
-        row(t, *(f'{m[s]:.4f} ({r[s].std(ddof=1)/len(r[s])**.5:.4f})' for s in names), *(f'{m[names[0]]/m[s]:.2f}' for s in names[1:]))
+        row(t, *(f'{m[s]:.4f} ({error(r[s]):.4f})' for s in names), *(f'{m[names[0]]/m[s]:.2f}' for s in names[1:]))
 
 def times(names):
     print('\nCPU seconds a suggestion, 7 dimensions, mean of 10, one sampler after the other\n')
-    row('observations', *names, *(f'ours / {s}' for s in names[1:])); row(*['---']*(2*len(names)))
+    header('observations', *names, *(f'ours / {s}' for s in names[1:]))
     for n in (50, 200):
         t = [suggest_time(s, n) for s in names]
         row(n, *(f'{o:.4f}' for o in t), *(f'{t[0]/o:.2f}' for o in t[1:]))
@@ -92,8 +90,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for k,v in dict(seeds=10, trials=40, jobs=2).items(): p.add_argument(f'--{k}', type=int, default=v)
     args,names = p.parse_args(),list(SAMPLERS)
-    versions = ', '.join(f'{o} {version(o)}' for o in ('fastai_bayes', 'optuna', 'numpy', 'scipy', 'torch'))
-    print(f'Python {platform.python_version()}, {versions}; seeds 0 to {args.seeds-1}')
+    print(f"{versions('fastai_bayes', 'optuna', 'numpy', 'scipy', 'torch')}; seeds 0 to {args.seeds-1}")
     times(names[:3])
     with ProcessPoolExecutor(args.jobs) as pool: regrets(args, names, pool)
 
