@@ -70,7 +70,8 @@ class Chain:
 
     def _add(self, j, data, last):
         "Fit level `j`, or take over the parameters of the `last` chain"
-        signal = 1. if j==0 else .6 if j==1 else max(.6*np.exp(self.levels[-1].theta[-2]), .02)
+        least = .3 if len(data)<5 else .02  # while few have been there, much may still happen
+        signal = 1. if j==0 else .6 if j==1 else max(.6*np.exp(self.levels[-1].theta[-2]), least)
         n,theta = last.fitted[j] if last else (0, None)
         if theta is not None and (len(data)==n or 12<len(data)<=1.1*n): gp = GP(data, theta)
         else: gp,n = fit(data, Prior(data.d, signal), starts=[] if theta is None else [theta]),len(data)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr
 from .space import Space
 from .kernels import Prior
-from .gp import Data, Ensemble, draw, fit
+from .gp import Data, Ensemble, draw, fit, trend
 from .acq import LogEI, distinct, log_ei, maximize, sobol
 from .curves import Chain, Warp, rungs
 
@@ -55,6 +55,7 @@ class View:
         self.Y = [o.values(engine.T) for o in trainings]  # values, more is better
         self.epochs = np.array([len(y) for y in self.Y], int)
         self.failed = np.array([o.state=='failed' or o.diverged for o in trainings], bool)
+        self._doubts = {}  # by epoch
 
     @functools.cached_property
     def warp(self): return Warp(self.Y) if self.epochs.any() else Warp([np.zeros(1)])
@@ -81,7 +82,20 @@ class View:
     def better(self, idx):
         "(k,) probabilities that the trainings `idx` (k,) end better than the best value seen"
         m,v = self.forecast(idx)
-        return ndtr((m-self.warp(self.warp.best))/np.sqrt(v+1e-12))
+        d = np.array([self.doubt(max(l, 1)) for l in self.epochs[idx]])
+        unknown = 1/((self.epochs>=self.engine.T).sum()+2)
+        return (1-d)*ndtr((m-self.warp(self.warp.best))/np.sqrt(v+1e-12))+d*unknown
+    def doubt(self, l):
+        "How little the order of trainings after `l` epochs says about that later on: 0 if all pairs keep it, 1 if half of them or more change it"
+        if l not in self._doubts:
+            Y = [y for y,bad in zip(self.Y, self.failed) if len(y)>=max(1.6*l, l+1) and not bad]
+            n = np.array([len(y) for y in Y], int)
+            i,j = np.tril_indices(len(Y), -1)
+            last = np.minimum(n[i], n[j])-1
+            V = np.array([np.r_[y, np.zeros(self.engine.T-len(y))] for y in Y]).reshape(-1, self.engine.T)
+            kept = np.sign(V[i,l-1]-V[j,l-1])*np.sign(V[i,last]-V[j,last])
+            self._doubts[l] = min(1., 2*((1-kept).sum()/2+.1)/(len(kept)+1))
+        return self._doubts[l]
     def rank(self, i):
         "How many trainings were better after as many epochs as training `i` has, and how many got that far, itself included"
         l = self.epochs[i]
@@ -130,7 +144,9 @@ def start_points(space, n_epoch, rng):
     "The different quasi-random configurations (n,d) that come before the model proposes: 7, or 10 if a training is but one epoch"
     return distinct(space.snap(sobol(10 if n_epoch==1 else 7, len(space), rng)))
 
-def _data(X, m, v, choice): return Data(X, m, choice, v=v, b=[-.5], B=[1.])
+def _data(X, m, v, choice):
+    d = X.shape[1]
+    return Data(X, m, choice, v=v, H=trend(X, choice), b=[-.5]+[0.]*d, B=[1.]+[1.5**2]*d)
 
 def propose(
     view:View, # What is known
