@@ -219,6 +219,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fastai_bayes.optimizer.carry_on': ('optimizer.html#carry_on', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.decide': ('optimizer.html#decide', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.explain': ('optimizer.html#explain', 'fastai_bayes/optimizer.py'),
+                                        'fastai_bayes.optimizer.informative': ('optimizer.html#informative', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.one_thread': ('optimizer.html#one_thread', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.propose': ('optimizer.html#propose', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.start_points': ( 'optimizer.html#start_points',
