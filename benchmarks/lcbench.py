@@ -1,21 +1,27 @@
-"""Normalised regret against epochs spent on LCBench's learning curves: our engine, Optuna's samplers and pruners, and BoTorch.
+"""Normalised regret against epochs spent on LCBench's learning curves: our engine, Optuna's samplers and pruners, and other packages.
 
-    python benchmarks/lcbench.py ../shared/lcbench [--seeds 5] [--methods ours gp ...] [--tasks 3945 ...] [--jobs 2] [--noise .04] [--plot FILE]
+    python benchmarks/lcbench.py ../shared/lcbench [--seeds 5] [--methods ours gp ...] [--tasks 3945 ...] [--jobs 2] [--plot FILE]
+                                 [--space mixed] [--noise .04] [--cross]
 
 The folder holds the simulator: `lcbench.py` with its model. A training has 52 epochs, a run the epochs of 20 full trainings. Regret is that of
 the best value seen so far: 0 is the best known, 1 the median of fully trained random configurations. Seeds are `seed*100 + index of the task`;
-all methods of Optuna begin with the same random configurations. `--noise` is added to each epoch's value: its standard deviation, as a share of
-the spread of the better half's final values, best known minus median. The regret stays that of the true values of the epochs seen."""
-import argparse, functools, importlib.util, time, warnings
+all methods of Optuna begin with the same random configurations. How to install the other packages stands in `lcbench_peers.py`.
+
+`--space mixed` makes batch size a place in the list 16, 32, ... 512, and the number of layers and momentum choices without an order.
+`--noise` is added to each epoch's value: its standard deviation, as a share of the spread of the better half's final values, best known minus
+median. `--cross` adds s(1-log(epoch)/log(52)) to each curve, where s is a normal number of that spread, which a hash of the configuration gives:
+early epochs mislead, and the last one is as it was. With both, the regret stays that of the true values of the epochs seen."""
+import argparse, contextlib, functools, importlib, importlib.util, logging, math, os, time, warnings, zlib
 from pathlib import Path
-import numpy as np, torch
-from optuna.distributions import FloatDistribution, IntDistribution
-from fastai_bayes.space import Space
+import numpy as np
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 import racing
+from lcbench_peers import NEEDS, PEERS, T
 from racing import bands, cells, header, hush, race, row, versions
 
-T,FULL = 52,20  # epochs of a full training, full trainings of a run
+FULL = 20  # full trainings of a run
 AT = (1, 2, 5, 10, 20)  # full trainings after which the table looks
+BATCH = (16, 32, 64, 128, 256, 512)  # batch sizes of the mixed space, where it is a place in this list
 
 @functools.cache
 def simulator(folder):
@@ -27,68 +33,64 @@ def simulator(folder):
 
 def task_names(sim): return list(dict.fromkeys([*sim.TASKS, *sim.REF]))  # the seed depends on the place in this list
 
-def distributions(sim):
+def distributions(sim, space):
     kinds = dict(int=IntDistribution, float=FloatDistribution)
-    return {k: kinds[kind](lo, hi, log=log) for k,(kind,lo,hi,log) in sim.SPACE.items()}
+    res = {k: kinds[kind](lo, hi, log=log) for k,(kind,lo,hi,log) in sim.SPACE.items()}
+    if space=='mixed': res |= dict(batch_size=IntDistribution(0, len(BATCH)-1), num_layers=CategoricalDistribution((1, 2, 3, 4, 5)),
+                                   momentum=CategoricalDistribution((.1, .5, .8, .9, .95, .99)))
+    return res
+
+def shift(params, epoch):
+    "How far `--cross` shifts the curve of `params` at `epoch`, in spreads"
+    seed = zlib.crc32(np.array(list(params.values()), float).tobytes())
+    return np.random.default_rng(seed).standard_normal()*(1-math.log(epoch)/math.log(T))
 
 class Watched:
-    "The simulator's `Trainer` with noise, CPU time of its own, and what became of stopped trainings"
+    "The simulator's `Trainer` of one task, whose values are disturbed, with CPU time of its own, and what became of stopped trainings"
     n_epoch,mode = T,'max'
-    def __init__(self, sim, task, noise, seed):
-        self.sim,self.task,self.trainer = sim,task,sim.Trainer(task, T*FULL)
-        ref = sim.reference(task)
-        self.sd,self.rng = noise*(ref['best']-ref['median']),np.random.default_rng([seed, 1])
+    def __init__(self, sim, task, seed, space, noise, cross):
+        self.sim,self.task,self.space,self.noise,self.cross = sim,task,space,noise,cross
+        self.trainer,ref = sim.Trainer(task, T*FULL),sim.reference(task)
+        self.spread,self.rng = ref['best']-ref['median'],np.random.default_rng([seed, 1])
         self.cpu = 0.
         self.stops,self.left = [],{}  # would it have ended better: for each stop, and by number for each training that is stopped
 
+    def native(self, params):
+        "`params` as the simulator wants them"
+        p = {k: params[k] for k in self.sim.SPACE}
+        return dict(p, batch_size=BATCH[p['batch_size']]) if self.space=='mixed' else p
+
     def step(self, params, epoch):
-        "Value after `epoch`, with noise; raises `Trainer.Out` when the epochs are spent"
-        start = time.process_time()
-        try: y = self.trainer.step(params, epoch)
+        "Value after `epoch`, disturbed; raises `Trainer.Out` when the epochs are spent"
+        start,p = time.process_time(),self.native(params)
+        try:
+            y = self.trainer.step(p, epoch)
+            if self.cross: y += self.spread*shift(p, epoch)
+            return y+self.noise*self.spread*self.rng.standard_normal() if self.noise else y
         finally: self.cpu += time.process_time()-start
-        return y+self.sd*self.rng.standard_normal() if self.sd else y
 
     def stop(self, number, params):
         "Take down whether training `number`, which stops here, would have ended better than the best value seen"
         start = time.process_time()
-        better = bool(self.sim.curve(self.task, params)[-1]>self.trainer.best)
+        better = bool(self.sim.curve(self.task, self.native(params))[-1]>self.trainer.best)
         self.stops.append(better)
         self.left[number] = better
         self.cpu += time.process_time()-start
 
     def carry_on(self, number): self.left.pop(number)
 
-def botorch(trainer, space, seed):
-    "Full trainings that BoTorch's qLogNEI proposes, after 7 Sobol points"
-    torch.manual_seed(seed)
-    space,d = Space(space),len(space)
-    U,y = torch.quasirandom.SobolEngine(d, scramble=True, seed=seed).draw(7, dtype=torch.double),[]
-    while True:
-        if len(y)==len(U): U = torch.cat([U, promising(U, torch.tensor(y).double()[:,None])])
-        params = space.decode(U[len(y)].numpy())
-        y.append([trainer.step(params, e) for e in range(1, T+1)][-1])
+METHODS = {**racing.METHODS, **PEERS}
 
-def promising(U, y):
-    "The point (1,d) of the unit cube with the largest qLogNEI, given final values `y` (n,1) at `U` (n,d)"
-    from botorch.acquisition.logei import qLogNoisyExpectedImprovement
-    from botorch.fit import fit_gpytorch_mll
-    from botorch.models import SingleTaskGP
-    from botorch.optim import optimize_acqf
-    from gpytorch.mlls import ExactMarginalLogLikelihood
-    gp = SingleTaskGP(U, (y-y.mean())/y.std().clamp_min(1e-9), outcome_transform=None)
-    fit_gpytorch_mll(ExactMarginalLogLikelihood(gp.likelihood, gp))
-    bounds = torch.tensor([[0.], [1.]]).double().expand(2, U.shape[1])
-    return optimize_acqf(qLogNoisyExpectedImprovement(gp, U), bounds, q=1, num_restarts=8, raw_samples=256)[0]
-
-METHODS = dict(racing.METHODS, botorch=('BoTorch qLogNEI, full trainings', botorch))
-
-def run(folder, method, task, seed, noise):
+def run(folder, method, task, seed, **disturbed):
     "Regret after each epoch, CPU milliseconds an epoch for decisions, `stops` and `left` of `Watched`"
-    hush()
     sim = simulator(folder)
+    if method in NEEDS: imports(NEEDS[method][0])  # takes none of the decisions' time
+    hush()  # only now, as it limits the threads of what is imported
+    logging.disable(logging.WARNING)  # the peers' logs
     seed = seed*100+task_names(sim).index(task)
-    trainer,start = Watched(sim, task, noise, seed),time.process_time()
-    try: METHODS[method][1](trainer, distributions(sim), seed)
+    trainer = Watched(sim, task, seed, **disturbed)
+    space,start = distributions(sim, trainer.space),time.process_time()
+    try: METHODS[method][1](trainer, space, seed)
     except sim.Trainer.Out: pass
     ms = 1e3*(time.process_time()-start-trainer.cpu)/trainer.trainer.spent
     return trainer.trainer.regret(), ms, trainer.stops, list(trainer.left.values())
@@ -119,10 +121,18 @@ def plot(res, fn):
     ax.figure.savefig(fn, dpi=150)
 
 def imports(name):
-    with warnings.catch_warnings():
+    "Why the module `name` does not import, None if it does"
+    with warnings.catch_warnings(), contextlib.redirect_stdout(None):
         warnings.simplefilter('ignore')
-        try: return importlib.import_module(name)
-        except ImportError as e: print(f'{name} does not import ({e}): pip install fastai_bayes[bench]')
+        try: importlib.import_module(name)
+        except ImportError as e: return str(e)
+
+def can_run(method, space):
+    "Whether `method` can run; a line says why not"
+    why = imports(NEEDS[method][0]) if method in NEEDS else None
+    if method=='botorch' and space=='mixed': why = 'its kernel is for numbers'
+    if why: print(f'{method} is skipped: {why}')
+    return not why
 
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -130,11 +140,13 @@ def arguments():
     p.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS), metavar='METHOD', help=', '.join(METHODS))
     p.add_argument('--tasks', nargs='+', help="data sets; the simulator's 10 if not given")
     for k,v in dict(seeds=5, jobs=2).items(): p.add_argument(f'--{k}', type=int, default=v)
+    p.add_argument('--space', choices=('numbers', 'mixed'), default='numbers', help='mixed has choices')
+    p.add_argument('--cross', action='store_true', help='curves cross, early epochs mislead')
     p.add_argument('--noise', type=float, default=0., help="standard deviation of each epoch's noise, as a share of best known minus median")
     p.add_argument('--plot', help='file for the plot')
     args = p.parse_args()
     if not (args.folder/'lcbench.py').exists(): p.error(f'expected a folder with the simulator lcbench.py, got {args.folder}')
-    if not imports('onnxruntime'): p.error('the simulator needs onnxruntime')
+    if why := imports('onnxruntime'): p.error(f'the simulator needs onnxruntime: {why}')
     sim = simulator(args.folder)
     args.tasks = args.tasks or sim.TASKS
     if wrong := set(args.tasks)-set(task_names(sim)): p.error(f'expected tasks out of {task_names(sim)}, got {sorted(wrong)}')
@@ -142,14 +154,14 @@ def arguments():
 
 def main():
     args = arguments()
-    if 'botorch' in args.methods and not imports('botorch'):
-        args.methods.remove('botorch')
-        print('the method botorch is skipped')
-    names = ['fastai_bayes', 'optuna', 'numpy', 'scipy', 'torch', 'onnxruntime', *(['botorch'] if 'botorch' in args.methods else [])]
-    print(f'{versions(*names)}; seeds 0 to {args.seeds-1}', f'{len(args.tasks)} tasks, noise {args.noise:g}', sep=', ')
-    jobs = [(args.folder, m, t, s, args.noise) for s in range(args.seeds) for t in args.tasks for m in args.methods]
-    done = race(run, jobs, args.jobs, lambda o: [f'{o[0][T*n-1]:.3f}' for n in AT])
-    res = {m: [o for job,o in done.items() if job[1]==m] for m in args.methods}
+    args.methods = [o for o in args.methods if can_run(o, args.space)]
+    disturbed = dict(space=args.space, noise=args.noise, cross=args.cross)
+    names = dict.fromkeys(['fastai_bayes', 'optuna', 'numpy', 'scipy', 'torch', 'onnxruntime', *(NEEDS[o][1] for o in args.methods if o in NEEDS)])
+    print(f'{versions(*names)}; seeds 0 to {args.seeds-1}', f'{len(args.tasks)} tasks', *(f'{k} {v}' for k,v in disturbed.items()), sep=', ')
+    os.environ['PYTHONHASHSEED'] = '0'  # of the processes to come: SMAC searches in the order of a set
+    jobs = [(m, t, s) for s in range(args.seeds) for t in args.tasks for m in args.methods]
+    done = race(functools.partial(run, args.folder, **disturbed), jobs, args.jobs, lambda o: [f'{o[0][T*n-1]:.3f}' for n in AT])
+    res = {m: [o for job,o in done.items() if job[0]==m] for m in args.methods}
     table(res)
     if args.plot: plot(res, args.plot)
 

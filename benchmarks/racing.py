@@ -85,7 +85,7 @@ def race(run, jobs, n, say):
 def versions(*names): return ', '.join([*(f'{o} {version(o)}' for o in names), f'Python {platform.python_version()}'])
 def error(v): return v.std(0, ddof=1)/len(v)**.5 if len(v)>1 else np.full(v.shape[1:], np.nan)[()]
 def cells(v, digits=3): return [f'{m:.{digits}f} ({s:.{digits}f})' for m,s in zip(v.mean(0), error(v))]
-def row(*cells): print('| '+' | '.join(map(str, cells))+' |')
+def row(*cells): print('| '+' | '.join(map(str, cells))+' |', flush=True)
 def header(*cells): row(*cells); row(*['---']*len(cells))
 
 def bands(ax, x, res, labels):
