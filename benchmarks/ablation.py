@@ -1,0 +1,57 @@
+"""What each part of the engine is worth: regret on LCBench's curves with the part left out, or a setting changed.
+
+    python benchmarks/ablation.py ../shared/lcbench [--seeds 2] [--parts engine carry ...] [--jobs 2]
+
+The folder, the trainings, the regret and the seeds are those of `lcbench.py`. All parts begin with the same configurations."""
+import argparse, contextlib, functools
+from pathlib import Path
+from unittest.mock import patch
+import numpy as np
+import lcbench
+from fastai_bayes import optimizer
+from fastai_bayes.curves import Chain, Warp
+from fastai_bayes.gp import Data
+from fastai_bayes.optimizer import Engine, View
+from racing import cells, header, race, row, versions
+
+def flat(X, m, v, choice): return Data(X, m, choice, v=v, b=[-.5], B=[1.])
+def one(gp, prior, rng): return gp.theta[None]
+def sure(view, l): return 0.
+
+PARTS = {  # name on the command line: name in the table, method of lcbench.py, what is patched
+    'engine': ('the engine', 'ours', ()),
+    'carry': ('never carries on', 'ours-stop', ()),
+    'stop': ('never stops', 'ours-full', ()),
+    'trend': ('proposals without a linear trend', 'ours', [(optimizer, '_data', flat)]),
+    'ensemble': ('one process instead of eight', 'ours', [(optimizer, 'draw', one)]),
+    'doubt': ('no doubt of early ranks', 'ours', [(View, 'doubt', sure)]),
+    'early': ('narrow growth while few have shown it', 'ours', [(Chain, 'early', .02)]),
+    **{f'{k}={v}': (f'{label} {v} instead of {getattr(o, k)}', 'ours', [(o, k, v)]) for o,k,label,vals in (
+        (Engine, 'top_share', 'share that goes on', (.2, .5)), (Engine, 'min_better', 'least probability', (.05, .2)),
+        (Warp, 'knee', 'knee of the warp', (1., 9.)), (Chain, 'early', 'growth while few have shown it', (.15, .6))) for v in vals}}
+
+def run(folder, part, task, seed):
+    "As `lcbench.run`"
+    _,method,changes = PARTS[part]
+    with contextlib.ExitStack() as stack:
+        for o in changes: stack.enter_context(patch.object(*o))
+        return lcbench.run(folder, method, task, seed, space='numbers', noise=0., cross=False)
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('folder', type=Path, help='of the simulator')
+    p.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS), metavar='PART', help=', '.join(PARTS))
+    for k,v in dict(seeds=2, jobs=2).items(): p.add_argument(f'--{k}', type=int, default=v)
+    args = p.parse_args()
+    tasks = lcbench.simulator(args.folder).TASKS
+    print(f"{versions('fastai_bayes', 'numpy', 'scipy', 'onnxruntime')}; seeds 0 to {args.seeds-1}, {len(tasks)} tasks")
+    jobs = [(o, t, s) for s in range(args.seeds) for t in tasks for o in args.parts]
+    at = [lcbench.T*n-1 for n in lcbench.AT]
+    done = race(functools.partial(run, args.folder), jobs, args.jobs, lambda o: [f'{o[0][i]:.3f}' for i in at])
+    print('\nMean normalised regret (standard error) after the epochs of so many full trainings; ratio to the first line, mean of the columns\n')
+    header('part', *lcbench.AT, 'ratio', 'runs')
+    for k in args.parts:
+        r,first = ([done[o][0][at] for o in jobs if o[0]==part] for part in (k, args.parts[0]))
+        row(PARTS[k][0], *cells(np.array(r)), f'{(np.mean(r, 0)/np.mean(first, 0)).mean():.2f}', len(r))
+
+if __name__=='__main__': main()
