@@ -10,11 +10,11 @@ import numpy as np
 import lcbench
 from fastai_bayes import optimizer
 from fastai_bayes.curves import Chain, Warp
-from fastai_bayes.gp import Data
-from fastai_bayes.optimizer import Engine, View
+from fastai_bayes.optimizer import Engine, View, final_data
 from racing import cells, header, race, row, versions
 
-def flat(X, m, v, choice): return Data(X, m, choice, v=v, b=[-.5], B=[1.])
+def flat(X, m, v, choice, slope): return final_data(X, m, v, choice, False)
+def sloped(X, m, v, choice, slope): return final_data(X, m, v, choice, True)
 def one(gp, prior, rng): return gp.theta[None]
 def sure(view, l): return 0.
 
@@ -22,8 +22,9 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
     'engine': ('the engine', 'ours', ()),
     'carry': ('never carries on', 'ours-stop', ()),
     'stop': ('never stops', 'ours-full', ()),
-    'trend': ('proposals without a linear trend', 'ours', [(optimizer, '_data', flat)]),
+    'trend': ('proposals without a linear trend', 'ours', [(optimizer, 'final_data', flat)]),
     'ensemble': ('one process instead of eight', 'ours', [(optimizer, 'draw', one)]),
+    'slope': ('proposals with a linear trend, always', 'ours', [(optimizer, 'final_data', sloped)]),
     'doubt': ('no doubt of early ranks', 'ours', [(View, 'doubt', sure)]),
     'early': ('narrow growth while few have shown it', 'ours', [(Chain, 'early', .02)]),
     **{f'{k}={v}': (f'{label} {v} instead of {getattr(o, k)}', 'ours', [(o, k, v)]) for o,k,label,vals in (
