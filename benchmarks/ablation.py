@@ -10,11 +10,9 @@ import numpy as np
 import lcbench
 from fastai_bayes import optimizer
 from fastai_bayes.curves import Chain, Warp
-from fastai_bayes.optimizer import Engine, View, final_data
+from fastai_bayes.optimizer import Engine, View
 from racing import cells, header, race, row, versions
 
-def flat(X, m, v, choice, slope): return final_data(X, m, v, choice, False)
-def sloped(X, m, v, choice, slope): return final_data(X, m, v, choice, True)
 def one(gp, prior, rng): return gp.theta[None]
 def sure(view, l): return 0.
 
@@ -22,13 +20,13 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
     'engine': ('the engine', 'ours', ()),
     'carry': ('never carries on', 'ours-stop', ()),
     'stop': ('never stops', 'ours-full', ()),
-    'trend': ('proposals without a linear trend', 'ours', [(optimizer, 'final_data', flat)]),
+    'trend': ('proposals without a linear trend', 'ours', [(Engine, 'slope', 1e-6)]),
     'ensemble': ('one process instead of eight', 'ours', [(optimizer, 'draw', one)]),
-    'slope': ('proposals with a linear trend, always', 'ours', [(optimizer, 'final_data', sloped)]),
     'doubt': ('no doubt of early ranks', 'ours', [(View, 'doubt', sure)]),
     'early': ('narrow growth while few have shown it', 'ours', [(Chain, 'early', .02)]),
     **{f'{k}={v}': (f'{label} {v} instead of {getattr(o, k)}', 'ours', [(o, k, v)]) for o,k,label,vals in (
         (Engine, 'top_share', 'share that goes on', (.2, .5)), (Engine, 'min_better', 'least probability', (.05, .2)),
+        (Engine, 'slope', 'slope of the trend', (.25, 1., 1.5)),
         (Warp, 'knee', 'knee of the warp', (1., 9.)), (Chain, 'early', 'growth while few have shown it', (.15, .6))) for v in vals}}
 
 def run(folder, part, task, seed):
