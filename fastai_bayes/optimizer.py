@@ -187,14 +187,14 @@ class Verdict:
 def decide(
     view:View, # What is known
     i:int, # Which training
-    patience:int=0 # Trainings with a lower number pause after the least epochs, whatever they show
+    patience:int=0 # Trainings with a lower number pause once after the least epochs, whatever they show
 )->Verdict:
     "Stop or go on with training `i`"
     engine,l = view.engine,view.epochs[i]
     if view.failed[i]: return Verdict(True, view.trainings[i].reason or 'diverged')
     if l>=engine.T: return Verdict(False, 'finished')
     if l<engine.min_epochs: return Verdict(False, f'fewer than {engine.min_epochs} epochs')
-    if i<patience: return Verdict(True, 'first look')
+    if i<patience and l==engine.min_epochs: return Verdict(True, f'first look of {l} epochs')
     rank,of = view.rank(i)
     if rank<max(1, engine.top_share*of): return Verdict(False, f'number {rank+1} of {of} after {l} epochs', rank=rank, of=of)
     p = float(view.better([i])[0])
