@@ -7,10 +7,10 @@ __all__ = ['BayesPruner']
 
 # %% ../nbs/11_pruner.ipynb #imports
 from optuna.pruners import BasePruner
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 from .space import Space
-from .optimizer import Verdict, decide, one_thread
+from .optimizer import Explanation, Verdict, decide, explain, one_thread
 from .sampler import Books, horizon, nothing, one_objective, shared_space
 
 # %% ../nbs/11_pruner.ipynb #pruner
@@ -20,20 +20,39 @@ class BayesPruner(BasePruner):
         n_epoch:int=None # Epochs of a full training; None to learn it from the trials
     ): self.n_epoch = n_epoch
 
+    def _horizon(self, study, trial):
+        one_objective(study)
+        return self.n_epoch or horizon([*study.get_trials(deepcopy=False), trial])
+    def _view(self, study, trial, T):
+        "View with `trial` at the end, in the space that the trials share"
+        shared = {k:v for k,v in shared_space(study).items() if trial.distributions.get(k)==v}
+        space = Space(shared or {k:v for k,v in trial.distributions.items() if not v.single()} or {k: [v] for k,v in nothing.items()})
+        return Books.of(study).view(study, space, T, trial)
+
     @one_thread
     def decide(self,
         study:Study, # With one objective
         trial:FrozenTrial # With what it has reported so far
     )->Verdict: # `stop`, and the `reason`
         "Whether `trial` should stop, and why"
-        one_objective(study)
-        T = self.n_epoch or horizon([*study.get_trials(deepcopy=False), trial])
+        T = self._horizon(study, trial)
         if not trial.intermediate_values: return Verdict(False, 'nothing reported')
         if T is None: return Verdict(False, 'the length of a full training is not known before one is complete')
-        shared = {k:v for k,v in shared_space(study).items() if trial.distributions.get(k)==v}
-        space = Space(shared or {k:v for k,v in trial.distributions.items() if not v.single()} or {k: [v] for k,v in nothing.items()})
         with Books.lock:
-            view = Books.of(study).view(study, space, T, trial)
+            view = self._view(study, trial, T)
             return decide(view, len(view.trainings)-1)
+
+    @one_thread
+    def explain(self,
+        study:Study, # With one objective
+        trial:FrozenTrial # Running or ended, with at least one value reported
+    )->Explanation: # Forecast at the last epoch and its band, probability of ending best, `verdict`; ValueError if there is nothing to explain
+        "What the engine thinks of `trial`, given all trials of `study`"
+        T = self._horizon(study, trial)
+        if not trial.intermediate_values or T is None:
+            raise ValueError(f'expected a trial with values, and a known n_epoch, got {len(trial.intermediate_values)} values and n_epoch={T}; report first, or set BayesPruner(n_epoch=...)')
+        with Books.lock:
+            view = self._view(study, trial, T)
+            return explain(view, len(view.trainings)-1, 1 if study.direction==StudyDirection.MAXIMIZE else -1, 0)
 
     def prune(self, study:Study, trial:FrozenTrial)->bool: return self.decide(study, trial).stop
