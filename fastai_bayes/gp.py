@@ -219,7 +219,7 @@ class Ensemble:
 
     def _sloped(self, g):
         "Gradients (..,d) by the coordinates from those by the features (..,q)"
-        return np.where(self.data.choice, 0., g[...,1:]) if g.shape[-1]>1 else np.zeros(self.data.d)
+        return np.where(self.data.choice, 0., g[...,1:]) if g.shape[-1]>1 else np.zeros((*g.shape[:-1], self.data.d))
 
 def _inverse(L):
     "Inverse (n,n) of the lower factor `L`: half the digits are lost that the inverse of the covariance would lose"
