@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from .space import Space
-from .optimizer import Engine, Training, one_thread, propose, start_points
+from .optimizer import Engine, Training, counted, one_thread, propose, start_points
 from .study import curve_of
 
 # %% ../nbs/10_sampler.ipynb #horizon
@@ -34,11 +34,12 @@ def _training(trial, space, sign):
     if any(k not in params or params[k] not in d for k,d in space.dims.items()): return None
     curve = [sign*v for v in curve_of(trial)]
     if not curve and trial.state==TrialState.COMPLETE: curve = [sign*trial.value]
-    return Training(space.encode({k: params[k] for k in space}), curve, _states[trial.state])
+    seconds = trial.duration.total_seconds()/len(curve) if curve and trial.duration else None
+    return Training(space.encode({k: params[k] for k in space}), curve, _states[trial.state], seconds=seconds)
 
 # %% ../nbs/10_sampler.ipynb #books
 class Books:
-    "What the engine knows of one study: trainings of ended trials, and an `Engine` for each space and length of training"
+    "What the engine knows of one study: trainings of ended trials, and an `Engine` for each space, length of training and cost"
     lock,of_study = threading.RLock(),WeakKeyDictionary()
 
     def __init__(self): self.engines,self.trainings,self.shared,self.folded = {},{},None,set()
@@ -48,10 +49,15 @@ class Books:
         "The books of `study`, shared by its sampler and its pruner"
         return cls.of_study.setdefault(study, cls())
 
-    def view(self, study, space, T, trial):
-        "View of all trainings with `trial` at the end, or without it if it has no parameters yet"
+    def engine(self, space, T, cost=None):
+        "The `Engine` that counts `cost`; the latest there is, whatever it counts, if that is None"
         key = repr(space),T
-        engine = self.engines.setdefault(key, Engine(space, T))
+        if cost is None: cost = next((c for *k,c in reversed(self.engines) if tuple(k)==key), 'epochs')
+        return self.engines.setdefault((*key, cost), Engine(space, T, cost))
+
+    def view(self, study, space, T, trial, cost=None):
+        "View of all trainings with `trial` at the end, or without it if it has no parameters yet"
+        key,engine = (repr(space),T),self.engine(space, T, cost)
         sign = 1 if study.direction==StudyDirection.MAXIMIZE else -1
         others = [t for t in study.get_trials(deepcopy=False) if t.number!=trial.number and t.state in _states]
         res = [self._look(key, t, space, sign) for t in others] + [_training(trial, space, sign)]
@@ -88,9 +94,10 @@ class BayesSampler(BaseSampler):
     def __init__(self,
         n_epoch:int=None, # Epochs of a full training; None to learn it from the trials
         seed:int=None, # The same seed and the same trials give the same proposals
-        space:dict=None # Distributions by name, if they are known before the first trial: then even that is well placed
+        space:dict=None, # Distributions by name, if they are known before the first trial: then even that is well placed
+        cost:str='epochs' # What is scarce: 'epochs', which all count alike, or 'seconds', as the trials' durations tell
     ):
-        self.n_epoch,self.space = n_epoch,space
+        self.n_epoch,self.space,self.cost = n_epoch,space,counted(cost)
         self._independent,self._seed = RandomSampler(seed),np.random.SeedSequence(seed).entropy
 
     def reseed_rng(self):
@@ -113,7 +120,7 @@ class BayesSampler(BaseSampler):
         first = start_points(space, T, np.random.default_rng([self._seed]))
         if trial.number<len(first): return space.decode(first[trial.number])
         with Books.lock:
-            return space.decode(propose(Books.of(study).view(study, space, T, trial), rng)[0])
+            return space.decode(propose(Books.of(study).view(study, space, T, trial, self.cost), rng)[0])
 
     def sample_independent(self, study:Study, trial:FrozenTrial, param_name:str, param_distribution:BaseDistribution):
         "A random value for a name that not all trials share"

@@ -168,7 +168,8 @@ class Run:
     def open(self, folder, storage, sampler, pruner):
         "Open the study in `folder`"
         dists = distributions(self.space)
-        if sampler is None: sampler = BayesSampler(self.planned, self.seed, dists)
+        cost = 'seconds' if [k for k,v in self.limits.items() if v]==['timeout'] else 'epochs'  # what runs out
+        if sampler is None: sampler = BayesSampler(self.planned, self.seed, dists, cost)
         if pruner is None: pruner = BayesPruner(self.planned)
         direction = 'minimize' if self.mode=='min' else 'maximize'
         if storage is None: storage = folder/'study.log'
@@ -338,7 +339,7 @@ def bayes_tune(self:Learner,
     space:dict=None, # Name of a knob -> range, as in `Space`; lr, wd, bs and opt_func if None
     n_trials:int=None, # Trainings at most, whole or not
     budget:int=None, # Epochs at most, of all trainings; 20 full trainings if no limit is given
-    timeout:float=None, # Seconds at most
+    timeout:float=None, # Seconds at most; if this is the only limit, trainings whose epochs are fast are preferred
     monitor:str=None, # What to improve; the first metric, else `valid_loss`, if None
     mode:str=None, # 'min' or 'max', if it is not known for `monitor`
     fit='fit_one_cycle', # 'fit', 'fit_one_cycle', 'fit_flat_cos', 'fine_tune', or a function `f(learn, n_epoch, cbs, **kwargs)`

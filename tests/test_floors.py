@@ -5,7 +5,7 @@ import pytest
 
 pkg = Path(__file__).resolve().parent.parent/'fastai_bayes'
 floors = {
-    'ground': ('fastai optuna matplotlib pandas fastprogress', 'space kernels gp acq curves optimizer'),
+    'ground': ('fastai optuna matplotlib pandas fastprogress', 'space kernels gp acq cost curves optimizer'),
     'middle': ('fastai fastprogress', 'study sampler pruner plots result'),
     'top': ('', 'clone knobs callback display tune all')}
 cases = [(m, banned) for banned, mods in floors.values() for m in mods.split()]
