@@ -160,7 +160,8 @@ def results(name, res, at):
     header('method', *at, 'gets it in', f'{METHODS[first][0]} in', 'ratio', 'runs')
     for k,v in res.items():
         it,we = (np.median([reached(task, a, b[-1]) for a,b in zip(o, v)]) for o in (v, res[first]))
-        row(METHODS[k][0], *cells(v[:,[a-1 for a in at]], 4), f'{it:g}', *((f'{we:g}', f'{we/it:.2f}') if np.isfinite(we) else ('never', '-')), len(v))
+        ours = (f'{we:g}', f'{we/it:.2f}') if np.isfinite(we) else ('never', '-')
+        row(METHODS[k][0], *cells(v[:,[a-1 for a in at]], 4), f'{it:g}', *ours, len(v))
 
 def plot(res, fn):
     "A panel a set: mean as a line, a standard error to both sides as a band"

@@ -50,7 +50,8 @@ class BayesPruner(BasePruner):
         "What the engine thinks of `trial`, given all trials of `study`"
         T = self._horizon(study, trial)
         if not trial.intermediate_values or T is None:
-            raise ValueError(f'expected a trial with values, and a known n_epoch, got {len(trial.intermediate_values)} values and n_epoch={T}; report first, or set BayesPruner(n_epoch=...)')
+            raise ValueError(f'expected a trial with values, and a known n_epoch, got {len(trial.intermediate_values)} values and n_epoch={T};'
+                             ' report first, or set BayesPruner(n_epoch=...)')
         with Books.lock:
             view = self._view(study, trial, T)
             return explain(view, len(view.trainings)-1, 1 if study.direction==StudyDirection.MAXIMIZE else -1, 0)
