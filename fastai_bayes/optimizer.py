@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr
 from .space import Space
 from .kernels import Prior
-from .gp import Data, Ensemble, draw, fit, trend
+from .gp import Data, Ensemble, draw, fit
 from .acq import LogEI, distinct, log_ei, maximize, sobol
 from .cost import Cost, PerCost
 from .curves import Chain, Warp, rungs
@@ -143,7 +143,6 @@ def counted(cost):
 class Engine:
     "Makes views of trainings; keeps only fitted parameters, where the next fit starts"
     top_share=.34  # Share of the trainings with as many epochs among which one goes on whatever the model says
-    slope=.5  # Prior standard deviation of a final value's slope along a coordinate, in differences of best and median
     most=200  # Trainings that enter a Gaussian process
     min_better=.1  # Least probability of ending better than the best seen that is worth more epochs
 
@@ -168,8 +167,8 @@ class Engine:
             self._final = len(data),thetas,[gp.theta]
         return Ensemble(data, thetas)
     def data(self, X, m, v):
-        "`Data` of final values, around a linear trend"
-        return Data(X, m, self.space.choice, v=v, H=trend(X, self.space.choice), b=[-.5]+[0.]*X.shape[1], B=[1.]+[self.slope**2]*X.shape[1])
+        "`Data` of final values, around a constant below the best but not far"
+        return Data(X, m, self.space.choice, v=v, b=[-.5], B=[1.])
     def epoch_cost(self, X, seconds):
         "`Cost` of the trainings measured, half of those that enter the latest"
         keep = informative(np.arange(len(X)), self.most)
