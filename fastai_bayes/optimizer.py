@@ -16,7 +16,7 @@ from .space import Space
 from .kernels import Prior
 from .gp import Data, Ensemble, draw, fit
 from .acq import LogEI, distinct, log_ei, maximize, sobol
-from .cost import Cost, PerCost
+from .cost import Cost, PerCost, Within
 from .curves import Chain, Warp, rungs
 
 # %% ../nbs/05_optimizer.ipynb #training
@@ -182,7 +182,8 @@ def start_points(space, n_epoch, rng):
 
 def propose(
     view:View, # What is known
-    rng # numpy Generator
+    rng, # numpy Generator
+    allowed=None # Function from points (m,d) to whether they may be proposed (m,); None for all
 ): # Configuration (d,) and its log-EI, per cost of an epoch if that is known; one that was tried before only if there is none left
     "The configuration that promises the largest improvement"
     engine,space = view.engine,view.engine.space
@@ -195,6 +196,7 @@ def propose(
         ens = Ensemble(engine.data(np.r_[X, pending], np.r_[m, guess], np.r_[v, np.zeros(len(pending))]), ens.thetas)
     f = LogEI(ens, float(view.warp(view.warp.best)))
     if view.cost is not None: f = PerCost(f, view.cost)
+    if allowed: f = Within(f, allowed)
     best = X[np.argsort(-m, kind='stable')[:4]]
     return maximize(f, space, rng, around=best, tried=view.X) or maximize(f, space, rng, around=best)
 
@@ -245,10 +247,12 @@ def explain(view, i, sign, patience):
 # %% ../nbs/05_optimizer.ipynb #carry
 def carry_on(
     view:View, # What is known
-    log_ei_new:float # Log-EI of the best new configuration, as `propose` returns it
+    log_ei_new:float, # Log-EI of the best new configuration, as `propose` returns it
+    among=None # Indices of the trainings that can be carried on; all if None
 ): # index of a training, or None
     "The paused training that is worth more for its epochs than a new one"
-    paused = np.array([i for i,o in enumerate(view.trainings) if o.state=='paused' and not view.failed[i]], int)
+    among = range(len(view.trainings)) if among is None else among
+    paused = np.array([i for i in among if view.trainings[i].state=='paused' and not view.failed[i]], int)
     if len(paused): paused = paused[view.better(paused)>=view.engine.min_better]
     if not len(paused): return None
     m,v = view.forecast(paused)

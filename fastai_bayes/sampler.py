@@ -6,7 +6,7 @@
 __all__ = ['nothing', 'horizon', 'Books', 'shared_space', 'one_objective', 'BayesSampler']
 
 # %% ../nbs/10_sampler.ipynb #imports
-import threading
+import math, threading
 from weakref import WeakKeyDictionary
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -14,8 +14,8 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from .space import Space
-from .optimizer import Engine, Training, counted, one_thread, propose, start_points
-from .study import curve_of
+from .optimizer import Engine, Training, carry_on, counted, one_thread, propose, start_points
+from .study import curve_of, epochs_spent, first_of, latest, seconds_of
 
 # %% ../nbs/10_sampler.ipynb #horizon
 def horizon(trials)->int:
@@ -24,7 +24,8 @@ def horizon(trials)->int:
     return max(notes or [max(len(t.intermediate_values), 1) for t in trials if t.state==TrialState.COMPLETE], default=None)
 
 # %% ../nbs/10_sampler.ipynb #totraining
-_states = {TrialState.COMPLETE: 'complete', TrialState.PRUNED: 'paused', TrialState.FAIL: 'failed', TrialState.RUNNING: 'running'}
+_states = {TrialState.COMPLETE: 'complete', TrialState.PRUNED: 'paused', TrialState.FAIL: 'failed', TrialState.RUNNING: 'running',
+           TrialState.WAITING: 'running'}
 
 nothing = {'': 0}  # what stands for the parameters of trials that have none
 
@@ -34,8 +35,8 @@ def _training(trial, space, sign):
     if any(k not in params or params[k] not in d for k,d in space.dims.items()): return None
     curve = [sign*v for v in curve_of(trial)]
     if not curve and trial.state==TrialState.COMPLETE: curve = [sign*trial.value]
-    seconds = trial.duration.total_seconds()/len(curve) if curve and trial.duration else None
-    return Training(space.encode({k: params[k] for k in space}), curve, _states[trial.state], seconds=seconds)
+    seconds = seconds_of(trial)/max(len(curve)-trial.user_attrs.get('carried', 0), 1) if curve else math.nan
+    return Training(space.encode({k: params[k] for k in space}), curve, _states[trial.state], seconds=seconds if seconds>=0 else None)
 
 # %% ../nbs/10_sampler.ipynb #books
 class Books:
@@ -55,13 +56,15 @@ class Books:
         if cost is None: cost = next((c for *k,c in reversed(self.engines) if tuple(k)==key), 'epochs')
         return self.engines.setdefault((*key, cost), Engine(space, T, cost))
 
-    def view(self, study, space, T, trial, cost=None):
-        "View of all trainings with `trial` at the end, or without it if it has no parameters yet"
+    def view(self, study, space, T, trial=None, cost=None):
+        "View of all trainings that have parameters, and numbers of the trials with which they began; `trial` is newer than what the study holds"
         key,engine = (repr(space),T),self.engine(space, T, cost)
         sign = 1 if study.direction==StudyDirection.MAXIMIZE else -1
-        others = [t for t in study.get_trials(deepcopy=False) if t.number!=trial.number and t.state in _states]
-        res = [self._look(key, t, space, sign) for t in others] + [_training(trial, space, sign)]
-        return engine.view([o for o in res if o is not None])
+        trials = study.get_trials(deepcopy=False)
+        if trial is not None: trials[trial.number:trial.number+1] = [trial]
+        known = {first_of(t): self._look(key, t, space, sign) for t in latest(trials)}
+        known = {n: o for n,o in known.items() if o is not None}
+        return engine.view(list(known.values())), list(known)
 
     def _look(self, key, trial, space, sign):
         "`_training` of `trial`, worked out once if it has ended"
@@ -115,12 +118,35 @@ class BayesSampler(BaseSampler):
         "Values for all names of `search_space`"
         one_objective(study)
         if not search_space: return {}
-        space,rng = Space(search_space),np.random.default_rng([self._seed, trial.number])
-        T = self.n_epoch or horizon(study.get_trials(deepcopy=False)) or 1
-        first = start_points(space, T, np.random.default_rng([self._seed]))
-        if trial.number<len(first): return space.decode(first[trial.number])
+        return self._proposal(study, Space(search_space), trial.number)[1]
+
+    def _proposal(self, study, space, number=None, resumable=None, allowed=None):
+        "Number of a training to carry on or None, and else a new configuration, for the trial `number`"
+        trials = study.get_trials(deepcopy=False)
+        n,T = len(latest(trials[:number])),self.n_epoch or horizon(trials) or 1
+        first = start_points(space, T, self._rng())
+        if n<len(first) and (allowed is None or allowed(first[[n]])[0]): return None, space.decode(first[n])
         with Books.lock:
-            return space.decode(propose(Books.of(study).view(study, space, T, trial, self.cost), rng)[0])
+            view,numbers = Books.of(study).view(study, space, T, cost=self.cost)
+            x,value = propose(view, self._rng(n, *([] if resumable is None else [epochs_spent(study)])), allowed)
+            i = carry_on(view, value, [i for i,o in enumerate(numbers) if o in resumable]) if resumable else None
+        return None if i is None else numbers[i], space.decode(x)
+
+    def _rng(self, *n): return np.random.default_rng([self._seed, *n])
+
+    @one_thread
+    def next(self,
+        study:Study, # With one objective
+        space:dict, # Distributions by name
+        resumable=(), # Trainings that can be carried on: numbers of the trials with which they began
+        allowed=None # Function from hyperparameters to whether they may be tried; None for all
+    )->tuple: # One of `resumable` or None, and if that is None hyperparameters
+        "A training to carry on, or what to train next"
+        space = {k:v for k,v in space.items() if not v.single()}
+        if not space: return None, {}
+        space = Space(space)
+        ok = allowed and (lambda X: np.array([allowed(space.decode(x)) for x in X], bool))
+        return self._proposal(study, space, None, resumable, ok)
 
     def sample_independent(self, study:Study, trial:FrozenTrial, param_name:str, param_distribution:BaseDistribution):
         "A random value for a name that not all trials share"
