@@ -35,14 +35,15 @@ def plain(o):
 def to_disk(
     file, # Path to a file of which all has been written
     name # Path that it shall have
-):
+): # `name`
     "Force `file` to the disk, and give it its name in one step"
     with open(file, 'rb+') as f: os.fsync(f.fileno())
     os.replace(file, name)
-    if os.name!='posix': return  # elsewhere folders cannot be opened
-    d = os.open(Path(name).parent, os.O_RDONLY)
-    try: os.fsync(d)
-    finally: os.close(d)
+    if os.name=='posix':  # elsewhere folders cannot be opened
+        d = os.open(Path(name).parent, os.O_RDONLY)
+        try: os.fsync(d)
+        finally: os.close(d)
+    return name
 
 def write(
     state, # What `plain` takes
@@ -117,8 +118,8 @@ class Checkpoint(Callback):
         every:float=0. # Seconds between two checkpoints at least; 0 for one after every epoch
     ):
         self.file,self.every,self.saved,self.stage = Path(file),every,read(file),-1
-        self.start,self.written,self.warned = time.monotonic(),None,False
-        self.before = self.saved['seconds'] if self.saved else 0.
+        self.start,self.written,self.fresh,self.warned = time.monotonic(),None,False,False
+        self.done = self.saved['done'] if self.saved else 0 # Epochs, of all fits
 
     @property
     def learn(self): return self._learn
@@ -136,6 +137,7 @@ class Checkpoint(Callback):
         for learn.epoch in range(first, learn.n_epoch): learn._with_events(learn._do_epoch, 'epoch', CancelEpochException)
 
     def after_epoch(self):
+        self.done += 1
         self.fresh = self.written is None or time.monotonic()-self.written>=self.every
         if self.fresh: self.save()
 
@@ -144,11 +146,9 @@ class Checkpoint(Callback):
         "All of the training, as it is after an epoch"
         learn = self.learn
         memory = {k: _memory(o) for k,o in _named(learn.cbs).items() if o is not self}
-        return dict(stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, seconds=self.seconds, model=learn.model.state_dict(),
+        return dict(stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, done=self.done, seconds=time.monotonic()-self.start, model=learn.model.state_dict(),
                     opt=learn.opt.state_dict(), scaler=learn.scaler.state_dict() if getattr(learn, 'scaler', None) else None,
                     gradients=_gradients(learn.model), memory=memory, values=learn.recorder.values, train_iter=learn.train_iter, random=_random(learn.dls))
-    @property
-    def seconds(self): return self.before+time.monotonic()-self.start
 
     def save(self):
         "Write the checkpoint; where that fails, warn once, and the training goes on"

@@ -98,9 +98,10 @@ class BayesSampler(BaseSampler):
         n_epoch:int=None, # Epochs of a full training; None to learn it from the trials
         seed:int=None, # The same seed and the same trials give the same proposals
         space:dict=None, # Distributions by name, if they are known before the first trial: then even that is well placed
-        cost:str='epochs' # What is scarce: 'epochs', which all count alike, or 'seconds', as the trials' durations tell
+        cost:str='epochs', # What is scarce: 'epochs', which all count alike, or 'seconds', as the trials' durations tell
+        carry_on:bool=True # May `bayes_tune` come back to trainings that were stopped?
     ):
-        self.n_epoch,self.space,self.cost = n_epoch,space,counted(cost)
+        self.n_epoch,self.space,self.cost,self.carry_on = n_epoch,space,counted(cost),carry_on
         self._independent,self._seed = RandomSampler(seed),np.random.SeedSequence(seed).entropy
 
     def reseed_rng(self):
@@ -120,16 +121,16 @@ class BayesSampler(BaseSampler):
         if not search_space: return {}
         return self._proposal(study, Space(search_space), trial.number)[1]
 
-    def _proposal(self, study, space, number=None, resumable=None, allowed=None):
+    def _proposal(self, study, space, number=None, resumable=None, allowed=None, new=True):
         "Number of a training to carry on or None, and else a new configuration, for the trial `number`"
         trials = study.get_trials(deepcopy=False)
         n,T = len(latest(trials[:number])),self.n_epoch or horizon(trials) or 1
         first = start_points(space, T, self._rng())
-        if n<len(first) and (allowed is None or allowed(first[[n]])[0]): return None, space.decode(first[n])
+        if new and n<len(first) and (allowed is None or allowed(first[[n]])[0]): return None, space.decode(first[n])
         with Books.lock:
             view,numbers = Books.of(study).view(study, space, T, cost=self.cost)
             x,value = propose(view, self._rng(n, *([] if resumable is None else [epochs_spent(study)])), allowed)
-            i = carry_on(view, value, [i for i,o in enumerate(numbers) if o in resumable]) if resumable else None
+            i = carry_on(view, value if new else -math.inf, [i for i,o in enumerate(numbers) if o in resumable]) if resumable else None
         return None if i is None else numbers[i], space.decode(x)
 
     def _rng(self, *n): return np.random.default_rng([self._seed, *n])
@@ -139,14 +140,28 @@ class BayesSampler(BaseSampler):
         study:Study, # With one objective
         space:dict, # Distributions by name
         resumable=(), # Trainings that can be carried on: numbers of the trials with which they began
-        allowed=None # Function from hyperparameters to whether they may be tried; None for all
+        allowed=None, # Function from hyperparameters to whether they may be tried; None for all
+        new:bool=True # May a new training begin?
     )->tuple: # One of `resumable` or None, and if that is None hyperparameters
         "A training to carry on, or what to train next"
         space = {k:v for k,v in space.items() if not v.single()}
         if not space: return None, {}
         space = Space(space)
         ok = allowed and (lambda X: np.array([allowed(space.decode(x)) for x in X], bool))
-        return self._proposal(study, space, None, resumable, ok)
+        return self._proposal(study, space, None, resumable, ok, new)
+
+    @one_thread
+    def promising(self,
+        study:Study, # With one objective
+        space:dict, # Distributions by name
+        trainings # Numbers of the trials with which they began
+    )->list: # `trainings`, those first that are expected to end best
+        "In which order it would be a loss not to be able to carry on `trainings`"
+        space = Space({k:v for k,v in space.items() if not v.single()})
+        with Books.lock:
+            view,numbers = Books.of(study).view(study, space, self.n_epoch or horizon(study.get_trials(deepcopy=False)), cost=self.cost)
+            ends = dict(zip(numbers, view.final[0]))
+        return sorted(trainings, key=lambda n: ends.get(n, -math.inf), reverse=True)
 
     def sample_independent(self, study:Study, trial:FrozenTrial, param_name:str, param_distribution:BaseDistribution):
         "A random value for a name that not all trials share"
