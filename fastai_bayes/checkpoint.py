@@ -115,9 +115,11 @@ class Checkpoint(Callback):
     order,remove_on_fetch,_only_train_loop,_learn = EarlyStoppingCallback.order-.6,True,True,None
     def __init__(self,
         file, # Path; `CheckpointError` if it is there and damaged
-        every:float=0. # Seconds between two checkpoints at least; 0 for one after every epoch
+        every:float=0., # Seconds between two checkpoints at least; 0 for one after every epoch
+        note=None # Function without arguments; what it returns is kept as `note`
     ):
         self.file,self.every,self.saved,self.stage = Path(file),every,read(file),-1
+        self.note = note or (lambda: None)
         self.start,self.written,self.fresh,self.warned = time.monotonic(),None,False,False
         self.done = self.saved['done'] if self.saved else 0 # Epochs, of all fits
 
@@ -148,11 +150,14 @@ class Checkpoint(Callback):
         memory = {k: _memory(o) for k,o in _named(learn.cbs).items() if o is not self}
         return dict(stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, done=self.done, seconds=time.monotonic()-self.start, model=learn.model.state_dict(),
                     opt=learn.opt.state_dict(), scaler=learn.scaler.state_dict() if getattr(learn, 'scaler', None) else None,
-                    gradients=_gradients(learn.model), memory=memory, values=learn.recorder.values, train_iter=learn.train_iter, random=_random(learn.dls))
+                    gradients=_gradients(learn.model), memory=memory, values=learn.recorder.values, train_iter=learn.train_iter, random=_random(learn.dls),
+                    note=self.note())
 
-    def save(self):
+    def save(self,
+        stopped:bool=False # Has it been decided that the training stops here?
+    ):
         "Write the checkpoint; where that fails, warn once, and the training goes on"
-        try: write(self.state, self.file)
+        try: write(dict(self.state, stopped=stopped), self.file)
         except (OSError, RuntimeError, TypeError) as e:
             if not self.warned: warnings.warn(f'no checkpoint could be written ({e}); the training goes on, but if it stops it starts again from '
                                               'the last one that was', stacklevel=2)

@@ -9,6 +9,7 @@ __all__ = ['Training', 'one_thread', 'View', 'informative', 'counted', 'Engine',
 # %% ../nbs/05_optimizer.ipynb #imports
 import functools
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from threadpoolctl import ThreadpoolController
 import numpy as np
 from scipy.special import ndtr
@@ -174,6 +175,21 @@ class Engine:
         keep = informative(np.arange(len(X)), self.most)
         self._cost = Cost(X[keep], seconds[keep], self.space.choice, last=self._cost)
         return self._cost
+
+    @property
+    def memory(self):
+        "What this engine knows beyond the trainings, in numbers and lists: where its next fits start. One that is given it goes on as this one would"
+        (n,thetas,starts),chain,cost = self._final,self._chain,self._cost
+        return dict(final=[n, None if thetas is None else np.asarray(thetas).tolist(), [o.tolist() for o in starts]],
+                    chain=chain and [[n, theta.tolist()] for n,theta in chain.fitted],
+                    cost=cost and [cost.n, None if cost.theta is None else cost.theta.tolist()])
+    @memory.setter
+    def memory(self, o):
+        arr = lambda v: None if v is None else np.array(v)
+        n,thetas,starts = o['final']
+        self._final = n, arr(thetas), [arr(v) for v in starts]
+        self._chain = o['chain'] and SimpleNamespace(fitted=[(n, arr(v)) for n,v in o['chain']])
+        self._cost = o['cost'] and SimpleNamespace(n=o['cost'][0], theta=arr(o['cost'][1]))
 
 # %% ../nbs/05_optimizer.ipynb #propose
 def start_points(space, n_epoch, rng):

@@ -26,7 +26,7 @@ from .memory import MemoryLimit, free_memory, out_of_memory
 from .optimizer import start_points
 from .pruner import BayesPruner
 from .result import TuneResult
-from .sampler import BayesSampler
+from .sampler import BayesSampler, Books
 from .study import best_of, best_trial, carry_on_trial, curve_of, distributions, finished, first_of, latest, open_study, quiet_optuna, seconds_of, state_of
 from .workers import Worker
 
@@ -89,7 +89,7 @@ class Watched(GetAttr):
         "Stop here? If so, there is a checkpoint to carry on from"
         self.cut = self.run.over()
         if not self.cut and not self.trial.should_prune(): return False
-        if not self.cut or not self.checkpoint.fresh: self.checkpoint.save()  # a cut training asks the pruner again
+        if not self.cut or not self.checkpoint.fresh: self.checkpoint.save(stopped=not self.cut)  # a cut training asks the pruner again
         return True
 
 # %% ../nbs/235_run.ipynb #run
@@ -98,7 +98,7 @@ class Run:
     keep = 3 # Trainings whose best weights are kept
     spare = 6 # Stopped trainings that can be carried on: those expected to end best
     every = 0. # Seconds between two checkpoints of a training at least; 0 for one after every epoch
-    deaths = 3 # Deaths of its process in the same epoch after which a training has failed
+    deaths = 5 # Deaths of its process in the same epoch after which a training has failed
     def __init__(self, make, space, fit, n_epoch, planned, monitor, mode, seed, cbs, fit_kwargs, limits, verbose):
         self.make,self.space,self.fit,self.n_epoch,self.planned = make,space,fit,n_epoch,planned
         self.monitor,self.mode,self.seed,self.cbs,self.fit_kwargs,self.limits,self.verbose = monitor,mode,seed,cbs,fit_kwargs,limits,verbose
@@ -110,10 +110,12 @@ class Run:
         direction = 'minimize' if self.mode=='min' else 'maximize'
         if storage is None: storage = folder/'study.log'
         self.study = open_study(self.space, direction, folder.name, storage, sampler, pruner, monitor=self.monitor, n_epoch=self.planned)
-        self.worker = Worker(folder)
+        self.worker,self.books = Worker(folder),Books.of(self.study)
+        for t in self.trials(): self.books.recall(t.system_attrs.get('engine'))
         with self.worker.turn: self._seed()
         cost = 'seconds' if [k for k,v in self.limits.items() if v]==['timeout'] else 'epochs'  # what runs out
         if sampler is None: self.study.sampler = BayesSampler(self.planned, self.seed, self.dists, cost)
+        elif self.trials() and not isinstance(sampler, BayesSampler): sampler.reseed_rng()  # it would begin again with what it proposed before
         first = len(start_points(self.space, self.planned, np.random.default_rng(0))) if self.carries_on and self.planned>1 else 0
         if pruner is None: self.study.pruner = BayesPruner(self.planned, patience=first)
         self.before = sum(seconds_of(t) for t in self.trials() if t.state.is_finished())
@@ -178,6 +180,7 @@ def next(self:Run):
     "The trial to train next; None if there is none"
     with self.worker.turn, recording(), quiet_optuna():
         self._bury()
+        self._tidy()
         if self.over() or not self._queued(): return None
         trial = self.study.ask(self.dists)
         trial.set_user_attr('worker', self.worker.id)
@@ -190,10 +193,11 @@ def _bury(self:Run):
         worker = t.user_attrs.get('worker')
         if t.state!=TrialState.RUNNING or worker is None or self.worker.alive(worker): continue
         n,carried = len(t.intermediate_values),t.user_attrs.get('carried', 0)
+        saved = self._read(t) if n>carried else None  # an older one is of the trial before
         deaths = 1+(t.user_attrs.get('deaths', 0) if n==carried else 0)
-        facts = dict(seconds=0., deaths=deaths, reason='its process died' if deaths<self.deaths else f'its process died {deaths} times in epoch {n+1}')
-        if deaths<self.deaths: facts['cut'] = 'died'
-        if n>carried and (checkpoint := self._read(t)): facts['seconds'] = checkpoint['seconds']
+        facts = dict(seconds=saved['seconds'] if saved else 0., deaths=deaths)
+        if deaths>=self.deaths: facts['reason'] = f'its process died {deaths} times in epoch {n+1}'
+        elif not (saved and saved['stopped']): facts.update(cut='died', reason='its process died')
         for k,v in facts.items(): self.study._storage.set_trial_user_attr(t._trial_id, k, v)
         some = any(map(math.isfinite, curve_of(t))) and deaths<self.deaths
         self.study.tell(t.number, state=TrialState.PRUNED if some else TrialState.FAIL)
@@ -201,8 +205,11 @@ def _bury(self:Run):
 @patch
 def _read(self:Run, trial):
     "Checkpoint of a training; None if there is none, or a damaged one, which is removed"
-    try: return read(self.checkpoint(trial))
+    try: saved = read(self.checkpoint(trial))
     except CheckpointError: self.checkpoint(trial).unlink()
+    else:
+        self.books.recall(saved and saved['note'])
+        return saved
 
 @patch
 def _queued(self:Run):
@@ -230,16 +237,16 @@ def _resumable(self:Run, trials):
 @patch
 def _carry_on(self:Run, trial):
     "Queue a trial that carries `trial` on from its checkpoint; from the start if that is not there"
-    checkpoint = self._read(trial)
-    n = checkpoint['done'] if checkpoint else 0
+    saved = self._read(trial)
+    n = saved['done'] if saved else 0
     again = dict(reason='trained again from the start: its checkpoint was not there, or damaged') if trial.intermediate_values and not n else {}
-    carry_on_trial(self.study, trial, n, worker=self.worker.id, **again)
+    carry_on_trial(self.study, trial, n, dict(engine=self.books.memory), worker=self.worker.id, **again)
 
 @patch
 def _add(self:Run, params):
     "Queue a new trial with hyperparameters `params`; those of the sampler if that is None"
-    self.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=dict(worker=self.worker.id),
-                                      system_attrs=dict(fixed_params=params) if params else None))
+    system = dict(engine=self.books.memory, **(dict(fixed_params=params) if params else {}))
+    self.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=dict(worker=self.worker.id), system_attrs=system))
 
 # %% ../nbs/235_run.ipynb #train
 @patch
@@ -252,7 +259,7 @@ def train(self:Run, trial, params, folder):
         learn = self.make(params, folder)
         try:
             if 'arch' in trial.params: trial.set_user_attr('size', sum(p.numel() for p in learn.model.parameters()))
-            checkpoint = Checkpoint(self.checkpoint(trial), self.every)
+            checkpoint = Checkpoint(self.checkpoint(trial), self.every, lambda: self.books.memory)
             cb = BayesPruningCallback(Watched(trial, self, checkpoint), self.monitor, self.mode, self.planned)
             cbs = [BestEpoch(self.monitor, self.mode), checkpoint, cb, *(deepcopy(o) for o in self.cbs if not isinstance(o, ShowGraphCallback))]
             fit = getattr(learn, self.fit) if isinstance(self.fit, str) else lambda *args, **kwargs: self.fit(learn, *args, **kwargs)
@@ -300,10 +307,10 @@ def _tell(self:Run, trial, state, reason, cut=None, value=None, error=None):
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)
+        self.study._storage.set_trial_system_attr(trial._trial_id, 'engine', self.books.memory)
         self.study.tell(trial, value if state==TrialState.COMPLETE else None, state)
     self._refresh(trial.number)
     self.status.number,self.status.params,self.status.curve = None,{},[]
-    with self.worker.turn: self._tidy()
     self.view.finished(self.status)
 
 # %% ../nbs/235_run.ipynb #files

@@ -7,6 +7,7 @@ __all__ = ['nothing', 'horizon', 'Books', 'shared_space', 'one_objective', 'Baye
 
 # %% ../nbs/10_sampler.ipynb #imports
 import math, threading
+from copy import copy
 from weakref import WeakKeyDictionary
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -43,7 +44,9 @@ class Books:
     "What the engine knows of one study: trainings of ended trials, and an `Engine` for each space, length of training and cost"
     lock,of_study = threading.RLock(),WeakKeyDictionary()
 
-    def __init__(self): self.engines,self.trainings,self.shared,self.folded = {},{},None,set()
+    def __init__(self):
+        self.engines,self.trainings,self.shared,self.folded = {},{},None,set()
+        self.count,self.recalled = 0,{}
 
     @classmethod
     def of(cls, study):
@@ -54,7 +57,23 @@ class Books:
         "The `Engine` that counts `cost`; the latest there is, whatever it counts, if that is None"
         key = repr(space),T
         if cost is None: cost = next((c for *k,c in reversed(self.engines) if tuple(k)==key), 'epochs')
-        return self.engines.setdefault((*key, cost), Engine(space, T, cost))
+        key = *key,cost
+        if key not in self.engines:
+            self.engines[key] = Engine(space, T, cost)
+            if key in self.recalled: self.engines[key].memory = self.recalled[key]
+        return self.engines[key]
+
+    @property
+    def memory(self):
+        "What the engines know beyond the trials; later ones have a larger `count`"
+        self.count += 1
+        known = self.recalled | {k: o.memory for k,o in self.engines.items()}
+        return dict(count=self.count, engines=[[*k, o] for k,o in known.items()])
+    def recall(self, memory):
+        "Go on from `memory`, if it is later than what is known"
+        if not memory or memory['count']<=self.count: return
+        self.count,self.engines = memory['count'],{}
+        self.recalled = {tuple(k): o for *k,o in memory['engines']}
 
     def view(self, study, space, T, trial=None, cost=None):
         "View of all trainings that have parameters, and numbers of the trials with which they began; `trial` is newer than what the study holds"
@@ -160,6 +179,7 @@ class BayesSampler(BaseSampler):
         space = Space({k:v for k,v in space.items() if not v.single()})
         with Books.lock:
             view,numbers = Books.of(study).view(study, space, self.n_epoch or horizon(study.get_trials(deepcopy=False)), cost=self.cost)
+            view.engine = copy(view.engine)  # its next fits start where they would have without this
             ends = dict(zip(numbers, view.final[0]))
         return sorted(trainings, key=lambda n: ends.get(n, -math.inf), reverse=True)
 

@@ -184,6 +184,7 @@ def carry_on_trial(
     study:optuna.Study, # A study
     trial, # Its trial that is to be carried on
     n:int, # Epochs of its curve to keep
+    system=None, # System attributes of the new trial
     **attrs # User attributes of the new trial
 ):
     "Queue a trial that carries `trial` on: the next `study.ask` returns it"
@@ -191,7 +192,7 @@ def carry_on_trial(
     facts = {k: v for k,v in trial.user_attrs.items() if k not in ('reason', 'cut', 'seconds', 'worker')}
     study.add_trial(optuna.trial.create_trial(
         state=TrialState.WAITING, params=trial.params, distributions=trial.distributions, intermediate_values=kept,
-        system_attrs=dict(fixed_params=trial.params), user_attrs={**facts, **attrs, 'carries_on': first_of(trial), 'carried': n}))
+        system_attrs=dict(system or {}, fixed_params=trial.params), user_attrs={**facts, **attrs, 'carries_on': first_of(trial), 'carried': n}))
 
 # %% ../nbs/12_study.ipynb #frame
 def _row(trial, direction, n):
