@@ -86,6 +86,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastai_bayes.clone.release': ('clone.html#release', 'fastai_bayes/clone.py'),
                                     'fastai_bayes.clone.seeded': ('clone.html#seeded', 'fastai_bayes/clone.py'),
                                     'fastai_bayes.clone.seeded_loaders': ('clone.html#seeded_loaders', 'fastai_bayes/clone.py'),
+                                    'fastai_bayes.clone.settle': ('clone.html#settle', 'fastai_bayes/clone.py'),
                                     'fastai_bayes.clone.stand_ins': ('clone.html#stand_ins', 'fastai_bayes/clone.py'),
                                     'fastai_bayes.clone.with_bs': ('clone.html#with_bs', 'fastai_bayes/clone.py')},
             'fastai_bayes.cost': { 'fastai_bayes.cost.Cost': ('cost.html#cost', 'fastai_bayes/cost.py'),
@@ -208,6 +209,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastai_bayes.maker.Maker.__call__': ('maker.html#maker.__call__', 'fastai_bayes/maker.py'),
                                     'fastai_bayes.maker.Maker.__init__': ('maker.html#maker.__init__', 'fastai_bayes/maker.py'),
                                     'fastai_bayes.maker.Maker._made': ('maker.html#maker._made', 'fastai_bayes/maker.py'),
+                                    'fastai_bayes.maker.Maker.begin': ('maker.html#maker.begin', 'fastai_bayes/maker.py'),
                                     'fastai_bayes.maker.Maker.load': ('maker.html#maker.load', 'fastai_bayes/maker.py'),
                                     'fastai_bayes.maker.Maker.rebuilds': ('maker.html#maker.rebuilds', 'fastai_bayes/maker.py'),
                                     'fastai_bayes.maker.TuneError': ('maker.html#tuneerror', 'fastai_bayes/maker.py')},
@@ -499,4 +501,5 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fastai_bayes.workers.Worker.__init__': ('workers.html#worker.__init__', 'fastai_bayes/workers.py'),
                                       'fastai_bayes.workers.Worker._file': ('workers.html#worker._file', 'fastai_bayes/workers.py'),
                                       'fastai_bayes.workers.Worker.alive': ('workers.html#worker.alive', 'fastai_bayes/workers.py'),
-                                      'fastai_bayes.workers.Worker.close': ('workers.html#worker.close', 'fastai_bayes/workers.py')}}}
+                                      'fastai_bayes.workers.Worker.close': ('workers.html#worker.close', 'fastai_bayes/workers.py'),
+                                      'fastai_bayes.workers.Worker.sweep': ('workers.html#worker.sweep', 'fastai_bayes/workers.py')}}}

@@ -15,6 +15,7 @@ from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.learner import Metric
 from fastai.torch_core import get_random_states, set_random_states
+from .clone import settle
 
 # %% ../nbs/225_checkpoint.ipynb #file
 class CheckpointError(ValueError):
@@ -94,6 +95,7 @@ def _random(dls):
 
 def _set_random(dls, states):
     loaders = states.pop('loaders')
+    settle(dls)
     for dl,o in zip([dl for dl in dls.loaders if hasattr(dl, 'rng')], loaders): dl.rng.setstate(o)
     if len(states['torch_cuda_state'])!=torch.cuda.device_count(): states['torch_cuda_state'] = []  # written on another machine
     set_random_states(**states)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CloneError', 'stand_ins', 'move_to', 'clone', 'LoaderError', 'with_bs', 'given_bs', 'seeded', 'seeded_loaders',
-           'release']
+           'settle', 'release']
 
 # %% ../nbs/20_clone.ipynb #imports
 import io,random
@@ -132,6 +132,13 @@ def seeded_loaders(
         yield
     finally:
         for dl,rng in old: dl.rng = rng
+def settle(
+    dls # `DataLoaders`
+):
+    "Let loaders look at an item for its types now, not when the first batch comes: what its transforms draw there would depend on what was done before"
+    with seeded():
+        for dl in dls.loaders:
+            if hasattr(dl, '_one_pass') and not getattr(dl, '_types', None): dl._one_pass()
 
 # %% ../nbs/20_clone.ipynb #release
 def release(learn):

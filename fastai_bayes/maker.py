@@ -6,8 +6,10 @@
 __all__ = ['TuneError', 'Maker']
 
 # %% ../nbs/228_maker.ipynb #imports
-import weakref
+import warnings, weakref
+from fastcore.basics import patch
 from fastai.learner import Learner, load_model
+from .checkpoint import CheckpointError, read, write
 from .clone import clone, move_to
 from .knobs import knobs, turn
 
@@ -21,7 +23,9 @@ _parts = 'model dls loss_func opt_func lr wd moms splitter wd_bn_bias train_bn _
 
 class Maker:
     "Builds learners from hyperparameters"
-    def __init__(self, learn, new_learner=None): self.learn,self.new_learner,self.last = learn,new_learner,None
+    def __init__(self, learn, new_learner=None):
+        self.learn,self.new_learner,self.last = learn,new_learner,None
+        self.start = None # Weights with which copies begin; the lent learner's present ones if None
     def _made(self, params):
         "What `new_learner` builds"
         res = self.new_learner(dict(params))
@@ -35,7 +39,9 @@ class Maker:
         make = next((k.make for n,k in knobs.items() if k.make and n in params), None)
         if self.new_learner: res = self._made(params)
         elif make: res = make(self.learn, params['arch'], folder)
-        else: res = clone(self.learn, folder)
+        else:
+            res = clone(self.learn, folder)
+            if self.start: res.model.load_state_dict(self.start)
         return turn(move_to(res, folder) if folder else res, params)
 
     def rebuilds(self, params): return self.new_learner or any(knobs[n].make for n in params)
@@ -52,3 +58,17 @@ class Maker:
         learn.opt = None
         turn(learn, params)
         if fit=='fine_tune': learn.unfreeze()  # as it leaves a learner
+
+# %% ../nbs/228_maker.ipynb #start
+@patch
+def begin(self:Maker, file):
+    "Start all copies from the weights in `file`; if there is none, from the present ones, which are put there"
+    if self.new_learner: return
+    try: self.start = read(file)
+    except CheckpointError: pass
+    now = self.learn.model.state_dict()
+    if self.start and {k: v.shape for k,v in self.start.items()}=={k: v.shape for k,v in now.items()}: return
+    if self.start: warnings.warn('the model is another one than when the study began; further trainings start from its present weights', stacklevel=2)
+    self.start = None
+    try: write(now, file)
+    except (OSError, RuntimeError) as e: warnings.warn(f'the weights with which the study begins could not be saved ({e})', stacklevel=2)

@@ -18,7 +18,7 @@ from fastai.learner import load_model
 from optuna.trial import TrialState, create_trial
 from .callback import BayesPruningCallback, recorded
 from .checkpoint import Checkpoint, CheckpointError, read, to_disk
-from .clone import release, seeded, seeded_loaders
+from .clone import release, seeded, seeded_loaders, settle
 from .display import Status, view
 from .knobs import fit_args
 from .maker import TuneError
@@ -112,7 +112,10 @@ class Run:
         self.study = open_study(self.space, direction, folder.name, storage, sampler, pruner, monitor=self.monitor, n_epoch=self.planned)
         self.worker,self.books = Worker(folder),Books.of(self.study)
         for t in self.trials(): self.books.recall(t.system_attrs.get('engine'))
-        with self.worker.turn: self._seed()
+        with self.worker.turn:
+            self.worker.sweep()
+            self._seed()
+            self.make.begin(folder/'start.pt')
         cost = 'seconds' if [k for k,v in self.limits.items() if v]==['timeout'] else 'epochs'  # what runs out
         if sampler is None: self.study.sampler = BayesSampler(self.planned, self.seed, self.dists, cost)
         elif self.trials() and not isinstance(sampler, BayesSampler): sampler.reseed_rng()  # it would begin again with what it proposed before
@@ -263,6 +266,7 @@ def train(self:Run, trial, params, folder):
             cb = BayesPruningCallback(Watched(trial, self, checkpoint), self.monitor, self.mode, self.planned)
             cbs = [BestEpoch(self.monitor, self.mode), checkpoint, cb, *(deepcopy(o) for o in self.cbs if not isinstance(o, ShowGraphCallback))]
             fit = getattr(learn, self.fit) if isinstance(self.fit, str) else lambda *args, **kwargs: self.fit(learn, *args, **kwargs)
+            settle(learn.dls)
             with seeded_loaders(learn.dls, seed), quiet(learn):
                 fit(self.n_epoch, cbs=cbs, **fit_args(params, self.fit), **self.fit_kwargs)
             return cb
@@ -303,7 +307,7 @@ def _tell(self:Run, trial, state, reason, cut=None, value=None, error=None):
     failed = state==TrialState.FAIL and not cut
     self.errors = [*self.errors, error] if failed else []
     if error is not None: free_memory(error)
-    facts = dict(reason=reason[:500], cut=cut, out_of_memory=error is not None and out_of_memory(error))
+    facts = dict(reason=reason if len(reason)<500 else f'{reason[:150]} ... {reason[-345:]}', cut=cut, out_of_memory=error is not None and out_of_memory(error))
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)

@@ -38,3 +38,6 @@ class Worker:
             with FileLock(file).acquire(timeout=0): file.unlink(missing_ok=True)
         except Timeout: return True
         return False
+    def sweep(self):
+        "Remove the files of workers that have died"
+        for f in self.folder.glob('worker-*.lock'): self.alive(f.stem.removeprefix('worker-'))

@@ -1,7 +1,8 @@
 "Small learners, and pictures of a learner's and the process's state, for the tests of tuning"
-import random
+import random, signal
 from pathlib import Path
-import numpy as np, torch
+import numpy as np, optuna, torch
+from fastai.callback import tracker
 from fastai.vision.all import *
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
@@ -34,10 +35,11 @@ def picture(learn):
     return attrs, weights, [id(o) for o in learn.cbs], opt, [id(o) for o in learn.dls.loaders], rngs
 
 def process():
-    "Random number generators, threads, mixed precision"
+    "Random number generators, threads, mixed precision, what Ctrl-C does, what trackers print, Optuna's log"
     n = np.random.get_state()
     amp = torch.is_autocast_enabled('cuda'), torch.get_autocast_dtype('cuda')
-    return torch.get_rng_state().tolist(), random.getstate(), n[1].tolist(), n[2], torch.get_num_threads(), amp
+    rest = signal.getsignal(signal.SIGINT), hasattr(tracker, 'print'), optuna.logging.get_verbosity()
+    return torch.get_rng_state().tolist(), random.getstate(), n[1].tolist(), n[2], torch.get_num_threads(), amp, rest
 
 def same(a, b):
     "Are two pictures the same?"

@@ -1,0 +1,56 @@
+"Several processes on one study"
+import subprocess, sys
+import optuna
+from pathlib import Path
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from fastai_bayes.study import first_of, latest
+
+code = '''
+import os, random, signal, sys, time
+sys.path[:0] = [{tests!r}]
+from tuning import *; from fastai_bayes.all import *
+storage,n_trials,kills,sampler = {storage!r},{n_trials},{kills},{sampler!r}
+def forked():
+    pid = os.fork()
+    if pid: return pid
+    digits({path!r}, loaders({path!r}, 64)).bayes_tune(2, dict(lr=(1e-3, 1e-1, 'log'), bs=[8, 16]), n_trials=n_trials, study_name='s', storage=storage,
+                                                  sampler=eval(sampler), **quick)
+    os._exit(0)
+def gone(pid): return os.waitpid(pid, os.WNOHANG)[0]!=0
+rng = random.Random(0)
+a,b = forked(),forked()
+for i in range(kills):
+    time.sleep(rng.uniform(.3, 1.))
+    assert not gone(b), 'ended before it could be killed'
+    os.kill(b, signal.SIGKILL); os.waitpid(b, 0)
+    b = forked()
+for pid in (a, b): assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])==0
+pid = forked()  # what a process left behind that ended while the other was still at work
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])==0
+'''
+
+def work(path, n_trials, kills=0, storage=None, sampler='None'):
+    tests = str(Path(__file__).parent)
+    src = code.format(tests=tests, path=str(path), n_trials=n_trials, kills=kills, storage=storage, sampler=sampler)
+    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', src], capture_output=True, text=True)
+    assert r.returncode==0, r.stdout+r.stderr
+    storage = storage or JournalStorage(JournalFileBackend(f'{path}/models/bayes/s/study.log'))
+    return optuna.load_study(study_name='s', storage=storage)
+
+def check(study, n_trials, path):
+    trials = latest(study.trials)
+    assert [t.number for t in study.trials]==list(range(len(study.trials)))
+    assert len(trials)==n_trials and all(t.state.name in ('COMPLETE', 'PRUNED') for t in trials)
+    assert len({tuple(t.params.items()) for t in trials})==n_trials
+    assert len({t.user_attrs['worker'] for t in study.trials})>1
+    assert not list(Path(path).rglob('worker-*'))
+
+def test_two_processes_one_of_them_killed_again_and_again(tmp_path):
+    study = work(tmp_path, 60, kills=5)
+    check(study, 60, tmp_path)
+    died = [t for t in study.trials if t.user_attrs.get('cut')=='died']
+    assert 1<=len(died)<=5 and {first_of(t) for t in died}<={first_of(t) for t in study.trials if 'carried' in t.user_attrs}
+
+def test_two_processes_on_sqlite(tmp_path):
+    check(work(tmp_path, 12, storage=f'sqlite:///{tmp_path}/s.db'), 12, tmp_path)
