@@ -189,10 +189,11 @@ def carry_on_trial(
 ):
     "Queue a trial that carries `trial` on: the next `study.ask` returns it"
     kept = dict(sorted(trial.intermediate_values.items())[:n])
+    fixed = {**trial.system_attrs.get('fixed_params', {}), **trial.params}  # its process may have died before all were in `params`
     facts = {k: v for k,v in trial.user_attrs.items() if k not in ('reason', 'cut', 'seconds', 'worker')}
     study.add_trial(optuna.trial.create_trial(
         state=TrialState.WAITING, params=trial.params, distributions=trial.distributions, intermediate_values=kept,
-        system_attrs=dict(system or {}, fixed_params=trial.params), user_attrs={**facts, **attrs, 'carries_on': first_of(trial), 'carried': n}))
+        system_attrs=dict(system or {}, fixed_params=fixed), user_attrs={**facts, **attrs, 'carries_on': first_of(trial), 'carried': n}))
 
 # %% ../nbs/12_study.ipynb #frame
 def _row(trial, direction, n):
