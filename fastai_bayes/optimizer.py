@@ -9,6 +9,7 @@ __all__ = ['Training', 'one_thread', 'View', 'informative', 'counted', 'Engine',
 # %% ../nbs/05_optimizer.ipynb #imports
 import functools
 from dataclasses import dataclass, field
+from numbers import Integral
 from threadpoolctl import ThreadpoolController
 import numpy as np
 from scipy.special import ndtr
@@ -38,8 +39,9 @@ class Training:
         self.seconds = mean+(seconds-mean)/self.timed
     def values(self, T):
         "The curve up to the first value that is no finite number; one that is complete before `T` epochs, as by early stopping, stays at its best"
-        y = np.array(self.curve, float)
-        if self.diverged: y = y[:np.isfinite(y).argmin()]
+        y = np.array(self.curve[:T], float)
+        if self.diverged: y = y[:np.isfinite(np.r_[y, np.nan]).argmin()]
+        y = np.clip(y, -1e150, 1e150)  # differences and ratios of such values are still finite
         return np.r_[y, np.full(T-len(y), y.max())] if self.state=='complete' and 0<len(y)<T else y
 
 # %% ../nbs/05_optimizer.ipynb #threads
@@ -87,7 +89,7 @@ class View:
     def cost(self):
         "`Cost` of an epoch by configuration where seconds count, None where epochs do"
         if self.engine.cost=='epochs': return None
-        known = np.array([i for i,o in enumerate(self.trainings) if o.seconds], int)
+        known = np.array([i for i,o in enumerate(self.trainings) if (o.seconds or 0)>0], int)
         return self.engine.epoch_cost(self.X[known], np.array([self.trainings[i].seconds for i in known]))
 
     def forecast(self, idx):
@@ -267,6 +269,12 @@ class Trial:
 class OptimizerError(ValueError):
     "The `Optimizer` was called in a way that makes no sense; the message says what it expects"
 
+def _whole(v, least): return isinstance(v, Integral) and not isinstance(v, bool) and v>=least
+def _number(v, name):
+    "`v` as a float"
+    try: return float(v)
+    except (TypeError, ValueError, OverflowError): raise OptimizerError(f'expected a number for {name}, got {v!r}') from None
+
 # %% ../nbs/05_optimizer.ipynb #opt
 class Optimizer:
     "Gaussian-process Expected Improvement over configurations and learning curves"
@@ -278,7 +286,8 @@ class Optimizer:
         carry_on:bool=True, # May `next` return a training that was stopped earlier?
         cost:str='epochs' # What is scarce: 'epochs', which all count alike, or 'seconds', which `report` is told
     ):
-        if n_epoch<1: raise OptimizerError(f'expected n_epoch >= 1, got {n_epoch!r}')
+        if not _whole(n_epoch, 1): raise OptimizerError(f'expected a whole n_epoch >= 1, got {n_epoch!r}')
+        if not (seed is None or _whole(seed, 0)): raise OptimizerError(f'expected a whole seed >= 0, or None, got {seed!r}')
         if mode not in ('max','min'): raise OptimizerError(f"expected mode 'max' or 'min', got {mode!r}")
         self.space = space if isinstance(space, Space) else Space(space)
         self.n_epoch,self.mode,self.carry_on = n_epoch,mode,carry_on
@@ -295,7 +304,7 @@ class Optimizer:
         if self._view is None: self._view = self.engine.view(self.trainings)
         return self._view
     def _training(self, id, running=True):
-        if not 0<=id<len(self.trainings): raise OptimizerError(f'there is no trial {id!r}; ids come from next()')
+        if not (_whole(id, 0) and id<len(self.trainings)): raise OptimizerError(f'there is no trial {id!r}; ids come from next()')
         t = self.trainings[id]
         if running and t.state!='running': raise OptimizerError(f'trial {id} is {t.state}; only a running trial can be reported on or ended')
         if running: self._view = None
@@ -307,8 +316,9 @@ class Optimizer:
         n,self._view = len(self.trainings),None
         if n<len(self.first): x = self.first[n]
         else:
-            x,value = propose(self.view, self._rng(n+sum(map(len, self.view.Y))))
-            i = carry_on(self.view, value) if self.carry_on else None
+            view = self.engine.view(self.trainings)  # not kept: it lacks the trial that comes
+            x,value = propose(view, self._rng(n+sum(map(len, view.Y))))
+            i = carry_on(view, value) if self.carry_on else None
             if i is not None:
                 self.trainings[i].state = 'running'
                 return Trial(i, self.space.decode(self.trainings[i].x), len(self.trainings[i].curve))
@@ -325,9 +335,10 @@ class Optimizer:
         t = self._training(id)
         if epoch!=len(t.curve)+1 or epoch>self.n_epoch:
             raise OptimizerError(f'expected epoch {len(t.curve)+1} of {self.n_epoch} of trial {id}, got {epoch!r}; report each epoch once, in order')
-        if seconds is not None and not 0<=seconds<np.inf: raise OptimizerError(f'expected seconds of 0 or more, got {seconds!r}')
-        t.curve.append(self.sign*float(value))
-        if seconds is not None: t.took(float(seconds))
+        value,secs = _number(value, 'the value'),0. if seconds is None else _number(seconds, 'seconds')
+        if not 0<=secs<np.inf: raise OptimizerError(f'expected seconds of 0 or more, got {seconds!r}')
+        t.curve.append(self.sign*value)
+        if seconds is not None: t.took(secs)
 
     @one_thread
     def decide(self, id:int)->Verdict:
