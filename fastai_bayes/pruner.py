@@ -9,7 +9,7 @@ __all__ = ['BayesPruner']
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
-from .space import Space
+from .space import Space, dimension
 from .optimizer import Explanation, Verdict, decide, explain, one_thread
 from .sampler import Books, horizon, nothing, one_objective, shared_space
 
@@ -25,8 +25,9 @@ class BayesPruner(BasePruner):
         return self.n_epoch or horizon([*study.get_trials(deepcopy=False), trial])
     def _view(self, study, trial, T):
         "View with `trial` at the end, in the space that the trials share"
-        shared = {k:v for k,v in shared_space(study).items() if trial.distributions.get(k)==v}
-        space = Space(shared or {k:v for k,v in trial.distributions.items() if not v.single()} or {k: [v] for k,v in nothing.items()})
+        known = {k:v for k,v in trial.distributions.items() if not v.single() and trial.params[k] in dimension(v)}  # enqueued ones may lie outside
+        shared = {k:v for k,v in shared_space(study).items() if known.get(k)==v}
+        space = Space(shared or known or {k: [v] for k,v in nothing.items()})
         return Books.of(study).view(study, space, T, trial)
 
     @one_thread

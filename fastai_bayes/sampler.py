@@ -14,6 +14,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from .space import Space
+from .acq import distinct
 from .optimizer import Engine, Training, counted, one_thread, propose, start_points
 from .study import curve_of
 
@@ -117,10 +118,11 @@ class BayesSampler(BaseSampler):
         if not search_space: return {}
         space,rng = Space(search_space),np.random.default_rng([self._seed, trial.number])
         T = self.n_epoch or horizon(study.get_trials(deepcopy=False)) or 1
-        first = start_points(space, T, np.random.default_rng([self._seed]))
-        if trial.number<len(first): return space.decode(first[trial.number])
+        first = start_points(space, T, np.random.default_rng([self._seed]))[trial.number:trial.number+1]
         with Books.lock:
-            return space.decode(propose(Books.of(study).view(study, space, T, trial, self.cost), rng)[0])
+            view = Books.of(study).view(study, space, T, trial, self.cost)
+            first = distinct(first, view.X)  # someone else may have tried it
+            return space.decode(first[0] if len(first) else propose(view, rng)[0])
 
     def sample_independent(self, study:Study, trial:FrozenTrial, param_name:str, param_distribution:BaseDistribution):
         "A random value for a name that not all trials share"
