@@ -10,7 +10,7 @@ from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 from .space import Space, dimension
-from .optimizer import Explanation, Verdict, decide, explain, one_thread
+from .optimizer import Explanation, Verdict, decide, explain, one_thread, whole
 from .sampler import Books, horizon, nothing, one_objective, shared_space
 
 # %% ../nbs/11_pruner.ipynb #pruner
@@ -18,7 +18,9 @@ class BayesPruner(BasePruner):
     "Stops a trial that is neither among the best third nor likely to end best"
     def __init__(self,
         n_epoch:int=None # Epochs of a full training; None to learn it from the trials
-    ): self.n_epoch = n_epoch
+    ):
+        if n_epoch is not None: whole(n_epoch, 'n_epoch', 1)
+        self.n_epoch = n_epoch
 
     def _horizon(self, study, trial):
         one_objective(study)

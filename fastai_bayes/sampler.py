@@ -15,7 +15,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from .space import Space
 from .acq import distinct
-from .optimizer import Engine, Training, counted, one_thread, propose, start_points
+from .optimizer import Engine, Training, counted, one_thread, propose, start_points, whole
 from .study import curve_of
 
 # %% ../nbs/10_sampler.ipynb #horizon
@@ -98,6 +98,7 @@ class BayesSampler(BaseSampler):
         space:dict=None, # Distributions by name, if they are known before the first trial: then even that is well placed
         cost:str='epochs' # What is scarce: 'epochs', which all count alike, or 'seconds', as the trials' durations tell
     ):
+        if n_epoch is not None: whole(n_epoch, 'n_epoch', 1)
         self.n_epoch,self.space,self.cost = n_epoch,space,counted(cost)
         self._independent,self._seed = RandomSampler(seed),np.random.SeedSequence(seed).entropy
 

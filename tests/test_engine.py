@@ -21,7 +21,7 @@ wide = st.one_of(st.integers(1, 5), st.integers(1, 300), st.integers(1, 10**15))
 @st.composite
 def floats(draw):
     low = draw(ends)
-    return low, low+draw(st.floats(1e-5, 1e6))*max(abs(low), 1e-3)
+    return low, low+draw(st.one_of(st.floats(1e-5, 1e6), st.sampled_from([1e-15, 1e-12])))*max(abs(low), 1e-3)
 @st.composite
 def logs(draw):
     low = 10.**draw(st.integers(-300, 290))
@@ -48,6 +48,8 @@ def valid(space, params, label=False):
     "Raise unless `params` is a configuration of `space`"
     assert list(params)==space.names
     for k,d in space.dims.items(): assert choice_ok(d, params[k], label) if isinstance(d, Choice) else number_ok(d, params[k]), (d, params[k])
+def narrow(d): return not isinstance(d, Choice) and d.step is None and d.high-d.low<=1e-8*max(abs(d.low), abs(d.high))
+def room(space, tried): return len(tried)<space.size and not any(map(narrow, space.dims.values()))
 def key(params): return tuple(repr(o) for o in params.values())
 
 # Worlds: where values come from, and what happens next
@@ -89,7 +91,7 @@ def suggest(o, tried):
     t = o.next()
     valid(o.space, t.params)
     if t.epoch: assert t.id in paused and o.carry_on and 0<t.epoch<o.n_epoch
-    else: assert t.id==len(o.trainings)-1 and (key(t.params) not in tried or len(tried)>=o.space.size)
+    else: assert t.id==len(o.trainings)-1 and (key(t.params) not in tried or not room(o.space, tried))
     tried.add(key(t.params))
     return t.id
 
@@ -116,24 +118,26 @@ def past(o, world, n):
 @strict
 def test_optimizer_always_has_a_valid_suggestion(space, world, n, n_epoch, mode, carry_on, cost):
     o,under = Optimizer(space, n_epoch, mode, seed=n, carry_on=carry_on, cost=cost),[]
-    if n>40: o.trainings += past(o, world, n)
+    if n>40 or n%3==0: o.trainings += past(o, world, max(n, len(o.first)))
     tried = {key(space.decode(t.x)) for t in o.trainings}
     for _ in range(n if n<=40 else 6):
         if not under or world.chance(.4): under.append(suggest(o, tried))
         else: step(o, world, under)
-    for id in {len(o.trainings)-1, 0}: read(o, id)
+    for id in range(0, len(o.trainings), 1+len(o.trainings)//20): read(o, id)
     if o.best: valid(space, o.best[0]); assert math.isfinite(o.best[1]) and 1<=o.best[2]<=n_epoch
 
 # Optuna
 def storable(d):
-    "`d` without what Optuna doesn't take: options that are objects, and grids finer than it can tell apart"
-    if isinstance(d, Choice): return list(d.labels)
+    "`d` without what Optuna doesn't take: options that are objects or equal, and grids finer than it can tell apart"
+    if isinstance(d, Choice): return [o for i,o in enumerate(d.labels) if o not in d.labels[:i]]
     return (d.low, d.high) if d.step is not None and not d.whole and (d.step<.01 or d.size>1e6) else d
 states = [TrialState.COMPLETE]*4+[TrialState.PRUNED]*3+[TrialState.FAIL, TrialState.RUNNING]
 
+other = optuna.distributions.FloatDistribution(1e3, 2e3)
+
 def old_trial(dists, world, n_epoch):
-    "A trial of another sampler: some lack a name, and its curve may be longer than a full training"
-    dists = {k:v for k,v in dists.items() if not world.chance(.01)}
+    "A trial of another sampler: some lack a name or know other values for it, and its curve may be longer than a full training"
+    dists = {k: other if world.chance(.01) else v for k,v in dists.items() if not world.chance(.01)}
     params = optuna.study.create_study(sampler=optuna.samplers.RandomSampler(int(world.rng.integers(2**31)))).ask(dists).params
     state,curve = world.one(states),world.curve(world.rng.integers(n_epoch*2))
     value = next((v for v in curve[::-1] if v==v), 1.) if state==TrialState.COMPLETE else None
@@ -157,7 +161,7 @@ def run_trial(study, world, dists, n_epoch, tried):
     valid(known, params, label=True)
     if trial.relative_params:
         assert all(trial.params[k]==v or v!=v for k,v in trial.relative_params.items())
-        assert len(trial.relative_params)<len(known) or key(params) not in tried or len(tried)>=known.size
+        assert len(trial.relative_params)<len(known) or key(params) not in tried or not room(known, tried)
     tried.add(key(params))
     for i,v in enumerate(world.curve(world.rng.integers(n_epoch+2))):
         trial.report(v, i)
@@ -174,7 +178,7 @@ def test_sampler_always_has_a_valid_suggestion(space, world, n, n_epoch, given_e
     sampler,pruner = BayesSampler(T, seed=n, space=dists if given_space else None, cost=cost),BayesPruner(T)
     study = optuna.create_study(sampler=sampler, pruner=pruner, direction=direction)
     study.add_trials([old_trial(dists, world, n_epoch) for _ in range(n)])
-    tried = {key({k: t.params[k] for k in t.params if not dists[k].single()}) for t in study.get_trials() if len(t.params)==len(dists)}
+    tried = {key({k: t.params[k] for k in t.params if not dists[k].single()}) for t in study.get_trials() if t.distributions==dists}
     for _ in range(1+n%5): run_trial(study, world, dists, n_epoch, tried)
 
 # Nonsense
