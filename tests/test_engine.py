@@ -160,12 +160,14 @@ def look(study, pruner, trial):
 
 def run_trial(study, world, dists, n_epoch, tried):
     "Ask for a trial, which must be valid, and new while there are others; report on it, and end it or leave it running"
-    trial,known = study.ask(dists),Space({k:v for k,v in dists.items() if not v.single()} or dists)
-    params = {k: trial.params[k] for k in known}
-    valid(known, params, label=True)
-    if trial.relative_params:
-        assert all(trial.params[k]==v or v!=v for k,v in trial.relative_params.items())
-        assert len(trial.relative_params)<len(known) or key(params) not in tried or not room(known, tried)
+    wanted = {k:v for k,v in dists.items() if not v.single()}
+    shared,trial = study.sampler.infer_relative_search_space(study, None),study.ask(dists)
+    params = {k: trial.params[k] for k in wanted or dists}
+    valid(Space(wanted or dists), params, label=True)
+    assert trial.relative_params.keys()==shared.keys()
+    for k,v in trial.relative_params.items():  # else Optuna throws the proposal away and draws at random
+        if shared[k]==dists[k]: assert trial.params[k]==v or v!=v
+    if shared==wanted!={}: assert key(params) not in tried or not room(Space(wanted), tried)
     tried.add(key(params))
     for i,v in enumerate(world.curve(world.rng.integers(n_epoch+2))):
         trial.report(v, i)
