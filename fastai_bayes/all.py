@@ -6,7 +6,7 @@
 __all__ = ['Space', 'SpaceError', 'Optimizer', 'BayesSampler', 'BayesPruner', 'StudyError', 'open_study', 'trial_frame',
            'curve_frame', 'TuneResult', 'plot_history', 'plot_curves', 'plot_parallel', 'plot_slice',
            'plot_importances', 'plot_choices', 'CloneError', 'LoaderError', 'KnobError', 'default_space',
-           'BayesPruningCallback', 'MonitorError', 'TuneError']
+           'BayesPruningCallback', 'MonitorError', 'TuneError', 'RecordError']
 
 # %% ../nbs/30_all.ipynb #ground
 from .space import Space, SpaceError
@@ -23,10 +23,12 @@ from .result import TuneResult
 from .clone import CloneError, LoaderError
 from .knobs import KnobError, default_space
 from .callback import BayesPruningCallback, MonitorError
-from .tune import TuneError
+from .maker import TuneError
+from .run import RecordError
+import fastai_bayes.tune
 
 # %% ../nbs/30_all.ipynb #names
 _all_ = ['Space', 'SpaceError', 'Optimizer',
          'BayesSampler', 'BayesPruner', 'StudyError', 'open_study', 'trial_frame', 'curve_frame', 'TuneResult',
          'plot_history', 'plot_curves', 'plot_parallel', 'plot_slice', 'plot_importances', 'plot_choices',
-         'CloneError', 'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError']
+         'CloneError', 'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'RecordError']

@@ -27,6 +27,7 @@ class Status:
     curve:list=field(default_factory=list) # Its values so far
     spent:int=0 # Epochs, of all trials
     seconds:float=0. # Time, of all trials
+    note:str='' # What else there is to say
 
     @property
     def best(self):
@@ -57,6 +58,7 @@ def status_line(s:Status)->str:
     res.append(f'{s.spent} of {s.budget} epochs' if s.budget else f'{s.spent} epochs')
     left = f' of {clock(s.timeout)}' if s.timeout else f' < {clock(s.seconds/s.share-s.seconds)}' if .02<s.share<1 else ''
     res.append(clock(s.seconds)+left)
+    if s.note: res.append(s.note)
     return ' | '.join(res + ([settings(s.params)] if s.number is not None else []))
 
 def trial_line(o, s:Status)->str:

@@ -108,7 +108,7 @@ class Knob:
 # %% ../nbs/21_knobs.ipynb #puts
 def _put_lr(learn, v):
     learn.lr,f = v,learn.opt_func
-    if isinstance(f, partial): learn.opt_func = partial(f.func, *f.args, **{k:o for k,o in f.keywords.items() if k!='lr'})
+    if isinstance(f, partial) and 'lr' in f.keywords: learn.opt_func = partial(f.func, *f.args, **{k:o for k,o in f.keywords.items() if k!='lr'})
 
 def _put_opt_func(learn, v): learn.opt_func,learn.opt = as_opt_func(v),None
 def _put_bs(learn, v): learn.dls = with_bs(learn.dls, v)

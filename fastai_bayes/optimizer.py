@@ -10,6 +10,7 @@ __all__ = ['Training', 'one_thread', 'View', 'informative', 'counted', 'whole', 
 import functools
 from dataclasses import dataclass, field
 from numbers import Integral
+from types import SimpleNamespace
 from threadpoolctl import ThreadpoolController
 import numpy as np
 from scipy.special import ndtr
@@ -17,7 +18,7 @@ from .space import Space
 from .kernels import Prior
 from .gp import Data, Ensemble, draw, fit
 from .acq import LogEI, distinct, log_ei, maximize, sobol
-from .cost import Cost, PerCost
+from .cost import Cost, PerCost, Within
 from .curves import Chain, Warp, rungs
 
 # %% ../nbs/05_optimizer.ipynb #training
@@ -182,6 +183,21 @@ class Engine:
         self._cost = Cost(X[keep], seconds[keep], self.space.choice, last=self._cost)
         return self._cost
 
+    @property
+    def memory(self):
+        "What this engine knows beyond the trainings, in numbers and lists: where its next fits start. One that is given it goes on as this one would"
+        (n,thetas,starts),chain,cost = self._final,self._chain,self._cost
+        return dict(final=[n, None if thetas is None else np.asarray(thetas).tolist(), [o.tolist() for o in starts]],
+                    chain=chain and [[n, theta.tolist()] for n,theta in chain.fitted],
+                    cost=cost and [cost.n, None if cost.theta is None else cost.theta.tolist()])
+    @memory.setter
+    def memory(self, o):
+        arr = lambda v: None if v is None else np.array(v)
+        n,thetas,starts = o['final']
+        self._final = n, arr(thetas), [arr(v) for v in starts]
+        self._chain = o['chain'] and SimpleNamespace(fitted=[(n, arr(v)) for n,v in o['chain']])
+        self._cost = o['cost'] and SimpleNamespace(n=o['cost'][0], theta=arr(o['cost'][1]))
+
 # %% ../nbs/05_optimizer.ipynb #propose
 def start_points(space, n_epoch, rng):
     "The different quasi-random configurations (n,d) that come before the model proposes: 7, or 10 if a training is but one epoch"
@@ -189,7 +205,8 @@ def start_points(space, n_epoch, rng):
 
 def propose(
     view:View, # What is known
-    rng # numpy Generator
+    rng, # numpy Generator
+    allowed=None # Function from points (m,d) to whether they may be proposed (m,); None for all
 ): # Configuration (d,) and its log-EI, per cost of an epoch if that is known; one that was tried before only if there is none left
     "The configuration that promises the largest improvement"
     engine,space = view.engine,view.engine.space
@@ -202,6 +219,7 @@ def propose(
         ens = Ensemble(engine.data(np.r_[X, pending], np.r_[m, guess], np.r_[v, np.zeros(len(pending))]), ens.thetas)
     f = LogEI(ens, float(view.warp(view.warp.best)))
     if view.cost is not None: f = PerCost(f, view.cost)
+    if allowed: f = Within(f, allowed)
     best = X[np.argsort(-m, kind='stable')[:4]]
     return maximize(f, space, rng, around=best, tried=view.X) or maximize(f, space, rng, around=best)
 
@@ -252,10 +270,12 @@ def explain(view, i, sign, patience):
 # %% ../nbs/05_optimizer.ipynb #carry
 def carry_on(
     view:View, # What is known
-    log_ei_new:float # Log-EI of the best new configuration, as `propose` returns it
+    log_ei_new:float, # Log-EI of the best new configuration, as `propose` returns it
+    among=None # Indices of the trainings that can be carried on; all if None
 ): # index of a training, or None
     "The paused training that is worth more for its epochs than a new one"
-    paused = np.array([i for i,o in enumerate(view.trainings) if o.state=='paused' and not view.failed[i]], int)
+    among = range(len(view.trainings)) if among is None else among
+    paused = np.array([i for i in among if view.trainings[i].state=='paused' and not view.failed[i]], int)
     if len(paused): paused = paused[view.better(paused)>=view.engine.min_better]
     if not len(paused): return None
     m,v = view.forecast(paused)

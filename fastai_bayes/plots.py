@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt, numpy as np, optuna, pandas as pd
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from .space import Choice, dimension
 from optuna.trial import create_trial
-from .study import best_of, best_trial, curve_of, finished, quiet_optuna, state_of
+from .study import best_of, best_trial, curve_of, finished, first_of, latest, quiet_optuna, state_of
 
 # %% ../nbs/13_plots.ipynb #common
 _blue,_orange,_grey = '#3a87c8', '#e07b00', '#8c8c8c'  # all three stand out from white and from black
@@ -50,10 +50,13 @@ def history_data(
 )->pd.DataFrame: # number, state, spent (epochs of all trials up to its end), value, best (so far)
     "What the study had reached after each trial"
     trials = study.get_trials(deepcopy=False)
-    ok = {t.number: v for t,v in finished(study)}
-    df = pd.DataFrame(dict(number=[t.number for t in trials], state=[state_of(t) for t in trials],
-                           spent=np.cumsum([len(curve_of(t)) for t in trials]), value=[ok.get(t.number, math.nan) for t in trials]))
-    v = df.value.astype(float)
+    epochs,spent = {},[]
+    for t in trials:
+        epochs[first_of(t)] = len(curve_of(t))  # those of an earlier trial of the same training are among them
+        spent.append(sum(epochs.values()))
+    df = pd.DataFrame(dict(number=[t.number for t in trials], state=[state_of(t) for t in trials], spent=spent,
+                           value=[best_of(t, study.direction)[0] for t in trials]))
+    v = df.value = df.value.where(df.state.isin(['complete', 'stopped'])).astype(float)
     return df.assign(best=(v.cummin() if study.direction.name=='MINIMIZE' else v.cummax()).ffill())
 
 def plot_history(
@@ -80,7 +83,7 @@ def curves_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, value, curve
     "Learning curve, state and value of each trial that has begun"
-    rows = [(t.number, state_of(t), best_of(t, study.direction)[0], curve_of(t)) for t in study.get_trials(deepcopy=False)]
+    rows = [(t.number, state_of(t), best_of(t, study.direction)[0], curve_of(t)) for t in latest(study.get_trials(deepcopy=False))]
     return pd.DataFrame([o for o in rows if o[3]], columns=['number', 'state', 'value', 'curve'])
 
 def plot_curves(

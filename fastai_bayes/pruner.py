@@ -12,25 +12,28 @@ from optuna.trial import FrozenTrial
 from .space import Space, dimension
 from .optimizer import Explanation, Verdict, decide, explain, one_thread, whole
 from .sampler import Books, horizon, nothing, one_objective, shared_space
+from .study import first_of
 
 # %% ../nbs/11_pruner.ipynb #pruner
 class BayesPruner(BasePruner):
     "Stops a trial that is neither among the best third nor likely to end best"
     def __init__(self,
-        n_epoch:int=None # Epochs of a full training; None to learn it from the trials
+        n_epoch:int=None, # Epochs of a full training; None to learn it from the trials
+        patience:int=0 # Trainings, from the first, that stop after a first look whatever they show; for studies that carry stopped ones on
     ):
         if n_epoch is not None: whole(n_epoch, 'n_epoch', 1)
-        self.n_epoch = n_epoch
+        self.n_epoch,self.patience = n_epoch,patience
 
     def _horizon(self, study, trial):
         one_objective(study)
         return self.n_epoch or horizon([*study.get_trials(deepcopy=False), trial])
     def _view(self, study, trial, T):
-        "View with `trial` at the end, in the space that the trials share"
+        "View in the space that the trials share, and the place of `trial` in it"
         known = {k:v for k,v in trial.distributions.items() if not v.single() and trial.params[k] in dimension(v)}  # enqueued ones may lie outside
         shared = {k:v for k,v in shared_space(study).items() if known.get(k)==v}
         space = Space(shared or known or {k: [v] for k,v in nothing.items()})
-        return Books.of(study).view(study, space, T, trial)
+        view,numbers = Books.of(study).view(study, space, T, trial)
+        return view, numbers.index(first_of(trial))
 
     @one_thread
     def decide(self,
@@ -42,8 +45,8 @@ class BayesPruner(BasePruner):
         if not trial.intermediate_values: return Verdict(False, 'nothing reported')
         if T is None: return Verdict(False, 'the length of a full training is not known before one is complete')
         with Books.lock:
-            view = self._view(study, trial, T)
-            return decide(view, len(view.trainings)-1)
+            view,i = self._view(study, trial, T)
+            return decide(view, i, self.patience)
 
     @one_thread
     def explain(self,
@@ -56,7 +59,7 @@ class BayesPruner(BasePruner):
             raise ValueError(f'expected a trial with values, and a known n_epoch, got {len(trial.intermediate_values)} values and n_epoch={T};'
                              ' report first, or set BayesPruner(n_epoch=...)')
         with Books.lock:
-            view = self._view(study, trial, T)
-            return explain(view, len(view.trainings)-1, 1 if study.direction==StudyDirection.MAXIMIZE else -1, 0)
+            view,i = self._view(study, trial, T)
+            return explain(view, i, 1 if study.direction==StudyDirection.MAXIMIZE else -1, self.patience)
 
     def prune(self, study:Study, trial:FrozenTrial)->bool: return self.decide(study, trial).stop

@@ -12,7 +12,7 @@ import optuna
 from fastcore.basics import patch
 from . import plots
 from .space import Space
-from .study import StudyError, best_of, best_trial, curve_frame, epochs_spent, trial_frame
+from .study import StudyError, best_of, best_trial, curve_frame, epochs_spent, first_of, trial_frame
 
 # %% ../nbs/14_result.ipynb #text
 def _cell(v):
@@ -55,8 +55,8 @@ class TuneResult:
     @property
     def best_path(self):
         "Weights of the best trial, None if they were not kept"
-        fs = sorted(self.folder.glob(f'trial_{self.best_trial.number}/*.pth')) if self.folder else []
-        return fs[0] if fs else None
+        file = self.folder and self.folder/f'trial_{first_of(self.best_trial)}'/'best.pth'
+        return file if file and file.exists() else None
     @property
     def trials(self): return trial_frame(self.study)
     @property
@@ -97,7 +97,7 @@ def _headline(res):
     if t is None: return f'{s}, none finished yet'
     return f"{s}, best {res.study.user_attrs.get('monitor') or 'value'} {_cell(res.best_value)} (trial {t.number}, epoch {res.best_epoch})"
 
-def _more(res): return max(0, len(res.study.get_trials(deepcopy=False))-res.max_rows)
+def _more(res): return max(0, len(res.trials)-res.max_rows)
 
 @patch
 def __repr__(self:TuneResult):

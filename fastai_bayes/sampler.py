@@ -6,7 +6,8 @@
 __all__ = ['nothing', 'horizon', 'Books', 'shared_space', 'one_objective', 'BayesSampler']
 
 # %% ../nbs/10_sampler.ipynb #imports
-import threading
+import math, threading
+from copy import copy
 from weakref import WeakKeyDictionary
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -15,8 +16,8 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from .space import Space
 from .acq import distinct
-from .optimizer import Engine, Training, counted, one_thread, propose, start_points, whole
-from .study import curve_of
+from .optimizer import Engine, Training, carry_on, counted, one_thread, propose, start_points, whole
+from .study import curve_of, epochs_spent, first_of, latest, seconds_of
 
 # %% ../nbs/10_sampler.ipynb #horizon
 def horizon(trials)->int:
@@ -25,7 +26,8 @@ def horizon(trials)->int:
     return max(notes or [max(len(t.intermediate_values), 1) for t in trials if t.state==TrialState.COMPLETE], default=None)
 
 # %% ../nbs/10_sampler.ipynb #totraining
-_states = {TrialState.COMPLETE: 'complete', TrialState.PRUNED: 'paused', TrialState.FAIL: 'failed', TrialState.RUNNING: 'running'}
+_states = {TrialState.COMPLETE: 'complete', TrialState.PRUNED: 'paused', TrialState.FAIL: 'failed', TrialState.RUNNING: 'running',
+           TrialState.WAITING: 'running'}
 
 nothing = {'': 0}  # what stands for the parameters of trials that have none
 
@@ -35,15 +37,17 @@ def _training(trial, space, sign):
     if any(k not in params or params[k] not in d for k,d in space.dims.items()): return None
     curve = [sign*v for v in curve_of(trial)]
     if not curve and trial.state==TrialState.COMPLETE: curve = [sign*trial.value]
-    seconds = trial.duration.total_seconds()/len(curve) if curve and trial.duration else None
-    return Training(space.encode({k: params[k] for k in space}), curve, _states[trial.state], seconds=seconds)
+    seconds = seconds_of(trial)/max(len(curve)-trial.user_attrs.get('carried', 0), 1) if curve else math.nan
+    return Training(space.encode({k: params[k] for k in space}), curve, _states[trial.state], seconds=seconds if seconds>=0 else None)
 
 # %% ../nbs/10_sampler.ipynb #books
 class Books:
     "What the engine knows of one study: trainings of ended trials, and an `Engine` for each space, length of training and cost"
     lock,of_study = threading.RLock(),WeakKeyDictionary()
 
-    def __init__(self): self.engines,self.trainings,self.shared,self.folded = {},{},None,set()
+    def __init__(self):
+        self.engines,self.trainings,self.shared,self.folded = {},{},None,set()
+        self.count,self.recalled = 0,{}
 
     @classmethod
     def of(cls, study):
@@ -54,15 +58,33 @@ class Books:
         "The `Engine` that counts `cost`; the latest there is, whatever it counts, if that is None"
         key = repr(space),T
         if cost is None: cost = next((c for *k,c in reversed(self.engines) if tuple(k)==key), 'epochs')
-        return self.engines.setdefault((*key, cost), Engine(space, T, cost))
+        key = *key,cost
+        if key not in self.engines:
+            self.engines[key] = Engine(space, T, cost)
+            if key in self.recalled: self.engines[key].memory = self.recalled[key]
+        return self.engines[key]
 
-    def view(self, study, space, T, trial, cost=None):
-        "View of all trainings with `trial` at the end, or without it if it has no parameters yet"
+    @property
+    def memory(self):
+        "What the engines know beyond the trials; later ones have a larger `count`"
+        self.count += 1
+        known = self.recalled | {k: o.memory for k,o in self.engines.items()}
+        return dict(count=self.count, engines=[[*k, o] for k,o in known.items()])
+    def recall(self, memory):
+        "Go on from `memory`, if it is later than what is known"
+        if not memory or memory['count']<=self.count: return
+        self.count,self.engines = memory['count'],{}
+        self.recalled = {tuple(k): o for *k,o in memory['engines']}
+
+    def view(self, study, space, T, trial=None, cost=None):
+        "View of all trainings that have parameters, and numbers of the trials with which they began; `trial` is newer than what the study holds"
         key,engine = (repr(space),T),self.engine(space, T, cost)
         sign = 1 if study.direction==StudyDirection.MAXIMIZE else -1
-        others = [t for t in study.get_trials(deepcopy=False) if t.number!=trial.number and t.state in _states]
-        res = [self._look(key, t, space, sign) for t in others] + [_training(trial, space, sign)]
-        return engine.view([o for o in res if o is not None])
+        trials = study.get_trials(deepcopy=False)
+        if trial is not None: trials[trial.number:trial.number+1] = [trial]
+        known = {first_of(t): self._look(key, t, space, sign) for t in latest(trials)}
+        known = {n: o for n,o in known.items() if o is not None}
+        return engine.view(list(known.values())), list(known)
 
     def _look(self, key, trial, space, sign):
         "`_training` of `trial`, worked out once if it has ended"
@@ -96,10 +118,11 @@ class BayesSampler(BaseSampler):
         n_epoch:int=None, # Epochs of a full training; None to learn it from the trials
         seed:int=None, # The same seed and the same trials give the same proposals
         space:dict=None, # Distributions by name, if they are known before the first trial: then even that is well placed
-        cost:str='epochs' # What is scarce: 'epochs', which all count alike, or 'seconds', as the trials' durations tell
+        cost:str='epochs', # What is scarce: 'epochs', which all count alike, or 'seconds', as the trials' durations tell
+        carry_on:bool=True # May `bayes_tune` come back to trainings that were stopped?
     ):
         if n_epoch is not None: whole(n_epoch, 'n_epoch', 1)
-        self.n_epoch,self.space,self.cost = n_epoch,space,counted(cost)
+        self.n_epoch,self.space,self.cost,self.carry_on = n_epoch,space,counted(cost),carry_on
         self._independent,self._seed = RandomSampler(seed),np.random.SeedSequence(seed).entropy
 
     def reseed_rng(self):
@@ -117,13 +140,50 @@ class BayesSampler(BaseSampler):
         "Values for all names of `search_space`"
         one_objective(study)
         if not search_space: return {}
-        space,rng = Space(search_space),np.random.default_rng([self._seed, trial.number])
-        T = self.n_epoch or horizon(study.get_trials(deepcopy=False)) or 1
-        first = start_points(space, T, np.random.default_rng([self._seed]))[trial.number:trial.number+1]
+        return self._proposal(study, Space(search_space), trial.number)[1]
+
+    def _proposal(self, study, space, number=None, resumable=None, allowed=None, new=True):
+        "Number of a training to carry on or None, and else a new configuration, for the trial `number`"
+        trials = study.get_trials(deepcopy=False)
+        n,T = len(latest(trials[:number])),self.n_epoch or horizon(trials) or 1
         with Books.lock:
-            view = Books.of(study).view(study, space, T, trial, self.cost)
-            first = distinct(first, view.X)  # someone else may have tried it
-            return space.decode(first[0] if len(first) else propose(view, rng)[0])
+            view,numbers = Books.of(study).view(study, space, T, cost=self.cost)
+            first = distinct(start_points(space, T, self._rng())[n:n+1], view.X) if new else ()  # someone else may have tried it
+            if len(first) and (allowed is None or allowed(first)[0]): return None, space.decode(first[0])
+            x,value = propose(view, self._rng(n, *([] if resumable is None else [epochs_spent(study)])), allowed)
+            i = carry_on(view, value if new else -math.inf, [i for i,o in enumerate(numbers) if o in resumable]) if resumable else None
+        return None if i is None else numbers[i], space.decode(x)
+
+    def _rng(self, *n): return np.random.default_rng([self._seed, *n])
+
+    @one_thread
+    def next(self,
+        study:Study, # With one objective
+        space:dict, # Distributions by name
+        resumable=(), # Trainings that can be carried on: numbers of the trials with which they began
+        allowed=None, # Function from hyperparameters to whether they may be tried; None for all
+        new:bool=True # May a new training begin?
+    )->tuple: # One of `resumable` or None, and if that is None hyperparameters
+        "A training to carry on, or what to train next"
+        space = {k:v for k,v in space.items() if not v.single()}
+        if not space: return None, {}
+        space = Space(space)
+        ok = allowed and (lambda X: np.array([allowed(space.decode(x)) for x in X], bool))
+        return self._proposal(study, space, None, resumable, ok, new)
+
+    @one_thread
+    def promising(self,
+        study:Study, # With one objective
+        space:dict, # Distributions by name
+        trainings # Numbers of the trials with which they began
+    )->list: # `trainings`, those first that are expected to end best
+        "In which order it would be a loss not to be able to carry on `trainings`"
+        space = Space({k:v for k,v in space.items() if not v.single()})
+        with Books.lock:
+            view,numbers = Books.of(study).view(study, space, self.n_epoch or horizon(study.get_trials(deepcopy=False)), cost=self.cost)
+            view.engine = copy(view.engine)  # its next fits start where they would have without this
+            ends = dict(zip(numbers, view.final[0]))
+        return sorted(trainings, key=lambda n: ends.get(n, -math.inf), reverse=True)
 
     def sample_independent(self, study:Study, trial:FrozenTrial, param_name:str, param_distribution:BaseDistribution):
         "A random value for a name that not all trials share"
