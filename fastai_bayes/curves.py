@@ -19,7 +19,7 @@ class Warp:
     ):
         last = [c[-1] for c in curves if len(c)]
         self.mid,self.best = np.median(last), max(np.max(c) for c in curves if len(c))
-        self.scale = max(self.best-self.mid, 1e-9*max(abs(self.best), abs(self.mid)), 1e-300)
+        self.scale = max(self.best-self.mid, 1e-9*max(abs(self.best), abs(self.mid)), 1e-150)
 
     def __call__(self, y):
         "`y` (any shape) warped"
@@ -27,8 +27,8 @@ class Warp:
         return np.where(z<0, -self.knee*np.log1p(-np.minimum(z, 0)/self.knee), z)
     def inverse(self, z):
         "Values whose warp is `z`"
-        z = np.asarray(z, float)
-        return self.mid+self.scale*np.where(z<0, -self.knee*np.expm1(-np.minimum(z, 0)/self.knee), z)
+        z,most = np.asarray(z, float),690-max(np.log(self.scale), 0)  # the lower end of a wide band stays finite
+        return self.mid+self.scale*np.where(z<0, -self.knee*np.expm1(np.minimum(-np.minimum(z, 0)/self.knee, most)), z)
 
 # %% ../nbs/04_curves.ipynb #rungs
 def rungs(

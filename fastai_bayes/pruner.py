@@ -9,8 +9,8 @@ __all__ = ['BayesPruner']
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
-from .space import Space
-from .optimizer import Explanation, Verdict, decide, explain, one_thread
+from .space import Space, dimension
+from .optimizer import Explanation, Verdict, decide, explain, one_thread, whole
 from .sampler import Books, horizon, nothing, one_objective, shared_space
 from .study import first_of
 
@@ -20,15 +20,18 @@ class BayesPruner(BasePruner):
     def __init__(self,
         n_epoch:int=None, # Epochs of a full training; None to learn it from the trials
         patience:int=0 # Trainings, from the first, that stop after a first look whatever they show; for studies that carry stopped ones on
-    ): self.n_epoch,self.patience = n_epoch,patience
+    ):
+        if n_epoch is not None: whole(n_epoch, 'n_epoch', 1)
+        self.n_epoch,self.patience = n_epoch,patience
 
     def _horizon(self, study, trial):
         one_objective(study)
         return self.n_epoch or horizon([*study.get_trials(deepcopy=False), trial])
     def _view(self, study, trial, T):
         "View in the space that the trials share, and the place of `trial` in it"
-        shared = {k:v for k,v in shared_space(study).items() if trial.distributions.get(k)==v}
-        space = Space(shared or {k:v for k,v in trial.distributions.items() if not v.single()} or {k: [v] for k,v in nothing.items()})
+        known = {k:v for k,v in trial.distributions.items() if not v.single() and trial.params[k] in dimension(v)}  # enqueued ones may lie outside
+        shared = {k:v for k,v in shared_space(study).items() if known.get(k)==v}
+        space = Space(shared or known or {k: [v] for k,v in nothing.items()})
         view,numbers = Books.of(study).view(study, space, T, trial)
         return view, numbers.index(first_of(trial))
 

@@ -15,7 +15,8 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from .space import Space
-from .optimizer import Engine, Training, carry_on, counted, one_thread, propose, start_points
+from .acq import distinct
+from .optimizer import Engine, Training, carry_on, counted, one_thread, propose, start_points, whole
 from .study import curve_of, epochs_spent, first_of, latest, seconds_of
 
 # %% ../nbs/10_sampler.ipynb #horizon
@@ -120,6 +121,7 @@ class BayesSampler(BaseSampler):
         cost:str='epochs', # What is scarce: 'epochs', which all count alike, or 'seconds', as the trials' durations tell
         carry_on:bool=True # May `bayes_tune` come back to trainings that were stopped?
     ):
+        if n_epoch is not None: whole(n_epoch, 'n_epoch', 1)
         self.n_epoch,self.space,self.cost,self.carry_on = n_epoch,space,counted(cost),carry_on
         self._independent,self._seed = RandomSampler(seed),np.random.SeedSequence(seed).entropy
 
@@ -144,10 +146,10 @@ class BayesSampler(BaseSampler):
         "Number of a training to carry on or None, and else a new configuration, for the trial `number`"
         trials = study.get_trials(deepcopy=False)
         n,T = len(latest(trials[:number])),self.n_epoch or horizon(trials) or 1
-        first = start_points(space, T, self._rng())
-        if new and n<len(first) and (allowed is None or allowed(first[[n]])[0]): return None, space.decode(first[n])
         with Books.lock:
             view,numbers = Books.of(study).view(study, space, T, cost=self.cost)
+            first = distinct(start_points(space, T, self._rng())[n:n+1], view.X) if new else ()  # someone else may have tried it
+            if len(first) and (allowed is None or allowed(first)[0]): return None, space.decode(first[0])
             x,value = propose(view, self._rng(n, *([] if resumable is None else [epochs_spent(study)])), allowed)
             i = carry_on(view, value if new else -math.inf, [i for i,o in enumerate(numbers) if o in resumable]) if resumable else None
         return None if i is None else numbers[i], space.decode(x)

@@ -17,6 +17,11 @@ class SpaceError(ValueError):
     "A search space, or a value that should lie in it, is not valid; the message says what was expected"
 
 # %% ../nbs/00_space.ipynb #number
+def _float(v):
+    "`v` as a float, infinite if it is too large for one"
+    try: return float(v)
+    except OverflowError: return math.inf
+
 @dataclass(frozen=True)
 class Number:
     "A numeric dimension from `low` to `high`, on a grid if it has a `step`"
@@ -25,18 +30,25 @@ class Number:
     log:bool=False # Is the scale logarithmic?
     step:float=None # Distance between neighbours; None for a continuous dimension
     whole:bool=False # Are the values integers?
+    most=100_000 # Values that a grid lists
 
     def __post_init__(self):
         ends = f'low={self.low!r}, high={self.high!r}'
-        if not (math.isfinite(self.low) and math.isfinite(self.high)): raise SpaceError(f'expected finite ends, got {ends}')
+        if not math.isfinite(_float(self.high)-_float(self.low)): raise SpaceError(f'expected ends at a finite distance, got {ends}')
         if self.low>=self.high: raise SpaceError(f'expected low < high, got {ends}')
         if self.log and self.low<=0: raise SpaceError(f'a log scale needs low > 0, got {ends}; use a linear scale or raise low')
-        if self.step is None: return
-        if not 0<self.step<=self.high-self.low: raise SpaceError(f'expected 0 < step <= high-low, got step={self.step!r}, {ends}')
+        if self.step is not None: self._check_step(ends)
+        a,b = self.ends
+        if not 0<b-a<math.inf: raise SpaceError(f'expected ends that floating point can tell apart on this scale, got {ends}')
+    def _check_step(self, ends):
+        if not 0<self.step<=(self.high-self.low)*(1+1e-9): raise SpaceError(f'expected 0 < step <= high-low, got step={self.step!r}, {ends}')
         if self.log and self.step!=1: raise SpaceError(f'a log scale and a step exclude each other, got step={self.step!r}; drop one')
+        if not math.isfinite((self.high-self.low)/self.step): raise SpaceError(f'expected a larger step, got step={self.step!r}, {ends}')
 
     @property
-    def size(self): return math.inf if self.step is None else int((self.high-self.low)/self.step+1e-9)+1
+    def size(self):
+        if self.step is None: return math.inf
+        return 1+((self.high-self.low)//self.step if self.whole else int((self.high-self.low)/self.step+1e-9))
     @cached_property
     def ends(self):
         "Both ends of the scale on which the unit interval lies: half a step beyond the first and the last value"
@@ -45,13 +57,13 @@ class Number:
         return (math.log(self.low-half), math.log(last+half)) if self.log else (self.low-half, last+half)
     @cached_property
     def grid(self):
-        "(size,) unit coordinates of all values, or None if there are infinitely many"
-        return None if self.step is None else self.to_unit(self.low+self.step*np.arange(self.size))
+        "(size,) unit coordinates of all values, or None if there are too many to list, or infinitely many"
+        return None if self.size>self.most else self.to_unit(float(self.low)+float(self.step)*np.arange(self.size))
 
     def to_unit(self, v):
         "Unit coordinate of value `v`, a number or an array"
         a,b = self.ends
-        return ((np.log(v) if self.log else np.asarray(v, float))-a)/(b-a)
+        return ((np.log(np.asarray(v, float)) if self.log else np.asarray(v, float))-a)/(b-a)
     def from_unit(self, u):
         "Value at unit coordinate `u`, a number"
         a,b = self.ends
@@ -59,11 +71,13 @@ class Number:
         if self.log: v = math.exp(v)
         if self.step is None: return min(max(v, self.low), self.high)
         v = self.low+min(max(round((v-self.low)/self.step), 0), self.size-1)*self.step
-        return int(v) if self.whole else float(v)
+        return int(v) if self.whole else min(float(v), self.high)  # .1+2*.1 is more than .3
 
     def __contains__(self, v):
         if isinstance(v, bool) or not isinstance(v, Real) or not self.low<=v<=self.high: return False
-        return self.step is None or abs((v-self.low)/self.step-round((v-self.low)/self.step))<1e-6
+        if self.step is None: return True
+        near = self.low+round((v-self.low)/self.step)*self.step
+        return abs(v-near)<=max(1e-6*self.step, 1e-15*max(abs(self.low), abs(self.high)))  # no nearer than rounding allows
 
 # %% ../nbs/00_space.ipynb #choice
 def label_of(o):
@@ -89,7 +103,8 @@ class Choice:
         object.__setattr__(self, 'labels', labels)
 
     @staticmethod
-    def _same(o, others): return any(type(o) is type(p) and o==p for p in others)
+    def _equal(o, p): return o==p or (o!=o and p!=p)  # NaN is one option
+    def _same(self, o, others): return any(type(o) is type(p) and self._equal(o, p) for p in others)
     @property
     def size(self): return len(self.options)
     @cached_property
@@ -97,7 +112,7 @@ class Choice:
     def index(self, v):
         "Position of option (or label) `v`"
         lab = label_of(v)
-        for eq in (lambda l: type(l) is type(lab) and l==lab, lambda l: l==lab):
+        for eq in (lambda l: type(l) is type(lab) and self._equal(l, lab), lambda l: self._equal(l, lab)):
             for i,l in enumerate(self.labels):
                 if eq(l): return i
         raise SpaceError(f'{v!r} is not one of the choices {list(self.labels)}')
@@ -119,7 +134,7 @@ def _number(low, high, extra=None):
     if step is not None and (isinstance(step, bool) or not isinstance(step, Real)):
         raise SpaceError(f"the third entry is 'log' or a step, got {step!r}")
     whole = all(isinstance(o, Integral) for o in (low, high, *([] if step is None else [step])))
-    cast = int if whole else float
+    cast = int if whole else _float
     return Number(cast(low), cast(high), log, step=(1 if whole else None) if step is None else cast(step), whole=whole)
 
 def _distribution(o):
@@ -142,6 +157,7 @@ class Space:
     def __init__(self,
         spec:dict # Name of a hyperparameter -> what it may be, in the notation above
     ):
+        if not isinstance(spec, dict): raise SpaceError(f'expected a dictionary of hyperparameters, got {spec!r}')
         if not spec: raise SpaceError('the search space is empty; give at least one hyperparameter, as in dict(lr=(1e-5, 1e-1, "log"))')
         self.dims = {}
         for k,v in spec.items():
@@ -149,7 +165,7 @@ class Space:
             except SpaceError as e: raise SpaceError(f'{k}: {e}') from None
         self.names = list(self.dims)
         self.choice = np.array([isinstance(o, Choice) for o in self.dims.values()])  # (d,) which columns are choices
-        self.grids = [o.grid for o in self.dims.values()]  # (d,) unit coordinates of each column's values, None if continuous
+        self.grids = [o.grid for o in self.dims.values()]  # (d,) unit coordinates of each column's values, None if continuous or too many
 
     def __len__(self): return len(self.dims)
     def __iter__(self): return iter(self.dims)
@@ -180,6 +196,7 @@ class Space:
         X = np.clip(X, 0, 1)
         for j,g in enumerate(self.grids):
             if g is not None: X[:,j] = g[_nearest(g, X[:,j])]
+            elif (d := self[self.names[j]]).step is not None: X[:,j] = [d.to_unit(d.from_unit(u)) for u in X[:,j]]
         return X
     def labels(self, params):
         "`params` with every choice replaced by its label, ready for storage"

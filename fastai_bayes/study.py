@@ -10,6 +10,7 @@ __all__ = ['distributions', 'describe', 'StudyError', 'quiet_optuna', 'JournalLo
 # %% ../nbs/12_study.ipynb #imports
 import math
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 import optuna, pandas as pd
 from filelock import FileLock
@@ -23,9 +24,10 @@ from .space import Choice, Space
 def _distribution(d):
     "The Optuna distribution of one dimension"
     if isinstance(d, Choice): return CategoricalDistribution(d.labels)
-    high = d.high if d.step is None else d.low+(d.size-1)*d.step
-    if d.whole: return IntDistribution(d.low, high, log=d.log, step=d.step)
-    return FloatDistribution(d.low, high, log=d.log, step=d.step)
+    if d.step is None: return FloatDistribution(d.low, d.high, log=d.log)
+    if d.whole: return IntDistribution(d.low, d.low+(d.size-1)*d.step, log=d.log, step=d.step)
+    high = Decimal(str(d.low))+(d.size-1)*Decimal(str(d.step))  # as Optuna counts; 3*.3 is less than .9
+    return FloatDistribution(d.low, float(high), step=d.step)
 
 def distributions(
     space:Space # What may be tried

@@ -1,0 +1,212 @@
+"Whatever the space and the curves: a valid suggestion in finite time or a typed error; no warning, no LinAlgError"
+import functools, math, warnings
+from datetime import timedelta
+import numpy as np, optuna
+from hypothesis import given, strategies as st
+from optuna.trial import TrialState, create_trial
+from fastai_bayes.optimizer import Explanation, Optimizer, OptimizerError, Training, Verdict
+from fastai_bayes.pruner import BayesPruner
+from fastai_bayes.sampler import BayesSampler
+from fastai_bayes.space import Choice, Space, SpaceError
+from fastai_bayes.study import distributions, quiet_optuna
+
+# Spaces: all kinds of dimensions, from two values to more than can be listed
+def relu(x): return max(x, 0)
+class Net: pass
+things = [None, True, False, 0, 1, 1., .5, math.nan, math.inf, 'a', 'b', '', relu, Net,
+          functools.partial(relu, x=1), (1, 2), [64, 32], np.float32(.1)]
+ends = st.one_of(st.floats(-100, 100), st.floats(-1e6, 1e6), st.sampled_from([-1e300, -1., 0., .1, 1e-300, 1e300]))
+whole = st.one_of(st.integers(-20, 20), st.integers(-10**15, 10**15))
+wide = st.one_of(st.integers(1, 5), st.integers(1, 300), st.integers(1, 10**15))
+
+@st.composite
+def floats(draw):
+    low = draw(ends)
+    return low, low+draw(st.one_of(st.floats(1e-5, 1e6), st.sampled_from([1e-15, 1e-12])))*max(abs(low), 1e-3)
+@st.composite
+def logs(draw):
+    low = 10.**draw(st.integers(-300, 290))
+    return low, low*10**draw(st.floats(.001, 9)), 'log'
+@st.composite
+def steps(draw):
+    low,step,n = draw(st.sampled_from([-3., 0., .1, .7, 32.])), draw(st.sampled_from([.1, .01, .3, 1e-9, 8.])), draw(wide)
+    return low, low+(1+min(n, 10**9)+draw(st.sampled_from([0, .5])))*step, step
+@st.composite
+def ints(draw):
+    low,n = draw(whole),draw(wide)
+    return draw(st.sampled_from([(low, low+n), (low, low+3*n+1, 3), (abs(low)+1, abs(low)+1+n, 'log')]))
+choices = st.lists(st.sampled_from(things), min_size=1, max_size=6, unique_by=id)
+dims = st.one_of(floats(), logs(), steps(), ints(), choices)
+spaces = st.lists(dims, min_size=1, max_size=12).map(lambda l: Space({f'p{i}': o for i,o in enumerate(l)}))
+
+def number_ok(d, v):
+    "Is `v` of the right type, within the ends, and on the grid of `d`?"
+    if type(v) is not (int if d.whole else float) or not d.low<=v<=d.high: return False
+    if d.whole: return (v-d.low)%d.step==0
+    return d.step is None or abs(v-d.low-round((v-d.low)/d.step)*d.step)<=1e-9*max(abs(d.low), abs(d.high))
+def choice_ok(d, v, label=False): return any(v is o or (label and (v==o or v!=v)) for o in (d.labels if label else d.options))
+def valid(space, params, label=False):
+    "Raise unless `params` is a configuration of `space`"
+    assert list(params)==space.names
+    for k,d in space.dims.items(): assert choice_ok(d, params[k], label) if isinstance(d, Choice) else number_ok(d, params[k]), (d, params[k])
+def narrow(d): return not isinstance(d, Choice) and d.step is None and d.high-d.low<=1e-8*max(abs(d.low), abs(d.high))
+def room(space, tried): return len(tried)<space.size and not any(map(narrow, space.dims.values()))
+def key(params): return tuple(repr(o) for o in params.values())
+
+# Worlds: where values come from, and what happens next
+odd = [0., 1., -1., math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, 1e-9]
+pools = st.lists(st.one_of(st.sampled_from(odd), st.floats()), min_size=1, max_size=5)
+sizes = st.integers(1, 500).map(lambda n: n if n%50==0 else 1+n%40)  # mostly small, so that all examples take a minute
+
+class World:
+    "Random values, a share `wild` of which comes from `pool`"
+    def __init__(self, seed, pool, wild): self.rng,self.pool,self.wild = np.random.default_rng(seed),pool,wild
+    def __repr__(self): return f'World({self.pool}, wild={self.wild})'
+    def chance(self, p): return self.rng.random()<p
+    def one(self, options): return options[self.rng.integers(len(options))]
+    def curve(self, n):
+        "(n,) values of a training, alike if the world is not wild"
+        y = self.rng.normal()+np.arange(n)/(3+np.arange(n))+.1*self.rng.normal(size=n)
+        return [float(self.one(self.pool)) if self.chance(self.wild) else float(o) for o in y]
+    def seconds(self): return self.one([None, 0., 5e-324, 1., float(self.rng.lognormal()), 1e300])
+worlds = st.builds(World, st.integers(0, 2**32-1), pools, st.sampled_from([0., .05, .5, 1.]))
+
+def strict(f):
+    "Make `f` fail on any warning, and keep Optuna quiet"
+    @functools.wraps(f)
+    def inner(*args, **kwargs):
+        with warnings.catch_warnings(), quiet_optuna():
+            warnings.simplefilter('error')
+            return f(*args, **kwargs)
+    return inner
+
+def read(o, id):
+    "What the optimizer says of a trial can be read"
+    e,v = o.explain(id),o.decide(id)
+    assert isinstance(e, Explanation) and isinstance(v, Verdict) and v.reason and o.should_stop(id)==v.stop
+    assert e.low<=e.forecast<=e.high and 0<=e.better<=1, e
+
+def suggest(o, tried):
+    "Ask for a trial, which must be valid, and new while there are others; or one that was paused"
+    paused = [i for i,t in enumerate(o.trainings) if t.state=='paused']
+    t = o.next()
+    valid(o.space, t.params)
+    if t.epoch: assert t.id in paused and o.carry_on and 0<t.epoch<o.n_epoch
+    else: assert t.id==len(o.trainings)-1 and (key(t.params) not in tried or not room(o.space, tried))
+    tried.add(key(t.params))
+    return t.id
+
+def step(o, world, under):
+    "Report on, look at or end one of the trials under way"
+    id = world.one(under)
+    left = o.n_epoch-len(o.trainings[id].curve)
+    for v in world.curve(world.rng.integers(left+1)):
+        o.report(id, len(o.trainings[id].curve)+1, v, world.seconds())
+        if world.chance(.2) and o.should_stop(id): break
+    if world.chance(.3): read(o, id)
+    if world.chance(.8):
+        o.fail(id, 'no reason') if world.chance(.1) else o.finish(id)
+        under.remove(id)
+
+def past(o, world, n):
+    "`n` trainings of earlier days"
+    X = o.space.snap(world.rng.random((n, len(o.space))))
+    ts = [Training(x, [o.sign*v for v in world.curve(world.rng.integers(1, o.n_epoch+1))]) for x in X]
+    for t in ts: t.state = 'failed' if t.diverged else 'complete' if len(t.curve)==o.n_epoch else 'paused'
+    return ts
+
+@given(spaces, worlds, sizes, st.integers(1, 60), st.sampled_from(['min', 'max']), st.booleans(), st.sampled_from(['epochs', 'seconds']))
+@strict
+def test_optimizer_always_has_a_valid_suggestion(space, world, n, n_epoch, mode, carry_on, cost):
+    o,under = Optimizer(space, n_epoch, mode, seed=n, carry_on=carry_on, cost=cost),[]
+    if n>40 or n%3==0: o.trainings += past(o, world, max(n, len(o.first)))
+    tried = {key(space.decode(t.x)) for t in o.trainings}
+    for _ in range(n if n<=40 else 6):
+        if not under or world.chance(.4): under.append(suggest(o, tried))
+        else: step(o, world, under)
+    for id in range(0, len(o.trainings), 1+len(o.trainings)//20): read(o, id)
+    if o.best: valid(space, o.best[0]); assert math.isfinite(o.best[1]) and 1<=o.best[2]<=n_epoch
+
+# Optuna
+def storable(d):
+    "`d` without what Optuna doesn't take: options that are objects or equal, and grids finer than it can tell apart"
+    if isinstance(d, Choice): return [o for i,o in enumerate(d.labels) if o not in d.labels[:i]]
+    return (d.low, d.high) if d.step is not None and not d.whole and (d.step<.01 or d.size>1e6) else d
+states = [TrialState.COMPLETE]*4+[TrialState.PRUNED]*3+[TrialState.FAIL, TrialState.RUNNING]
+
+def halved(d):
+    "Another distribution of the same kind"
+    if isinstance(d, optuna.distributions.FloatDistribution) and d.step is None: return type(d)(d.low, d.low+(d.high-d.low)/2, log=d.log)
+    return type(d)(d.low, d.high+d.step, step=d.step) if isinstance(d, optuna.distributions.IntDistribution) and not d.log else d
+
+def old_trial(dists, world, n_epoch):
+    "A trial of another sampler: some lack a name or know other values for it, and its curve may be longer than a full training"
+    dists = {k: halved(v) if world.chance(.01) else v for k,v in dists.items() if not world.chance(.01)}
+    params = optuna.study.create_study(sampler=optuna.samplers.RandomSampler(int(world.rng.integers(2**31)))).ask(dists).params
+    state,curve = world.one(states),world.curve(world.rng.integers(n_epoch*2))
+    value = next((v for v in curve[::-1] if v==v), 1.) if state==TrialState.COMPLETE else None
+    t = create_trial(state=state, value=value, params=params, distributions=dists, intermediate_values=dict(enumerate(curve, world.one([0, 1, -3]))))
+    if state.is_finished(): t.datetime_complete = t.datetime_start+timedelta(seconds=world.one([-3600., 0., 1e-6, 1., 1e8]))  # clocks are set back
+    return t
+
+def look(study, pruner, trial):
+    "What the pruner says of a trial can be read"
+    now = study.get_trials(deepcopy=False)[trial.number]
+    v = pruner.decide(study, now)
+    assert isinstance(v, Verdict) and v.reason and pruner.prune(study, now)==v.stop
+    try: e = pruner.explain(study, now)
+    except ValueError as err: assert 'expected a trial with values' in str(err)
+    else: assert e.low<=e.forecast<=e.high and 0<=e.better<=1, e
+
+def run_trial(study, world, dists, n_epoch, tried):
+    "Ask for a trial, which must be valid, and new while there are others; report on it, and end it or leave it running"
+    wanted = {k:v for k,v in dists.items() if not v.single()}
+    shared,trial = study.sampler.infer_relative_search_space(study, None),study.ask(dists)
+    params = {k: trial.params[k] for k in wanted or dists}
+    valid(Space(wanted or dists), params, label=True)
+    assert trial.relative_params.keys()==shared.keys()
+    for k,v in trial.relative_params.items():  # else Optuna throws the proposal away and draws at random
+        if shared[k]==dists[k]: assert trial.params[k]==v or v!=v
+    if shared==wanted!={}: assert key(params) not in tried or not room(Space(wanted), tried)
+    tried.add(key(params))
+    for i,v in enumerate(world.curve(world.rng.integers(n_epoch+2))):
+        trial.report(v, i)
+        if world.chance(.2) and trial.should_prune(): return study.tell(trial, state=TrialState.PRUNED)
+    if world.chance(.5): look(study, study.pruner, trial)
+    if world.chance(.8): study.tell(trial, state=world.one([TrialState.PRUNED, TrialState.FAIL])) if world.chance(.5) else study.tell(trial, 1.)
+
+@given(spaces, worlds, sizes, st.integers(1, 60), st.booleans(), st.booleans(), st.sampled_from(['minimize', 'maximize']),
+       st.sampled_from(['epochs', 'seconds']))
+@strict
+def test_sampler_always_has_a_valid_suggestion(space, world, n, n_epoch, given_epochs, given_space, direction, cost):
+    space = Space({k: storable(d) for k,d in space.dims.items()})
+    dists,T = distributions(space),n_epoch if given_epochs else None
+    sampler,pruner = BayesSampler(T, seed=n, space=dists if given_space else None, cost=cost),BayesPruner(T)
+    study = optuna.create_study(sampler=sampler, pruner=pruner, direction=direction)
+    study.add_trials([old_trial(dists, world, n_epoch) for _ in range(n)])
+    tried = {key({k: t.params[k] for k in t.params if not dists[k].single()}) for t in study.get_trials() if t.distributions==dists}
+    for _ in range(1+n%5): run_trial(study, world, dists, n_epoch, tried)
+
+# Nonsense
+junk = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.sampled_from([10**400, relu, 1e308])),
+                    lambda o: st.one_of(st.lists(o, max_size=3), st.tuples(o, o), st.tuples(o, o, st.one_of(o, st.just('log')))), max_leaves=4)
+
+@given(junk, st.one_of(junk, st.just(3)), junk)
+@strict
+def test_nonsense_makes_a_valid_space_or_a_typed_error(spec, n_epoch, seed):
+    try: o = Optimizer(dict(p=spec), n_epoch, seed=seed)
+    except (SpaceError, OptimizerError) as e: assert 'expected' in str(e) or str(e).startswith('p: ')
+    else: valid(o.space, o.next().params)
+
+calls = st.tuples(st.sampled_from(['report', 'should_stop', 'explain', 'finish', 'fail']), st.lists(st.one_of(st.integers(0, 3), junk), max_size=4))
+
+@given(st.lists(calls))
+@strict
+def test_nonsense_calls_are_typed_errors_and_change_nothing(calls):
+    o = Optimizer(dict(x=(0., 1.), c=['a', 'b']), 3, seed=0)
+    for name,args in calls:
+        before = [(list(t.curve), t.state, t.seconds) for t in o.trainings]
+        try: getattr(o, name)(0, *args)
+        except OptimizerError: assert str(before)==str([(t.curve, t.state, t.seconds) for t in o.trainings])
+        except TypeError as e: assert 'argument' in str(e)  # too many or too few
+        valid(o.space, o.next().params)
