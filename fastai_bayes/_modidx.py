@@ -490,6 +490,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastai_bayes.study.latest': ('study.html#latest', 'fastai_bayes/study.py'),
                                     'fastai_bayes.study.open_study': ('study.html#open_study', 'fastai_bayes/study.py'),
                                     'fastai_bayes.study.quiet_optuna': ('study.html#quiet_optuna', 'fastai_bayes/study.py'),
+                                    'fastai_bayes.study.reason_of': ('study.html#reason_of', 'fastai_bayes/study.py'),
                                     'fastai_bayes.study.seconds_of': ('study.html#seconds_of', 'fastai_bayes/study.py'),
                                     'fastai_bayes.study.state_of': ('study.html#state_of', 'fastai_bayes/study.py'),
                                     'fastai_bayes.study.trial_frame': ('study.html#trial_frame', 'fastai_bayes/study.py')},

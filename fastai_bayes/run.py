@@ -27,7 +27,7 @@ from .optimizer import start_points
 from .pruner import BayesPruner
 from .result import TuneResult
 from .sampler import BayesSampler, Books
-from .study import best_of, best_trial, carry_on_trial, curve_of, distributions, finished, first_of, latest, open_study, quiet_optuna, seconds_of, state_of
+from .study import best_of, best_trial, carry_on_trial, curve_of, distributions, finished, first_of, latest, open_study, quiet_optuna, reason_of, seconds_of, state_of
 from .workers import Worker
 
 # %% ../nbs/235_run.ipynb #best
@@ -160,7 +160,7 @@ def _refresh(self:Run, last=None):
     "Put the trainings that have ended into the status, that of the trial `last` at the end"
     ended = sorted((t for t in latest(self.trials()) if t.state.is_finished()), key=lambda t: (t.number==last, t.number))
     self.status.trials = [dict(number=t.number, state=state_of(t), value=best_of(t, self.study.direction)[0], params=t.params,
-                               epochs=len(t.intermediate_values), reason=t.user_attrs.get('reason', '')) for t in ended]
+                               epochs=len(t.intermediate_values), reason=reason_of(t)) for t in ended]
 
 @contextmanager
 def patient(run):

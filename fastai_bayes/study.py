@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['distributions', 'describe', 'StudyError', 'quiet_optuna', 'JournalLock', 'open_study', 'first_of', 'latest',
-           'state_of', 'curve_of', 'best_of', 'epochs_spent', 'seconds_of', 'finished', 'best_trial', 'carry_on_trial',
-           'trial_frame', 'curve_frame']
+           'state_of', 'curve_of', 'reason_of', 'best_of', 'epochs_spent', 'seconds_of', 'finished', 'best_trial',
+           'carry_on_trial', 'trial_frame', 'curve_frame']
 
 # %% ../nbs/12_study.ipynb #imports
 import math
@@ -145,6 +145,14 @@ def curve_of(
     "Learning curve of `trial`"
     return [v for _,v in sorted(trial.intermediate_values.items())]
 
+def reason_of(
+    trial # An Optuna trial
+)->str: # Empty if there is nothing to say
+    "What `trial` carried on, and why it stopped or failed"
+    n = trial.user_attrs.get('carried')
+    told = [f'trial {first_of(trial)} carried on after {n} epoch'+'s'*(n>1)] if n else []
+    return '; '.join([*told, *filter(None, [trial.user_attrs.get('reason')])])
+
 def best_of(
     trial, # An Optuna trial
     direction # 'minimize', 'maximize' or a `StudyDirection`
@@ -204,7 +212,7 @@ def _row(trial, direction, n):
     row = dict(number=trial.number, state=state_of(trial), value=value, best_epoch=epoch, epochs=len(trial.intermediate_values),
                seconds=seconds_of(trial))
     params = {f'params_{k}' if k in row or k=='reason' else k: trial.params.get(k) for k in n}
-    return {**row, **params, 'reason': trial.user_attrs.get('reason', '')}
+    return {**row, **params, 'reason': reason_of(trial)}
 
 def trial_frame(
     study:optuna.Study # A study

@@ -249,3 +249,24 @@ def test_an_error_of_ours_leaves_all_as_it_was(tmp_path, monkeypatch, where):
     with pytest.raises((ArithmeticError, TuneError)): tune(learn, pruner=None, n=1, n_trials=12)
     assert same(before, picture(learn)) and process()==proc
     assert not list(tmp_path.rglob('worker-*'))
+
+def test_checkpoints_now_and_then(tmp_path, monkeypatch):
+    "With long intervals there is one after the first epoch, and one where a training is stopped"
+    from fastai_bayes import checkpoint
+    monkeypatch.setattr(Run, 'every', 1e9)
+    written,write = [],checkpoint.write
+    monkeypatch.setattr(checkpoint, 'write', lambda state, file: (written.append(state.get('done')), write(state, file)))
+    class Second(optuna.pruners.BasePruner):
+        def prune(self, study, trial): return len(trial.intermediate_values)==3
+    res = tune(digits(tmp_path), n=5, pruner=Second(), n_trials=1)
+    assert by_number(res, 'state')==['stopped'] and [o for o in written if o]==[1, 3]
+
+def test_optuna_dashboard_shows_the_study(tmp_path):
+    import json
+    from optuna_dashboard import wsgi
+    from wsgiref.util import setup_testing_defaults
+    res = digits(tmp_path).bayes_tune(6, dict(lrs, opt_func=[Adam, SGD]), n_trials=5, study_name='s', **quick)
+    app,env,status = wsgi(plainly(tmp_path)._storage),dict(PATH_INFO='/api/studies/0'),[]
+    setup_testing_defaults(env)
+    got = json.loads(b''.join(app(env, lambda s, *args: status.append(s))))
+    assert status==['200 OK'] and got['name']=='s' and [t['number'] for t in got['trials']]==[t.number for t in res.study.trials]
