@@ -41,7 +41,7 @@ spaces = st.lists(dims, min_size=1, max_size=12).map(lambda l: Space({f'p{i}': o
 
 def number_ok(d, v):
     "Is `v` of the right type, within the ends, and on the grid of `d`?"
-    if type(v) is not (int if d.whole else float) or not d.low<=v<=d.high: return False
+    if not isinstance(v, int if d.whole else float) or not d.low<=v<=d.high: return False
     if d.whole: return (v-d.low)%d.step==0
     return d.step is None or abs(v-d.low-round((v-d.low)/d.step)*d.step)<=1e-9*max(abs(d.low), abs(d.high))
 def choice_ok(d, v, label=False): return any(v is o or (label and (v==o or v!=v)) for o in (d.labels if label else d.options))
