@@ -72,7 +72,7 @@ def ended(pid):
 
 def kill_in(pid, phase, rng, patience=20.):
     "Kill the process in the next `phase`, some time from its start on; None if it ended before, else the phase that it was in"
-    start,wait = time.monotonic(),rng.expovariate(1.)
+    start,wait = time.monotonic(),rng.expovariate(.5)
     while not ended(pid):
         if time.monotonic()-start>wait and (shared[0]==phase or time.monotonic()-start>wait+patience):
             time.sleep(rng.expovariate(1/.001))

@@ -12,6 +12,7 @@ from fastai.learner import Learner, load_model
 from .checkpoint import CheckpointError, read, write
 from .clone import clone, move_to
 from .knobs import knobs, turn
+from .study import diff
 
 # %% ../nbs/228_maker.ipynb #err
 class TuneError(ValueError):
@@ -61,14 +62,15 @@ class Maker:
 
 # %% ../nbs/228_maker.ipynb #start
 @patch
-def begin(self:Maker, file):
-    "Start all copies from the weights in `file`; if there is none, from the present ones, which are put there"
-    if self.new_learner: return
+def begin(self:Maker, file, names):
+    "Start all copies from the weights in `file`; if there is none, from the present ones, which are put there. Not where one of `names` makes new models"
+    if self.rebuilds(names): return
     try: self.start = read(file)
     except CheckpointError: pass
     now = self.learn.model.state_dict()
-    if self.start and {k: v.shape for k,v in self.start.items()}=={k: v.shape for k,v in now.items()}: return
-    if self.start: warnings.warn('the model is another one than when the study began; further trainings start from its present weights', stacklevel=2)
-    self.start = None
+    if self.start:
+        old,new = ({k: tuple(v.shape) for k,v in o.items()} for o in (self.start, now))
+        if old!=new: raise TuneError('the model is another one than when the study began; take another study_name, or change it back:\n'+diff(old, new))
+        return
     try: write(now, file)
     except (OSError, RuntimeError) as e: warnings.warn(f'the weights with which the study begins could not be saved ({e})', stacklevel=2)

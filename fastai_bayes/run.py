@@ -27,7 +27,8 @@ from .optimizer import start_points
 from .pruner import BayesPruner
 from .result import TuneResult
 from .sampler import BayesSampler, Books
-from .study import best_of, best_trial, carry_on_trial, curve_of, distributions, finished, first_of, latest, open_study, quiet_optuna, reason_of, seconds_of, state_of
+from .study import (best_of, best_trial, carry_on_trial, curve_of, distributions, finished, first_of, latest, open_study, quiet_optuna,
+                                reason_of, seconds_of, state_of)
 from .workers import Worker
 
 # %% ../nbs/235_run.ipynb #best
@@ -115,12 +116,13 @@ class Run:
         with self.worker.turn:
             self.worker.sweep()
             self._seed()
-            self.make.begin(folder/'start.pt')
+            self.make.begin(folder/'start.pt', self.space.names)
         cost = 'seconds' if [k for k,v in self.limits.items() if v]==['timeout'] else 'epochs'  # what runs out
         if sampler is None: self.study.sampler = BayesSampler(self.planned, self.seed, self.dists, cost)
         elif self.trials() and not isinstance(sampler, BayesSampler): sampler.reseed_rng()  # it would begin again with what it proposed before
-        first = len(start_points(self.space, self.planned, np.random.default_rng(0))) if self.carries_on and self.planned>1 else 0
-        if pruner is None: self.study.pruner = BayesPruner(self.planned, patience=first)
+        if pruner is None:
+            self.study.pruner = BayesPruner(self.planned)
+            if self.carries_on and self.planned>1: self.study.pruner.patience = len(start_points(self.space, self.planned, np.random.default_rng(0)))
         self.before = sum(seconds_of(t) for t in self.trials() if t.state.is_finished())
         self.status = Status(self.monitor, self.mode, self.planned, **self.limits)
         self._refresh()
@@ -131,7 +133,9 @@ class Run:
         if self.seed!=known: self.study.set_user_attr('seed', int(self.seed))
 
     @property
-    def carries_on(self): return getattr(self.study.sampler, 'carry_on', False)
+    def carries_on(self):
+        "Does the engine come back to what was stopped? Not to what another pruner has stopped"
+        return getattr(self.study.sampler, 'carry_on', False) and isinstance(self.study.pruner, BayesPruner)
     def trials(self): return self.study.get_trials(deepcopy=False)
     def place(self, trial):
         "Folder of the training that `trial` belongs to"

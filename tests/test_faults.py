@@ -30,7 +30,11 @@ class At(Callback):
     def before_batch(self):
         if self.training and (At.count, self.epoch, self.iter)==self.at: self.f()
 @pytest.fixture(autouse=True)
-def _at(): At.count = 0
+def _start_and_end(tmp_path):
+    "Whatever went wrong, the study can be read by Optuna alone"
+    At.count = 0
+    yield
+    if (tmp_path/'models/bayes/s/study.log').exists(): assert plainly(tmp_path).trials is not None
 
 def too_much(): torch.zeros(10**15)
 def cuda(): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB')
@@ -147,14 +151,32 @@ def test_damaged_or_missing_checkpoint(tmp_path, damage):
 def test_checkpoint_of_another_model(tmp_path):
     "The user has changed the model between the runs"
     tune(digits(tmp_path), cbs=Break(KeyboardInterrupt(), (2,), 2))
-    res = tune(digits(tmp_path, model=net(20)))
+    learn = digits(tmp_path, model=net(20))
+    before = picture(learn)
+    with pytest.raises(TuneError, match=r'(?s)another one than when the study began.*- 0.weight: \(16, 64\)\n\+ 0.weight: \(20, 64\)'): tune(learn)
+    assert same(before, picture(learn))
+
+def test_checkpoint_of_what_a_factory_no_longer_builds(tmp_path):
+    "It cannot be carried on; the training starts again"
+    dls = loaders(tmp_path)
+    def make(n): return lambda p: digits(tmp_path, dls, net(n))
+    tune(digits(tmp_path, dls), new_learner=make(16), cbs=Break(KeyboardInterrupt(), (2,), 2))
+    res = tune(digits(tmp_path, dls), new_learner=make(20))
     assert by_number(res, 'state')==['complete']*3 and by_number(res, 'epochs')==[3]*3
+    assert ['another model' in t.user_attrs.get('reason', '') for t in res.study.trials].count(True)==1
 
 # Ctrl-C
 
 def ctrl_c(): os.kill(os.getpid(), signal.SIGINT)
 
-def test_ctrl_c_once_ends_after_the_epoch(tmp_path):
+@pytest.fixture
+def keyboard():
+    "Python's own reaction to Ctrl-C, which processes in the background do not have"
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, old)
+
+def test_ctrl_c_once_ends_after_the_epoch(tmp_path, keyboard):
     whole = tune(digits(tmp_path/'a'))
     learn,proc = digits(tmp_path),process()
     res = tune(learn, cbs=At(ctrl_c, 2))
@@ -163,7 +185,7 @@ def test_ctrl_c_once_ends_after_the_epoch(tmp_path):
     res = tune(learn)
     assert curves(res.study)==curves(whole.study) and res.best_params==whole.best_params
 
-def test_ctrl_c_twice_ends_at_once(tmp_path):
+def test_ctrl_c_twice_ends_at_once(tmp_path, keyboard):
     whole = tune(digits(tmp_path/'a'))
     learn,proc = digits(tmp_path),process()
     res = tune(learn, cbs=At(lambda: (ctrl_c(), ctrl_c()), 2))
@@ -187,12 +209,12 @@ def test_the_process_dies_again_and_again(tmp_path):
     "A training that takes its process with it is given up, the study is not"
     code = f'''import sys, os; sys.path[:0] = [{str(Path(__file__).parent)!r}]
 from tuning import *; from fastai_bayes.all import *
-from optuna.samplers import RandomSampler; from optuna.pruners import NopPruner
+from optuna.pruners import NopPruner
 def run():
     class Deadly(Callback):
         def before_batch(self):
             if self.lr>.02: os._exit(9)
-    digits({str(tmp_path)!r}, cbs=Deadly()).bayes_tune(1, dict(lr=[.01, .03]), sampler=RandomSampler(seed=1), pruner=NopPruner(), n_trials=3, study_name='s', **quick)
+    digits({str(tmp_path)!r}, cbs=Deadly()).bayes_tune(1, dict(lr=[.01, .03]), pruner=NopPruner(), n_trials=2, study_name='s', **quick)
 for _ in range(30):
     pid = os.fork()
     if not pid: run(); os._exit(0)

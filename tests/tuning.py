@@ -5,6 +5,7 @@ import numpy as np, optuna, torch
 from fastai.callback import tracker
 from fastai.vision.all import *
 from sklearn.datasets import load_digits
+from threadpoolctl import threadpool_info
 from torch.utils.data import TensorDataset
 
 torch.set_num_threads(1)
@@ -38,7 +39,8 @@ def process():
     "Random number generators, threads, mixed precision, what Ctrl-C does, what trackers print, Optuna's log"
     n = np.random.get_state()
     amp = torch.is_autocast_enabled('cuda'), torch.get_autocast_dtype('cuda')
-    rest = signal.getsignal(signal.SIGINT), hasattr(tracker, 'print'), optuna.logging.get_verbosity()
+    threads = sorted((o['internal_api'], o['num_threads']) for o in threadpool_info())
+    rest = threads, signal.getsignal(signal.SIGINT), hasattr(tracker, 'print'), optuna.logging.get_verbosity()
     return torch.get_rng_state().tolist(), random.getstate(), n[1].tolist(), n[2], torch.get_num_threads(), amp, rest
 
 def same(a, b):
