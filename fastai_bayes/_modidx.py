@@ -501,6 +501,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fastai_bayes.tune._check_name': ('tune.html#_check_name', 'fastai_bayes/tune.py'),
                                    'fastai_bayes.tune._count': ('tune.html#_count', 'fastai_bayes/tune.py'),
                                    'fastai_bayes.tune._new_folder': ('tune.html#_new_folder', 'fastai_bayes/tune.py'),
+                                   'fastai_bayes.tune._open': ('tune.html#_open', 'fastai_bayes/tune.py'),
                                    'fastai_bayes.tune._plan': ('tune.html#_plan', 'fastai_bayes/tune.py')},
             'fastai_bayes.workers': { 'fastai_bayes.workers.Worker': ('workers.html#worker', 'fastai_bayes/workers.py'),
                                       'fastai_bayes.workers.Worker.__init__': ('workers.html#worker.__init__', 'fastai_bayes/workers.py'),

@@ -22,7 +22,7 @@ class CheckpointError(ValueError):
     "A checkpoint cannot be read, or is not of this training; the message says why and what to do"
 
 def plain(o):
-    "`o` in types that `torch.load` reads with `weights_only=True`; TypeError if there is more in it than numbers, text, tensors and containers of them"
+    "`o` in types that `torch.load` reads with `weights_only=True`; TypeError if there are others than numbers, text, tensors and containers"
     if o is None or type(o) in (bool, int, float, str, bytes): return o
     if isinstance(o, np.generic): return o.item()
     if isinstance(o, np.ndarray): return torch.from_numpy(o.copy())
@@ -150,10 +150,10 @@ class Checkpoint(Callback):
         "All of the training, as it is after an epoch"
         learn = self.learn
         memory = {k: _memory(o) for k,o in _named(learn.cbs).items() if o is not self}
-        return dict(stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, done=self.done, seconds=time.monotonic()-self.start, model=learn.model.state_dict(),
-                    opt=learn.opt.state_dict(), scaler=learn.scaler.state_dict() if getattr(learn, 'scaler', None) else None,
-                    gradients=_gradients(learn.model), memory=memory, values=learn.recorder.values, train_iter=learn.train_iter, random=_random(learn.dls),
-                    note=self.note())
+        return dict(stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, done=self.done, seconds=time.monotonic()-self.start,
+                    model=learn.model.state_dict(), opt=learn.opt.state_dict(), gradients=_gradients(learn.model),
+                    scaler=learn.scaler.state_dict() if getattr(learn, 'scaler', None) else None, memory=memory,
+                    values=learn.recorder.values, train_iter=learn.train_iter, random=_random(learn.dls), note=self.note())
 
     def save(self,
         stopped:bool=False # Has it been decided that the training stops here?

@@ -135,7 +135,7 @@ def seeded_loaders(
 def settle(
     dls # `DataLoaders`
 ):
-    "Let loaders look at an item for its types now, not when the first batch comes: what its transforms draw there would depend on what was done before"
+    "Let loaders look at an item for its types now: if they do so at the first batch, random numbers depend on whether that was done before"
     with seeded():
         for dl in dls.loaders:
             if hasattr(dl, '_one_pass') and not getattr(dl, '_types', None): dl._one_pass()

@@ -63,14 +63,15 @@ class Maker:
 # %% ../nbs/228_maker.ipynb #start
 @patch
 def begin(self:Maker, file, names):
-    "Start all copies from the weights in `file`; if there is none, from the present ones, which are put there. Not where one of `names` makes new models"
+    "Start all copies from the weights in `file`, or put the present ones there; nothing to do if one of the knobs `names` makes new models"
     if self.rebuilds(names): return
     try: self.start = read(file)
     except CheckpointError: pass
     now = self.learn.model.state_dict()
     if self.start:
         old,new = ({k: tuple(v.shape) for k,v in o.items()} for o in (self.start, now))
-        if old!=new: raise TuneError('the model is another one than when the study began; take another study_name, or change it back:\n'+diff(old, new))
+        if old!=new:
+            raise TuneError(f'the model is another one than when the study began; take another study_name, or change it back:\n{diff(old, new)}')
         return
     try: write(now, file)
     except (OSError, RuntimeError) as e: warnings.warn(f'the weights with which the study begins could not be saved ({e})', stacklevel=2)

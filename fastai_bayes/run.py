@@ -293,7 +293,8 @@ def one(self:Run, trial):
     folder.mkdir(exist_ok=True)
     some = lambda: TrialState.PRUNED if any(map(math.isfinite, s.curve)) else TrialState.FAIL
     try:
-        if not MemoryLimit(self.trials()).allows(trial.params): return self._tell(trial, TrialState.FAIL, 'needs as much memory as a trial that ran out of it')
+        if not MemoryLimit(self.trials()).allows(trial.params):
+            return self._tell(trial, TrialState.FAIL, 'needs as much memory as a trial that ran out of it')
         cb = self.train(trial, params, folder)
         self._tell(trial, *outcome(cb), value=cb.best[0])
     except RecordError: raise
@@ -311,7 +312,8 @@ def _tell(self:Run, trial, state, reason, cut=None, value=None, error=None):
     failed = state==TrialState.FAIL and not cut
     self.errors = [*self.errors, error] if failed else []
     if error is not None: free_memory(error)
-    facts = dict(reason=reason if len(reason)<500 else f'{reason[:150]} ... {reason[-345:]}', cut=cut, out_of_memory=error is not None and out_of_memory(error))
+    if len(reason)>500: reason = f'{reason[:150]} ... {reason[-345:]}'
+    facts = dict(reason=reason, cut=cut, out_of_memory=error is not None and out_of_memory(error))
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)

@@ -98,6 +98,13 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     return Run(make, space, fit, n_epoch, planned, monitor, mode, seed, cbs, fit_kwargs, limits, verbose)
 
 # %% ../nbs/24_tune.ipynb #tune
+def _open(run, folder, *args):
+    "Open the study; if that fails, leave no empty folder behind"
+    try: run.open(folder, *args)
+    except BaseException:
+        if not any(folder.iterdir()): folder.rmdir()
+        raise
+
 @patch
 def bayes_tune(self:Learner,
     n_epoch:int, # Epochs of a full training (with `fine_tune`: after the frozen ones)
@@ -123,12 +130,8 @@ def bayes_tune(self:Learner,
     with seeded():
         run = _plan(self, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, new_learner, seed, cbs, verbose, fit_kwargs)
         folder = _new_folder(Path(self.path)/self.model_dir/'bayes', study_name)
-        try: run.open(folder, storage, sampler, pruner)
-        except BaseException:
-            run.close()
-            if not any(folder.iterdir()): folder.rmdir()
-            raise
         try:
+            _open(run, folder, storage, sampler, pruner)
             run.loop()
             return run.result()
         finally: run.close()
