@@ -94,15 +94,19 @@ class Silent:
         "The last of `s.trials` has just finished"
     def show(self, s):
         "Show `s` now"
+    def say(self, text):
+        "A line that stays"
     def close(self, s):
         "The study has ended"
 
 class Plain(Silent):
     "One line for each finished trial"
+    def say(self, text): print(text, file=self.out, flush=True)
     def finished(self, s): print(trial_line(s.trials[-1], s), file=self.out, flush=True)
 
 class Terminal(Silent):
     "One line that is overwritten"
+    say = Plain.say
     def show(self, s):
         print('\r\x1b[2K' + status_line(s)[:shutil.get_terminal_size().columns-1], end='', file=self.out, flush=True)
     def close(self, s):
@@ -111,6 +115,7 @@ class Terminal(Silent):
 
 class Notebook(Silent):
     "A table that is updated in place"
+    say = Plain.say
     def __init__(self, out=None):
         from IPython.display import HTML, display
         super().__init__(out)

@@ -27,6 +27,7 @@ from .optimizer import start_points
 from .pruner import BayesPruner
 from .result import TuneResult
 from .sampler import BayesSampler, Books
+from .searches import Grid, pruner_of, sampler_of
 from .study import (best_of, best_trial, carry_on_trial, curve_of, distributions, finished, first_of, latest, open_study, quiet_optuna,
                                 reason_of, seconds_of, state_of)
 from .workers import Worker
@@ -100,9 +101,10 @@ class Run:
     spare = 6 # Stopped trainings that can be carried on: those expected to end best
     every = 0. # Seconds between two checkpoints of a training at least; 0 for one after every epoch
     deaths = 5 # Deaths of its process in the same epoch after which a training has failed
-    def __init__(self, make, space, fit, n_epoch, planned, monitor, mode, seed, cbs, fit_kwargs, limits, verbose):
+    def __init__(self, make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose):
         self.make,self.space,self.fit,self.n_epoch,self.planned = make,space,fit,n_epoch,planned
-        self.monitor,self.mode,self.seed,self.cbs,self.fit_kwargs,self.limits,self.verbose = monitor,mode,seed,cbs,fit_kwargs,limits,verbose
+        self.monitor,self.mode,self.seed,self.known,self.cbs = monitor,mode,seed,known,cbs
+        self.fit_kwargs,self.limits,self.verbose = fit_kwargs,limits,verbose
         self.errors,self.start,self.interrupted,self.worker = [],time.monotonic(),False,None
 
     def open(self, folder, storage, sampler, pruner):
@@ -110,19 +112,15 @@ class Run:
         self.folder,self.dists = folder,distributions(self.space)
         direction = 'minimize' if self.mode=='min' else 'maximize'
         if storage is None: storage = folder/'study.log'
-        self.study = open_study(self.space, direction, folder.name, storage, sampler, pruner, monitor=self.monitor, n_epoch=self.planned)
+        self.study = open_study(self.space, direction, folder.name, storage, monitor=self.monitor, n_epoch=self.planned)
         self.worker,self.books = Worker(folder),Books.of(self.study)
         for t in self.trials(): self.books.recall(t.system_attrs.get('engine'))
         with self.worker.turn:
             self.worker.sweep()
             self._seed()
+            self._search(sampler, pruner)
+            self._enqueue()
             self.make.begin(folder/'start.pt', self.space.names)
-        cost = 'seconds' if [k for k,v in self.limits.items() if v]==['timeout'] else 'epochs'  # what runs out
-        if sampler is None: self.study.sampler = BayesSampler(self.planned, self.seed, self.dists, cost)
-        elif self.trials() and not isinstance(sampler, BayesSampler): sampler.reseed_rng()  # it would begin again with what it proposed before
-        if pruner is None:
-            self.study.pruner = BayesPruner(self.planned)
-            if self.carries_on and self.planned>1: self.study.pruner.patience = len(start_points(self.space, self.planned, np.random.default_rng(0)))
         self.before = sum(seconds_of(t) for t in self.trials() if t.state.is_finished())
         self.status = Status(self.monitor, self.mode, self.planned, **self.limits)
         self._refresh()
@@ -131,6 +129,21 @@ class Run:
         known = self.study.user_attrs.get('seed')
         if self.seed is None: self.seed = secrets.randbits(32) if known is None else known
         if self.seed!=known: self.study.set_user_attr('seed', int(self.seed))
+
+    def _search(self, sampler, pruner):
+        "Give the study its sampler and pruner"
+        s = self.study.sampler = sampler_of(sampler, self.planned, int(self.seed), self.space)
+        p = self.study.pruner = pruner_of(pruner, self.planned)
+        if sampler in (None, 'bayes') and [k for k,v in self.limits.items() if v]==['timeout']: s.cost = 'seconds'  # they are what runs out
+        if self.trials() and not isinstance(s, BayesSampler): s.reseed_rng()  # it would begin again with what it proposed before
+        if pruner in (None, 'bayes') and self.carries_on and self.planned>1:
+            p.patience = len(start_points(self.space, self.planned, np.random.default_rng(0)))
+
+    def _enqueue(self):
+        "Known good hyperparameters come first; those of the learner only where the study is new"
+        new = not self.trials()
+        for i,o in enumerate(self.known):
+            if o and (i or new): self.study.enqueue_trial(o, dict(worker=self.worker.id), skip_if_exists=True)
 
     @property
     def carries_on(self):
@@ -225,6 +238,7 @@ def _queued(self:Run):
     waiting = [t for t in trials if t.state==TrialState.WAITING]
     begun = len(trials)-sum('carried' not in t.user_attrs for t in waiting)
     new = self.limits['n_trials'] is None or begun<self.limits['n_trials']
+    if isinstance(self.study.sampler, Grid) and self.study.sampler.is_exhausted(self.study): new = False
     if any(new or 'carried' in t.user_attrs for t in waiting): return True
     old = next((t for t in trials if t.state.is_finished() and 'cut' in t.user_attrs), None)
     params = None
@@ -346,6 +360,7 @@ def _tidy(self:Run):
 def loop(self:Run):
     "Train until there is nothing left to do"
     self.view = view(self.verbose)
+    if isinstance(self.study.sampler, Grid): self.view.say(f'grid of {len(self.study.sampler._all_grids)} combinations')
     try:
         with patient(self):
             while (trial := self.next()) is not None:
