@@ -118,10 +118,11 @@ class Checkpoint(Callback):
     def __init__(self,
         file, # Path; `CheckpointError` if it is there and damaged
         every:float=0., # Seconds between two checkpoints at least; 0 for one after every epoch
-        note=None # Function without arguments; what it returns is kept as `note`
+        note=None, # Function without arguments; what it returns is kept as `note`
+        hypers:bool=True # Also the settings of the optimizer? Else they are as the fit sets them
     ):
         self.file,self.every,self.saved,self.stage = Path(file),every,read(file),-1
-        self.note = note or (lambda: None)
+        self.note,self.hypers = note or (lambda: None),hypers
         self.start,self.written,self.fresh,self.warned = time.monotonic(),None,False,False
         self.done = self.saved['done'] if self.saved else 0 # Epochs, of all fits
 
@@ -173,7 +174,9 @@ class Checkpoint(Callback):
         device = next((p.device for p in learn.model.parameters()), 'cpu')
         try:
             learn.model.load_state_dict(s['model'])
+            hypers = [dict(o) for o in learn.opt.hypers]
             learn.opt.load_state_dict(_onto(s['opt'], device))
+            if not self.hypers: learn.opt.set_hypers(**{k: [o[k] for o in hypers] for k in hypers[0]})
         except Exception as e: raise CheckpointError(f'{self.file.name} is of another model or optimizer ({type(e).__name__}: {e})') from e
         if s['scaler']: learn.scaler.load_state_dict(s['scaler'])
         for p,g in zip(learn.model.parameters(), s['gradients'] or []): p.grad = None if g is None else g.to(p.device)

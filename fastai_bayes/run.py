@@ -27,7 +27,7 @@ from .optimizer import start_points
 from .pruner import BayesPruner
 from .result import TuneResult
 from .sampler import BayesSampler, Books
-from .searches import Grid, pruner_of, sampler_of
+from .searches import PBT, EndOfRound, Grid, pruner_of, sampler_of
 from .study import (best_of, best_trial, carry_on_trial, curve_of, distributions, finished, first_of, latest, open_study, quiet_optuna,
                                 reason_of, seconds_of, state_of)
 from .workers import Worker
@@ -133,7 +133,8 @@ class Run:
     def _search(self, sampler, pruner):
         "Give the study its sampler and pruner"
         s = self.study.sampler = sampler_of(sampler, self.planned, int(self.seed), self.space)
-        p = self.study.pruner = pruner_of(pruner, self.planned)
+        p = self.study.pruner = EndOfRound() if isinstance(s, PBT) else pruner_of(pruner, self.planned)
+        if isinstance(s, PBT) and self.limits['n_trials'] is None: self.limits['n_trials'] = s.members
         if sampler in (None, 'bayes') and [k for k,v in self.limits.items() if v]==['timeout']: s.cost = 'seconds'  # they are what runs out
         if self.trials() and not isinstance(s, BayesSampler): s.reseed_rng()  # it would begin again with what it proposed before
         if pruner in (None, 'bayes') and self.carries_on and self.planned>1:
@@ -147,8 +148,8 @@ class Run:
 
     @property
     def carries_on(self):
-        "Does the engine come back to what was stopped? Not to what another pruner has stopped"
-        return getattr(self.study.sampler, 'carry_on', False) and isinstance(self.study.pruner, BayesPruner)
+        "Does the search come back to what was stopped? The engine does not to what another pruner has stopped"
+        return isinstance(self.study.sampler, PBT) or getattr(self.study.sampler, 'carry_on', False) and isinstance(self.study.pruner, BayesPruner)
     def trials(self): return self.study.get_trials(deepcopy=False)
     def place(self, trial):
         "Folder of the training that `trial` belongs to"
@@ -245,6 +246,10 @@ def _queued(self:Run):
     if old is None and isinstance(self.study.sampler, BayesSampler):
         n,params = self.study.sampler.next(self.study, self.dists, self._resumable(trials), MemoryLimit(trials).allows, new)
         old = next((t for t in trials if first_of(t)==n), None)
+    if isinstance(self.study.sampler, PBT) and old is None and not new:
+        jobs = self.study.sampler.round(trials, self.space, self.mode)
+        for trial,source,params in jobs: self._carry_on(trial, source, params)
+        return bool(jobs)
     if old is not None: self._carry_on(old)
     elif new: self._add(params)
     return old is not None or new
@@ -256,12 +261,22 @@ def _resumable(self:Run, trials):
     return [first_of(t) for t in trials if t.state==TrialState.PRUNED and self.checkpoint(t).exists()]
 
 @patch
-def _carry_on(self:Run, trial):
-    "Queue a trial that carries `trial` on from its checkpoint; from the start if that is not there"
+def _carry_on(self:Run, trial, source=None, params=None):
+    "Queue a trial that carries `trial` on from its checkpoint, or that of `source` with other `params`; from the start if that is not there"
+    if source is not None and source is not trial: self._copy(source, trial)
     saved = self._read(trial)
     n = saved['done'] if saved else 0
     again = dict(reason='trained again from the start: its checkpoint was not there, or damaged') if trial.intermediate_values and not n else {}
-    carry_on_trial(self.study, trial, n, dict(engine=self.books.memory), worker=self.worker.id, **again)
+    carry_on_trial(self.study, trial, n, dict(engine=self.books.memory), source, params, worker=self.worker.id, **again)
+
+@patch
+def _copy(self:Run, source, trial):
+    "Put the checkpoint and the best weights of `source` in the place of those of `trial`"
+    self.place(trial).mkdir(exist_ok=True)
+    for name in ('best.pth', 'checkpoint.pt'):
+        part = self.place(trial)/f'{name}.tmp'
+        shutil.copyfile(self.place(source)/name, part)
+        to_disk(part, self.place(trial)/name)
 
 @patch
 def _add(self:Run, params):
@@ -280,7 +295,8 @@ def train(self:Run, trial, params, folder):
         learn = self.make(params, folder)
         try:
             if 'arch' in trial.params: trial.set_user_attr('size', sum(p.numel() for p in learn.model.parameters()))
-            checkpoint = Checkpoint(self.checkpoint(trial), self.every, lambda: self.books.memory)
+            checkpoint = Checkpoint(self.checkpoint(trial), self.every, lambda: self.books.memory,
+                                    hypers=not isinstance(self.study.sampler, PBT))
             cb = BayesPruningCallback(Watched(trial, self, checkpoint), self.monitor, self.mode, self.planned)
             cbs = [BestEpoch(self.monitor, self.mode), checkpoint, cb, *(deepcopy(o) for o in self.cbs if not isinstance(o, ShowGraphCallback))]
             fit = getattr(learn, self.fit) if isinstance(self.fit, str) else lambda *args, **kwargs: self.fit(learn, *args, **kwargs)
@@ -344,7 +360,7 @@ def _tidy(self:Run):
     ended = [t for t in latest(self.trials()) if t.state.is_finished()]
     best = sorted(finished(self.study), key=lambda o: o[1], reverse=self.mode=='max')[:self.keep]
     spare = self._resumable([t for t in ended if 'cut' not in t.user_attrs])
-    if len(spare)>self.spare: spare = self.study.sampler.promising(self.study, self.dists, spare)[:self.spare]
+    if len(spare)>self.spare and not isinstance(self.study.sampler, PBT): spare = self.study.sampler.promising(self.study, self.dists, spare)[:self.spare]
     again = {*spare, *(first_of(t) for t in ended if 'cut' in t.user_attrs)}
     weights = {*again, *(first_of(t) for t,_ in best)}
     for t in ended:
@@ -352,7 +368,7 @@ def _tidy(self:Run):
         if not d.exists(): continue
         if n not in again: (d/'checkpoint.pt').unlink(missing_ok=True)
         if n not in weights: (d/'best.pth').unlink(missing_ok=True)
-        for f in ('checkpoint.pt.tmp', 'best.part.pth'): (d/f).unlink(missing_ok=True)  # from a process that died
+        for f in ('checkpoint.pt.tmp', 'best.pth.tmp', 'best.part.pth'): (d/f).unlink(missing_ok=True)  # from a process that died
         if not any(d.iterdir()): d.rmdir()
 
 # %% ../nbs/235_run.ipynb #loop

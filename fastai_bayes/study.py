@@ -195,14 +195,18 @@ def carry_on_trial(
     trial, # Its trial that is to be carried on
     n:int, # Epochs of its curve to keep
     system=None, # System attributes of the new trial
+    source=None, # Trial whose hyperparameters and curve the new one takes; `trial` if None
+    params=None, # Hyperparameters of the new trial that differ from those of `source`
     **attrs # User attributes of the new trial
 ):
     "Queue a trial that carries `trial` on: the next `study.ask` returns it"
-    kept = dict(sorted(trial.intermediate_values.items())[:n])
-    fixed = {**trial.system_attrs.get('fixed_params', {}), **trial.params}  # its process may have died before all were in `params`
+    source = source or trial
+    kept = dict(sorted(source.intermediate_values.items())[:n])
+    now = {**source.params, **(params or {})}
+    fixed = {**source.system_attrs.get('fixed_params', {}), **now}  # its process may have died before all were in `params`
     facts = {k: v for k,v in trial.user_attrs.items() if k not in ('reason', 'cut', 'seconds', 'worker')}
     study.add_trial(optuna.trial.create_trial(
-        state=TrialState.WAITING, params=trial.params, distributions=trial.distributions, intermediate_values=kept,
+        state=TrialState.WAITING, params=now, distributions=source.distributions, intermediate_values=kept,
         system_attrs=dict(system or {}, fixed_params=fixed), user_attrs={**facts, **attrs, 'carries_on': first_of(trial), 'carried': n}))
 
 # %% ../nbs/12_study.ipynb #frame

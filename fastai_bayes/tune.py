@@ -143,7 +143,7 @@ def bayes_tune(self:Learner,
     mode:str=None, # 'min' or 'max', if it is not known for `monitor`
     fit='fit_one_cycle', # 'fit', 'fit_one_cycle', 'fit_flat_cos', 'fine_tune', or a function `f(learn, n_epoch, cbs, **kwargs)`
     new_learner=None, # Function from a dictionary of hyperparameters to a new `Learner`
-    sampler=None, # 'bayes' (if None), 'tpe', 'gp', 'cmaes', 'qmc', 'random', 'grid' or an Optuna sampler
+    sampler=None, # 'bayes' (if None), 'tpe', 'gp', 'cmaes', 'qmc', 'random', 'grid', 'pbt' or an Optuna sampler
     pruner=None, # 'bayes' (if None), 'median', 'asha', 'hyperband', 'patient', 'none' or an Optuna pruner
     storage=None, # Path, URL or Optuna storage for the study; a file in its folder if None
     study_name:str=None, # Name of the study and its folder; a new one if None

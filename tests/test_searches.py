@@ -1,0 +1,103 @@
+"Every search of the field through the same line, and what is tried first"
+import optuna, pytest, torch
+from tuning import *
+from fastai_bayes.all import *
+from fastai_bayes.clone import clone, seeded, seeded_loaders
+from fastai_bayes.study import first_of, latest
+
+space = dict(lr=(1e-4, 1e-1, 'log'), wd=(1e-4, .3, 'log'))
+@pytest.fixture
+def learn(tmp_path): return digits(tmp_path)
+
+def untuned(learn, n):
+    "Best accuracy of the first trial's training, done by hand"
+    c,seed = clone(learn),int(np.random.SeedSequence([0, 0]).generate_state(1)[0])
+    with seeded(seed), seeded_loaders(c.dls, seed), c.no_bar(), c.no_logging(): c.fit_one_cycle(n)
+    return max(o[2] for o in c.recorder.values)
+
+searches = [('bayes', 'bayes'), ('tpe', 'median'), ('tpe', 'asha'), ('random', 'hyperband'), ('gp', 'patient'), ('cmaes', 'none'), ('qmc', 'none'), ('pbt', None)]
+@pytest.mark.parametrize('sampler,pruner', searches)
+def test_ends_no_worse_than_untuned(learn, sampler, pruner):
+    res = learn.bayes_tune(6, space, n_trials=8, sampler=sampler, pruner=pruner, **quick)
+    assert len(res.trials)==8 and set(res.trials.state)<={'complete', 'stopped'}
+    assert res.best_value>=untuned(digits(learn.path), 6)
+    assert abs(learn.validate()[1]-res.best_value)<1e-6
+
+def test_grid(learn, capsys):
+    res = learn.bayes_tune(2, dict(lr=(1e-3, 1e-1, 'log'), bs=[16, 32]), n_trials=99, sampler='grid', pruner='none', seed=0)
+    assert capsys.readouterr().out.startswith('grid of 10 combinations\ntrial 0')
+    assert len(res.trials)==10==len({tuple(t.params.items()) for t in res.study.trials}) and set(res.trials.state)=={'complete'}
+
+def test_a_grid_of_optuna(learn):
+    own = optuna.samplers.GridSampler(dict(lr=[.01, .1, .001]))
+    res = learn.bayes_tune(1, dict(lr=(1e-3, 1e-1, 'log')), budget=20, sampler=own, pruner='none', **quick)
+    assert sorted(res.trials.lr)==[.001, .01, .1] and type(own) is optuna.samplers.GridSampler
+
+# Population based training
+
+class Look(Callback):
+    "Notes the weights at the start and end of each part of a training, and the settings that it trains with"
+    parts = []
+    def weight(self): return [p.clone() for p in self.model.parameters()]
+    def before_epoch(self):
+        if self.epoch in (0, 2, 4, 6): Look.parts.append([self.epoch, self.weight(), None, None])
+    def before_step(self): Look.parts[-1][3] = self.opt.hypers[-1]['lr'], self.opt.hypers[-1]['wd'],
+    def after_train(self): Look.parts[-1][2] = self.weight()
+
+def test_the_worst_go_on_from_the_best(learn):
+    Look.parts = []
+    res = learn.bayes_tune(8, space, sampler='pbt', fit='fit', n_trials=8, cbs=Look(), **quick)
+    trials = res.study.trials
+    assert len(latest(trials))==8 and set(res.trials.state)=={'complete'} and len(trials)==len(Look.parts)==32
+    copied = 0
+    for t,(epoch,start,_,hypers) in zip(trials, Look.parts):
+        assert hypers==(t.params['lr'], t.params['wd'])  # also where the optimizer's state is that of another training
+        if epoch==0: continue
+        before = [o for o in trials[:t.number] if first_of(o)==first_of(t)][-1]
+        copied += t.params!=before.params
+        kept = list(t.intermediate_values.values())[:epoch]
+        ends = [i for i,o in enumerate(trials[:t.number]) if list(o.intermediate_values.values())==kept]
+        assert any(all(map(torch.equal, start, Look.parts[i][2])) for i in ends)  # the weights of the one whose curve it took
+        assert t.params!=before.params or before.number in ends
+    assert copied==6  # two of eight after each of three rounds
+
+def test_pbt_repeats_itself_and_survives(tmp_path):
+    whole = digits(tmp_path/'a').bayes_tune(8, space, sampler='pbt', study_name='s', **quick)
+    Break.count = 0
+    digits(tmp_path/'b').bayes_tune(8, space, sampler='pbt', study_name='s', cbs=Break(KeyboardInterrupt(), (13,), 4), **quick)
+    res = digits(tmp_path/'b').bayes_tune(8, space, sampler='pbt', study_name='s', **quick)
+    curves = lambda r: [list(t.intermediate_values.values()) for t in latest(r.study.trials)]
+    assert curves(res)==curves(whole)
+
+# What comes first
+
+def test_present_hyperparameters_come_first(learn):
+    learn.lr,learn.wd = .02,.2
+    res = learn.bayes_tune(1, dict(lr=(1e-3, .1, 'log'), wd=(.1, .3), bs=[16, 32], opt_func=[SGD, Adam]), n_trials=2, **quick)
+    assert res.params_of(0)==dict(lr=.02, wd=.2, bs=32, opt_func=Adam)
+
+def test_only_those_in_the_space(learn):
+    learn.wd = .9
+    res = learn.bayes_tune(1, dict(lr=(1e-3, .1, 'log'), wd=(.1, .3)), n_trials=1, **quick)
+    assert res.params_of(0)['lr']==.001 and .1<=res.params_of(0)['wd']<=.3
+    assert learn.bayes_tune(1, space, n_trials=1, enqueue=False, **quick).params_of(0)['lr']!=.001
+
+def test_enqueue(tmp_path):
+    more = [dict(lr=.05, opt_func=SGD), dict(lr=.01)]
+    def line(n): return digits(tmp_path).bayes_tune(1, dict(lr=(1e-3, .1, 'log'), opt_func=[Adam, SGD]), n_trials=n, enqueue=more, study_name='s', **quick)
+    line(2)
+    res = line(4)
+    assert [res.params_of(i) for i in (0, 1)]==[dict(lr=.001, opt_func=Adam), more[0]] and res.params_of(2)['lr']==.01
+    assert [t.params['lr'] for t in res.study.trials].count(.05)==1
+
+@pytest.mark.parametrize('enqueue,match', [([dict(lr=5.)], 'lr=5.0 is outside float 0.0001 to 0.1, log'), ([dict(lrr=.1)], "'lrr' is not in the space"),
+                                           (dict(lr=.1), 'list of dictionaries')])
+def test_wrong_enqueue(learn, enqueue, match):
+    with pytest.raises(TuneError, match=match): learn.bayes_tune(1, space, enqueue=enqueue, **quick)
+    assert files(learn.path)==[]
+
+@pytest.mark.parametrize('kwargs,match', [(dict(sampler='tpee'), "did you mean 'tpe'"), (dict(pruner='medain'), "did you mean 'median'"), (dict(pruner=3), 'got 3')])
+def test_wrong_names(learn, kwargs, match):
+    before = picture(learn)
+    with pytest.raises(ValueError, match=match): learn.bayes_tune(1, space, **kwargs, **quick)
+    assert same(before, picture(learn)) and files(learn.path)==[]
