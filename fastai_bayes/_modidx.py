@@ -505,6 +505,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastai_bayes.study.describe': ('study.html#describe', 'fastai_bayes/study.py'),
                                     'fastai_bayes.study.diff': ('study.html#diff', 'fastai_bayes/study.py'),
                                     'fastai_bayes.study.distributions': ('study.html#distributions', 'fastai_bayes/study.py'),
+                                    'fastai_bayes.study.epochs_saved': ('study.html#epochs_saved', 'fastai_bayes/study.py'),
                                     'fastai_bayes.study.epochs_spent': ('study.html#epochs_spent', 'fastai_bayes/study.py'),
                                     'fastai_bayes.study.finished': ('study.html#finished', 'fastai_bayes/study.py'),
                                     'fastai_bayes.study.first_of': ('study.html#first_of', 'fastai_bayes/study.py'),

@@ -12,7 +12,7 @@ import optuna
 from fastcore.basics import patch
 from . import plots
 from .space import Space
-from .study import StudyError, best_of, best_trial, curve_frame, epochs_spent, first_of, trial_frame
+from .study import StudyError, best_of, best_trial, curve_frame, epochs_saved, epochs_spent, first_of, trial_frame
 
 # %% ../nbs/14_result.ipynb #text
 def _cell(v):
@@ -91,8 +91,9 @@ for o in 'history curves slice parallel choices importances'.split(): _add_plot(
 # %% ../nbs/14_result.ipynb #repr
 def _headline(res):
     "One line that says how the study stands"
-    df,n = res.trials,epochs_spent(res.study)
-    s = f'{res.study.study_name}: {len(df)} trials, {n} epochs'
+    df,saved = res.trials,epochs_saved(res.study)
+    stopped = f' ({sum(df.state=="stopped")} stopped)' if 'stopped' in set(df.state) else ''
+    s = f'{res.study.study_name}: {len(df)} trials{stopped}, {epochs_spent(res.study)} epochs' + (f', {saved} saved by stopping' if saved else '')
     t = best_trial(res.study)
     if t is None: return f'{s}, none finished yet'
     return f"{s}, best {res.study.user_attrs.get('monitor') or 'value'} {_cell(res.best_value)} (trial {t.number}, epoch {res.best_epoch})"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['distributions', 'describe', 'StudyError', 'quiet_optuna', 'JournalLock', 'diff', 'open_study', 'first_of', 'latest',
-           'state_of', 'curve_of', 'reason_of', 'best_of', 'epochs_spent', 'seconds_of', 'finished', 'best_trial',
-           'carry_on_trial', 'trial_frame', 'curve_frame']
+           'state_of', 'curve_of', 'reason_of', 'best_of', 'epochs_spent', 'epochs_saved', 'seconds_of', 'finished',
+           'best_trial', 'carry_on_trial', 'trial_frame', 'curve_frame']
 
 # %% ../nbs/12_study.ipynb #imports
 import math
@@ -168,6 +168,13 @@ def epochs_spent(
 )->int: # Epochs of all trainings together
     "How much has been trained"
     return sum(len(t.intermediate_values) for t in latest(study.get_trials(deepcopy=False)))
+
+def epochs_saved(
+    study:optuna.Study # A study
+)->int: # Epochs that the stopped trainings would have had more
+    "What stopping early has saved; nothing where it was a limit, Ctrl-C or a crash that cut a training short"
+    stopped = [t for t in latest(study.get_trials(deepcopy=False)) if t.state==TrialState.PRUNED and 'cut' not in t.user_attrs]
+    return sum(max(t.user_attrs.get('n_epoch', 0)-len(t.intermediate_values), 0) for t in stopped)
 
 def seconds_of(
     trial # An Optuna trial
