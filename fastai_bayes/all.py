@@ -18,6 +18,7 @@ from .pruner import BayesPruner
 from .study import StudyError, open_study, trial_frame, curve_frame
 from .plots import plot_history, plot_curves, plot_parallel, plot_slice, plot_importances, plot_choices
 from .result import TuneResult
+import fastai_bayes.report
 
 # %% ../nbs/30_all.ipynb #top
 from .clone import CloneError, LoaderError

@@ -25,7 +25,7 @@ from .maker import TuneError
 from .memory import MemoryLimit, free_memory, out_of_memory
 from .optimizer import start_points
 from .pruner import BayesPruner
-from .result import TuneResult
+from .report import TuneResult  # it adds the report
 from .sampler import BayesSampler, Books
 from .searches import PBT, EndOfRound, Grid, pruner_of, sampler_of
 from .study import (best_of, best_trial, carry_on_trial, curve_of, distributions, finished, first_of, latest, open_study, quiet_optuna,

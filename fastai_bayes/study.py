@@ -9,6 +9,7 @@ __all__ = ['distributions', 'describe', 'StudyError', 'quiet_optuna', 'JournalLo
 
 # %% ../nbs/12_study.ipynb #imports
 import math
+from collections import defaultdict
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -217,21 +218,23 @@ def carry_on_trial(
         system_attrs=dict(system or {}, fixed_params=fixed), user_attrs={**facts, **attrs, 'carries_on': first_of(trial), 'carried': n}))
 
 # %% ../nbs/12_study.ipynb #frame
-def _row(trial, direction, n):
-    "One trial as a dictionary"
+def _row(trial, direction, n, seconds):
+    "One training as a dictionary, with its last trial"
     value,epoch = best_of(trial, direction)
     row = dict(number=trial.number, state=state_of(trial), value=value, best_epoch=epoch, epochs=len(trial.intermediate_values),
-               seconds=seconds_of(trial))
+               seconds=seconds)
     params = {f'params_{k}' if k in row or k=='reason' else k: trial.params.get(k) for k in n}
     return {**row, **params, 'reason': reason_of(trial)}
 
 def trial_frame(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, value, best_epoch, epochs, seconds, a column for each hyperparameter, reason
-    "One row a training, best first; numbers and seconds are those of its last trial"
+    "One row a training, best first, with the number of its last trial"
+    seconds = defaultdict(float)
+    for t in study.get_trials(deepcopy=False): seconds[first_of(t)] += seconds_of(t)
     trials = latest(study.get_trials(deepcopy=False))
     names = list(dict.fromkeys(k for t in trials for k in t.params))
-    df = pd.DataFrame([_row(t, study.direction, names) for t in trials], columns=None if trials else
+    df = pd.DataFrame([_row(t, study.direction, names, seconds[first_of(t)]) for t in trials], columns=None if trials else
                       ['number', 'state', 'value', 'best_epoch', 'epochs', 'seconds', 'reason'])
     rank = df.state.map({'complete': 0, 'stopped': 0, 'running': 1, 'waiting': 2, 'failed': 3})
     sign = 1 if study.direction.name=='MINIMIZE' else -1
