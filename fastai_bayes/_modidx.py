@@ -538,6 +538,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'fastai_bayes.workers': { 'fastai_bayes.workers.Worker': ('workers.html#worker', 'fastai_bayes/workers.py'),
                                       'fastai_bayes.workers.Worker.__init__': ('workers.html#worker.__init__', 'fastai_bayes/workers.py'),
                                       'fastai_bayes.workers.Worker._file': ('workers.html#worker._file', 'fastai_bayes/workers.py'),
+                                      'fastai_bayes.workers.Worker._home': ('workers.html#worker._home', 'fastai_bayes/workers.py'),
                                       'fastai_bayes.workers.Worker.alive': ('workers.html#worker.alive', 'fastai_bayes/workers.py'),
                                       'fastai_bayes.workers.Worker.close': ('workers.html#worker.close', 'fastai_bayes/workers.py'),
                                       'fastai_bayes.workers.Worker.sweep': ('workers.html#worker.sweep', 'fastai_bayes/workers.py')}}}

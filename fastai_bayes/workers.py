@@ -16,11 +16,18 @@ class Worker:
     def __init__(self,
         folder # Path of the study, which all its processes reach
     ):
-        self.folder,self.id = Path(folder),secrets.token_hex(8)
+        self.folder = Path(folder)
         self.turn = FileLock(self.folder/'study.lock') # `with worker.turn:` only one worker at a time
+        self.id = f'{self._home()}-{secrets.token_hex(8)}'
         self._life = FileLock(self._file(self.id))
         self._life.acquire()
 
+    def _home(self):
+        "A name of the folder, by which workers elsewhere that share only the storage can tell that they do not see its locks"
+        file = self.folder/'folder.id'
+        with self.turn:
+            if not file.exists(): file.write_text(secrets.token_hex(4))
+            return file.read_text()
     def _file(self, id): return self.folder/f'worker-{id}.lock'
     def close(self):
         "This worker has ended"
@@ -29,9 +36,9 @@ class Worker:
 
     def alive(self,
         id:str # Of any worker
-    )->bool:
+    )->bool: # True as well if it works in a folder that cannot be seen from here
         "Is the worker at work?"
-        if id==self.id: return True
+        if id==self.id or id.split('-')[0]!=self.id.split('-')[0]: return True
         file = self._file(id)
         if not file.exists(): return False
         try:
