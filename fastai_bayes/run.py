@@ -112,8 +112,10 @@ class Run:
         self.folder,self.dists = folder,distributions(self.space)
         direction = 'minimize' if self.mode=='min' else 'maximize'
         if storage is None: storage = folder/'study.log'
-        self.study = open_study(self.space, direction, folder.name, storage, monitor=self.monitor, n_epoch=self.planned)
-        self.worker,self.books = Worker(folder),Books.of(self.study)
+        self.worker = Worker(folder)
+        with self.worker.turn:  # Optuna cannot create a database in two processes at once
+            self.study = open_study(self.space, direction, folder.name, storage, monitor=self.monitor, n_epoch=self.planned)
+        self.books = Books.of(self.study)
         for t in self.trials(): self.books.recall(t.system_attrs.get('engine'))
         with self.worker.turn:
             self.worker.sweep()

@@ -6,7 +6,7 @@
 __all__ = ['present']
 
 # %% ../nbs/24_tune.ipynb #imports
-import difflib, inspect, math, time
+import difflib, inspect, math, shutil, time
 from numbers import Integral, Real
 from pathlib import Path
 import numpy as np, torch
@@ -126,10 +126,11 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
 
 # %% ../nbs/24_tune.ipynb #tune
 def _open(run, folder, *args):
-    "Open the study; if that fails, leave no empty folder behind"
+    "Open the study; if that fails, leave no new folder behind"
     try: run.open(folder, *args)
     except BaseException:
-        if not any(folder.iterdir()): folder.rmdir()
+        run.close()
+        if {o.name for o in folder.iterdir()}<={'study.lock', 'folder.id'}: shutil.rmtree(folder)
         raise
 
 @patch

@@ -11,18 +11,23 @@ import os, random, signal, sys, time
 sys.path[:0] = [{tests!r}]
 from tuning import *; from fastai_bayes.all import *
 storage,n_trials,kills,sampler = {storage!r},{n_trials},{kills},{sampler!r}
+class Mark(Callback):
+    "Says that this process has begun to train"
+    def before_train(self): open(f'{path}/{{os.getpid()}}', 'w').close()
 def forked():
     pid = os.fork()
     if pid: return pid
-    digits({path!r}, loaders({path!r}, 64)).bayes_tune(2, dict(lr=(1e-3, 1e-1, 'log'), bs=[8, 16]), n_trials=n_trials, study_name='s', storage=storage,
-                                                  sampler=eval(sampler), **quick)
+    digits({path!r}, loaders({path!r}, 64)).bayes_tune(3, dict(lr=(1e-3, 1e-1, 'log'), bs=[8, 16]), n_trials=n_trials, study_name='s', storage=storage,
+                                                  sampler=eval(sampler), cbs=Mark(), **quick)
     os._exit(0)
 def gone(pid): return os.waitpid(pid, os.WNOHANG)[0]!=0
 rng = random.Random(0)
 a,b = forked(),forked()
 for i in range(kills):
-    time.sleep(rng.uniform(.3, 1.))
-    assert not gone(b), 'ended before it could be killed'
+    while not os.path.exists(f'{path}/{{b}}'):
+        assert not gone(b), 'ended before it could be killed'
+        time.sleep(.001)
+    time.sleep(rng.uniform(0, .05))
     os.kill(b, signal.SIGKILL); os.waitpid(b, 0)
     b = forked()
 for pid in (a, b): assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])==0
