@@ -105,7 +105,7 @@ SETS = {  # name on the command line: task
     'digits': Task(images, image_learner, dict(example['space'], arch=list(archs), bs=[16, 32, 64])),
     'tabular': Task(table, table_learner, dict(layers=[(32,), (200,), (200, 100), (64, 64, 64)], ps=(0., .6), embed_p=(0., .6), lr=lr, wd=wd,
                                                bs=[8, 16, 32, 64]), 'valid_loss', 'min'),
-    'text': Task(texts, text_learner, dict(width=(16, 64, 'log'), drop_mult=(0., 1.5), lr=(1e-3, .3, 'log'), wd=wd, bs=[16, 32, 64]))}
+    'text': Task(texts, text_learner, dict(width=(16, 64, 'log'), drop_mult=(.1, 1.5), lr=(1e-3, .3, 'log'), wd=wd, bs=[16, 32, 64]))}
 
 def ours(task, budget, seed, folder, carry_on=True):
     "The study of `bayes_tune`"
