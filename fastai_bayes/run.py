@@ -27,7 +27,7 @@ from .optimizer import start_points
 from .pruner import BayesPruner
 from .result import TuneResult
 from .sampler import BayesSampler, Books
-from .study import (best_of, best_trial, carry_on_trial, curve_of, distributions, finished, first_of, latest, open_study, quiet_optuna,
+from .study import (ask, best_of, best_trial, carry_on_trial, curve_of, finished, first_of, latest, open_study, quiet_optuna,
                                 reason_of, seconds_of, state_of)
 from .workers import Worker
 
@@ -107,7 +107,7 @@ class Run:
 
     def open(self, folder, storage, sampler, pruner):
         "Open the study in `folder`, and begin to work on it"
-        self.folder,self.dists = folder,distributions(self.space)
+        self.folder = folder
         direction = 'minimize' if self.mode=='min' else 'maximize'
         if storage is None: storage = folder/'study.log'
         self.study = open_study(self.space, direction, folder.name, storage, sampler, pruner, monitor=self.monitor, n_epoch=self.planned)
@@ -118,7 +118,7 @@ class Run:
             self._seed()
             self.make.begin(folder/'start.pt', self.space.names)
         cost = 'seconds' if [k for k,v in self.limits.items() if v]==['timeout'] else 'epochs'  # what runs out
-        if sampler is None: self.study.sampler = BayesSampler(self.planned, self.seed, self.dists, cost)
+        if sampler is None: self.study.sampler = BayesSampler(self.planned, self.seed, self.space, cost)
         elif self.trials() and not isinstance(sampler, BayesSampler): sampler.reseed_rng()  # it would begin again with what it proposed before
         if pruner is None:
             self.study.pruner = BayesPruner(self.planned)
@@ -189,7 +189,7 @@ def next(self:Run):
         self._bury()
         self._tidy()
         if self.over() or not self._queued(): return None
-        trial = self.study.ask(self.dists)
+        trial = ask(self.study, self.space)
         trial.set_user_attr('worker', self.worker.id)
         return trial
 
@@ -229,7 +229,7 @@ def _queued(self:Run):
     old = next((t for t in trials if t.state.is_finished() and 'cut' in t.user_attrs), None)
     params = None
     if old is None and isinstance(self.study.sampler, BayesSampler):
-        n,params = self.study.sampler.next(self.study, self.dists, self._resumable(trials), MemoryLimit(trials).allows, new)
+        n,params = self.study.sampler.next(self.study, self.space, self._resumable(trials), MemoryLimit(trials).allows, new)
         old = next((t for t in trials if first_of(t)==n), None)
     if old is not None: self._carry_on(old)
     elif new: self._add(params)
@@ -330,7 +330,7 @@ def _tidy(self:Run):
     ended = [t for t in latest(self.trials()) if t.state.is_finished()]
     best = sorted(finished(self.study), key=lambda o: o[1], reverse=self.mode=='max')[:self.keep]
     spare = self._resumable([t for t in ended if 'cut' not in t.user_attrs])
-    if len(spare)>self.spare: spare = self.study.sampler.promising(self.study, self.dists, spare)[:self.spare]
+    if len(spare)>self.spare: spare = self.study.sampler.promising(self.study, self.space, spare)[:self.spare]
     again = {*spare, *(first_of(t) for t in ended if 'cut' in t.user_attrs)}
     weights = {*again, *(first_of(t) for t,_ in best)}
     for t in ended:
