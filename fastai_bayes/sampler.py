@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from .space import Space
+from .space import Space, dimension
 from .acq import distinct
 from .optimizer import Engine, Training, carry_on, counted, one_thread, propose, start_points, weighable, whole
 from .study import curve_of, distributions, epochs_spent, first_of, latest, seconds_of
@@ -118,7 +118,8 @@ def stored(space):
         if not space: return None
         space = Space(space)
         if plain: return space  # options are what trials hold
-    return space.stored()
+    dims = {k: dimension(d) for k,d in distributions(space).items() if not d.single() or k in space.parents}
+    return space.like(dims) if dims else None
 
 # %% ../nbs/10_sampler.ipynb #single
 def one_objective(study):

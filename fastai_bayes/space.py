@@ -215,7 +215,7 @@ class Space:
         "Names that have a value, given those of `params` on which they depend; all, if no name depends on another"
         res = {}
         for k in self.names:
-            if k not in self.conditions or any(p in res and params.get(p) in self[p] and self[p].index(params[p]) in i
+            if k not in self.conditions or any(p in res and p in params and params[p] in self[p] and self[p].index(params[p]) in i
                                                for p,i in self.conditions[k].items()): res[k] = True
         return list(res)
     def active_at(self, X):
@@ -250,12 +250,12 @@ class Space:
             if g is not None: X[:,j] = g[_nearest(g, X[:,j])]
             elif (d := self[self.names[j]]).step is not None: X[:,j] = [d.to_unit(d.from_unit(u)) for u in X[:,j]]
         return np.where(self.active_at(X), X, self.rest) if self.conditions else X
-    def stored(self):
-        "This space as a storage knows it: options by their labels, without names of one value on which nothing depends; None if none is left"
-        parents,res = {p for c in self.conditions.values() for p in c},copy(self)
-        res.dims = {k: Choice(d.labels) if isinstance(d, Choice) else d for k,d in self.dims.items() if d.size>1 or k in parents}
-        res.conditions = {k: c for k,c in self.conditions.items() if k in res.dims}
-        if not res.dims: return None
+    @property
+    def parents(self): return {p for c in self.conditions.values() for p in c}
+    def like(self, dims):
+        "The space of `dims`, dimensions by name, where names depend on others as they do here; all of those must be there"
+        res = copy(self)
+        res.dims,res.conditions = dims,{k: c for k,c in self.conditions.items() if k in dims}
         res._index()
         return res
     def labels(self, params):
