@@ -115,7 +115,11 @@ def _put_bs(learn, v): learn.dls = with_bs(learn.dls, v)
 def _put_wd(learn, v): learn.wd = v
 def _put_moms(learn, v): learn.moms = v
 
-def _opts(learn, space): return _values(space['opt_func']) if 'opt_func' in space.dims else [learn.opt_func]
+def _opts(learn, space, name):
+    "Optimizers for which `name` may be set: those on which it depends, or else all; and whether it depends on them"
+    if 'opt_func' not in space.dims: return [learn.opt_func], False
+    own = space.conditions.get(name, {}).get('opt_func')
+    return [space['opt_func'].options[i] for i in own] if own else _values(space['opt_func']), bool(own)
 
 def _not_bs(learn, d, space, fit):
     bad = [o for o in _values(d) if isinstance(o, bool) or not isinstance(o, int)]
@@ -132,8 +136,9 @@ def _not_hyper(name, learn, d, space, fit):
     if name=='mom' and fit in ('fit_one_cycle', 'fine_tune'): return f'{fit} has a schedule for it; tune moms, as in moms=[(.95,.85,.95), (.9,.8,.9)]'
     if isinstance(learn.opt_func, OptimWrapper) and 'opt_func' not in space.dims:
         return 'the optimizer is an OptimWrapper that was made before; give the class instead'
-    opts = _opts(learn, space)
-    if not any(name in hypers_of(o) for o in opts): return f'no such setting in {", ".join(str(label_of(o)) for o in opts)}'
+    opts,each = _opts(learn, space, name)
+    bad = [o for o in opts if name not in hypers_of(o)]
+    if bad and (each or len(bad)==len(opts)): return f'no such setting in {", ".join(str(label_of(o)) for o in bad)}'
 
 def _not_arg(name, learn, d, space, fit):
     if '**' in takes(fit) or name in takes(fit) or callable(fit): return

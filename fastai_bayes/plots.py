@@ -168,7 +168,7 @@ def parallel_data(
 
 def _ticks(d):
     "Positions and texts of the ticks of dimension `d`"
-    if isinstance(d, Choice): return [(u, str(o)) for u,o in zip(d.grid, d.labels)]
+    if isinstance(d, Choice): return [(float(d.to_unit(o)), str(o)) for o in d.labels]
     return [(float(d.to_unit(v)), f'{v:.3g}') for v in (d.low, d.high)]
 
 def plot_parallel(

@@ -11,7 +11,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 from .space import Space, dimension
 from .optimizer import Explanation, Verdict, decide, explain, one_thread, whole
-from .sampler import Books, horizon, nothing, one_objective, shared_space
+from .sampler import Books, fits, horizon, nothing, one_objective, shared_space
 from .study import first_of
 
 # %% ../nbs/11_pruner.ipynb #pruner
@@ -28,10 +28,12 @@ class BayesPruner(BasePruner):
         one_objective(study)
         return self.n_epoch or horizon([*study.get_trials(deepcopy=False), trial])
     def _view(self, study, trial, T):
-        "View in the space that the trials share, and the place of `trial` in it"
+        "View in the space that the sampler knows, if names depend on others there, or else that the trials share; and the place of `trial` in it"
         known = {k:v for k,v in trial.distributions.items() if not v.single() and trial.params[k] in dimension(v)}  # enqueued ones may lie outside
         shared = {k:v for k,v in shared_space(study).items() if known.get(k)==v}
-        space = Space(shared or known or {k: [v] for k,v in nothing.items()})
+        told = getattr(study.sampler, 'known', None)  # of a `BayesSampler`
+        if not isinstance(told, Space) or not told.conditions or not fits(trial.params, told): told = None
+        space = told or Space(shared or known or {k: [v] for k,v in nothing.items()})
         view,numbers = Books.of(study).view(study, space, T, trial)
         return view, numbers.index(first_of(trial))
 

@@ -28,7 +28,7 @@ from .pruner import BayesPruner
 from .report import TuneResult  # it adds the report
 from .sampler import BayesSampler, Books
 from .searches import PBT, EndOfRound, Grid, pruner_of, sampler_of
-from .study import (best_of, best_trial, carry_on_trial, curve_of, distributions, finished, first_of, latest, open_study, quiet_optuna,
+from .study import (ask, best_of, best_trial, carry_on_trial, curve_of, finished, first_of, latest, open_study, quiet_optuna,
                                 reason_of, seconds_of, state_of)
 from .workers import Worker
 
@@ -109,7 +109,7 @@ class Run:
 
     def open(self, folder, storage, sampler, pruner):
         "Open the study in `folder`, and begin to work on it"
-        self.folder,self.dists = folder,distributions(self.space)
+        self.folder = folder
         direction = 'minimize' if self.mode=='min' else 'maximize'
         if storage is None: storage = folder/'study.log'
         self.worker = Worker(folder)
@@ -205,7 +205,7 @@ def next(self:Run):
         self._bury()
         self._tidy()
         if self.over() or not self._queued(): return None
-        trial = self.study.ask(self.dists)
+        trial = ask(self.study, self.space)
         trial.set_user_attr('worker', self.worker.id)
         return trial
 
@@ -246,7 +246,7 @@ def _queued(self:Run):
     old = next((t for t in trials if t.state.is_finished() and 'cut' in t.user_attrs), None)
     params = None
     if old is None and isinstance(self.study.sampler, BayesSampler):
-        n,params = self.study.sampler.next(self.study, self.dists, self._resumable(trials), MemoryLimit(trials).allows, new)
+        n,params = self.study.sampler.next(self.study, self.space, self._resumable(trials), MemoryLimit(trials).allows, new)
         old = next((t for t in trials if first_of(t)==n), None)
     if isinstance(self.study.sampler, PBT) and old is None and not new:
         jobs = self.study.sampler.round(trials, self.space, self.mode)
@@ -362,7 +362,7 @@ def _tidy(self:Run):
     ended = [t for t in latest(self.trials()) if t.state.is_finished()]
     best = sorted(finished(self.study), key=lambda o: o[1], reverse=self.mode=='max')[:self.keep]
     spare = self._resumable([t for t in ended if 'cut' not in t.user_attrs])
-    if len(spare)>self.spare and not isinstance(self.study.sampler, PBT): spare = self.study.sampler.promising(self.study, self.dists, spare)[:self.spare]
+    if len(spare)>self.spare and not isinstance(self.study.sampler, PBT): spare = self.study.sampler.promising(self.study, self.space, spare)[:self.spare]
     again = {*spare, *(first_of(t) for t in ended if 'cut' in t.user_attrs)}
     weights = {*again, *(first_of(t) for t,_ in best)}
     for t in ended:

@@ -21,7 +21,8 @@ from .study import distributions
 def grid_of(
     space:Space # What may be tried
 )->dict: # Name of a hyperparameter -> its values
-    "The grid of `space`"
+    "The grid of `space`; `SearchError` if some names depend on choices"
+    if space.conditions: raise SearchError(f'a grid needs a space in which nothing depends on choices, got {", ".join(space.conditions)} below options')
     def _values(d):
         if isinstance(d, Choice): return list(d.labels)
         if d.size<=5: return [d.from_unit(u) for u in d.grid]
@@ -53,7 +54,7 @@ class PBT(RandomSampler):
             if isinstance(d, Choice): return v
             if rng.random()<.25: return d.from_unit(rng.random())
             return d.from_unit(d.to_unit(min(max(v*rng.choice((.8, 1.2)), d.low), d.high)))
-        return {k: _new(d, params[k]) for k,d in space.dims.items()}
+        return {k: _new(space[k], params[k]) for k in space.active(params)}
 
     def round(self,
         trials, # One Optuna trial a member
@@ -79,7 +80,7 @@ class EndOfRound(BasePruner):
 
 # %% ../nbs/118_searches.ipynb #names
 samplers = {  # name -> function of the epochs of a training, the seed and the space
-    'bayes': lambda n_epoch, seed, space: BayesSampler(n_epoch, seed, distributions(space)),
+    'bayes': lambda n_epoch, seed, space: BayesSampler(n_epoch, seed, space),
     'tpe': lambda n_epoch, seed, space: TPESampler(seed=seed),
     'gp': lambda n_epoch, seed, space: GPSampler(seed=seed),
     'cmaes': lambda n_epoch, seed, space: CmaEsSampler(seed=seed),

@@ -7,6 +7,7 @@ __all__ = ['SpaceError', 'Number', 'label_of', 'Choice', 'dimension', 'Space']
 
 # %% ../nbs/00_space.ipynb #imports
 import math
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from numbers import Integral, Real
@@ -91,7 +92,7 @@ def label_of(o):
 
 @dataclass(frozen=True)
 class Choice:
-    "A dimension whose `options` have neither order nor distance"
+    "A dimension whose `options` have neither order nor distance, or only an order if they are numbers"
     options:tuple # What may be chosen, at least one option
     labels:tuple=field(init=False) # What stands for each option in storage
 
@@ -109,6 +110,15 @@ class Choice:
     def size(self): return len(self.options)
     @cached_property
     def grid(self): return (np.arange(self.size)+.5)/self.size
+    @cached_property
+    def ordered(self):
+        "Are the options finite numbers that differ?"
+        number = lambda o: isinstance(o, Real) and not isinstance(o, bool) and math.isfinite(_float(o))
+        return all(map(number, self.labels)) and len(set(self.labels))==self.size
+    @cached_property
+    def cells(self):
+        "Position among the options of the one that owns each cell of the unit interval"
+        return sorted(range(self.size), key=self.labels.__getitem__) if self.ordered else list(range(self.size))
     def index(self, v):
         "Position of option (or label) `v`"
         lab = label_of(v)
@@ -116,8 +126,8 @@ class Choice:
             for i,l in enumerate(self.labels):
                 if eq(l): return i
         raise SpaceError(f'{v!r} is not one of the choices {list(self.labels)}')
-    def to_unit(self, v): return self.grid[self.index(v)]
-    def from_unit(self, u): return self.options[min(max(int(float(u)*self.size), 0), self.size-1)]
+    def to_unit(self, v): return self.grid[self.cells.index(self.index(v))]
+    def from_unit(self, u): return self.options[self.cells[min(max(int(float(u)*self.size), 0), self.size-1)]]
     def __contains__(self, v):
         try: return self.index(v)>=0
         except SpaceError: return False
@@ -146,7 +156,7 @@ def _distribution(o):
 def dimension(spec):
     "The `Number` or `Choice` that `spec` describes"
     if isinstance(spec, (Number, Choice)): return spec
-    if isinstance(spec, list): return Choice(tuple(spec))
+    if isinstance(spec, (list, dict)): return Choice(tuple(spec))
     if isinstance(spec, tuple) and len(spec) in (2,3): return _number(*spec)
     if hasattr(spec, 'choices') or all(hasattr(spec, o) for o in ('low', 'high', 'log', 'step')): return _distribution(spec)
     raise SpaceError(f"expected (low, high), (low, high, 'log'), (low, high, step), a list of choices or an Optuna distribution, got {spec!r}")
@@ -159,45 +169,95 @@ class Space:
     ):
         if not isinstance(spec, dict): raise SpaceError(f'expected a dictionary of hyperparameters, got {spec!r}')
         if not spec: raise SpaceError('the search space is empty; give at least one hyperparameter, as in dict(lr=(1e-5, 1e-1, "log"))')
-        self.dims = {}
-        for k,v in spec.items():
-            try: self.dims[k] = dimension(v)
-            except SpaceError as e: raise SpaceError(f'{k}: {e}') from None
+        self.dims,self.conditions,self._specs = {},{},{}
+        self._add(spec)
+        self._index()
+    def _index(self):
+        "Work out what `dims` and `conditions` mean for points"
         self.names = list(self.dims)
-        self.choice = np.array([isinstance(o, Choice) for o in self.dims.values()])  # (d,) which columns are choices
+        self.choice = np.array([isinstance(o, Choice) and not o.ordered for o in self.dims.values()])  # (d,) which columns have no order
         self.grids = [o.grid for o in self.dims.values()]  # (d,) unit coordinates of each column's values, None if continuous or too many
+        self.rest = np.where(self.choice, 0., .5)  # (d,) coordinates of what is not active; 0 is none of a choice's cells
+        at = {k: j for j,k in enumerate(self.names)}
+        self._rules = [(at[k], [(at[p], np.isin(self[p].cells, i)) for p,i in c.items()]) for k,c in self.conditions.items()]
+        self._rules.sort(key=lambda o: o[0])
+
+    def _add(self, spec, parent=None, i=None):
+        "Take in `spec`, which counts always, or only where `parent` is its option number `i`"
+        if not isinstance(spec, dict):
+            raise SpaceError(f'{parent}: expected a dictionary of what depends on {self[parent].labels[i]!r}, {{}} if nothing does, got {spec!r}')
+        for k,v in spec.items():
+            try: new = dimension(v)
+            except SpaceError as e: raise SpaceError(f'{k}: {e}') from None
+            if k in self.dims: self._check_same(k, v, new, parent)
+            self.dims[k],self._specs[k] = self.dims.pop(k, new),v  # names come after all that they depend on
+            if parent is not None:
+                known = self.conditions.setdefault(k, {})
+                known[parent] = sorted({*known.get(parent, []), i})
+            for n,sub in enumerate(v.values() if isinstance(v, dict) else ()): self._add(sub, k, n)
+
+    def _check_same(self, k, v, new, parent):
+        "Raise unless `k` can occur once more, as `v`"
+        if parent is None or k not in self.conditions: raise SpaceError(f'{k} occurs at the top and again below an option; take two names')
+        if new!=self[k] or v!=self._specs[k]: raise SpaceError(f'{k} is {self._specs[k]!r} below one option, {v!r} below another; take two names')
 
     def __len__(self): return len(self.dims)
     def __iter__(self): return iter(self.dims)
     def __getitem__(self, k): return self.dims[k]
-    def __eq__(self, o): return isinstance(o, Space) and list(self.dims.items())==list(o.dims.items())
-    def __repr__(self): return f'Space({self.dims})'
+    def __eq__(self, o): return isinstance(o, Space) and list(self.dims.items())==list(o.dims.items()) and self.conditions==o.conditions
+    def __repr__(self): return f"Space({self.dims}{f', conditions={self.conditions}' if self.conditions else ''})"
     @property
     def size(self):
-        "Number of different configurations, infinite if a dimension is continuous"
+        "Number of combinations of values, infinite if a dimension is continuous; those that differ only in what is not active count, too"
         return math.prod(o.size for o in self.dims.values())
 
+    def active(self, params):
+        "Names that have a value, given those of `params` on which they depend; all, if no name depends on another"
+        res = {}
+        for k in self.names:
+            if k not in self.conditions or any(p in res and p in params and params[p] in self[p] and self[p].index(params[p]) in i
+                                               for p,i in self.conditions[k].items()): res[k] = True
+        return list(res)
+    def active_at(self, X):
+        "(n,d) bool, which coordinates of the points `X` (n,d) of configurations are those of active names"
+        res = np.ones(np.shape(X), bool)
+        for j,rule in self._rules: res[:,j] = np.any([res[:,p] & cells[_nearest(self.grids[p], X[:,p])] for p,cells in rule], axis=0)
+        return res
+
     def check(self, params):
-        "Raise a `SpaceError` unless `params` has one value for each name, each within its dimension"
-        if set(params)!=set(self.names): raise SpaceError(f'expected values for {self.names}, got {list(params)}')
+        "Raise a `SpaceError` unless `params` has one value for each active name, each within its dimension"
+        names = self.active(params)
+        if set(params)!=set(names): raise SpaceError(f'expected values for {names}, got {list(params)}')
         for k,v in params.items():
             if v not in self[k]: raise SpaceError(f'{k}: {v!r} is outside {self[k]}')
         return params
     def encode(self, params):
-        "(d,) point of the unit cube for a dictionary `params`; (n,d) for a list of them"
+        "(d,) point of the unit cube for a dictionary `params`, which may lack what is not active; (n,d) for a list of them"
         if not isinstance(params, dict): return np.array([self.encode(o) for o in params]).reshape(-1, len(self))
-        return np.array([d.to_unit(params[k]) for k,d in self.dims.items()], float)
+        x,names = self.rest.copy(),set(self.active(params))
+        for j,(k,d) in enumerate(self.dims.items()):
+            if k in names: x[j] = d.to_unit(params[k])
+        return x
     def decode(self, x):
-        "Dictionary of values at the point `x` (d,) of the unit cube; a list of them for (n,d)"
+        "Dictionary of the active names' values at the point `x` (d,) of the unit cube; a list of them for (n,d)"
         if np.ndim(x)==2: return [self.decode(o) for o in x]
-        return {k: d.from_unit(u) for (k,d),u in zip(self.dims.items(), x)}
+        res = {k: d.from_unit(u) for (k,d),u in zip(self.dims.items(), x)}
+        return {k: res[k] for k in self.active(res)} if self.conditions else res
     def snap(self, X):
-        "`X` (n,d) moved to the nearest points that stand for a configuration"
+        "`X` (n,d) moved to the nearest points that stand for a configuration; equal configurations are equal points"
         X = np.clip(X, 0, 1)
         for j,g in enumerate(self.grids):
             if g is not None: X[:,j] = g[_nearest(g, X[:,j])]
             elif (d := self[self.names[j]]).step is not None: X[:,j] = [d.to_unit(d.from_unit(u)) for u in X[:,j]]
-        return X
+        return np.where(self.active_at(X), X, self.rest) if self.conditions else X
+    @property
+    def parents(self): return {p for c in self.conditions.values() for p in c}
+    def like(self, dims):
+        "The space of `dims`, dimensions by name, where names depend on others as they do here; all of those must be there"
+        res = copy(self)
+        res.dims,res.conditions = dims,{k: c for k,c in self.conditions.items() if k in dims}
+        res._index()
+        return res
     def labels(self, params):
         "`params` with every choice replaced by its label, ready for storage"
         return {k: self[k].labels[self[k].index(v)] if isinstance(self[k], Choice) else v for k,v in params.items()}

@@ -108,7 +108,7 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     takes(fit)
     if space is None: space = {n: o for n,o in default_space(learn).items() if knobs[n].arg(fit) not in fit_kwargs}
     if not isinstance(space, (dict, Space)): raise TuneError(f"space: expected a dictionary such as dict(lr=(1e-5, 1e-1, 'log')), got {space!r}")
-    space = Space(getattr(space, 'dims', space))
+    space = space if isinstance(space, Space) else Space(space)
     _check_fit(fit, fit_kwargs, space.names)
     make = Maker(learn, new_learner)
     probe = make._made(space.decode(np.full(len(space), .5))) if new_learner else learn

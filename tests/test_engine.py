@@ -1,14 +1,14 @@
 "Whatever the space and the curves: a valid suggestion in finite time or a typed error; no warning, no LinAlgError"
-import functools, math, warnings
+import functools, itertools, math, warnings
 from datetime import timedelta
 import numpy as np, optuna
 from hypothesis import given, strategies as st
 from optuna.trial import TrialState, create_trial
 from fastai_bayes.optimizer import Explanation, Optimizer, OptimizerError, Training, Verdict
 from fastai_bayes.pruner import BayesPruner
-from fastai_bayes.sampler import BayesSampler
-from fastai_bayes.space import Choice, Space, SpaceError
-from fastai_bayes.study import distributions, quiet_optuna
+from fastai_bayes.sampler import BayesSampler, stored
+from fastai_bayes.space import Choice, Space, SpaceError, dimension
+from fastai_bayes.study import ask, distributions, quiet_optuna
 
 # Spaces: all kinds of dimensions, from two values to more than can be listed
 def relu(x): return max(x, 0)
@@ -37,7 +37,25 @@ def ints(draw):
     return draw(st.sampled_from([(low, low+n), (low, low+3*n+1, 3), (abs(low)+1, abs(low)+1+n, 'log')]))
 choices = st.lists(st.sampled_from(things), min_size=1, max_size=6, unique_by=id)
 dims = st.one_of(floats(), logs(), steps(), ints(), choices)
-spaces = st.lists(dims, min_size=1, max_size=12).map(lambda l: Space({f'p{i}': o for i,o in enumerate(l)}))
+flat = st.lists(dims, min_size=1, max_size=12).map(lambda l: Space({f'p{i}': o for i,o in enumerate(l)}))
+
+@st.composite
+def trees(draw, dims):
+    "Spaces in which some hyperparameters depend on choices"
+    count = itertools.count()
+    def level(depth):
+        res = {}
+        for _ in range(draw(st.integers(0 if depth else 1, 3))):
+            name,deeper = f'p{next(count)}',depth<3 and draw(st.booleans())
+            res[name] = options(depth) if deeper else draw(dims)
+        return res
+    def options(depth):
+        opts = draw(st.sampled_from([['a'], ['a', 'b'], [1, 2.5, 2], [None, 'c', 1]]))
+        subs = [level(depth+1) for _ in opts]
+        if draw(st.booleans()): subs[-1] = subs[0]  # the same names below two options
+        return dict(zip(opts, subs))
+    return Space(level(0))
+spaces = st.one_of(flat, trees(dims))
 
 def number_ok(d, v):
     "Is `v` of the right type, within the ends, and on the grid of `d`?"
@@ -47,10 +65,15 @@ def number_ok(d, v):
 def choice_ok(d, v, label=False): return any(v is o or (label and (v==o or v!=v)) for o in (d.labels if label else d.options))
 def valid(space, params, label=False):
     "Raise unless `params` is a configuration of `space`"
-    assert list(params)==space.names
-    for k,d in space.dims.items(): assert choice_ok(d, params[k], label) if isinstance(d, Choice) else number_ok(d, params[k]), (d, params[k])
+    assert list(params)==space.active(params)
+    for k,v in params.items():
+        d = space[k]
+        assert choice_ok(d, v, label) if isinstance(d, Choice) else number_ok(d, v), (d, v)
 def narrow(d): return not isinstance(d, Choice) and d.step is None and d.high-d.low<=1e-8*max(abs(d.low), abs(d.high))
-def room(space, tried): return len(tried)<space.size and not any(map(narrow, space.dims.values()))
+def room(space, tried):
+    "Are there certainly others?"
+    if space.conditions and math.isfinite(space.size): return False  # those that differ only in what is not active count in its size
+    return len(tried)<space.size and not any(map(narrow, space.dims.values()))
 def key(params): return tuple(repr(o) for o in params.values())
 
 # Worlds: where values come from, and what happens next
@@ -70,6 +93,8 @@ class World:
         return [float(self.one(self.pool)) if self.chance(self.wild) else float(o) for o in y]
     def seconds(self): return self.one([None, 0., 5e-324, 1., float(self.rng.lognormal()), 1e300])
 worlds = st.builds(World, st.integers(0, 2**32-1), pools, st.sampled_from([0., .05, .5, 1.]))
+
+goals = st.sampled_from([(c, a) for c in ('epochs', 'seconds') for a in ('logei', 'logei', 'ucb', 'pi') if (c, a)!=('seconds', 'ucb')])
 
 def strict(f):
     "Make `f` fail on any warning, and keep Optuna quiet"
@@ -115,10 +140,10 @@ def past(o, world, n):
     for t in ts: t.state = 'failed' if t.diverged else 'complete' if len(t.curve)==o.n_epoch else 'paused'
     return ts
 
-@given(spaces, worlds, sizes, st.integers(1, 60), st.sampled_from(['min', 'max']), st.booleans(), st.sampled_from(['epochs', 'seconds']))
+@given(spaces, worlds, sizes, st.integers(1, 60), st.sampled_from(['min', 'max']), st.booleans(), goals)
 @strict
-def test_optimizer_always_has_a_valid_suggestion(space, world, n, n_epoch, mode, carry_on, cost):
-    o,under = Optimizer(space, n_epoch, mode, seed=n, carry_on=carry_on, cost=cost),[]
+def test_optimizer_always_has_a_valid_suggestion(space, world, n, n_epoch, mode, carry_on, goal):
+    o,under = Optimizer(space, n_epoch, mode, n, carry_on, *goal),[]
     if n>40 or n%3==0: o.trainings += past(o, world, max(n, len(o.first)))
     tried = {key(space.decode(t.x)) for t in o.trainings}
     for _ in range(n if n<=40 else 6):
@@ -175,7 +200,7 @@ def run_trial(study, world, dists, n_epoch, tried):
     if world.chance(.5): look(study, study.pruner, trial)
     if world.chance(.8): study.tell(trial, state=world.one([TrialState.PRUNED, TrialState.FAIL])) if world.chance(.5) else study.tell(trial, 1.)
 
-@given(spaces, worlds, sizes, st.integers(1, 60), st.booleans(), st.booleans(), st.sampled_from(['minimize', 'maximize']),
+@given(flat, worlds, sizes, st.integers(1, 60), st.booleans(), st.booleans(), st.sampled_from(['minimize', 'maximize']),
        st.sampled_from(['epochs', 'seconds']))
 @strict
 def test_sampler_always_has_a_valid_suggestion(space, world, n, n_epoch, given_epochs, given_space, direction, cost):
@@ -186,6 +211,29 @@ def test_sampler_always_has_a_valid_suggestion(space, world, n, n_epoch, given_e
     study.add_trials([old_trial(dists, world, n_epoch) for _ in range(n)])
     tried = {key({k: t.params[k] for k in t.params if not dists[k].single()}) for t in study.get_trials() if t.distributions==dists}
     for _ in range(1+n%5): run_trial(study, world, dists, n_epoch, tried)
+
+def run_tree(study, world, space, n_epoch):
+    "Ask for a trial, in which exactly what is active has a value, and that which was proposed; report on it, and end it or leave it running"
+    trial = ask(study, space)
+    valid(space, trial.params, label=True)
+    for k,v in trial.relative_params.items(): assert k not in trial.params or trial.params[k]==v or v!=v
+    assert {k for k in trial.params if space[k].size>1}<=trial.relative_params.keys()
+    for i,v in enumerate(world.curve(world.rng.integers(n_epoch+1)), 1):
+        trial.report(v, i)
+        if world.chance(.2) and trial.should_prune(): return study.tell(trial, state=TrialState.PRUNED)
+    if world.chance(.3): look(study, study.pruner, trial)
+    if world.chance(.8): study.tell(trial, state=TrialState.FAIL) if world.chance(.1) else study.tell(trial, 1.)
+
+@given(trees(dims.map(lambda o: storable(dimension(o)))), worlds, st.integers(1, 16), st.integers(1, 60), st.sampled_from(['minimize', 'maximize']),
+       goals)
+@strict
+def test_sampler_knows_what_depends_on_what(space, world, n, n_epoch, direction, goal):
+    study = optuna.create_study(sampler=BayesSampler(n_epoch, n, space, goal[0], acq=goal[1]), pruner=BayesPruner(n_epoch), direction=direction)
+    for _ in range(n): run_tree(study, world, space, n_epoch)
+    old = [t.number for t in study.trials if t.state==TrialState.PRUNED]
+    i,params = study.sampler.next(study, space, old)
+    if i is None and stored(space): valid(stored(space), params, label=True)
+    else: assert i in old or params=={}
 
 # Nonsense
 junk = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.sampled_from([10**400, relu, 1e308])),

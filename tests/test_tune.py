@@ -321,3 +321,36 @@ def test_signature():
 def test_the_same_line_twice(learn):
     res = [learn.bayes_tune(2, n_trials=n, study_name='s', **quick) for n in (2, 3)]
     assert len(res[1].trials)==3 and agrees(learn, res[1])
+
+def test_what_depends_on_a_choice(learn):
+    "Each training gets the settings of its optimizer; the same line carries on, and another condition is refused"
+    space = dict(lrs, opt_func={SGD: dict(mom=(.8, .99)), Adam: dict(sqr_mom=(.9, .999)), ranger: {}}, bs=[64, 16, 32])
+    hypers = []
+    class Seen(Callback):
+        def after_fit(self): hypers.append((self.learn.opt_func, dict(self.learn.opt.hypers[0])))
+    kwargs = dict(fit='fit_flat_cos', sampler=None, pruner=None, study_name='s')
+    tune(learn, space=space, n_trials=6, cbs=Seen(), **kwargs)
+    res = tune(learn, space=space, n_trials=9, cbs=Seen(), **kwargs)
+    own = dict(SGD={'mom'}, Adam={'sqr_mom'}, ranger=set())
+    trials = res.study.get_trials()
+    assert agrees(learn, res) and len(res.trials)==9 and {t.params['opt_func'] for t in trials}==set(own)
+    for t in trials: assert set(t.params)=={'lr', 'opt_func', 'bs', *own[t.params['opt_func']]}
+    for f,h in hypers: assert all(.8<=h[k]<=.999 for k in own.get(f.__name__, ()))
+    assert {h[k] for f,h in hypers for k in own[f.__name__]}>={v for t in trials for k,v in t.params.items() if k.endswith('mom')}
+    assert set(res.best_params)=={'lr', 'opt_func', 'bs', *own[res.best_params['opt_func'].__name__]}
+    for o in 'history slice parallel choices importances'.split(): getattr(res, f'plot_{o}')()
+    repr(res), res._repr_html_()
+    space['opt_func'] = {SGD: dict(mom=(.8, .99)), Adam: dict(sqr_mom=(.9, .999)), ranger: dict(sqr_mom=(.9, .999))}
+    with pytest.raises(StudyError, match='(?s)- sqr_mom.*if opt_func is Adam.*if opt_func is Adam or ranger'): tune(learn, space=space, **kwargs)
+
+def test_what_depends_on_a_choice_with_a_factory(tmp_path, learn):
+    "Any names; any sampler"
+    made = []
+    def new(p):
+        made.append(p)
+        return digits(tmp_path, model=net(p['wide'] if p['n']==2 else 4))
+    space = dict(lrs, n={1: {}, 2: dict(wide=(4, 16))})
+    for sampler in (None, RandomSampler(seed=0), optuna.samplers.TPESampler(seed=0)):
+        made.clear()
+        res = tune(learn, space=space, new_learner=new, sampler=sampler, n_trials=5)
+        assert len(res.trials)==5 and {('wide' in p)==(p['n']==2) for p in made}=={True} and len({p['n'] for p in made})==2
