@@ -8,17 +8,16 @@ __all__ = ['BestEpoch', 'quiet', 'RecordError', 'recording', 'Watched', 'Run', '
 # %% ../nbs/235_run.ipynb #imports
 import math, secrets, shutil, signal, threading, time, warnings
 from contextlib import contextmanager
-from copy import deepcopy
 import numpy as np, torch
 from fastcore.basics import GetAttr, patch
 from fastai.callback import tracker
-from fastai.callback.progress import ShowGraphCallback
+from fastai.callback.progress import CSVLogger, ShowGraphCallback
 from fastai.callback.tracker import SaveModelCallback
 from fastai.learner import load_model
 from optuna.trial import TrialState, create_trial
 from .callback import BayesPruningCallback, recorded
 from .checkpoint import Checkpoint, CheckpointError, read, to_disk
-from .clone import release, seeded, seeded_loaders, settle
+from .clone import copies, release, seeded, seeded_loaders, settle
 from .display import Status, view
 from .knobs import fit_args
 from .maker import TuneError
@@ -263,18 +262,20 @@ def train(self:Run, trial, params, folder):
     place = sum(first_of(t)==t.number for t in self.trials()[:first])
     seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])
     with seeded(seed):
-        learn = self.make(params, folder)
+        learn,cbs = self.make(params, folder),[]
         try:
             if 'arch' in trial.params: trial.set_user_attr('size', sum(p.numel() for p in learn.model.parameters()))
             checkpoint = Checkpoint(self.checkpoint(trial), self.every, lambda: self.books.memory)
             cb = BayesPruningCallback(Watched(trial, self, checkpoint), self.monitor, self.mode, self.planned)
-            cbs = [BestEpoch(self.monitor, self.mode), checkpoint, cb, *(deepcopy(o) for o in self.cbs if not isinstance(o, ShowGraphCallback))]
+            cbs += [BestEpoch(self.monitor, self.mode), checkpoint, cb, *copies([o for o in self.cbs if not isinstance(o, ShowGraphCallback)], folder)]
+            for o in [*learn.cbs, *cbs]:
+                if checkpoint.done and isinstance(o, CSVLogger): o.append = True  # the epochs before are in its file
             fit = getattr(learn, self.fit) if isinstance(self.fit, str) else lambda *args, **kwargs: self.fit(learn, *args, **kwargs)
             settle(learn.dls)
             with seeded_loaders(learn.dls, seed), quiet(learn):
                 fit(self.n_epoch, cbs=cbs, **fit_args(params, self.fit), **self.fit_kwargs)
             return cb
-        finally: release(learn)
+        finally: release(learn, cbs)
 
 # %% ../nbs/235_run.ipynb #outcome
 def outcome(cb):

@@ -2,7 +2,7 @@
 All data are real: digits, wine and diabetes of scikit-learn, and the documentation that Python brings with it."""
 from functools import cache
 from pydoc_data.topics import topics
-import pytest
+import psutil, pytest
 from optuna.pruners import BasePruner, NopPruner
 from sklearn.datasets import load_diabetes, load_wine
 from fastai.collab import CollabDataLoaders, collab_learner
@@ -47,7 +47,8 @@ def table(path, data, block, metrics):
     df[cat] = df[cat].round().astype(str)
     if data is load_diabetes: df.target /= 100
     dls = TabularDataLoaders.from_df(df, procs=[Categorify, FillMissing, Normalize], cat_names=[cat],
-                                     cont_names=list(df.columns.drop([cat, 'target'])), y_names='target', y_block=block(), valid_idx=range(0, len(df), 4), bs=16, path=path)
+                                     cont_names=list(df.columns.drop([cat, 'target'])), y_names='target', y_block=block(),
+                                     valid_idx=range(0, len(df), 4), bs=16, path=path)
     return tabular_learner(dls, layers=[20, 10], metrics=metrics)
 def tabular_classes(path): return table(path, load_wine, CategoryBlock, [F1Score(average='macro'), accuracy])
 def tabular_numbers(path): return table(path, load_diabetes, RegressionBlock, [rmse, mae])
@@ -136,3 +137,66 @@ def test_interrupted_and_carried_on(tmp_path, app):
     parts = tune(apps[app](tmp_path/'parts'))
     assert parts.trials.state.tolist()==['complete']*2
     assert curves(parts)==curves(whole) and parts.best_value==whole.best_value
+
+# Callbacks
+
+def drawn(i): return x[i].view(1, 8, 8)
+def pictures(path, **kwargs):
+    dls = DataBlock((TransformBlock, CategoryBlock), get_x=drawn, get_y=label, splitter=IndexSplitter(range(40))).dataloaders(
+        range(160), bs=16, num_workers=0, path=path)
+    return digits(path, dls, nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), Flatten(), nn.Linear(144, 10)), **kwargs)
+def readers(path, **kwargs):
+    learn = language_model(path)
+    learn.remove_cb(ModelResetter)
+    return learn.add_cbs(list(kwargs.values()))
+def tensorboard(**kwargs):
+    pytest.importorskip('tensorboard')
+    from fastai.callback.tensorboard import TensorBoardCallback
+    return TensorBoardCallback(log_preds=False, **kwargs)
+callbacks = {o.__name__: (pictures, o) for o in (MixUp, CutMix, CSVLogger, tensorboard)} | {
+    'GradientAccumulation': (pictures, partial(GradientAccumulation, 40)), 'ModelResetter': (readers, ModelResetter),
+    'EarlyStopping': (pictures, partial(EarlyStoppingCallback, 'valid_loss', patience=1)),
+    'ReduceLROnPlateau': (pictures, partial(ReduceLROnPlateau, 'valid_loss', patience=1, min_delta=9.)), 'to_fp16': (pictures, MixedPrecision)}
+
+def closed(path): return not any(Path(o.path).is_relative_to(path) for o in psutil.Process().open_files())
+
+@pytest.mark.parametrize('given', ['learner', 'study', 'used'])
+@pytest.mark.parametrize('name', callbacks)
+def test_callbacks(tmp_path, monkeypatch, name, given):
+    "Of the learner, of the study, or of the study after a training of another learner"
+    monkeypatch.chdir(tmp_path)
+    mk,cb = callbacks[name]
+    cb = cb()
+    if given=='used':
+        (tmp_path/'used').mkdir()
+        other = mk(tmp_path/'used')
+        with other.no_bar(), other.no_logging(): other.fit(1, cbs=cb)
+        shutil.rmtree(tmp_path/'runs', ignore_errors=True)
+    learn = mk(tmp_path/'l', **(dict(cbs=cb) if given=='learner' else {}))
+    res = learn.bayes_tune(3, n_trials=2, pruner=Second(), study_name='s', **quick, **({} if given=='learner' else dict(cbs=cb)))
+    assert res.trials.sort_values('number').state.tolist()==['complete', 'stopped'], res.trials.reason.tolist()
+    if name=='CSVLogger': assert [len(pd.read_csv(res.folder/f'trial_{i}'/'history.csv')) for i in range(2)]==[3, 1]
+    if name=='tensorboard': assert [len(files(res.folder/f'trial_{i}'/'tensorboard')) for i in range(2)]==[1, 1]
+    assert closed(tmp_path) and {o.name for o in tmp_path.iterdir()}<={'l', 'used'}
+
+def test_tensorboard_where_it_is_told_to(tmp_path):
+    learn = pictures(tmp_path)
+    cb = tensorboard(log_dir=tmp_path/'logs', trace_model=False)
+    learn.bayes_tune(1, n_trials=2, cbs=cb, **quick)
+    assert {o.name for o in (tmp_path/'logs').iterdir()}=={'trial_0', 'trial_1'} and cb.log_dir==tmp_path/'logs'
+
+@pytest.mark.parametrize('cb', [CSVLogger, tensorboard])
+@pytest.mark.parametrize('given', ['learner', 'study'])
+def test_logs_are_closed_after_a_failure(tmp_path, cb, given):
+    Break.count = 0
+    cbs = [cb(), Break(RuntimeError('bad batch'), (2,))]
+    learn = pictures(tmp_path, cbs=cbs if given=='learner' else [])
+    res = learn.bayes_tune(1, n_trials=3, **quick, **(dict(cbs=cbs) if given=='study' else {}))
+    assert res.trials.sort_values('number').state.tolist()==['complete', 'failed', 'complete'] and closed(tmp_path)
+
+def test_log_of_a_training_that_is_carried_on(tmp_path):
+    def tune(*cbs): return pictures(tmp_path).bayes_tune(3, n_trials=1, study_name='s', cbs=[CSVLogger(), *cbs], **quick)
+    tune(CtrlC(0))
+    res = tune()
+    rows = [o.split(',') for o in (res.folder/'trial_0'/'history.csv').read_text().splitlines()]
+    assert [o[0] for o in rows if o[0]!='epoch']==['0', '1', '2'] and rows[1][3]==str(res.curves.value.iloc[0])
