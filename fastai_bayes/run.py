@@ -18,7 +18,7 @@ from optuna.trial import TrialState, create_trial
 from .callback import BayesPruningCallback, recorded
 from .checkpoint import Checkpoint, CheckpointError, read, to_disk
 from .clone import copies, release, seeded, seeded_loaders, settle
-from .display import Status, view
+from .display import Status, ranges, view
 from .knobs import fit_args
 from .maker import TuneError
 from .memory import MemoryLimit, free_memory, out_of_memory
@@ -98,6 +98,7 @@ class Run:
     keep = 3 # Trainings whose best weights are kept
     spare = 6 # Stopped trainings that can be carried on: those expected to end best
     every = 0. # Seconds between two checkpoints of a training at least; 0 for one after every epoch
+    inferred = () # Dimensions of the space to show at the beginning
     deaths = 5 # Deaths of its process in the same epoch after which a training has failed
     def __init__(self, make, space, fit, n_epoch, planned, monitor, mode, seed, cbs, fit_kwargs, limits, verbose):
         self.make,self.space,self.fit,self.n_epoch,self.planned = make,space,fit,n_epoch,planned
@@ -267,7 +268,8 @@ def train(self:Run, trial, params, folder):
             if 'arch' in trial.params: trial.set_user_attr('size', sum(p.numel() for p in learn.model.parameters()))
             checkpoint = Checkpoint(self.checkpoint(trial), self.every, lambda: self.books.memory)
             cb = BayesPruningCallback(Watched(trial, self, checkpoint), self.monitor, self.mode, self.planned)
-            cbs += [BestEpoch(self.monitor, self.mode), checkpoint, cb, *copies([o for o in self.cbs if not isinstance(o, ShowGraphCallback)], folder)]
+            own = copies([o for o in self.cbs if not isinstance(o, ShowGraphCallback)], folder)
+            cbs += [BestEpoch(self.monitor, self.mode), checkpoint, cb, *own]
             for o in [*learn.cbs, *cbs]:
                 if checkpoint.done and isinstance(o, CSVLogger): o.append = True  # the epochs before are in its file
             fit = getattr(learn, self.fit) if isinstance(self.fit, str) else lambda *args, **kwargs: self.fit(learn, *args, **kwargs)
@@ -347,6 +349,7 @@ def _tidy(self:Run):
 def loop(self:Run):
     "Train until there is nothing left to do"
     self.view = view(self.verbose)
+    if self.inferred: self.view.begin(ranges(self.inferred))
     try:
         with patient(self):
             while (trial := self.next()) is not None:
