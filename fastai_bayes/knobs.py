@@ -158,7 +158,8 @@ def _not_arg(name, learn, d, space, fit):
 def _not_lr_mult(learn, d, space, fit):
     if not _not_arg('lr_mult', learn, d, space, fit): return
     if not knobs['lr'].arg(fit): return f'expected a fit with the argument lr_mult or lr, got {getattr(fit, "__name__", fit)}'
-    if 'lr' not in space.dims or isinstance(space['lr'], Choice): return 'it divides the learning rate; tune that as well'
+    if 'lr' not in space.dims or not all(isinstance(o, Real) for o in _values(space['lr'])):
+        return 'it divides the learning rate; tune that as well, as in lr=(1e-5, 1e-1, "log")'
     groups = learn.splitter(learn.model)
     if not isinstance(first(groups), (list, L)) or len(groups)<2: return 'the model has one group of parameters; give a splitter'
 
@@ -301,7 +302,7 @@ def fit_args(
 )->dict: # Arguments for `fit`
     "What `fit` is given of `params`"
     named = {n: knobs[n].arg(fit) for n in params if n in knobs}
-    if named.get('lr_mult', True) is None:  # the fit takes a range of learning rates, from the first layers to the last
+    if named.get('lr') and named.get('lr_mult', True) is None:  # the fit takes a range of learning rates, from the first layers to the last
         params = dict(params, lr=slice(params['lr']/params['lr_mult'], params['lr']))
     return {a: params[n] for n,a in named.items() if a}
 

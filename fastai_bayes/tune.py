@@ -103,7 +103,7 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     check_knobs(probe, space, fit, free=new_learner is not None)
     if new_learner is None: release(clone(learn))  # can it be copied?
     monitor,mode = monitor_and_mode(probe, monitor, mode)
-    if 'loss' in monitor and not losses_compare(space):
+    if monitor in ('train_loss', 'valid_loss') and not losses_compare(space):
         raise KnobError(f'{monitor} means something else for each loss that is tried; give the learner a metric, and say monitor=')
     planned = n_epoch + (fit_kwargs.get('freeze_epochs', 1) if fit=='fine_tune' else 0)
     if n_trials is None and budget is None and timeout is None: budget = 20*planned

@@ -77,6 +77,9 @@ def test_the_winner_is_in_the_learner_and_can_be_tuned_again(tmp_path, name):
     res,_ = tune(learn, {name: spec})
     now,best = [],res.best_params[name]
     with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=Look(see, now))
+    if mk is vision:
+        learn.export('out.pkl')
+        with learn.no_bar(): assert torch.allclose(load_learner(tmp_path/'out.pkl').predict(0)[2], learn.predict(0)[2], atol=1e-6)
     res,notes = tune(learn, {name: spec}, see)
     for a,b in ((now[0], best), (notes[0], res.params_of(0)[name])): assert a==(pytest.approx(b) if isinstance(b, float) else b)
 
@@ -121,6 +124,9 @@ def test_slices_as_choices(tmp_path):
 @pytest.mark.parametrize('name', ['loss_func', 'label_smoothing'])
 def test_losses_that_cannot_be_compared(tmp_path, name):
     with pytest.raises(KnobError, match='give the learner a metric'): tune(digits(tmp_path, metrics=[]), {name: cases[name][2]})
+
+def test_metrics_that_are_called_loss_can_be(tmp_path):
+    assert tune(digits(tmp_path, metrics=HammingLoss()), dict(label_smoothing=(0., .5)), n_trials=1)[0].best_value<=1
 
 def test_lent_loaders_are_left_alone(tmp_path):
     learn = vision(tmp_path)
