@@ -15,7 +15,7 @@ from fastai.callback.core import Callback, CancelEpochException
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.learner import Metric
 from fastai.torch_core import get_random_states, set_random_states
-from .clone import settle
+from .clone import orders_of, set_orders, settle
 
 # %% ../nbs/225_checkpoint.ipynb #file
 class CheckpointError(ValueError):
@@ -88,14 +88,16 @@ def _named(cbs):
     return res
 
 def _random(dls):
-    "States of all random number generators"
+    "States of all random number generators, and the order that loaders shuffle next"
     res = get_random_states()
     name,key,*rest = res['numpy_state']
-    return dict(res, numpy_state=(name, key.tolist(), *rest), loaders=[dl.rng.getstate() for dl in dls.loaders if hasattr(dl, 'rng')])
+    return dict(res, numpy_state=(name, key.tolist(), *rest), loaders=[dl.rng.getstate() for dl in dls.loaders if hasattr(dl, 'rng')],
+                orders=orders_of(dls))
 
 def _set_random(dls, states):
-    loaders = states.pop('loaders')
+    loaders,orders = states.pop('loaders'),states.pop('orders')
     settle(dls)
+    set_orders(dls, orders)
     for dl,o in zip([dl for dl in dls.loaders if hasattr(dl, 'rng')], loaders): dl.rng.setstate(o)
     if len(states['torch_cuda_state'])!=torch.cuda.device_count(): states['torch_cuda_state'] = []  # written on another machine
     set_random_states(**states)

@@ -4,17 +4,24 @@
 
 # %% auto #0
 __all__ = ['fits', 'knobs', 'KnobError', 'takes', 'as_opt_func', 'hypers_of', 'with_arch', 'Knob', 'check_knobs', 'default_space',
-           'turn', 'fit_args']
+           'turn', 'fit_args', 'losses_compare']
 
 # %% ../nbs/21_knobs.ipynb #imports
-import difflib, importlib.util, inspect
+import difflib, importlib.util, inspect, tempfile
 from dataclasses import dataclass
 from functools import partial
+from math import inf
+from numbers import Integral, Real
+from pathlib import Path
 import torch
+from fastcore.basics import first
+from fastcore.foundation import L
 from fastai.learner import Learner
 from fastai.optimizer import Adam, OptimWrapper, SGD, ranger
 import fastai.callback.schedule
-from .clone import LoaderError, clone, given_bs, seeded, with_bs
+from .change import (augmentations, drops, set_drop_mult, set_ps, smoothing_of, text_drops, where_resized, with_aug,
+                                 with_size, with_smoothing)
+from .clone import LoaderError, clone, given_bs, release, seeded, seeded_loaders, with_bs
 from .space import Choice, Space, label_of
 
 # %% ../nbs/21_knobs.ipynb #err
@@ -72,6 +79,7 @@ def _not_arch(learn, d, space, fit):
     bad = [o for o in options if not isinstance(o, str) and not callable(o)]
     if bad: return f'expected functions such as resnet18 or names of timm models, got {bad[0]!r}'
     with seeded(): new = _vision(learn, learn.arch, False)
+    for m,o in zip(drops(new.model), drops(learn.model)) if 'ps' in space.dims else (): m.p = o.p  # that is set on whatever model
     if repr(new.model)!=repr(learn.model) or new.splitter is not learn.splitter:
         return (f'the model is not what vision_learner(dls, {label_of(learn.arch)}) makes by itself, and what else it was given '
                 f'(cut, ps, custom_head, y_range ...) is not remembered; {_factory}')
@@ -97,6 +105,8 @@ class Knob:
     args:tuple=() # Names that a fit may have for it
     hyper:bool=False # Is it set in the optimizer?
     make:callable=None # Makes another model: `make(learn, value, folder)`
+    made:bool=False # Does a factory, if there is one, see to it?
+    loss:bool=False # Does it change what the loss measures, so that losses cannot be compared?
     why_not:callable=None # What is wrong with tuning it, if anything: `why_not(learn, dimension, space, fit)`
     default:callable=None # What to try if nothing is said: `default(learn)`, None for leaving it out
 
@@ -114,6 +124,12 @@ def _put_opt_func(learn, v): learn.opt_func,learn.opt = as_opt_func(v),None
 def _put_bs(learn, v): learn.dls = with_bs(learn.dls, v)
 def _put_wd(learn, v): learn.wd = v
 def _put_moms(learn, v): learn.moms = v
+def _put_size(learn, v): learn.dls = with_size(learn.dls, v)
+def _put_aug(learn, v): learn.dls = with_aug(learn.dls, v)
+def _put_ps(learn, v): set_ps(learn.model, v)
+def _put_drop_mult(learn, v): set_drop_mult(learn.model, v)
+def _put_loss(learn, v): learn.loss_func = v
+def _put_smoothing(learn, v): learn.loss_func = with_smoothing(learn.loss_func, v)
 
 def _opts(learn, space, name):
     "Optimizers for which `name` may be set: those on which it depends, or else all; and whether it depends on them"
@@ -141,8 +157,43 @@ def _not_hyper(name, learn, d, space, fit):
     if bad and (each or len(bad)==len(opts)): return f'no such setting in {", ".join(str(label_of(o)) for o in bad)}'
 
 def _not_arg(name, learn, d, space, fit):
-    if '**' in takes(fit) or name in takes(fit) or callable(fit): return
-    return f'{fit} has no such argument; it takes {", ".join(takes(fit))}'
+    if '**' in takes(fit) or name in takes(fit) or callable(fit) and knobs[name].put: return
+    return f'{getattr(fit, "__name__", fit)} has no such argument; it takes {", ".join(takes(fit))}'
+
+def _not_lr_mult(learn, d, space, fit):
+    if not _not_arg('lr_mult', learn, d, space, fit): return
+    if not knobs['lr'].arg(fit): return f'expected a fit with the argument lr_mult or lr, got {getattr(fit, "__name__", fit)}'
+    if 'lr' not in space.dims or not all(isinstance(o, Real) for o in _values(space['lr'])):
+        return 'it divides the learning rate; tune that as well, as in lr=(1e-5, 1e-1, "log")'
+    groups = learn.splitter(learn.model)
+    if not isinstance(first(groups), (list, L)) or len(groups)<2: return 'the model has one group of parameters; give a splitter'
+
+def _not_number(low, high, whole, why_not, learn, d, space, fit):
+    "Why not, if a value is not from `low` to `high`; else what `why_not(learn, space)` says"
+    bad = [o for o in _values(d) if isinstance(o, bool) or not isinstance(o, Integral if whole else Real) or not low<=o<=high]
+    kind,ends = 'whole numbers' if whole else 'numbers',f'from {low} to {high}' if high<inf else f'of {low} or more'
+    if bad: return f'expected {kind} {ends}, got {bad[0]!r}'
+    return why_not(learn, space)
+
+def _losses(learn, space): return _values(space['loss_func']) if 'loss_func' in space.dims else [learn.loss_func]
+
+def _not_loss(learn, d, space, fit):
+    bad = [o for o in _values(d) if isinstance(o, type) or not callable(o)]
+    if bad: return f'expected losses that are ready for use, as in [CrossEntropyLossFlat(), FocalLossFlat()], got {bad[0]!r}'
+
+def _not_size(learn, space):
+    if not where_resized(learn.dls): return 'no transform of the loaders resizes images, as Resize(224) and aug_transforms(size=224) do'
+def _not_aug(learn, space):
+    if not augmentations(learn.dls): return 'no transform of the loaders augments batches, as those of aug_transforms() do'
+def _not_ps(learn, space):
+    if not drops(learn.model): return f'the model has no dropout, or one that is switched off; {_factory}'
+def _not_drop_mult(learn, space):
+    if not text_drops(learn.model): return f'the model has none of the dropouts of AWD-LSTM; {_factory}'
+def _not_smoothing(learn, space):
+    if not any(map(smoothing_of, _losses(learn, space))): return 'the loss has no label smoothing, as CrossEntropyLossFlat has'
+def _not_layers(learn, d, space, fit): return f'the layers of a model that is there cannot be changed; {_factory}'
+def _not_freeze_epochs(learn, d, space, fit):
+    return 'all trainings must have the same number of epochs; give it to all of them, as in bayes_tune(5, fit="fine_tune", freeze_epochs=2)'
 
 # %% ../nbs/21_knobs.ipynb #defaults
 def _default_bs(learn):
@@ -168,6 +219,18 @@ def _default_opt_func(learn):
 knobs = {o.name: o for o in (
     Knob('arch', 'architecture, for vision learners', make=with_arch, why_not=_not_arch),
     Knob('bs', 'batch size for training', put=_put_bs, why_not=_not_bs, default=_default_bs),
+    Knob('size', 'height and width of images that the loaders resize', put=_put_size, made=True,
+         why_not=partial(_not_number, 1, inf, True, _not_size)),
+    Knob('aug', 'factor for the strength of augmentation, 1 as it is', put=_put_aug, made=True,
+         why_not=partial(_not_number, 0, inf, False, _not_aug)),
+    Knob('layers', 'sizes of layers, for a factory', made=True, why_not=_not_layers),
+    Knob('ps', 'probability of the last dropout, to which the others keep their ratio', put=_put_ps, made=True,
+         why_not=partial(_not_number, 0, 1, False, _not_ps)),
+    Knob('drop_mult', 'factor for the dropouts of AWD-LSTM, 1 as they are', put=_put_drop_mult, made=True,
+         why_not=partial(_not_number, 0, inf, False, _not_drop_mult)),
+    Knob('loss_func', 'loss', put=_put_loss, loss=True, why_not=_not_loss),
+    Knob('label_smoothing', 'label smoothing of a cross entropy', put=_put_smoothing, loss=True,
+         why_not=partial(_not_number, 0, 1, False, _not_smoothing)),
     Knob('opt_func', 'optimizer', put=_put_opt_func, why_not=_not_opt_func, default=_default_opt_func),
     Knob('lr', 'learning rate, the largest one of a schedule', put=_put_lr, args=('base_lr', 'lr_max', 'lr'),
          default=lambda learn: (1e-5, 1e-1, 'log')),
@@ -177,7 +240,9 @@ knobs = {o.name: o for o in (
         dict(mom='momentum', sqr_mom='momentum of the squared gradients', eps='what keeps the optimizer from dividing by zero').items()),
     *(Knob(n, what, args=(n,), why_not=partial(_not_arg, n)) for n,what in
         dict(pct_start='share of the training before the learning rate falls', div='largest learning rate over the first',
-             div_final='largest learning rate over the last', lr_mult='learning rate of the last layers over the first ones').items()))}
+             div_final='largest learning rate over the last').items()),
+    Knob('lr_mult', 'learning rate of the last layers over the first ones', args=('lr_mult',), why_not=_not_lr_mult),
+    Knob('freeze_epochs', 'frozen epochs of fine_tune, for all trainings', why_not=_not_freeze_epochs))}
 
 # %% ../nbs/21_knobs.ipynb #check
 def _unknown(name):
@@ -196,26 +261,40 @@ def check_knobs(
     for n,d in space.dims.items():
         if n not in knobs and not free: raise KnobError(_unknown(n))
         k = knobs.get(n)
-        if k is None or free and (k.make or not (k.put or k.hyper)) or not k.why_not: continue
+        if k is None or free and (k.make or k.made or not (k.put or k.hyper)) or not k.why_not: continue
         try: why = k.why_not(learn, d, space, fit)
         except LoaderError as e: raise KnobError(f'{n}: {e}') from None
         if why: raise KnobError(f'{n}: {why}')
 
+def _found_lr(learn):
+    "What `lr_find` suggests, tried on a copy that is thrown away"
+    with tempfile.TemporaryDirectory() as d, seeded(0):
+        c = clone(learn, Path(d))
+        try:
+            with seeded_loaders(c.dls, 0), c.no_bar(), c.no_logging(): return c.lr_find(show_plot=False).valley
+        except Exception as e: raise KnobError(f'lr_find failed ({type(e).__name__}: {e}); leave it out, or give a range for lr') from e
+        finally: release(c)
+
 def default_space(
     learn:Learner, # Learner to be tuned
+    lr_find:bool=False # Train a copy for a moment, to find the middle of the range for lr?
 )->dict: # Name -> range, as in `Space`
     "What to try if nothing is said"
     with seeded(): res = {n: k.default(learn) for n,k in knobs.items() if k.default}
+    if lr_find:
+        lr = _found_lr(learn)
+        res['lr'] = float(f'{lr/30:.1g}'),float(f'{lr*30:.1g}'),'log'
     return {n: o for n,o in res.items() if o is not None}
 
 # %% ../nbs/21_knobs.ipynb #turn
 def turn(
     learn:Learner, # Learner to change
-    params:dict # Name -> value; names that are no knobs belong to a factory
+    params:dict, # Name -> value; names that are no knobs belong to a factory
+    made:bool=False # Is `learn` from a factory, which has seen to its share?
 )->Learner: # The same learner
     "Set the hyperparameters `params` on `learn`"
     for n,k in knobs.items():
-        if n in params and k.put: k.put(learn, params[n])
+        if n in params and k.put and not (made and k.made): k.put(learn, params[n])
     hypers = {n: v for n,v in params.items() if n in knobs and knobs[n].hyper}
     if hypers:
         learn.create_opt()
@@ -228,4 +307,12 @@ def fit_args(
 )->dict: # Arguments for `fit`
     "What `fit` is given of `params`"
     named = {n: knobs[n].arg(fit) for n in params if n in knobs}
+    if named.get('lr') and named.get('lr_mult', True) is None:  # the fit takes a range of learning rates, from the first layers to the last
+        params = dict(params, lr=slice(params['lr']/params['lr_mult'], params['lr']))
     return {a: params[n] for n,a in named.items() if a}
+
+def losses_compare(
+    space # Names of the hyperparameters
+)->bool: # False if one of them changes what the loss measures
+    "Can the losses of trainings be compared?"
+    return not any(n in knobs and knobs[n].loss for n in space)

@@ -43,7 +43,7 @@ class Maker:
         else:
             res = clone(self.learn, folder)
             if self.start: res.model.load_state_dict(self.start)
-        return turn(move_to(res, folder) if folder else res, params)
+        return turn(move_to(res, folder) if folder else res, params, bool(self.new_learner))
 
     def rebuilds(self, params): return self.new_learner or any(knobs[n].make for n in params)
 
@@ -57,7 +57,7 @@ class Maker:
                 if k in vars(src): setattr(learn, k, vars(src)[k])
             learn.add_cbs([o for o in src.cbs if type(o) not in map(type, learn.cbs)])  # what the new model may need
         learn.opt = None
-        turn(learn, params)
+        turn(learn, params, bool(self.new_learner))
         if fit=='fine_tune': learn.unfreeze()  # as it leaves a learner
 
 # %% ../nbs/228_maker.ipynb #start

@@ -41,10 +41,10 @@ class MemoryLimit:
 
     def _needs(self, a, b):
         "Do the hyperparameters `a` need all the memory that `b` do, as far as is known?"
-        names = [k for k in a if k in ('arch', 'bs') or k not in knobs]
+        names = [k for k in a if k in ('arch', 'bs', 'size', 'layers') or k not in knobs]
         return bool(names) and all(self._covers(k, a[k], b.get(k)) for k in names)
     def _covers(self, name, v, w):
-        if name=='bs': return w is not None and v>=w
+        if name in ('bs', 'size'): return w is not None and v>=w
         return v==w or name=='arch' and self.sizes.get(v, -math.inf)>self.sizes.get(w, math.inf)
 
     def allows(self,

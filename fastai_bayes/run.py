@@ -8,18 +8,17 @@ __all__ = ['BestEpoch', 'quiet', 'RecordError', 'recording', 'Watched', 'Run', '
 # %% ../nbs/235_run.ipynb #imports
 import math, secrets, shutil, signal, threading, time, warnings
 from contextlib import contextmanager
-from copy import deepcopy
 import numpy as np, torch
 from fastcore.basics import GetAttr, patch
 from fastai.callback import tracker
-from fastai.callback.progress import ShowGraphCallback
+from fastai.callback.progress import CSVLogger, ShowGraphCallback
 from fastai.callback.tracker import SaveModelCallback
 from fastai.learner import load_model
 from optuna.trial import TrialState, create_trial
 from .callback import BayesPruningCallback, recorded
 from .checkpoint import Checkpoint, CheckpointError, read, to_disk
-from .clone import release, seeded, seeded_loaders, settle
-from .display import Status, view
+from .clone import copies, release, seeded, seeded_loaders, settle
+from .display import Status, ranges, view
 from .knobs import fit_args
 from .maker import TuneError
 from .memory import MemoryLimit, free_memory, out_of_memory
@@ -100,6 +99,7 @@ class Run:
     keep = 3 # Trainings whose best weights are kept
     spare = 6 # Stopped trainings that can be carried on: those expected to end best
     every = 0. # Seconds between two checkpoints of a training at least; 0 for one after every epoch
+    inferred = () # Dimensions of the space to show at the beginning
     deaths = 5 # Deaths of its process in the same epoch after which a training has failed
     def __init__(self, make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose):
         self.make,self.space,self.fit,self.n_epoch,self.planned = make,space,fit,n_epoch,planned
@@ -294,19 +294,22 @@ def train(self:Run, trial, params, folder):
     place = sum(first_of(t)==t.number for t in self.trials()[:first])
     seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])
     with seeded(seed):
-        learn = self.make(params, folder)
+        learn,cbs = self.make(params, folder),[]
         try:
             if 'arch' in trial.params: trial.set_user_attr('size', sum(p.numel() for p in learn.model.parameters()))
             checkpoint = Checkpoint(self.checkpoint(trial), self.every, lambda: self.books.memory,
                                     hypers=not isinstance(self.study.sampler, PBT))
             cb = BayesPruningCallback(Watched(trial, self, checkpoint), self.monitor, self.mode, self.planned)
-            cbs = [BestEpoch(self.monitor, self.mode), checkpoint, cb, *(deepcopy(o) for o in self.cbs if not isinstance(o, ShowGraphCallback))]
+            own = copies([o for o in self.cbs if not isinstance(o, ShowGraphCallback)], folder)
+            cbs += [BestEpoch(self.monitor, self.mode), checkpoint, cb, *own]
+            for o in [*learn.cbs, *cbs]:
+                if checkpoint.done and isinstance(o, CSVLogger): o.append = True  # the epochs before are in its file
             fit = getattr(learn, self.fit) if isinstance(self.fit, str) else lambda *args, **kwargs: self.fit(learn, *args, **kwargs)
             settle(learn.dls)
             with seeded_loaders(learn.dls, seed), quiet(learn):
                 fit(self.n_epoch, cbs=cbs, **fit_args(params, self.fit), **self.fit_kwargs)
             return cb
-        finally: release(learn)
+        finally: release(learn, cbs)
 
 # %% ../nbs/235_run.ipynb #outcome
 def outcome(cb):
@@ -379,6 +382,7 @@ def loop(self:Run):
     "Train until there is nothing left to do"
     self.view = view(self.verbose)
     if isinstance(self.study.sampler, Grid): self.view.say(f'grid of {len(self.study.sampler._all_grids)} combinations')
+    if self.inferred: self.view.say(ranges(self.inferred))
     try:
         with patient(self):
             while (trial := self.next()) is not None:

@@ -16,7 +16,7 @@ from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from .callback import monitor_and_mode
 from .clone import clone, release, seeded
-from .knobs import check_knobs, default_space, fit_args, knobs, takes
+from .knobs import KnobError, check_knobs, default_space, knobs, losses_compare, takes
 from .maker import Maker, TuneError
 from .result import TuneResult
 from .run import Run
@@ -56,7 +56,7 @@ def _check_fit(fit, kwargs, names):
             near = difflib.get_close_matches(k, [*inspect.signature(Learner.bayes_tune).parameters, *known], n=1)
             hint = f', did you mean {near[0]!r}?' if near and near[0]!=k else f'; {fit} takes {", ".join(o for o in known if o not in _ours)}'
             raise TuneError(f'unknown argument {k!r}{hint}')
-        if k in fit_args(dict.fromkeys(names), fit): raise TuneError(f'{k} is given to the fit and tuned as well; drop one')
+        if k in [knobs[n].arg(fit) for n in names if n in knobs]: raise TuneError(f'{k} is given to the fit and tuned as well; drop one')
 
 # %% ../nbs/24_tune.ipynb #check3
 def _new_folder(root, name):
@@ -95,6 +95,20 @@ def _enqueued(enqueue, space):
             if v not in space[k]: raise TuneError(f'enqueue: {k}={v!r} is outside {describe(space)[k]}')
     return [space.labels(o) for o in enqueue]
 
+# %% ../nbs/24_tune.ipynb #space
+def _space(learn, space, fit, fit_kwargs):
+    "The `Space` to search, and those of its dimensions that were inferred"
+    usual = default_space(learn) if space is None or isinstance(space, dict) and None in space.values() else {}
+    if space is None: space = {n: None for n in usual if knobs[n].arg(fit) not in fit_kwargs}
+    if not isinstance(space, (dict, Space)): raise TuneError(f"space: expected a dictionary such as dict(lr=(1e-5, 1e-1, 'log')), got {space!r}")
+    if isinstance(space, Space): return space,{}
+    spec = dict(space)
+    ours = [n for n,o in spec.items() if o is None]
+    for n in ours:
+        if n not in usual: raise KnobError(f'{n}: no range can be inferred; give one. Inferred are {", ".join(usual)}')
+    res = Space({n: usual[n] if o is None else o for n,o in spec.items()})
+    return res,{n: res[n] for n in ours}
+
 # %% ../nbs/24_tune.ipynb #plan
 def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, new_learner, sampler, pruner, seed, enqueue,
           cbs, verbose, fit_kwargs):
@@ -106,9 +120,7 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     cbs = list(cbs) if isinstance(cbs, (list, tuple)) or hasattr(cbs, 'map') else [] if cbs is None else [cbs]
     _check_callbacks(learn, cbs)
     takes(fit)
-    if space is None: space = {n: o for n,o in default_space(learn).items() if knobs[n].arg(fit) not in fit_kwargs}
-    if not isinstance(space, (dict, Space)): raise TuneError(f"space: expected a dictionary such as dict(lr=(1e-5, 1e-1, 'log')), got {space!r}")
-    space = space if isinstance(space, Space) else Space(space)
+    space,inferred = _space(learn, space, fit, fit_kwargs)
     _check_fit(fit, fit_kwargs, space.names)
     make = Maker(learn, new_learner)
     probe = make._made(space.decode(np.full(len(space), .5))) if new_learner else learn
@@ -116,13 +128,17 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     check_knobs(probe, space, fit, free=new_learner is not None)
     if new_learner is None: release(clone(learn))  # can it be copied?
     monitor,mode = monitor_and_mode(probe, monitor, mode)
+    if monitor in ('train_loss', 'valid_loss') and not losses_compare(space):
+        raise KnobError(f'{monitor} means something else for each loss that is tried; give the learner a metric, and say monitor=')
     planned = n_epoch + (fit_kwargs.get('freeze_epochs', 1) if fit=='fine_tune' else 0)
     if n_trials is None and budget is None and timeout is None: budget = 20*planned
     limits = dict(n_trials=n_trials, budget=budget, timeout=timeout)
     pruner_of(pruner, planned)  # is there such a one?
     grid = isinstance(sampler_of(sampler, planned, 0, space), Grid)
     known = [{} if grid or enqueue is False else present(learn, space, new_learner), *_enqueued(enqueue, space)]
-    return Run(make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose)
+    run = Run(make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose)
+    run.inferred = inferred
+    return run
 
 # %% ../nbs/24_tune.ipynb #tune
 def _open(run, folder, *args):
@@ -136,7 +152,7 @@ def _open(run, folder, *args):
 @patch
 def bayes_tune(self:Learner,
     n_epoch:int, # Epochs of a full training (with `fine_tune`: after the frozen ones)
-    space:dict=None, # Name of a knob -> range, as in `Space`; lr, wd, bs and opt_func if None
+    space:dict=None, # Name of a knob -> range, as in `Space`, or None for the inferred one; lr, wd, bs and opt_func if None
     n_trials:int=None, # Trainings at most, whole or not
     budget:int=None, # Epochs at most, of all trainings; 20 full trainings if no limit is given
     timeout:float=None, # Seconds at most; if this is the only limit, trainings whose epochs are fast are preferred

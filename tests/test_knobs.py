@@ -1,0 +1,166 @@
+"Every knob: what a training sees is what was suggested; what cannot be changed is refused; the learner holds the best one's value at the end"
+import pytest, torch
+from optuna.pruners import NopPruner
+from optuna.samplers import RandomSampler
+from test_applications import images, label, language_model, small, text_classes
+from tuning import *
+from fastai_bayes.all import *
+from fastai_bayes.change import augmentations, drops, text_drops
+from fastai_bayes.knobs import knobs
+
+def plain(path): return digits(path, splitter=lambda m: L(params(m[:1]), params(m[1:])))
+def vision(path):
+    dls = images(path, CategoryBlock, label, n=40, item_tfms=Resize(32), batch_tfms=aug_transforms(size=24))
+    return vision_learner(dls, small, pretrained=False, metrics=accuracy)
+def small2(pretrained=False): return small()
+def mean_reduced(pred, targ): return F.cross_entropy(pred, targ)
+
+def hyper(name): return lambda learn: learn.opt.hypers[-1][name]
+def schedule(name): return lambda learn: learn.param_scheduler.scheds[name]
+def angle(learn): return next(f.keywords['max_deg'] for f in augmentations(learn.dls) if 'max_deg' in getattr(f, 'keywords', {}))/10
+
+# name: (learner, fit, range, what the training sees)
+cases = {
+    'arch': (vision, 'fit', [small, small2], lambda l: l.arch),
+    'bs': (plain, 'fit', [16, 32, 64], lambda l: len(l.xb[0])),
+    'size': (vision, 'fit', [16, 40], lambda l: l.xb[0].shape[-1]),
+    'aug': (vision, 'fit', (0., 2.), angle),
+    'ps': (vision, 'fit', (.1, .9), lambda l: drops(l.model)[-1].p),
+    'drop_mult': (language_model, 'fit', (0., 1.5), lambda l: l.model[0].input_dp.p/.25),
+    'loss_func': (plain, 'fit', [CrossEntropyLossFlat(), mean_reduced], lambda l: l.loss_func),
+    'label_smoothing': (plain, 'fit', (0., .5), lambda l: l.loss_func.func.label_smoothing),
+    'opt_func': (plain, 'fit', [Adam, SGD], lambda l: SGD if len(l.opt.cbs)==2 else Adam),
+    'lr': (plain, 'fit', (1e-3, 1e-1, 'log'), hyper('lr')),
+    'wd': (plain, 'fit', (1e-3, 1e-1, 'log'), hyper('wd')),
+    'moms': (plain, 'fit_one_cycle', [(.95, .85, .95), (.8, .7, .8)], lambda l: tuple(round(float(schedule('mom')(l)(o)), 6) for o in (0., .25, 1.))),
+    'mom': (plain, 'fit', (.5, .9), hyper('mom')),
+    'sqr_mom': (plain, 'fit', (.9, .999), hyper('sqr_mom')),
+    'eps': (plain, 'fit', (1e-8, 1e-2, 'log'), hyper('eps')),
+    'div': (plain, 'fit_one_cycle', (2., 50.), lambda l: .003/float(schedule('lr')(l)(0.)[-1])),
+    'div_final': (plain, 'fit_one_cycle', (10., 1e4), lambda l: .003/float(schedule('lr')(l)(1.)[-1])),
+    'pct_start': (plain, 'fit_one_cycle', (.2, .8), lambda l: max(torch.linspace(0, 1, 1001).tolist(), key=lambda o: schedule('lr')(l)(o)[-1])),
+    'lr_mult': (plain, 'fit', (2., 100.), lambda l: l.opt.hypers[-1]['lr']/l.opt.hypers[0]['lr'])}
+
+class Look(Callback):
+    "Notes what a training sees in its first batch"
+    order = 1000
+    def __init__(self, see, notes): self.see,self.notes = see,notes
+    def __deepcopy__(self, memo): return Look(self.see, self.notes)
+    def after_loss(self):
+        if self.training and self.epoch==0 and self.iter==0: self.notes.append(self.see(self.learn))
+
+def tune(learn, space, see=None, **kwargs):
+    notes = []
+    args = dict(n_trials=3, sampler=RandomSampler(seed=1), pruner=NopPruner(), cbs=Look(see, notes) if see else None, **quick)
+    return learn.bayes_tune(1, space, **{**args, **kwargs}),notes
+
+def test_every_knob_has_a_case(): assert set(knobs)-set(cases)=={'layers', 'freeze_epochs'}  # these are refused
+
+@pytest.mark.parametrize('name', cases)
+def test_what_is_suggested_is_what_is_seen(tmp_path, name):
+    mk,fit,spec,see = cases[name]
+    learn = mk(tmp_path)
+    if name in ('div', 'div_final', 'pct_start'): learn.lr = .003
+    before = picture(learn)
+    others = dict(lr=(1e-3, 1e-2, 'log')) if name=='lr_mult' else {}
+    res,notes = tune(learn, {name: spec, **others}, see, fit=fit)
+    assert res.trials.sort_values('number').state.tolist()==['complete']*3, res.trials.reason.tolist()
+    want = [res.params_of(n)[name] for n in range(3)]
+    assert len(set(map(str, want)))>1
+    for a,b in zip(notes, want, strict=True): assert (a==pytest.approx(b, rel=1e-2 if name=='pct_start' else 1e-5) if isinstance(b, float) else a==b)
+    assert before[4]==[id(o) for o in learn.dls.loaders] or name in ('bs', 'size', 'aug')
+
+@pytest.mark.parametrize('name', ['size', 'aug', 'ps', 'drop_mult', 'loss_func', 'label_smoothing', 'bs'])
+def test_the_winner_is_in_the_learner_and_can_be_tuned_again(tmp_path, name):
+    mk,fit,spec,see = cases[name]
+    learn = mk(tmp_path)
+    res,_ = tune(learn, {name: spec})
+    now,best = [],res.best_params[name]
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=Look(see, now))
+    if mk is vision:
+        learn.export('out.pkl')
+        with learn.no_bar(): assert torch.allclose(load_learner(tmp_path/'out.pkl').predict(0)[2], learn.predict(0)[2], atol=1e-6)
+    res,notes = tune(learn, {name: spec}, see)
+    for a,b in ((now[0], best), (notes[0], res.params_of(0)[name])): assert a==(pytest.approx(b) if isinstance(b, float) else b)
+
+def test_architecture_and_dropout_together(tmp_path):
+    learn = vision(tmp_path)
+    for _ in range(2):
+        res,notes = tune(learn, dict(arch=[small, small2], ps=(.1, .9)), lambda l: (l.arch, drops(l.model)[-1].p))
+        assert notes==[(p['arch'], pytest.approx(p['ps'])) for p in map(res.params_of, range(3))]
+
+@pytest.mark.parametrize('mk', [text_classes, language_model])
+def test_text_dropout_as_if_made_so(tmp_path, mk):
+    seen = []
+    tune(mk(tmp_path), dict(drop_mult=[.5]), lambda l: seen.append([getattr(*o) for o in text_drops(l.model)]), n_trials=1)
+    want = [getattr(m, k)*.5 for m,k in text_drops(mk(tmp_path).model)]
+    assert seen==[pytest.approx(want)]
+
+def test_factories_see_to_their_own(tmp_path):
+    "A factory that makes dropout, layers or size gets what it made: nothing is scaled twice"
+    def make(p):
+        learn = language_model(tmp_path)
+        for m,k in text_drops(learn.model): setattr(m, k, getattr(m, k)*p['drop_mult'])
+        return learn
+    res,notes = tune(language_model(tmp_path), dict(drop_mult=(.1, 1.), layers=['a', 'b']), cases['drop_mult'][-1], new_learner=make)
+    assert notes==[pytest.approx(res.params_of(n)['drop_mult']) for n in range(3)]
+
+@pytest.mark.parametrize('fit', ['fit', 'fit_one_cycle', 'fit_flat_cos', 'fine_tune'])
+def test_discriminative_learning_rates(tmp_path, fit):
+    ratios = lambda l: float(l.opt.hypers[-1]['lr']/l.opt.hypers[0]['lr'])
+    class Ratio(Look):
+        def after_loss(self):
+            if self.training and self.iter==0: self.notes.append(self.see(self.learn))
+    res,notes = tune(plain(tmp_path), dict(lr=(1e-3, 1e-2, 'log'), lr_mult=(2., 100.)), ratios, fit=fit)
+    if fit=='fine_tune': notes = notes[1::2]  # the first stage is frozen
+    assert notes==[pytest.approx(res.params_of(n)['lr_mult'], rel=1e-4) for n in range(3)]
+
+def test_slices_as_choices(tmp_path):
+    rates = lambda l: [float(o['lr']) for o in l.opt.hypers]
+    res,notes = tune(plain(tmp_path), dict(lr=[slice(1e-4, 1e-2), slice(1e-3)]), rates, n_trials=4, fit='fit')
+    want = {str(slice(1e-4, 1e-2)): [1e-4, 1e-2], str(slice(1e-3)): [1e-4, 1e-3]}
+    assert notes==[pytest.approx(want[str(res.params_of(n)['lr'])]) for n in range(4)]
+
+@pytest.mark.parametrize('name', ['loss_func', 'label_smoothing'])
+def test_losses_that_cannot_be_compared(tmp_path, name):
+    with pytest.raises(KnobError, match='give the learner a metric'): tune(digits(tmp_path, metrics=[]), {name: cases[name][2]})
+
+def test_metrics_that_are_called_loss_can_be(tmp_path):
+    assert tune(digits(tmp_path, metrics=HammingLoss()), dict(label_smoothing=(0., .5)), n_trials=1)[0].best_value<=1
+
+def test_lent_loaders_are_left_alone(tmp_path):
+    learn = vision(tmp_path)
+    dls,rngs = learn.dls,[o.rng.getstate() for o in learn.dls.loaders]
+    tune(learn, dict(size=[16, 40], aug=(0., 2.), bs=[4, 8]))
+    assert [o.rng.getstate() for o in dls.loaders]==rngs and dls.one_batch()[0].shape[-1]==24 and dls.bs==8
+
+# Inferred spaces
+
+def test_inferred_space_is_shown_once(tmp_path, capsys):
+    plain(tmp_path).bayes_tune(1, n_trials=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith('inferred space: bs 8, 16, 32, 64; opt_func Adam, ') and '; lr 1e-05 to 0.1 (log); wd' in lines[0] and len(lines)==3
+    plain(tmp_path).bayes_tune(1, n_trials=1, verbose=False)
+    assert capsys.readouterr().out==''
+
+def test_none_is_the_inferred_range(tmp_path):
+    learn = plain(tmp_path)
+    res,_ = tune(learn, dict(lr=(1e-3, 1e-2, 'log'), bs=None), n_trials=2)
+    assert set(res.best_params)=={'lr', 'bs'} and list(res.space['bs'].options)==default_space(plain(tmp_path))['bs']
+    with pytest.raises(KnobError, match='no range can be inferred'): tune(learn, dict(pct_start=None))
+
+def test_lr_find_narrows_the_range(tmp_path):
+    learn = plain(tmp_path)
+    before,proc,had = picture(learn),process(),files(tmp_path)
+    space = default_space(learn, lr_find=True)
+    assert same(before, picture(learn)) and process()==proc and files(tmp_path)==had
+    low,high,_ = space['lr']
+    assert 1e-5<low<high<10 and 500<high/low<2000
+    assert tune(learn, space, n_trials=1)[0].best_params['lr']<=high
+
+def test_lr_find_that_fails_leaves_no_trace(tmp_path):
+    learn = digits(tmp_path, cbs=Break(RuntimeError('bad batch'), range(9)))
+    learn.loss_func = lambda *args: 1/0
+    before,proc,had = picture(learn),process(),files(tmp_path)
+    with pytest.raises(KnobError, match='lr_find failed'): default_space(learn, lr_find=True)
+    assert same(before, picture(learn)) and process()==proc and files(tmp_path)==had
