@@ -27,13 +27,14 @@ def sum_of(n):
     def f(u, v, **choices): return sum(w*g(2*u, 2*v) for o,k in zip(added, choices.values()) for w,g in [o[k]])
     return f, dict({f'h{i}': list(o) for i,o in enumerate(added[:n])}, u=(-1., 1.), v=(-1., 1.)), camel_min*(2 if n==2 else 7)
 
-# Ackley-5C (there, too): five of the six coordinates have 17 values each, as choices without order; and the same with numbers, which ours takes as ordered
+# Ackley-5C (there, too): five of the six coordinates have 17 values each, as choices without order; and the same as numbers,
+# which ours takes as ordered
 def ackley(**x):
     x = np.array([float(o) for o in x.values()])
     return 20+np.e-20*np.exp(-.2*np.sqrt((x*x).mean()))-np.exp(np.cos(2*np.pi*x).mean())
 def ackley_space(kind): return dict({f'c{i}': [kind(o) for o in np.linspace(-1, 1, 17)] for i in range(5)}, x=(-1., 1.))
 
-# Jenatton et al. 2017 (Bayesian Optimization with Tree-structured Dependencies, ICML; also in Ma and Blaschko 2020, arXiv 2006.11771): binary x1, x2, x3
+# Jenatton et al. 2017 (Bayesian Optimization with Tree-structured Dependencies, ICML): binary x1, x2, x3
 # select one of x4 ... x7, and share r8 or r9
 def jenatton(x1, **p):
     i = {(0, 0): 4, (0, 1): 5, (1, 0): 6, (1, 1): 7}[x1, p['x2' if x1==0 else 'x3']]
