@@ -35,7 +35,8 @@ img{max-width:100%;background:#fff;border-radius:4px}pre{background:#f3f3f3;padd
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}pre{background:#262626}th,td{border-color:#444}}'''
 
 _plots = dict(plot_history='Values against epochs spent', plot_curves='Learning curves', plot_slice='Values against each hyperparameter',
-              plot_parallel='Configurations, one line a trial', plot_choices='What each choice did', plot_importances='Importance of the hyperparameters')
+              plot_parallel='Configurations, one line a trial', plot_choices='What each choice did',
+              plot_importances='Importance of the hyperparameters')
 
 def _picture(f, study, text):
     "A plot as an `img` that holds its data"
@@ -55,8 +56,8 @@ def _version(name):
 def _about(res):
     "Space, seed and versions"
     attrs = res.study.user_attrs
-    facts = {**describe(res.space), 'monitor': attrs.get('monitor'), 'direction': res.study.direction.name.lower(), 'epochs of a training': attrs.get('n_epoch'),
-             'seed': attrs.get('seed'), **{o: _version(o) for o in ('fastai_bayes', 'fastai', 'torch', 'optuna', 'numpy', 'scipy')},
+    facts = {**describe(res.space), 'monitor': attrs.get('monitor'), 'direction': res.study.direction.name.lower(),
+             'epochs of a training': attrs.get('n_epoch'), 'seed': attrs.get('seed'), **{o: _version(o) for o in ('fastai_bayes', 'fastai', 'torch', 'optuna', 'numpy', 'scipy')},
              'Python': platform.python_version()}
     return [['what', 'value'], *([k, str(v)] for k,v in facts.items() if v is not None)]
 

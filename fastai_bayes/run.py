@@ -365,7 +365,8 @@ def _tidy(self:Run):
     ended = [t for t in latest(self.trials()) if t.state.is_finished()]
     best = sorted(finished(self.study), key=lambda o: o[1], reverse=self.mode=='max')[:self.keep]
     spare = self._resumable([t for t in ended if 'cut' not in t.user_attrs])
-    if len(spare)>self.spare and not isinstance(self.study.sampler, PBT): spare = self.study.sampler.promising(self.study, self.space, spare)[:self.spare]
+    if len(spare)>self.spare and not isinstance(self.study.sampler, PBT):
+        spare = self.study.sampler.promising(self.study, self.space, spare)[:self.spare]
     again = {*spare, *(first_of(t) for t in ended if 'cut' in t.user_attrs)}
     weights = {*again, *(first_of(t) for t,_ in best)}
     for t in ended:

@@ -22,7 +22,8 @@ def grid_of(
     space:Space # What may be tried
 )->dict: # Name of a hyperparameter -> its values
     "The grid of `space`; `SearchError` if some names depend on choices"
-    if space.conditions: raise SearchError(f'a grid needs a space in which nothing depends on choices, got {", ".join(space.conditions)} below options')
+    if space.conditions:
+        raise SearchError(f'a grid needs a space in which nothing depends on choices, got {", ".join(space.conditions)} below options')
     def _values(d):
         if isinstance(d, Choice): return list(d.labels)
         if d.size<=5: return [d.from_unit(u) for u in d.grid]
@@ -60,8 +61,8 @@ class PBT(RandomSampler):
         trials, # One Optuna trial a member
         space:Space, # What may be tried
         mode:str # Is more better ('max') or less ('min')?
-    )->list: # Triples of a trial to carry on, the one whose checkpoint it takes, and hyperparameters that change; empty if some are under way, or all done
-        "What comes after a round"
+    )->list: # Triples of a trial to carry on, the one whose checkpoint it takes, and hyperparameters that change
+        "What comes after a round; nothing while some are under way, or if all are done"
         if any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials): return []
         done = [t for t in trials if t.state!=TrialState.FAIL]
         end = min((len(t.intermediate_values) for t in done), default=0)

@@ -61,6 +61,7 @@ def _check_fit(fit, kwargs, names):
 # %% ../nbs/24_tune.ipynb #check3
 def _new_folder(root, name):
     "Folder of the study, made if need be; one with a new name if `name` is None"
+    _check_name(name)
     if name is not None:
         (root/name).mkdir(parents=True, exist_ok=True)
         return root/name
@@ -79,9 +80,9 @@ def _check_name(name):
 def present(learn, space, new_learner=None):
     "The hyperparameters that `learn` has now, by label, as far as they are in `space`; a factory's are not known"
     if new_learner: return {}
-    wd = learn.wd
-    if wd is None and not isinstance(learn.opt_func, OptimWrapper): wd = learn.opt_func([torch.nn.Parameter(torch.zeros(1))], lr=learn.lr).hypers[0].get('wd')
-    now = dict(lr=learn.lr, wd=wd, bs=getattr(learn.dls.train, 'bs', None), opt_func=learn.opt_func, moms=learn.moms, arch=getattr(learn, 'arch', None))
+    wd,f = learn.wd,learn.opt_func
+    if wd is None and not isinstance(f, OptimWrapper): wd = f([torch.nn.Parameter(torch.zeros(1))], lr=learn.lr).hypers[0].get('wd')
+    now = dict(lr=learn.lr, wd=wd, bs=getattr(learn.dls.train, 'bs', None), opt_func=f, moms=learn.moms, arch=getattr(learn, 'arch', None))
     return space.labels({k: v for k,v in now.items() if k in space.dims and v is not None and v in space[k]})
 
 def _enqueued(enqueue, space):
@@ -171,7 +172,6 @@ def bayes_tune(self:Learner,
     **fit_kwargs # Further arguments of the fit, the same for each training
 )->TuneResult: # What was found
     "Tune this learner, and leave the best training in it"
-    _check_name(study_name)
     with seeded():
         run = _plan(self, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, new_learner, sampler, pruner, seed, enqueue, cbs,
                     verbose, fit_kwargs)

@@ -40,7 +40,8 @@ def too_much(): torch.zeros(10**15)
 def cuda(): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB')
 def bug(): raise ZeroDivisionError('division by zero')
 
-@pytest.mark.parametrize('f,reason,oom', [(too_much, 'memory', True), (cuda, 'OutOfMemoryError: .*Tried to allocate', True), (bug, 'ZeroDivisionError', False)])
+@pytest.mark.parametrize('f,reason,oom', [(too_much, 'memory', True), (cuda, 'OutOfMemoryError: .*Tried to allocate', True),
+                                          (bug, 'ZeroDivisionError', False)])
 def test_an_error_in_a_training(tmp_path, f, reason, oom):
     learn,before = digits(tmp_path),process()
     res = tune(learn, cbs=At(f, 2))
@@ -101,7 +102,7 @@ def file_limit(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
         signal.signal(signal.SIGXFSZ, usual)
 
-def told(w): return [str(o.message) for o in w if 'could be written' in str(o.message) or 'could not be saved' in str(o.message) or 'not there' in str(o.message)]
+def told(w): return [str(o.message) for o in w if any(s in str(o.message) for s in ('could be written', 'could not be saved', 'not there'))]
 
 def test_no_room_for_checkpoints(tmp_path):
     learn = digits(tmp_path, model=net(256))  # weights of 75 kB, checkpoints of 250 kB
@@ -248,11 +249,10 @@ def test_memory_does_not_grow(tmp_path):
     "After 200 trials there is at most 5 % more of it in use than after 20"
     code = f'''import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]
 from tuning import *; from fastai_bayes.all import *
-from optuna.samplers import RandomSampler
-rss = []
+rss,path = [],{str(tmp_path)!r}
 class Rss(Callback):
     def after_fit(self): rss.append(int(open('/proc/self/statm').read().split()[1]))
-digits({str(tmp_path)!r}, loaders({str(tmp_path)!r}, 64)).bayes_tune(1, dict(lr=(1e-3, 1e-1, 'log')), n_trials=200, cbs=Rss(), sampler=RandomSampler(seed=0), **quick)
+digits(path, loaders(path, 64)).bayes_tune(1, dict(lr=(1e-3, 1e-1, 'log')), n_trials=200, cbs=Rss(), **quick)
 print(rss[-1]/rss[19])'''
     r = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
     assert r.returncode==0 and float(r.stdout.split()[-1])<1.05, r.stdout+r.stderr
@@ -261,9 +261,8 @@ print(rss[-1]/rss[19])'''
 
 def broken(*args, **kwargs): raise ArithmeticError('bug')
 
-@pytest.mark.parametrize('where', ['fastai_bayes.run.Run.next', 'fastai_bayes.run.Run._tell', 'fastai_bayes.run.Run.result', 'fastai_bayes.run.Run._tidy',
-                                   'fastai_bayes.sampler.propose', 'fastai_bayes.run.MemoryLimit.allows', 'fastai_bayes.run.view', 'fastai_bayes.run.Worker.__init__',
-                                   'fastai_bayes.display.Silent.update', 'fastai_bayes.maker.turn'])
+@pytest.mark.parametrize('where', [f'fastai_bayes.{o}' for o in '''run.Run.next run.Run._tell run.Run.result run.Run._tidy sampler.propose
+    run.MemoryLimit.allows run.view run.Worker.__init__ display.Silent.update maker.turn'''.split()])
 def test_an_error_of_ours_leaves_all_as_it_was(tmp_path, monkeypatch, where):
     learn = digits(tmp_path, cbs=[MixUp()])
     monkeypatch.setattr(where, broken)

@@ -16,7 +16,8 @@ class Noisy:
         return img*float(np.random.uniform(.8, 1.2))+.05*torch.randn(1, 8, 8), y[i]
 
 def conv(): return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), Flatten(), nn.Dropout(.3), nn.Linear(144, 10))
-def noisy(path): return DataLoaders(TfmdDL(Noisy(96), bs=32, shuffle=True, drop_last=True, num_workers=0), TfmdDL(Noisy(64), bs=32, num_workers=0), path=path)
+def noisy(path):
+    return DataLoaders(TfmdDL(Noisy(96), bs=32, shuffle=True, drop_last=True, num_workers=0), TfmdDL(Noisy(64), bs=32, num_workers=0), path=path)
 def plain(path): return loaders(path, n=112)
 
 kinds = {'plain': (plain, net, lambda: []), 'MixUp': (plain, net, lambda: [MixUp()]),

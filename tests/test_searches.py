@@ -15,7 +15,8 @@ def untuned(learn, n):
     with seeded(seed), seeded_loaders(c.dls, seed), c.no_bar(), c.no_logging(): c.fit_one_cycle(n)
     return max(o[2] for o in c.recorder.values)
 
-searches = [('bayes', 'bayes'), ('tpe', 'median'), ('tpe', 'asha'), ('random', 'hyperband'), ('gp', 'patient'), ('cmaes', 'none'), ('qmc', 'none'), ('pbt', None)]
+searches = [('bayes', 'bayes'), ('tpe', 'median'), ('tpe', 'asha'), ('random', 'hyperband'), ('gp', 'patient'), ('cmaes', 'none'), ('qmc', 'none'),
+            ('pbt', None)]
 @pytest.mark.parametrize('sampler,pruner', searches)
 def test_ends_no_worse_than_untuned(learn, sampler, pruner):
     res = learn.bayes_tune(6, space, n_trials=8, sampler=sampler, pruner=pruner, **quick)
@@ -84,19 +85,21 @@ def test_only_those_in_the_space(learn):
 
 def test_enqueue(tmp_path):
     more = [dict(lr=.05, opt_func=SGD), dict(lr=.01)]
-    def line(n): return digits(tmp_path).bayes_tune(1, dict(lr=(1e-3, .1, 'log'), opt_func=[Adam, SGD]), n_trials=n, enqueue=more, study_name='s', **quick)
+    kwargs = dict(quick, enqueue=more, study_name='s')
+    def line(n): return digits(tmp_path).bayes_tune(1, dict(lr=(1e-3, .1, 'log'), opt_func=[Adam, SGD]), n_trials=n, **kwargs)
     line(2)
     res = line(4)
     assert [res.params_of(i) for i in (0, 1)]==[dict(lr=.001, opt_func=Adam), more[0]] and res.params_of(2)['lr']==.01
     assert [t.params['lr'] for t in res.study.trials].count(.05)==1
 
-@pytest.mark.parametrize('enqueue,match', [([dict(lr=5.)], 'lr=5.0 is outside float 0.0001 to 0.1, log'), ([dict(lrr=.1)], "'lrr' is not in the space"),
-                                           (dict(lr=.1), 'list of dictionaries')])
+@pytest.mark.parametrize('enqueue,match', [([dict(lr=5.)], 'lr=5.0 is outside float 0.0001 to 0.1, log'),
+                                           ([dict(lrr=.1)], "'lrr' is not in the space"), (dict(lr=.1), 'list of dictionaries')])
 def test_wrong_enqueue(learn, enqueue, match):
     with pytest.raises(TuneError, match=match): learn.bayes_tune(1, space, enqueue=enqueue, **quick)
     assert files(learn.path)==[]
 
-@pytest.mark.parametrize('kwargs,match', [(dict(sampler='tpee'), "did you mean 'tpe'"), (dict(pruner='medain'), "did you mean 'median'"), (dict(pruner=3), 'got 3')])
+@pytest.mark.parametrize('kwargs,match', [(dict(sampler='tpee'), "did you mean 'tpe'"), (dict(pruner='medain'), "did you mean 'median'"),
+                                          (dict(pruner=3), 'got 3')])
 def test_wrong_names(learn, kwargs, match):
     before = picture(learn)
     with pytest.raises(ValueError, match=match): learn.bayes_tune(1, space, **kwargs, **quick)

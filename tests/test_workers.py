@@ -10,15 +10,15 @@ code = '''
 import os, random, signal, sys, time
 sys.path[:0] = [{tests!r}]
 from tuning import *; from fastai_bayes.all import *
-storage,n_trials,kills,sampler = {storage!r},{n_trials},{kills},{sampler!r}
+storage,n_trials,kills = {storage!r},{n_trials},{kills}
 class Mark(Callback):
     "Says that this process has begun to train"
     def before_train(self): open(f'{path}/{{os.getpid()}}', 'w').close()
 def forked():
     pid = os.fork()
     if pid: return pid
-    digits({path!r}, loaders({path!r}, 64)).bayes_tune(3, dict(lr=(1e-3, 1e-1, 'log'), bs=[8, 16]), n_trials=n_trials, study_name='s', storage=storage,
-                                                  sampler=eval(sampler), cbs=Mark(), **quick)
+    space = dict(lr=(1e-3, 1e-1, 'log'), bs=[8, 16])
+    digits({path!r}, loaders({path!r}, 64)).bayes_tune(3, space, n_trials=n_trials, study_name='s', storage=storage, cbs=Mark(), **quick)
     os._exit(0)
 def gone(pid): return os.waitpid(pid, os.WNOHANG)[0]!=0
 rng = random.Random(0)
@@ -35,9 +35,9 @@ pid = forked()  # what a process left behind that ended while the other was stil
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])==0
 '''
 
-def work(path, n_trials, kills=0, storage=None, sampler='None'):
+def work(path, n_trials, kills=0, storage=None):
     tests = str(Path(__file__).parent)
-    src = code.format(tests=tests, path=str(path), n_trials=n_trials, kills=kills, storage=storage, sampler=sampler)
+    src = code.format(tests=tests, path=str(path), n_trials=n_trials, kills=kills, storage=storage)
     r = subprocess.run([sys.executable, '-W', 'ignore', '-c', src], capture_output=True, text=True)
     assert r.returncode==0, r.stdout+r.stderr
     storage = storage or JournalStorage(JournalFileBackend(f'{path}/models/bayes/s/study.log'))
