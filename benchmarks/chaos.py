@@ -6,7 +6,7 @@ Each kill waits for a moment of a random kind: training, validation, writing wei
 import argparse, mmap, os, random, signal, sys, tempfile, time, warnings
 from collections import Counter
 from pathlib import Path
-import numpy as np, optuna, torch
+import optuna, torch
 from fastai.vision.all import *
 from optuna.storages.journal import JournalFileBackend
 from sklearn.datasets import load_digits

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 import matplotlib.pyplot as plt
 from fastcore.basics import patch
-from .plots import plot_choices, plot_curves, plot_history, plot_importances, plot_parallel, plot_slice
+from . import plots
 from .result import TuneResult, headline, html_table, table
 from .space import label_of
 from .study import best_trial, describe
@@ -67,12 +67,12 @@ def report(self:TuneResult,
     path='report.html' # File to write; its folder is there
 )->Path: # The file
     "Write all there is to say about the study to one page that needs nothing else"
-    df,f = self.trials,globals()
+    df = self.trials
     failed = df[df.state=='failed'][['number', 'epochs', 'reason']]
     code = best_code(self)
     parts = [f'<h1>{html.escape(self.study.study_name)}</h1><p>{html.escape(headline(self))}</p>',
              f'<h2>The best configuration</h2><pre>{html.escape(code)}</pre>' if code else '',
-             '<h2>Pictures</h2>', *(_picture(f[k], self.study, text) for k,text in _plots.items()),
+             '<h2>Pictures</h2>', *(_picture(getattr(plots, k), self.study, text) for k,text in _plots.items()),
              '<h2>All trials</h2>', _wide(table(df, len(df))),
              *(['<h2>Failures</h2>', _wide(table(failed, len(failed)))] if len(failed) else []),
              '<h2>Space, seed, versions</h2>', _wide(_about(self))]

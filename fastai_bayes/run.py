@@ -8,7 +8,7 @@ __all__ = ['BestEpoch', 'quiet', 'RecordError', 'recording', 'Watched', 'Run', '
 # %% ../nbs/235_run.ipynb #imports
 import math, secrets, shutil, signal, threading, time, warnings
 from contextlib import contextmanager
-import numpy as np, torch
+import numpy as np
 from fastcore.basics import GetAttr, patch
 from fastai.callback import tracker
 from fastai.callback.progress import CSVLogger, ShowGraphCallback

@@ -15,7 +15,6 @@ from optuna.trial import TrialState
 from .pruner import BayesPruner
 from .sampler import BayesSampler
 from .space import Choice, Space
-from .study import distributions
 
 # %% ../nbs/118_searches.ipynb #grid
 def grid_of(

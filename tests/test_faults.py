@@ -60,7 +60,7 @@ class Bad:
         return x[i], y[i]
 
 def test_an_error_in_a_loader_worker(tmp_path):
-    bad,n = [],[0]
+    n = [0]
     dls = DataLoaders(TfmdDL(Bad(96), bs=32, num_workers=1), TfmdDL(Bad(50), bs=50, num_workers=0), path=tmp_path)
     class Spoil(Callback):
         def before_fit(self):

@@ -1,8 +1,6 @@
 "A training that is carried on equals the one that was never interrupted"
 import pytest, torch
-from fastai.callback.tracker import TrackerCallback
 from tuning import *
-from fastai_bayes.callback import BayesPruningCallback
 from fastai_bayes.checkpoint import Checkpoint, CheckpointError, read
 from fastai_bayes.clone import seeded, seeded_loaders
 
