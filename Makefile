@@ -1,6 +1,8 @@
-.PHONY: export test nightly clean run
+.PHONY: export test nightly clean run index docs
 export: ; nbdev-export
 test: ; pytest
 nightly: ; HYPOTHESIS_PROFILE=nightly pytest tests/test_engine.py
 clean: ; nbdev-clean
 run: ; python tools/run_nbs.py
+index: ; python tools/docs.py --index
+docs: ; python -W ignore tools/docs.py && NO_MKDOCS_2_WARNING=1 mkdocs build --strict

@@ -1,0 +1,144 @@
+"The documentation site: every page in a browser, at the width of a screen and of a phone, without a network"
+import functools, json, os, shutil, subprocess, sys, threading
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+import pytest
+from filelock import FileLock
+
+root = Path(__file__).resolve().parent.parent
+sys.path.append(str(root/'tools'))
+docs = pytest.importorskip('docs', reason="needs pip install -e '.[docs]'") if not os.environ.get('CI') else __import__('docs')
+browser_names = 'chromium', 'chromium-browser', 'google-chrome'
+flags = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+         '--disable-component-update', '--disable-sync']
+
+def build(dest):
+    "Copy what the site is made of to `dest`, and build it there"
+    for o in ('nbs', 'fastai_bayes', 'docs', 'tools'):
+        shutil.copytree(root/o, dest/o, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'models'))
+    for o in ('README.md', 'mkdocs.yml', 'pyproject.toml'): shutil.copy(root/o, dest)
+    env = {**os.environ, 'PYTHONPATH': str(dest), 'PYTHONWARNINGS': 'ignore', 'NO_MKDOCS_2_WARNING': '1'}
+    for cmd in ('tools/docs.py',), ('-m', 'mkdocs', 'build', '--strict', '-q'):
+        r = subprocess.run([sys.executable, *cmd], cwd=dest, env=env, capture_output=True, text=True)
+        assert r.returncode==0, r.stdout+r.stderr
+        assert 'WARNING' not in r.stderr, r.stderr
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory, worker_id):
+    "Folder of the site; built once, though the tests run in several processes"
+    base = tmp_path_factory.getbasetemp()
+    dest = (base if worker_id=='master' else base.parent)/'site'
+    with FileLock(f'{dest}.lock'):
+        if not (dest/'built').exists():
+            dest.mkdir()
+            build(dest)
+            (dest/'built').touch()
+    return dest/'_docs'
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+@pytest.fixture(scope='module')
+def url(site):
+    "Address of the site, served on loopback"
+    server = ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=site))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown(), server.server_close()
+
+@pytest.fixture(scope='module')
+def browser():
+    exe = next(filter(None, map(shutil.which, browser_names)), None)
+    if exe is None:
+        (pytest.fail if os.environ.get('CI') else pytest.skip)(f'no Chromium: none of {", ".join(browser_names)} is installed')
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        res = p.chromium.launch(executable_path=exe, args=flags)
+        yield res
+        res.close()
+
+def opened(browser, **kwargs):
+    "A new page, and the list to which its errors and failed requests go"
+    page,bad = browser.new_page(**kwargs),[]
+    page.on('console', lambda m: bad.append(m.text) if m.type in ('error', 'warning') else None)
+    page.on('pageerror', lambda e: bad.append(str(e)))
+    page.on('requestfailed', lambda r: bad.append(f'{r.failure}: {r.url}') if r.failure!='net::ERR_ABORTED' else None)  # the page was left
+    page.on('response', lambda r: bad.append(f'{r.status}: {r.url}') if r.status>=400 else None)
+    page.on('request', lambda r: None if r.url.startswith(('http://127.0.0.1', 'data:', 'blob:')) else bad.append(f'outside: {r.url}'))
+    return page,bad
+
+def names(site): return sorted(o.relative_to(site).as_posix() for o in site.rglob('*.html'))
+
+class Links(HTMLParser):
+    "The addresses and the anchors of a page"
+    def __init__(self, fn):
+        super().__init__()
+        self.refs,self.ids = [],{''}
+        self.feed(fn.read_text())
+    def handle_starttag(self, tag, attrs):
+        for k,v in attrs:
+            if k in ('href', 'src') and v: self.refs.append(v)
+            if k in ('id', 'name') and v: self.ids.add(v)
+
+def test_start_page_is_the_readme():
+    assert docs.index()==json.loads((root/'nbs'/'index.ipynb').read_text())['cells'], 'README.md has changed: make index'
+
+def test_every_notebook_is_in_the_menu(site):
+    def leaves(o): return [o] if isinstance(o, str) else [l for x in (o.values() if isinstance(o, dict) else o) for l in leaves(x)]
+    nav = leaves(json.loads((site.parent/'_md'/'nav.json').read_text()))
+    assert sorted(nav)==sorted(f'{o.slug}.md' for o in docs.pages().values())
+
+def test_links_lead_somewhere(site):
+    pages,bad = {n: Links(site/n) for n in names(site)},[]
+    for n,page in pages.items():
+        for ref in set(page.refs):
+            o = urlsplit(ref)
+            if o.scheme or o.netloc: continue
+            to = ((site/n).parent/unquote(o.path)).resolve() if o.path else site/n
+            if to.is_dir(): to = to/'index.html'
+            inside = to.relative_to(site.resolve()).as_posix() if to.exists() else None
+            if inside is None or inside in pages and unquote(o.fragment) not in pages[inside].ids: bad.append(f'{n}: {ref}')
+    assert not [o for o in bad if not o.startswith('404.html')]
+    assert sum(len(o.refs) for o in pages.values())>1000
+
+look = """() => ({
+    text: document.querySelector('.md-content').innerText,
+    maths: [...document.querySelectorAll('math')].map(o => o.getBoundingClientRect()).map(o => o.width*o.height),
+    tables: [...document.querySelectorAll('.md-content table')].map(o => o.rows.length),
+    images: [...document.querySelectorAll('.md-content img')].filter(o => !o.naturalWidth).map(o => o.src)})"""
+leaks = r'\(', '{target', '{:', '{ #', '__main__', '&lt;', '| ---', '|---', '#|', ':::'  # what a reader must not see of how pages are made
+
+def test_pages_in_a_browser(site, url, browser):
+    page,bad = opened(browser)
+    formulas = tables = 0
+    for n in names(site):
+        page.set_viewport_size(dict(width=1280, height=900))
+        page.goto(f'{url}/{n}')
+        seen = page.evaluate(look)
+        if not n.startswith('source/'): bad += [f'{n}: {o!r} shows' for o in leaks if o in seen['text']]
+        bad += [f'{n}: image {o} is missing' for o in seen['images']] + [f'{n}: a formula cannot be seen' for o in seen['maths'] if o<=0]
+        formulas,tables = formulas+len(seen['maths']),tables+sum(o>1 for o in seen['tables'])
+        page.set_viewport_size(dict(width=390, height=844))
+        width = page.evaluate('document.documentElement.scrollWidth')
+        if width>390: bad.append(f'{n}: {width} pixels wide on a phone')
+    assert not bad, '\n'.join(bad)
+    assert formulas>30 and tables>100
+
+def test_search(site, url, browser):
+    page,bad = opened(browser, viewport=dict(width=1280, height=900))
+    page.goto(f'{url}/index.html')
+    page.fill('input.md-search__input', 'bayes_tune')
+    hit = page.wait_for_selector('.md-search-result__item a[href*="tune.html"]')
+    hit.click()
+    page.wait_for_url('**/tune.html**')
+    assert not bad
+
+def test_dark_and_light(url, browser):
+    page,bad = opened(browser, viewport=dict(width=1280, height=900), color_scheme='light')
+    page.goto(f'{url}/index.html')
+    def colour(): return page.evaluate("getComputedStyle(document.body).backgroundColor")
+    light = colour()
+    page.locator('label[for=__palette_1]').click()
+    assert light!=colour() and not bad
