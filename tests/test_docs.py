@@ -9,7 +9,8 @@ from filelock import FileLock
 
 root = Path(__file__).resolve().parent.parent
 sys.path.append(str(root/'tools'))
-docs = pytest.importorskip('docs', reason="needs pip install -e '.[docs]'") if not os.environ.get('CI') else __import__('docs')
+import docs
+
 browser_names = 'chromium', 'chromium-browser', 'google-chrome'
 flags = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
          '--disable-component-update', '--disable-sync']
@@ -28,6 +29,7 @@ def build(dest):
 @pytest.fixture(scope='module')
 def site(tmp_path_factory, worker_id):
     "Folder of the site; built once, though the tests run in several processes"
+    if not os.environ.get('CI'): pytest.importorskip('material', reason="needs pip install -e '.[docs]'")
     base = tmp_path_factory.getbasetemp()
     dest = (base if worker_id=='master' else base.parent)/'site'
     with FileLock(f'{dest}.lock'):
