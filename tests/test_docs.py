@@ -1,7 +1,6 @@
 "The documentation site: every page in a browser, at the width of a screen and of a phone, without a network"
-import functools, json, os, shutil, subprocess, sys, threading
+import json, os, shutil, subprocess, sys
 from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 import pytest
@@ -10,10 +9,7 @@ from filelock import FileLock
 root = Path(__file__).resolve().parent.parent
 sys.path.append(str(root/'tools'))
 import docs
-
-browser_names = 'chromium', 'chromium-browser', 'google-chrome'
-flags = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-         '--disable-component-update', '--disable-sync']
+from browser import browsing, installed, names as browsers, served
 
 def build(dest):
     "Copy what the site is made of to `dest`, and build it there"
@@ -39,27 +35,15 @@ def site(tmp_path_factory, worker_id):
             (dest/'built').touch()
     return dest/'_docs'
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args): pass
-
 @pytest.fixture(scope='module')
 def url(site):
     "Address of the site, served on loopback"
-    server = ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=site))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f'http://127.0.0.1:{server.server_port}'
-    server.shutdown(), server.server_close()
+    with served(site) as res: yield res
 
 @pytest.fixture(scope='module')
 def browser():
-    exe = next(filter(None, map(shutil.which, browser_names)), None)
-    if exe is None:
-        (pytest.fail if os.environ.get('CI') else pytest.skip)(f'no Chromium: none of {", ".join(browser_names)} is installed')
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as p:
-        res = p.chromium.launch(executable_path=exe, args=flags)
-        yield res
-        res.close()
+    if installed() is None: (pytest.fail if os.environ.get('CI') else pytest.skip)(f'no Chromium: none of {", ".join(browsers)} is installed')
+    with browsing() as res: yield res
 
 def opened(browser, **kwargs):
     "A new page, and the list to which its errors and failed requests go"
@@ -71,7 +55,7 @@ def opened(browser, **kwargs):
     page.on('request', lambda r: None if r.url.startswith(('http://127.0.0.1', 'data:', 'blob:')) else bad.append(f'outside: {r.url}'))
     return page,bad
 
-def names(site): return sorted(o.relative_to(site).as_posix() for o in site.rglob('*.html'))
+def pages_of(site): return sorted(o.relative_to(site).as_posix() for o in site.rglob('*.html'))
 
 class Links(HTMLParser):
     "The addresses and the anchors of a page"
@@ -93,7 +77,7 @@ def test_every_notebook_is_in_the_menu(site):
     assert sorted(nav)==sorted(f'{o.slug}.md' for o in docs.pages().values())
 
 def test_links_lead_somewhere(site):
-    pages,bad = {n: Links(site/n) for n in names(site)},[]
+    pages,bad = {n: Links(site/n) for n in pages_of(site)},[]
     for n,page in pages.items():
         for ref in set(page.refs):
             o = urlsplit(ref)
@@ -115,7 +99,7 @@ leaks = r'\(', '{target', '{:', '{ #', '__main__', '&lt;', '| ---', '|---', '#|'
 def test_pages_in_a_browser(site, url, browser):
     page,bad = opened(browser)
     formulas = tables = 0
-    for n in names(site):
+    for n in pages_of(site):
         page.set_viewport_size(dict(width=1280, height=900))
         page.goto(f'{url}/{n}')
         seen = page.evaluate(look)

@@ -9,7 +9,7 @@ from symbols import defined, line, methods, parameters, resolve, signature
 root = Path(__file__).resolve().parent.parent
 nbs,md,pkg = root/'nbs',root/'_md',root/'fastai_bayes'
 groups = {  # what a notebook's number says; those that make a module are API, by floors, whatever their number
-    'Start': 'index', 'Tutorials': '4', 'Applications': '03', 'Explanations': '5[0-4]', 'How-to': '7',
+    'Start': 'index', 'Tutorials': '4', 'Applications': '03', 'Explanations': '5[1-4]|50', 'How-to': '7',
     'API': {'Mathematics': '0', 'Bookkeeping': '1', 'fastai': '[23]'}, 'Limits and peers': '5[5-9]|6', 'More': ''}
 
 # Notebooks
@@ -44,7 +44,7 @@ def navigation(pages):
     "The site's menu, as mkdocs wants it"
     left,nav = [o for o in pages.values() if not o.module],[]
     def take(ps, pat):
-        res = [o for o in ps if re.match(pat, o.fn.stem)]
+        res = [o for p in pat.split('|') for o in ps if re.match(p, o.fn.stem)]
         for o in res: ps.remove(o)
         return [{o.title: f'{o.slug}.md'} for o in res]
     for group,pat in groups.items():
@@ -130,7 +130,8 @@ def output(o, ctx, name):
 def _html(s):
     "HTML of an output in one block, without the styles of notebooks; nothing if it shows nothing"
     s = re.sub(r'<style.*?</style>', '', s, flags=re.S)
-    s = re.sub(r'\n\s*', ' ', s.replace(' border="1" class="dataframe"', '')).strip()
+    s = re.sub(r' border="1" class="dataframe"| class="fastprogress"', '', s)
+    s = re.sub(r'\n\s*', ' ', s).strip()
     return f'<div class="output">{s}</div>' if re.sub(r'<[^>]*>', '', s).strip() or '<img' in s or '<svg' in s else ''
 
 def symbol(name, ctx, level=3):

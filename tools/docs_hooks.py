@@ -11,4 +11,6 @@ def _math(m): return convert(html.unescape(m[2]).strip(), display='block' if m[1
 
 def on_page_content(content, **kwargs):
     content = re.sub(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', _math, content, flags=re.S)
-    return re.sub(r'(<table>.*?</table>)', r'<div class="wide">\1</div>', content, flags=re.S)
+    return re.sub(r'<table>.*?</table>', _wide, content, flags=re.S)
+
+def _wide(m): return f'<div class="wide{" parameters" if "<th>Parameter</th>" in m[0] else ""}">{m[0]}</div>'
