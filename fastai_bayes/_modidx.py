@@ -267,6 +267,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastai_bayes.maker.Maker.load': ('maker.html#maker.load', 'fastai_bayes/maker.py'),
                                     'fastai_bayes.maker.Maker.rebuilds': ('maker.html#maker.rebuilds', 'fastai_bayes/maker.py'),
                                     'fastai_bayes.maker.TuneError': ('maker.html#tuneerror', 'fastai_bayes/maker.py')},
+            'fastai_bayes.manual': { 'fastai_bayes.manual._lines': ('manual.html#_lines', 'fastai_bayes/manual.py'),
+                                     'fastai_bayes.manual.explained': ('manual.html#explained', 'fastai_bayes/manual.py')},
             'fastai_bayes.memory': { 'fastai_bayes.memory.MemoryLimit': ('memory.html#memorylimit', 'fastai_bayes/memory.py'),
                                      'fastai_bayes.memory.MemoryLimit.__init__': ( 'memory.html#memorylimit.__init__',
                                                                                    'fastai_bayes/memory.py'),

@@ -28,8 +28,13 @@ from .maker import TuneError
 from .run import RecordError
 import fastai_bayes.tune
 
+# %% ../nbs/30_all.ipynb #manual
+from fastai.learner import Learner
+from .manual import explained
+
 # %% ../nbs/30_all.ipynb #names
 _all_ = ['Space', 'SpaceError', 'Optimizer',
          'BayesSampler', 'BayesPruner', 'StudyError', 'open_study', 'trial_frame', 'curve_frame', 'TuneResult',
          'plot_history', 'plot_curves', 'plot_parallel', 'plot_slice', 'plot_importances', 'plot_choices',
          'CloneError', 'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'RecordError']
+for _o in [*map(globals().get, _all_), Learner.bayes_tune]: explained(_o)

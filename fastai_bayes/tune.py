@@ -169,7 +169,7 @@ def bayes_tune(self:Learner,
     enqueue:list=None, # Dictionaries of hyperparameters to begin with, after those that the learner has; False for not even these
     cbs=None, # Callbacks for each training; each gets copies
     verbose:bool=True, # Show progress?
-    **fit_kwargs # Further arguments of the fit, the same for each training
+    **fit_kwargs # Further arguments of the fit, the same for each training, as in `pct_start=.3` for 'fit_one_cycle'
 )->TuneResult: # What was found
     "Tune this learner, and leave the best training in it"
     with seeded():

@@ -94,7 +94,7 @@ look = """() => ({
     maths: [...document.querySelectorAll('math')].map(o => o.getBoundingClientRect()).map(o => o.width*o.height),
     tables: [...document.querySelectorAll('.md-content table')].map(o => o.rows.length),
     images: [...document.querySelectorAll('.md-content img')].filter(o => !o.naturalWidth).map(o => o.src)})"""
-leaks = r'\(', '{target', '{:', '{ #', '__main__', '&lt;', '| ---', '|---', '#|', ':::'  # what a reader must not see of how pages are made
+leaks = r'\(', '{target', '{:', '{ #', '__main__.', '&lt;', '| ---', '|---', '#|', ':::'  # what a reader must not see of how pages are made
 
 def test_pages_in_a_browser(site, url, browser):
     page,bad = opened(browser)

@@ -1,10 +1,10 @@
-"""Write the pages of the documentation site, `_md`, from the notebooks; `mkdocs build` makes `_docs` of them. `--index` writes nbs/index.ipynb from README.md
+"""Write the pages of the documentation site, `_md`, from the notebooks, of which `mkdocs build` makes `_docs`; with `--index` only nbs/index.ipynb
 
 The start page is README.md. Every other notebook is a page, grouped by its number: see `groups`.
 """
 import ast, base64, inspect, json, re, shutil, sys
 from pathlib import Path
-from symbols import defined, line, methods, parameters, resolve, signature
+from symbols import defined, explanation, line, methods, parameters, resolve, signature
 
 root = Path(__file__).resolve().parent.parent
 nbs,md,pkg = root/'nbs',root/'_md',root/'fastai_bayes'
@@ -38,6 +38,7 @@ class Page:
 def pages():
     "Pages by name of the notebook, in the order of their numbers: 045 is between 04 and 05"
     res = [Page(o) for o in nbs.glob('[!_.]*.ipynb')]
+    assert len({o.slug for o in res})==len(res), 'two notebooks have the same name after their number'
     return {o.fn.name: o for o in sorted(res, key=lambda o: (o.number or '~', o.fn.name))}
 
 def navigation(pages):
@@ -142,7 +143,7 @@ def symbol(name, ctx, level=3):
     head = f'{"#"*level} `{name}` {{ #{name.lower()} .symbol }}'
     where = f'[Source](source/{ctx.page.module}.md#__codelineno-0-{line(o)}){{ .source }}'
     data = isinstance(o, property) or hasattr(o, 'func')
-    res = [head, where, name.split('.')[-1] if data else signature(name, f), ctx.link(inspect.getdoc(f) or ''), parameters(f)]
+    res = [head, where, name.split('.')[-1] if data else signature(name, f), ctx.link(explanation(f)), parameters(f)]
     if res[2]: res[2] = fence(res[2], 'python')
     if inspect.isclass(o): res += [symbol(n, ctx, level+1) for n in methods(module, name)]
     return '\n\n'.join(o for o in res if o)

@@ -1,5 +1,5 @@
 "What the documentation says about functions and classes: signature, parameters with their comments, source"
-import ast, importlib, inspect, re
+import ast, importlib, inspect, re, textwrap
 from fastcore.docments import docments
 
 def _patched(node):
@@ -55,8 +55,7 @@ def signature(name, f):
         star = star or p.kind in (p.KEYWORD_ONLY, p.VAR_POSITIONAL)
         parts.append(_named(p) + (f'={_default(p)}' if _default(p) else ''))
     short = name.rsplit('.', 1)[-1] if '.' in name and name.split('.')[0]!='Learner' else name.replace('Learner.', 'learn.')
-    one = f'{short}({", ".join(parts)})'
-    return one if len(one)<90 else f'{short}(\n    ' + ',\n    '.join(parts) + ')'
+    return '\n'.join(textwrap.wrap(f'{short}({", ".join(parts)})', 84, subsequent_indent='    ', break_long_words=False, break_on_hyphens=False))
 
 def _row(code, comment): return f"| `{code}` | {comment or ''} |".replace('\n', ' ')
 def _typed(p):
@@ -72,6 +71,10 @@ def parameters(f):
     if ret.get('docment'): rows.append(_row('return' if ret.anno in (None, inspect._empty) else f'->{_show(ret.anno)}', ret.docment))
     said = any(isinstance(o, dict) and o.get('docment') for o in known.values())
     return '\n'.join(['| Parameter | What it is |', '|---|---|', *rows]) if said else ''
+
+def explanation(f):
+    "The docstring of `f`, without the parameters that `fastai_bayes.manual` adds"
+    return (inspect.getdoc(f) or '').partition('\n\nParameters:\n')[0]
 
 def line(o):
     "Number of the first line of `o` in its file"
