@@ -16,6 +16,7 @@ class Quiet(SimpleHTTPRequestHandler):
 def served(folder):
     "Address at which `folder` is served meanwhile"
     server = ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=folder))
+    server.handle_error = lambda *args: None  # a browser that leaves a page hangs up
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try: yield f'http://127.0.0.1:{server.server_port}'
     finally: server.shutdown(), server.server_close()

@@ -148,7 +148,11 @@ def symbol(name, ctx, level=3):
     if inspect.isclass(o): res += [symbol(n, ctx, level+1) for n in methods(module, name)]
     return '\n\n'.join(o for o in res if o)
 
-def _imports_only(src): return all(isinstance(o, (ast.Import, ast.ImportFrom)) for o in ast.parse(src).body)
+def _imports(src):
+    "Modules that `src` imports, if it does nothing else"
+    body = ast.parse(src).body
+    if not all(isinstance(o, (ast.Import, ast.ImportFrom)) for o in body): return []
+    return [getattr(o, 'module', None) or o.names[0].name for o in body]
 
 def code(c, ctx, told):
     "Blocks of Markdown of a code cell; `told` if prose stands right before it"
@@ -156,8 +160,9 @@ def code(c, ctx, told):
     if d.keys()&{'hide', 'default_exp', 'exporti'} or d.get('include')=='false' or not src: return
     if d.keys()&{'export', 'exports'}:
         yield from (symbol(n, ctx) for n in defined(src))
-        if not _imports_only(src): yield folded(fence(src, 'python'), 'Code')
-        elif told: yield fence(src, 'python')
+        imports = _imports(src)
+        if not imports: yield folded(fence(src, 'python'), 'Code')
+        elif told and all(o.startswith('fastai') for o in imports): yield fence(src, 'python')
     elif not d.keys()&{'hide_input'} and d.get('echo')!='false': yield fence(src, 'python')
     if 'hide_output' in d or d.get('output')=='false': return
     for i,o in enumerate(c['outputs']): yield output(o, ctx, f"{c['id']}-{i}")
