@@ -1,5 +1,5 @@
 "The documentation site: every page in a browser, at the width of a screen and of a phone, without a network"
-import json, os, shutil, subprocess, sys
+import ast, json, os, shutil, subprocess, sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -75,6 +75,12 @@ def test_every_notebook_is_in_the_menu(site):
     def leaves(o): return [o] if isinstance(o, str) else [l for x in (o.values() if isinstance(o, dict) else o) for l in leaves(x)]
     nav = leaves(json.loads((site.parent/'_md'/'nav.json').read_text()))
     assert sorted(nav)==sorted(f'{o.slug}.md' for o in docs.pages().values())
+
+def test_public_names_are_explained(site):
+    body = ast.parse((root/'fastai_bayes'/'all.py').read_text()).body
+    public = next(ast.literal_eval(o.value) for o in body if isinstance(o, ast.Assign) and o.targets[0].id=='__all__')
+    ids = {i for n in pages_of(site) for i in Links(site/n).ids}
+    assert len(public)>20 and not {o.lower() for o in [*public, 'Learner.bayes_tune']}-ids
 
 def test_links_lead_somewhere(site):
     pages,bad = {n: Links(site/n) for n in pages_of(site)},[]

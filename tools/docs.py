@@ -3,6 +3,7 @@
 The start page is README.md. Every other notebook is a page, grouped by its number: see `groups`.
 """
 import ast, base64, inspect, json, re, shutil, sys
+from functools import cached_property
 from pathlib import Path
 from symbols import defined, explanation, line, methods, parameters, resolve, signature
 
@@ -34,6 +35,12 @@ class Page:
         self.module = next((d['default_exp'] for d,_ in srcs if 'default_exp' in d), None)
         self.names = [n for d,s in srcs if d.keys()&{'export', 'exports'} for n in defined(s)] if self.module else []
         self.title = next((m[1] for c in self.cells if (m := re.match(r'# (.*)', text(c['source'])))), self.slug)
+
+    @cached_property
+    def symbols(self):
+        "All that is explained on the page"
+        module = f'fastai_bayes.{self.module}'
+        return [o for n in self.names for o in (n, *(methods(module, n) if inspect.isclass(resolve(module, n)) else ()))]
 
 def pages():
     "Pages by name of the notebook, in the order of their numbers: 045 is between 04 and 05"
@@ -85,29 +92,30 @@ class Context:
     "What turning a cell into Markdown needs beside the cell: page, all pages, where symbols are"
     def __init__(self, page, pages):
         self.page,self.pages = page,pages
-        self.where = {n: p for p in pages.values() for n in p.names}
+        self.where = {n: p for p in pages.values() for n in p.symbols}
         for n,p in list(self.where.items()): self.where.setdefault(n.rsplit('.', 1)[-1], p)
 
     def symbol(self, m):
+        "Link to the symbol that code in prose names; plain words such as `fit` may mean anything"
+        if re.fullmatch('[a-z]+', m[1]): return m[0]
         name = m[1].removesuffix('()').removeprefix('learn.')
-        name = name if name in self.where else next((n for n in self.where if n.split('.')[-1]==name and '.' in n), None)
-        if not name or self.where[name] is self.page: return m[0]
-        full = next(n for n in self.where[name].names if n==name or n.endswith(f'.{name}'))
-        return f'[`{m[1]}`]({self.where[name].slug}.md#{full.lower()})'
+        page = self.where.get(name, self.page)
+        if page is self.page: return m[0]
+        full = next(n for n in page.symbols if n==name or n.endswith(f'.{name}'))
+        return f'[`{m[1]}`]({page.slug}.md#{full.lower()})'
 
     def link(self, s):
         "Links to notebooks and images of the repository become links to pages and copies; names of symbols become links"
         def target(m):
             name,hash = m[2].rsplit('/', 1)[-1],m[3] or ''
+            if '://' in m[2]: return m[0]
             if name in self.pages: return f'{m[1]}({self.pages[name].slug}.md{hash})'
-            if Path(name).suffix in ('.png', '.svg', '.jpg'): return f'{m[1]}({self.image(m[2])})'
-            return m[0]
+            return m[0] if name.endswith('.ipynb') else f'{m[1]}({self.image(m[2])})'
         s = re.sub(r'(\])\(([^)\s#]+\.(?:ipynb|png|svg|jpg))(#[^)\s]*)?\)', target, s)
         return re.sub(r'^(?!#)(?:.*)$', lambda l: re.sub(r'(?<![\[`\w])`([\w.]+(?:\(\))?)`(?![`\]])', self.symbol, l[0]), s, flags=re.M)
 
     def image(self, path):
         "Copy of an image of the repository, beside the pages"
-        if '://' in path: return path
         src = (self.page.fn.parent/path).resolve()
         dest = md/'img'/src.name
         dest.parent.mkdir(exist_ok=True)

@@ -24,9 +24,11 @@ def resolve(module, name):
 def _bare(o): return o.__func__ if isinstance(o, (classmethod, staticmethod)) else o.fget if isinstance(o, property) else getattr(o, 'func', o)
 
 def methods(module, name):
-    "Names of the public methods and properties of class `name` that its own body documents"
-    for k,v in vars(resolve(module, name)).items():
-        if not k.startswith('_') and getattr(_bare(v), '__qualname__', '')==f'{name}.{k}' and inspect.getdoc(_bare(v)): yield f'{name}.{k}'
+    "Names of the public methods and properties in the body of class `name`; without docstring only if they are its own idea, and not a base's"
+    cls = resolve(module, name)
+    for k,v in vars(cls).items():
+        if k.startswith('_') or getattr(_bare(v), '__qualname__', '')!=f'{name}.{k}': continue
+        if inspect.getdoc(_bare(v)) or cls.__bases__==(object,): yield f'{name}.{k}'
 
 def _show(o):
     "A default or an annotation as one would write it"
