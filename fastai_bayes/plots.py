@@ -8,41 +8,11 @@ __all__ = ['history_data', 'plot_history', 'curves_data', 'plot_curves', 'params
 
 # %% ../nbs/13_plots.ipynb #imports
 import math
-import matplotlib.pyplot as plt, numpy as np, optuna, pandas as pd
-from matplotlib.colors import LinearSegmentedColormap, Normalize
-from .space import Choice, dimension
+import numpy as np, optuna, pandas as pd
 from optuna.trial import create_trial
+from .axes import blue, elided, faint, grey, label, legend, new_axis, orange, panels, places, say, scale, shade, ticks, told_apart, window
+from .space import Choice, dimension
 from .study import best_of, best_trial, curve_of, finished, first_of, latest, quiet_optuna, state_of
-
-# %% ../nbs/13_plots.ipynb #common
-_blue,_orange,_grey = '#3a87c8', '#e07b00', '#8c8c8c'  # all three stand out from white and from black
-_cmap = LinearSegmentedColormap.from_list('value', ['#a8a29a', '#5f9ea8', '#2f6fb7'])  # worse to better
-
-def _ax(ax, h=4):
-    "`ax`, or a new one"
-    ax = ax or plt.subplots(figsize=(7, h), layout='constrained')[1]
-    ax.spines[['top', 'right']].set_visible(False)
-    return ax
-def _label(study): return study.user_attrs.get('monitor') or 'value'
-def _say(ax, s):
-    "An axis with nothing but a sentence"
-    ax.set(xticks=[], yticks=[])
-    ax.text(.5, .5, s, ha='center', va='center', transform=ax.transAxes, color=_grey)
-    return ax
-
-def _window(
-    values, # Numbers; those that are not finite do not count
-    direction, # `StudyDirection`
-    reach=6 # How far to show, in distances between the best and the median
-)->tuple: # Low and high end
-    "A range that shows the good values well: diverged trainings do not squeeze the others"
-    v = np.array([o for o in values if math.isfinite(o)])
-    if direction.name=='MAXIMIZE': return tuple(-o for o in _window(-v, optuna.study.StudyDirection.MINIMIZE, reach)[::-1])
-    if not len(v): return 0., 1.
-    best,spread = v.min(),np.median(v)-v.min()
-    worst = min(v.max(), best+reach*spread) if spread>0 else v.max()
-    pad = .06*(worst-best) or .05*abs(best) or .05
-    return best-pad, worst+pad
 
 # %% ../nbs/13_plots.ipynb #history
 def history_data(
@@ -64,18 +34,19 @@ def plot_history(
     ax=None # Axis to draw on; a new one if None
 ):
     "Values of the trials, and the best so far, against epochs spent"
-    ax,df = _ax(ax),history_data(study)
-    if df.value.isna().all(): return _say(ax, 'no finished trial')
-    lo,hi = _window(df.value, study.direction)
-    ax.step(df.spent, df.best, where='post', color=_orange, lw=2, label='best so far')
-    for state,fill in (('complete', _blue), ('stopped', 'none')):
+    ax,df = new_axis(ax),history_data(study)
+    if df.value.isna().all(): return say(ax, 'no finished trial')
+    lo,hi = window(df.value, study.direction)
+    ax.step(df.spent, df.best, where='post', color=orange, lw=2, label='best so far')
+    look = dict(s=36 if len(df)<60 else 18, ec=blue, lw=1.2, zorder=3, clip_on=False, alpha=faint(len(df), 80))
+    for state,fill in (('complete', blue), ('stopped', 'none')):
         o = df[(df.state==state) & df.value.notna()]
-        if len(o): ax.scatter(o.spent, o.value.clip(lo, hi), s=36, fc=fill, ec=_blue, lw=1.2, label=state, zorder=3, clip_on=False)
+        if len(o): ax.scatter(o.spent, o.value.clip(lo, hi), fc=fill, label=state, **look)
     bad = df[df.state=='failed']
     worst = lo if study.direction.name=='MAXIMIZE' else hi
-    if len(bad): ax.scatter(bad.spent, [worst]*len(bad), marker='x', color=_grey, label='failed', clip_on=False)
-    ax.set(xlabel='epochs spent', ylabel=_label(study), ylim=(lo, hi))
-    ax.legend(frameon=False, loc='best')
+    if len(bad): ax.scatter(bad.spent, [worst]*len(bad), marker='x', s=look['s'], color=grey, label='failed', clip_on=False)
+    ax.set(xlabel='epochs spent', ylabel=label(study), ylim=(lo, hi))
+    legend(ax)
     return ax
 
 # %% ../nbs/13_plots.ipynb #curves
@@ -91,28 +62,21 @@ def plot_curves(
     ax=None # Axis to draw on; a new one if None
 ):
     "Learning curves, the better the bluer; circles mark stops, crosses failures, orange the best"
-    ax,df,best = _ax(ax),curves_data(study),best_trial(study)
-    if df.empty: return _say(ax, 'no epoch reported')
-    values = [v for c in df.curve for v in c]
-    shade = _shade(df.value, study.direction)
+    ax,df,best = new_axis(ax),curves_data(study),best_trial(study)
+    if df.empty: return say(ax, 'no epoch reported')
+    colour,alpha = shade(df.value, study.direction),faint(len(df))
     for o in df.sort_values('value', ascending=study.direction.name=='MAXIMIZE', na_position='first').itertuples():
         top = best is not None and o.number==best.number
-        kw = dict(color=_orange, lw=2.5, zorder=4) if top else dict(color=shade(o.value), lw=1.2)
+        kw = dict(color=orange, lw=2.5, zorder=4) if top else dict(color=colour(o.value), lw=1.2, alpha=alpha)
         x = np.arange(1, len(o.curve)+1)
         ax.plot(x, o.curve, label=f'best: trial {o.number}' if top else None, marker='.' if len(x)==1 else None, **kw)
         end = [i for i,v in enumerate(o.curve, 1) if math.isfinite(v)][-1:]
         mark = dict(stopped='o', failed='x').get(o.state)
-        if mark and end: ax.plot(end, o.curve[end[0]-1], mark, ms=5, mfc='none', color=kw['color'])
-    ax.set(xlabel='epoch', ylabel=_label(study), ylim=_window(values, study.direction, reach=12))
+        if mark and end: ax.plot(end, o.curve[end[0]-1], mark, ms=5*alpha, mfc='none', color=kw['color'], alpha=alpha)
+    ax.set(xlabel='epoch', ylabel=label(study), ylim=window([v for c in df.curve for v in c], study.direction, reach=12))
     ax.xaxis.get_major_locator().set_params(integer=True)
-    if best is not None: ax.legend(frameon=False, loc='best')
+    if best is not None: legend(ax)
     return ax
-
-def _shade(values, direction):
-    "A function from values to colours, the better the bluer"
-    norm = Normalize(*_window(values, direction), clip=True)
-    cmap = _cmap if direction.name=='MAXIMIZE' else _cmap.reversed()
-    return lambda v: cmap(norm(v)) if math.isfinite(v) else _grey
 
 # %% ../nbs/13_plots.ipynb #slice
 def params_data(
@@ -125,26 +89,15 @@ def _dims(study):
     "Name of a hyperparameter -> its dimension, over the finished trials"
     return {k: dimension(d) for t,_ in finished(study) for k,d in t.distributions.items()}
 
-def _panels(axs, n):
-    "`axs`, or `n` new ones in rows of three"
-    if axs is not None: return np.atleast_1d(axs).ravel()
-    rows,cols = -(-n//3),min(n, 3)
-    axs = plt.subplots(rows, cols, figsize=(max(2.6*cols, 3.5), 2.6*rows), sharey=True, layout='constrained', squeeze=False)[1].ravel()
-    for a in axs[n:]: a.set_axis_off()
-    return axs[:n]
-
 def _panel(ax, df, k, d, lim, best):
     "Value against hyperparameter `k` of dimension `d`"
     df = df[[o in d for o in df[k]]]
-    x,y = np.array([d.index(o) if isinstance(d, Choice) else o for o in df[k]], float),df.value.clip(*lim).values
-    looks = (df.state=='complete', _blue, _blue), (df.state=='stopped', 'none', _blue), (df.number==best, _orange, _orange)
-    for o,fc,ec in looks: ax.scatter(x[o], y[o], s=22, lw=1, fc=fc, ec=ec, clip_on=False, zorder=3)
-    ax.set(title=k, ylim=lim)
-    if isinstance(d, Choice):
-        many = sum(len(str(o)) for o in d.labels)>18
-        ax.set_xticks(range(d.size), map(str, d.labels), rotation=30 if many else 0, ha='right' if many else 'center')
-        ax.set_xlim(-.5, d.size-.5)
-    elif d.log: ax.set_xscale('log')
+    x,y = places(d, df[k]),df.value.clip(*lim).values
+    looks = (df.state=='complete', blue, blue), (df.state=='stopped', 'none', blue), (df.number==best, orange, orange)
+    for o,fc,ec in looks: ax.scatter(x[o], y[o], s=22, lw=1, fc=fc, ec=ec, clip_on=False, zorder=3, alpha=1 if fc==orange else faint(len(df), 80))
+    ax.set_title(elided(k, 22), fontsize='medium')
+    ax.set(ylim=lim)
+    scale(ax, d)
 
 def plot_slice(
     study:optuna.Study, # A study
@@ -152,10 +105,10 @@ def plot_slice(
 ):
     "Value against each hyperparameter"
     dims,df = _dims(study),params_data(study)
-    if not dims: return _say(_ax(ax), 'no finished trial')
-    axs,lim,best = _panels(ax, len(dims)),_window(df.value, study.direction),best_trial(study).number
-    for a,(k,d) in zip(axs, dims.items()): _panel(_ax(a), df, k, d, lim, best)
-    for a in axs[::3]: a.set_ylabel(_label(study))
+    if not dims: return say(new_axis(ax), 'no finished trial')
+    axs,lim,best = panels(ax, len(dims)),window(df.value, study.direction),best_trial(study).number
+    for a,(k,d) in zip(axs, dims.items()): _panel(new_axis(a), df, k, d, lim, best)
+    for a in axs[::3]: a.set_ylabel(label(study))
     return axs
 
 # %% ../nbs/13_plots.ipynb #par
@@ -166,30 +119,38 @@ def parallel_data(
     return pd.DataFrame([dict(number=t.number, value=v)|{k: float(dimension(d).to_unit(t.params[k])) for k,d in t.distributions.items()}
                          for t,v in finished(study)])
 
-def _ticks(d):
+def _ticks(d, room):
     "Positions and texts of the ticks of dimension `d`"
-    if isinstance(d, Choice): return [(float(d.to_unit(o)), str(o)) for o in d.labels]
+    if isinstance(d, Choice): return [((i+.5)/d.size, text) for i,text in zip(*ticks(d, 10, room))]
     return [(float(d.to_unit(v)), f'{v:.3g}') for v in (d.low, d.high)]
+
+def _frame(ax, dims, ends, name):
+    "Vertical axes for `dims` and for the value, which goes from `ends[0]` to `ends[1]`"
+    n = len(dims)+1
+    room = max(4, 76//n)
+    for j,ts in enumerate([*(_ticks(d, room) for d in dims.values()), [(u, f'{v:.3g}') for u,v in enumerate(ends)]]):
+        ax.axvline(j, color=grey, lw=.8, zorder=1)
+        for u,text in ts: ax.annotate(text, (j, u), (4, 3), textcoords='offset points', fontsize='small' if n<9 else 'x-small', zorder=5)
+    names = [elided(o, max(room, 12)) for o in (*dims, name)]
+    many = max(map(len, names))>room
+    ax.set_xticks(range(n), names, **(dict(rotation=35, ha='right', rotation_mode='anchor') if many else {}))
+    ax.set(yticks=[], ylim=(-.04, 1.08), xlim=(-.1, n-.6))
+    ax.spines[['left', 'bottom']].set_visible(False)
 
 def plot_parallel(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
 ):
     "Parallel coordinates of the finished trials, the better the bluer, the best in orange"
-    ax,df,dims = _ax(ax),parallel_data(study),_dims(study)
-    if not dims: return _say(ax, 'no finished trial')
-    lo,hi = _window(df.value, study.direction)
-    shade,best = _shade(df.value, study.direction),best_trial(study).number
+    ax,df,dims = new_axis(ax),parallel_data(study),_dims(study)
+    if not dims: return say(ax, 'no finished trial')
+    lo,hi = window(df.value, study.direction)
+    colour,best = shade(df.value, study.direction),best_trial(study).number
     y = np.column_stack([df[k] for k in dims] + [(df.value.clip(lo, hi)-lo)/(hi-lo)])
     for i in df.value.sort_values(ascending=study.direction.name=='MAXIMIZE').index:
-        top = df.number[i]==best
-        ax.plot(range(len(dims)+1), y[i], color=_orange if top else shade(df.value[i]), lw=2.5 if top else 1, marker='.', zorder=4 if top else 2)
-    for j,ticks in enumerate([*map(_ticks, dims.values()), [(u, f'{lo+u*(hi-lo):.3g}') for u in (0, 1)]]):
-        ax.axvline(j, color=_grey, lw=.8, zorder=1)
-        for u,text in ticks: ax.annotate(text, (j, u), (4, 3), textcoords='offset points', fontsize='small', zorder=5)
-    ax.set_xticks(range(len(dims)+1), [*dims, _label(study)])
-    ax.set(yticks=[], ylim=(-.04, 1.08), xlim=(-.1, len(dims)+.4))
-    ax.spines[['left', 'bottom']].set_visible(False)
+        kw = dict(color=orange, lw=2.5, zorder=4) if df.number[i]==best else dict(color=colour(df.value[i]), lw=1, alpha=faint(len(df)))
+        ax.plot(range(len(dims)+1), y[i], marker='.', **kw)
+    _frame(ax, dims, (lo, hi), label(study))
     return ax
 
 # %% ../nbs/13_plots.ipynb #choices
@@ -200,24 +161,30 @@ def choices_data(
     rows = [(k, str(t.params[k]), t.number, v) for t,v in finished(study) for k,d in t.distributions.items() if isinstance(dimension(d), Choice)]
     return pd.DataFrame(rows, columns=['name', 'choice', 'number', 'value'])
 
+_most = 12 # Choices of one hyperparameter, and hyperparameters, that are shown at most
+
 def plot_choices(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
 ):
-    "Values of the finished trials for each choice they made"
-    df = choices_data(study)
-    groups = [(f'{k} = {c}  ({len(g)})', g) for (k,c),g in df.groupby(['name', 'choice'], sort=False)]
-    groups.sort(key=lambda o: (list(df.name).index(o[1].name.iloc[0]), o[1].value.median()*(1 if study.direction.name=='MAXIMIZE' else -1)))
-    ax = _ax(ax, max(1.5, .7+.35*len(groups)))
-    if df.empty: return _say(ax, 'no finished trial made a choice')
-    lim,best = _window(df.value, study.direction),best_trial(study).number
+    "Values of the finished trials for each choice they made, the best choices of a hyperparameter on top"
+    df,sign = choices_data(study),1 if study.direction.name=='MAXIMIZE' else -1
+    lim,groups = window(df.value, study.direction),[]
+    df['value'] = df.value.clip(*lim)
+    for k,named in reversed(list(df.groupby('name', sort=False))):
+        found = sorted(named.groupby('choice', sort=False), key=lambda o: sign*o[1].value.median())
+        texts = told_apart([c for c,_ in found], 32)
+        groups += [(f'{elided(k, 16)} = {c}  ({len(g)})', g) for c,(_,g) in zip(texts, found)][-_most:]
+    ax = new_axis(ax, max(1.5, .7+.35*len(groups)))
+    if df.empty: return say(ax, 'no finished trial made a choice')
+    best = best_trial(study).number
     for i,(_,g) in enumerate(groups):
         top = g.number==best
-        for o,c in ((~top, _blue), (top, _orange)):
-            ax.scatter(g.value[o].clip(*lim), np.full(o.sum(), i), s=30, color=c, alpha=.8, lw=0, clip_on=False)
-        ax.plot([np.clip(g.value.median(), *lim)]*2, [i-.3, i+.3], color=_grey, lw=2.5)
+        for o,c in ((~top, blue), (top, orange)):
+            ax.scatter(g.value[o], np.full(o.sum(), i), s=30, color=c, alpha=.8*faint(len(g)), lw=0, clip_on=False)
+        ax.plot([g.value.median()]*2, [i-.3, i+.3], color=grey, lw=2.5)
     ax.set_yticks(range(len(groups)), [o for o,_ in groups])
-    ax.set(xlabel=_label(study), xlim=lim, ylim=(-.6, len(groups)-.4))
+    ax.set(xlabel=label(study), xlim=lim, ylim=(-.6, len(groups)-.4))
     return ax
 
 # %% ../nbs/13_plots.ipynb #imp
@@ -228,7 +195,8 @@ def importances_data(
     done = finished(study)
     if len(done)<4 or len({v for _,v in done})<2: return pd.Series(dtype=float)
     with quiet_optuna(): best = optuna.create_study(direction=study.direction)  # stopped trials count, and with their best epoch
-    best.add_trials([create_trial(params=t.params, distributions=t.distributions, value=v) for t,v in done])
+    lim = window([v for _,v in done], study.direction)  # one diverged training would be all the variance
+    best.add_trials([create_trial(params=t.params, distributions=t.distributions, value=float(np.clip(v, *lim))) for t,v in done])
     res = optuna.importance.get_param_importances(best, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
     return pd.Series(res, dtype=float).sort_values(ascending=False)
 
@@ -236,11 +204,11 @@ def plot_importances(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
 ):
-    "Importance of each hyperparameter"
-    o = importances_data(study)[::-1]
-    ax = _ax(ax, max(1.5, .7+.35*len(o)))
-    if o.empty: return _say(ax, 'at least four finished trials are needed')
-    bars = ax.barh(o.index, o.values, color=_blue, height=.6)
+    "Importance of the hyperparameters, the largest on top"
+    o = importances_data(study)[:_most][::-1]
+    ax = new_axis(ax, max(1.5, .7+.35*len(o)))
+    if o.empty: return say(ax, 'at least four finished trials are needed')
+    bars = ax.barh([elided(k) for k in o.index], o.values, color=blue, height=.6)
     ax.bar_label(bars, [f'{v:.0%}' for v in o.values], padding=4)
     ax.set(xticks=[], xlim=(0, o.max()*1.12))
     ax.spines['bottom'].set_visible(False)
