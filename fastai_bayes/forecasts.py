@@ -9,11 +9,12 @@ __all__ = ['Beliefs', 'forecast_data', 'plot_forecast', 'trial_data', 'plot_tria
 import math, textwrap
 from copy import copy
 import numpy as np, optuna, pandas as pd
-from .axes import blue, elided, faint, grey, label, legend, new_axis, orange, say, window
+from .axes import blue, faint, grey, label, legend, new_axis, orange, say, window
 from .optimizer import explain, one_thread
 from .sampler import Books, horizon, shared_space
 from .space import Space
 from .study import StudyError, curve_of, first_of, latest, state_of
+from .tables import elided
 
 # %% ../nbs/134_forecasts.ipynb #view
 class Beliefs:
@@ -127,7 +128,8 @@ def plot_trial(
     "Learning curve of trial `n` with what the engine believed about it when it ended, and why it was stopped"
     o = trial_data(study, n)
     ax = new_axis(ax)
-    if not o['curve']: return say(ax, f"trial {n}: {o['state']}, no epoch reported")
+    told = f"trial {n}, {o['state']} after {len(o['curve'])} epoch{'s'*(len(o['curve'])!=1)}" + (f": {o['reason']}" if o['reason'] else '')
+    if not any(map(math.isfinite, o['curve'])): return say(ax, _wrapped(told, 60))
     l,T = len(o['curve']),o['n_epoch'] or len(o['curve'])
     for c in o['others']: ax.plot(range(1, len(c)+1), c, color=grey, lw=.8, alpha=.5*faint(len(o['others'])), marker='.' if len(c)==1 else None)
     ax.plot(range(1, l+1), o['curve'], color=blue, lw=2.5, marker='.' if l==1 else None, label=f'trial {n}')
@@ -136,13 +138,16 @@ def plot_trial(
         ax.fill_between([l, T], [v, o['low']], [v, o['high']], color=blue, alpha=.2, lw=0, label='95 % band')
         ax.plot([l, T], [v, o['forecast']], color=blue, lw=1.5, ls='--', label='forecast')
     if o['best'] is not None: ax.axhline(o['best'], color=orange, lw=1.2, ls='--', label='best so far')
-    shown = [*o['curve'], *(o[k] for k in ('best', 'low', 'high') if o[k] is not None)]
-    ax.set(xlabel='epoch', ylabel=label(study), xlim=(min(1, T-.5)-.02*T, T*1.02), ylim=window(shown, study.direction, reach=40))
+    ax.set(xlabel='epoch', ylabel=label(study), xlim=(min(1, T-.5)-.02*T, T*1.02), ylim=_ends(o, study.direction))
     ax.set_xticks(*[_epochs(T)]*2)
-    told = f"trial {n}, {o['state']} after {l} epoch{'s'*(l>1)}" + (f": {o['reason']}" if o['reason'] else '')
     ax.set_title(_wrapped(told), fontsize='small', loc='left', pad=22)
     legend(ax)
     return ax
+
+def _ends(o, direction):
+    "Ends of an axis on which all of the curve can be seen, and the band, if that is not wider than all else"
+    lo,hi = window([*o['curve'], *(o[k] for k in ('best', 'forecast') if o[k] is not None)], direction, reach=1000)
+    return lo if o['low'] is None else min(lo, max(o['low'], 2*lo-hi)), hi if o['high'] is None else max(hi, min(o['high'], 2*hi-lo))
 
 def _wrapped(s, width=88, most=3):
     "`s` in lines of at most `width` characters"

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['history_data', 'plot_history', 'curves_data', 'plot_curves', 'params_data', 'plot_slice', 'parallel_data',
-           'plot_parallel', 'choices_data', 'plot_choices', 'importances_data', 'plot_importances']
+           'plot_parallel', 'choices_data', 'plot_choices', 'completed', 'importances_data', 'plot_importances']
 
 # %% ../nbs/13_plots.ipynb #imports
 import math
 import numpy as np, optuna, pandas as pd
 from optuna.trial import create_trial
-from .axes import blue, elided, faint, grey, label, legend, new_axis, orange, panels, places, say, scale, shade, ticks, told_apart, window
+from .axes import blue, faint, grey, in_first_column, label, legend, new_axis, orange, panels, places, say, scale, shade, ticks, told_apart, window
 from .space import Choice, dimension
 from .study import best_of, best_trial, curve_of, finished, first_of, latest, quiet_optuna, state_of
+from .tables import elided
 
 # %% ../nbs/13_plots.ipynb #history
 def history_data(
@@ -45,7 +46,7 @@ def plot_history(
     bad = df[df.state=='failed']
     worst = lo if study.direction.name=='MAXIMIZE' else hi
     if len(bad): ax.scatter(bad.spent, [worst]*len(bad), marker='x', s=look['s'], color=grey, label='failed', clip_on=False)
-    ax.set(xlabel='epochs spent', ylabel=label(study), ylim=(lo, hi))
+    ax.set(xlabel='epochs spent', ylabel=label(study), xlim=(0, 1.03*df.spent.max()), ylim=(lo, hi))
     legend(ax)
     return ax
 
@@ -63,7 +64,8 @@ def plot_curves(
 ):
     "Learning curves, the better the bluer; circles mark stops, crosses failures, orange the best"
     ax,df,best = new_axis(ax),curves_data(study),best_trial(study)
-    if df.empty: return say(ax, 'no epoch reported')
+    values = [v for c in df.curve for v in c]
+    if not any(map(math.isfinite, values)): return say(ax, 'no epoch has shown a finite value')
     colour,alpha = shade(df.value, study.direction),faint(len(df))
     for o in df.sort_values('value', ascending=study.direction.name=='MAXIMIZE', na_position='first').itertuples():
         top = best is not None and o.number==best.number
@@ -73,7 +75,7 @@ def plot_curves(
         end = [i for i,v in enumerate(o.curve, 1) if math.isfinite(v)][-1:]
         mark = dict(stopped='o', failed='x').get(o.state)
         if mark and end: ax.plot(end, o.curve[end[0]-1], mark, ms=5*alpha, mfc='none', color=kw['color'], alpha=alpha)
-    ax.set(xlabel='epoch', ylabel=label(study), ylim=window([v for c in df.curve for v in c], study.direction, reach=12))
+    ax.set(xlabel='epoch', ylabel=label(study), ylim=window(values, study.direction, reach=12))
     ax.xaxis.get_major_locator().set_params(integer=True)
     if best is not None: legend(ax)
     return ax
@@ -108,7 +110,7 @@ def plot_slice(
     if not dims: return say(new_axis(ax), 'no finished trial')
     axs,lim,best = panels(ax, len(dims)),window(df.value, study.direction),best_trial(study).number
     for a,(k,d) in zip(axs, dims.items()): _panel(new_axis(a), df, k, d, lim, best)
-    for a in axs[::3]: a.set_ylabel(label(study))
+    for a in filter(in_first_column, axs): a.set_ylabel(label(study))
     return axs
 
 # %% ../nbs/13_plots.ipynb #par
@@ -149,7 +151,8 @@ def plot_parallel(
     y = np.column_stack([df[k] for k in dims] + [(df.value.clip(lo, hi)-lo)/(hi-lo)])
     for i in df.value.sort_values(ascending=study.direction.name=='MAXIMIZE').index:
         kw = dict(color=orange, lw=2.5, zorder=4) if df.number[i]==best else dict(color=colour(df.value[i]), lw=1, alpha=faint(len(df)))
-        ax.plot(range(len(dims)+1), y[i], marker='.', **kw)
+        at = np.flatnonzero(np.isfinite(y[i]))  # not what had no value
+        ax.plot(at, y[i,at], marker='.', **kw)
     _frame(ax, dims, (lo, hi), label(study))
     return ax
 
@@ -188,15 +191,24 @@ def plot_choices(
     return ax
 
 # %% ../nbs/13_plots.ipynb #imp
+def completed(
+    study:optuna.Study, # A study
+    ends=(-math.inf, math.inf) # Least and largest value
+)->optuna.Study: # In memory; the trials have the same numbers
+    "`study` for those of Optuna's functions that pass over stopped trials: all finished trials are complete, with the value of their best epoch"
+    done = {t.number: v for t,v in finished(study)}
+    with quiet_optuna(): res = optuna.create_study(direction=study.direction)
+    res.add_trials([create_trial(params=t.params, distributions=t.distributions, value=float(np.clip(done[t.number], *ends))) if t.number in done else
+                    create_trial(state=optuna.trial.TrialState.FAIL) for t in study.get_trials(deepcopy=False)])
+    return res
+
 def importances_data(
     study:optuna.Study # A study
 )->pd.Series: # Importances, largest first, adding up to 1; empty if there are too few trials
     "Share of the variance that each hyperparameter accounts for"
     done = finished(study)
     if len(done)<4 or len({v for _,v in done})<2: return pd.Series(dtype=float)
-    with quiet_optuna(): best = optuna.create_study(direction=study.direction)  # stopped trials count, and with their best epoch
-    lim = window([v for _,v in done], study.direction)  # one diverged training would be all the variance
-    best.add_trials([create_trial(params=t.params, distributions=t.distributions, value=float(np.clip(v, *lim))) for t,v in done])
+    best = completed(study, window([v for _,v in done], study.direction))  # one diverged training would be all the variance
     res = optuna.importance.get_param_importances(best, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
     return pd.Series(res, dtype=float).sort_values(ascending=False)
 

@@ -7,11 +7,12 @@ __all__ = ['Surface', 'surrogate_data', 'plot_surrogate', 'plot_contour']
 
 # %% ../nbs/135_surrogate.ipynb #imports
 import numpy as np, optuna, pandas as pd
-from .axes import blue, cmap, elided, faint, grey, label, new_axis, orange, panels, places, say, scale, unsure, window
+from .axes import blue, cmap, faint, grey, in_first_column, label, new_axis, orange, panels, places, say, scale, unsure, window
 from .forecasts import Beliefs
 from .optimizer import informative, one_thread
 from .space import Choice
 from .study import StudyError
+from .tables import elided
 
 # %% ../nbs/135_surrogate.ipynb #sur
 class Surface:
@@ -106,7 +107,7 @@ def plot_surrogate(
     lim = window([*shown, *np.concatenate([o.value for o in sweeps.values()])], study.direction, reach=12)
     axs = panels(ax, len(names))
     for a,(k,df) in zip(axs, sweeps.items()): _sweep(new_axis(a), s, k, df, lim)
-    for a in axs[::3]: a.set_ylabel(label(study))
+    for a in filter(in_first_column, axs): a.set_ylabel(label(study))
     return axs
 
 # %% ../nbs/135_surrogate.ipynb #cont
@@ -127,7 +128,7 @@ def _mesh(ax, df, dims, z, colours, lim, title):
     drawn = ax.pcolormesh(x[ix], y[iy], Z[np.ix_(iy, ix)], cmap=colours, vmin=lim[0], vmax=lim[1], shading='nearest', rasterized=True)
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=.9, aspect=25)
     bar.outline.set_visible(False)
-    ax.set(xlabel=elided(kx, 22), ylabel=elided(ky, 22))
+    ax.set(xlabel=elided(kx, 22), ylabel=elided(ky, 18))
     ax.set_title(title, fontsize='medium')
 
 def _dots(ax, s, dims, trial):

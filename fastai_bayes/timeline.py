@@ -90,7 +90,7 @@ def plot_timeline(
 
 def _bars(ax, df, x, w, best):
     "A bar for each trial of `df`"
-    looks = dict(complete=dict(fc=blue, ec=blue), stopped=dict(fc='none', ec=blue), failed=dict(fc=grey, ec=grey, hatch='xx'),
+    looks = dict(complete=dict(fc=blue, ec=blue), stopped=dict(fc='none', ec=blue), failed=dict(fc=grey, ec=grey),
                  running=dict(fc=blue, ec=blue, alpha=.4))
     top = df.training==(-1 if best is None else first_of(best))
     for state,look in looks.items():

@@ -106,6 +106,8 @@ def test_texts_can_be_read(name, kind):
             upright = [o for o in group if not o.get_rotation()]
             bad = [(a.get_text(), b.get_text()) for a,b in itertools.pairwise(upright) if overlap(a, b)]
             assert not bad, bad
+        tops = [o for o in (ax.get_legend().get_texts() if ax.get_legend() else []) + [ax.title, ax._left_title, ax.yaxis.offsetText] if o.get_text()]
+        assert not any(overlap(a, b) for a,b in itertools.combinations(tops, 2))
         for o in [*itertools.chain(*texts(ax)), ax.title, ax.xaxis.label, ax.yaxis.label, *(ax.get_legend().get_texts() if ax.get_legend() else ())]:
             if not o.get_text(): continue
             p = o.get_window_extent()
