@@ -45,7 +45,7 @@ def panels(
 
 def say(ax, s):
     "An axis with nothing but a sentence"
-    ax.set(xticks=[], yticks=[])
+    ax.set(xticks=[], yticks=[], gid='sentence')
     ax.spines[:].set_visible(False)
     ax.text(.5, .5, s, ha='center', va='center', transform=ax.transAxes, color=grey)
     return ax

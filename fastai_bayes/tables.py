@@ -56,7 +56,8 @@ def _plans(heads, spare, keep=3):
 def text_table(
     rows, # Lists of texts, heads first; different heads
     room=math.inf, # Places in a line
-    spare=() # Heads of the columns that can be spared first
+    spare=(), # Heads of the columns that can be spared first
+    note=False # Add a line that says which columns had to go?
 )->list: # Lines
     "`rows` as lines of text, a column called reason on the left of its place and all others on the right"
     heads = rows[0]
@@ -67,7 +68,9 @@ def text_table(
         if sum(widths)+2*len(widths)-2<=room: break
     left = [heads[i]=='reason' for i in keep]
     def pad(c, w, left): return c+' '*(w-places_of(c)) if left else ' '*(w-places_of(c))+c
-    return [clipped('  '.join(map(pad, r, widths, left)).rstrip(), room) for r in cells if r]
+    lines = ['  '.join(map(pad, r, widths, left)).rstrip() for r in cells if r]
+    if note and gone: lines.append(f"not shown: {', '.join(k for k in heads if k in gone)}")
+    return [clipped(o, room) for o in lines]
 
 # %% ../nbs/126_tables.ipynb #html
 def _html_cell(c, head, tag, most):

@@ -60,10 +60,10 @@ def test_table_is_drawn_over_itself(terminal, columns, lines):
     assert len(out.rows())<lines
 
 def test_a_table_that_gets_shorter_leaves_nothing_behind(terminal):
-    v,out = terminal(80)
+    v,out = terminal(100)
     v.show(status(8))
     v.show(s := status(0, number=None))
-    assert out.rows()==status_text(s, 80, 24) and len(out.rows())==1
+    assert out.rows()==status_text(s, 100, 24) and len(out.rows())==1
 
 def test_what_others_print_stays_above(terminal):
     v,out = terminal(60, 12)
