@@ -81,14 +81,13 @@ def window(
     reach=6 # How far to show, in distances between the best and the median
 )->tuple: # Low and high end
     "A range that shows the good values well: diverged trainings do not squeeze the others"
-    v = np.array([o for o in values if math.isfinite(o)])
-    v = np.clip(v, -1e150, 1e150)  # differences of such values are still finite
+    v = np.clip([o for o in values if math.isfinite(o)], -1e150, 1e150)  # differences of such values are still finite
+    if not len(v): return 0., 1.
     if direction.name=='MAXIMIZE': v = -v
-    best,worst = (v.min(),v.max()) if len(v) else (0., 1.)
-    spread = np.median(v)-best if len(v) else 0.
+    best,worst,spread = v.min(),v.max(),np.median(v)-v.min()
     if spread>0: worst = min(worst, best+reach*spread)
-    pad = (.06*(worst-best) or .05*abs(best) or .05) if len(v) else 0.
-    return (-worst-pad, pad-best) if direction.name=='MAXIMIZE' and len(v) else (best-pad, worst+pad)
+    pad = .06*(worst-best) if worst-best>1e-6*abs(best) else .05*abs(best) or .05
+    return (-worst-pad, pad-best) if direction.name=='MAXIMIZE' else (best-pad, worst+pad)
 
 def shade(values, direction):
     "A function from values to colours, the better the bluer"

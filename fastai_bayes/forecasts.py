@@ -55,7 +55,7 @@ class _Trials:
 @one_thread
 def forecast_data(
     study:optuna.Study # A study
-)->pd.DataFrame: # number, state, epochs, curve, forecast, low, high (values at the last epoch), better (probability of ending best); most promising first
+)->pd.DataFrame: # number, state, epochs, curve, forecast with its band low to high, better (probability of ending best); most promising first
     "How the engine expects the trainings to end that have begun and not come to their end"
     cols = ['number', 'state', 'epochs', 'curve', 'forecast', 'low', 'high', 'better']
     b = Beliefs(study)
@@ -105,7 +105,7 @@ def _epochs(T): return sorted({*range(0, T+1, max(1, round(T/6)))}-{0}|{1, T} if
 def trial_data(
     study:optuna.Study, # A study
     n:int # Number of a trial
-)->dict: # number, state, curve, n_epoch, others (curves before), best; forecast, low, high, better and reason, None if there is nothing to say
+)->dict: # number, state, curve, n_epoch, others (curves before), best, forecast, low, high, better, reason; None if there is nothing to say
     "What the engine believed about trial `n` when it ended"
     trials = study.get_trials(deepcopy=False)
     if n not in range(len(trials)): raise StudyError(f'trials are numbered from 0 to {len(trials)-1}, got {n!r}')

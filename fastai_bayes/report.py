@@ -34,12 +34,14 @@ def best_code(
 # %% ../nbs/142_report.ipynb #parts
 _style = '''body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.5;color:#222;background:#fff}
 pre{background:#f3f3f3;padding:.8rem;overflow-x:auto;border-radius:4px}.wide{overflow-x:auto}img{max-width:100%;min-width:30rem}
-h1{overflow-wrap:anywhere}table{border-collapse:collapse;font-size:.85rem}th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
+h1{overflow-wrap:anywhere}table{border-collapse:collapse;font-size:.85rem}
+th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
 td[style]{white-space:normal;min-width:18rem}td.text,th.text{text-align:left;white-space:normal}
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}pre{background:#262626}th,td{border-color:#444}}'''
 
 _plots = {plots.plot_history: 'Values against epochs spent', plots.plot_curves: 'Learning curves',
-    forecasts.plot_forecast: 'How the trainings that did not come to their end would have ended', timeline.plot_saved: 'Epochs saved by stopping early',
+    forecasts.plot_forecast: 'How the trainings that did not come to their end would have ended',
+    timeline.plot_saved: 'Epochs saved by stopping early',
     timeline.plot_timeline: 'Who trained what and when', plots.plot_slice: 'Values against each hyperparameter',
     surrogate.plot_surrogate: 'What the model expects of each hyperparameter, the others as in the best configuration',
     surrogate.plot_contour: 'What the model expects of two hyperparameters together', plots.plot_parallel: 'Configurations, one line a trial',
@@ -105,7 +107,7 @@ def report(self:TuneResult,
     parts = [f'<h1>{html.escape(self.study.study_name)}</h1><p>{html.escape(headline(self))}</p>',
              f'<h2>The best configuration</h2><pre>{html.escape(code)}</pre>' if code else '',
              '<h2>Pictures</h2>', *(_picture(f, self.study, text) for f,text in _plots.items()),
-             '<h2>All trials</h2>', html_table(table(df, len(df))),
+             '<h2>All trials</h2>', html_table(table(df, len(df)), 60),
              *(['<h2>Failures</h2>', html_table(table(failed, len(failed)))] if len(failed) else []),
              '<h2>Space, seed, versions</h2>', _pairs(_about(self))]
     alone = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

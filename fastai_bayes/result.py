@@ -76,8 +76,9 @@ def _add_plot(f):
     _plot.__name__,_plot.__qualname__,_plot.__doc__ = f.__name__,f'TuneResult.{f.__name__}',f.__doc__
     setattr(TuneResult, f.__name__, _plot)
 
-for o in (plots.plot_history, plots.plot_curves, plots.plot_slice, plots.plot_parallel, plots.plot_choices, plots.plot_importances, forecasts.plot_forecast,
-          forecasts.plot_trial, surrogate.plot_surrogate, surrogate.plot_contour, timeline.plot_timeline, timeline.plot_saved): _add_plot(o)
+for m,names in ((plots, 'history curves slice parallel choices importances'), (forecasts, 'forecast trial'), (surrogate, 'surrogate contour'),
+                (timeline, 'timeline saved')):
+    for o in names.split(): _add_plot(getattr(m, f'plot_{o}'))
 
 # %% ../nbs/14_result.ipynb #repr
 def headline(res):

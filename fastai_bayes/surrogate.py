@@ -51,7 +51,7 @@ def surrogate_data(
     study:optuna.Study, # A study
     *names, # Hyperparameters that vary: one or two
     n:int=60 # Values of each that is continuous
-)->pd.DataFrame: # a column for each of `names`, value, low, high; `.attrs['trial']` is the number of the trial that the others are of; empty if too few
+)->pd.DataFrame: # a column for each of `names`, value, low, high, and in `.attrs` the number of the trial that has the others; may be empty
     "Expected value of a full training, with its 95 % band, where all other hyperparameters are as in the best configuration"
     s,cols = Surface(study),[*names, 'value', 'low', 'high']
     return _swept(s, names, n) if _known(s, names) else pd.DataFrame(columns=cols)
@@ -60,7 +60,8 @@ def _known(s, names):
     "Has `s` something to say about `names`? Raise a `StudyError` if there are none such"
     if s.ens is None: return False
     for k in names:
-        if k not in s.beliefs.space.dims: raise StudyError(f'{k!r} is no hyperparameter that all trials share; those are {", ".join(s.beliefs.space.names)}')
+        if k in s.beliefs.space.dims: continue
+        raise StudyError(f'{k!r} is no hyperparameter that all trials share; those are {", ".join(s.beliefs.space.names)}')
     return s.around(*names) is not None
 
 def _swept(s, names, n):
@@ -79,7 +80,9 @@ def _sweep(ax, s, k, df, lim):
     "Expected value against hyperparameter `k`"
     b,d = s.beliefs,s.beliefs.space[k]
     x,show = places(d, df[k]),lambda o: np.clip(o, *lim)
-    if isinstance(d, Choice): ax.errorbar(x, show(df.value), [show(df.value)-show(df.low), show(df.high)-show(df.value)], fmt='_', color=blue, ms=min(14, 90/d.size), lw=2 if d.size<9 else 1, zorder=2)
+    if isinstance(d, Choice):
+        arms = [show(df.value)-show(df.low), show(df.high)-show(df.value)]
+        ax.errorbar(x, show(df.value), arms, fmt='_', color=blue, ms=min(14, 90/d.size), lw=2 if d.size<9 else 1, zorder=2)
     else:
         ax.fill_between(x, df.low, df.high, color=blue, alpha=.2, lw=0)
         ax.plot(x, df.value, color=blue, lw=2)

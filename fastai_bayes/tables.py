@@ -65,8 +65,12 @@ def text_table(
         keep = [i for i,k in enumerate(heads) if k not in gone]
         cells = [[clipped(r[i], most) for i in keep] for r in rows]
         widths = [max(map(places_of, o)) for o in zip(*cells)]
+        left = [heads[i]=='reason' for i in keep]
+        if any(left):  # it has what the others leave
+            rest = room-sum(w+2 for w,o in zip(widths, left) if not o)
+            if rest>=20: cells = [[clipped(r[i], rest) if o else c for c,i,o in zip(cs, keep, left)] for cs,r in zip(cells, rows)]
+            widths = [max(map(places_of, o)) for o in zip(*cells)]
         if sum(widths)+2*len(widths)-2<=room: break
-    left = [heads[i]=='reason' for i in keep]
     def pad(c, w, left): return c+' '*(w-places_of(c)) if left else ' '*(w-places_of(c))+c
     lines = ['  '.join(map(pad, r, widths, left)).rstrip() for r in cells if r]
     if note and gone: lines.append(f"not shown: {', '.join(k for k in heads if k in gone)}")
@@ -87,4 +91,4 @@ def html_table(
     def _row(r, tag): return '<tr>' + ''.join(_html_cell(c, k, tag, most) for c,k in zip(r, rows[0])) + '</tr>'
     head,*rest = rows
     body = f"<thead>{_row(head, 'th')}</thead><tbody>{''.join(_row(o, 'td') for o in rest)}</tbody>"
-    return f'<div style="overflow-x:auto"><table>{body}</table></div>'
+    return f'<div style="overflow-x:auto"><table style="white-space:nowrap">{body}</table></div>'

@@ -22,7 +22,8 @@ def _rows(df):
     "A row for each worker; trials without one go where there is room"
     names,ends,rows = {},{},[]
     for o in df.itertuples():
-        key = names.setdefault(o.worker, len(names)) if o.worker else next((k for k,e in ends.items() if isinstance(k, str) and e<=o.start), f'{o.Index}')
+        free = next((k for k,e in ends.items() if isinstance(k, str) and e<=o.start), f'{o.Index}')
+        key = names.setdefault(o.worker, len(names)) if o.worker else free
         ends[key] = o.end
         rows.append(key)
     order = {k: i for i,k in enumerate(dict.fromkeys(rows))}

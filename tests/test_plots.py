@@ -2,7 +2,7 @@
 import itertools, math, warnings
 from datetime import datetime, timedelta
 import matplotlib; matplotlib.use('agg')
-import matplotlib.pyplot as plt, numpy as np, optuna, pandas as pd, pytest
+import matplotlib.pyplot as plt, numpy as np, pytest
 from optuna.trial import TrialState, create_trial
 from fastai_bayes import forecasts, plots, surrogate, timeline
 from fastai_bayes.pruner import BayesPruner
@@ -113,3 +113,52 @@ def test_texts_can_be_read(name, kind):
             p = o.get_window_extent()
             assert p.x0>=-2 and p.x1<=w+2 and p.y0>=-2 and p.y1<=h+2, (o.get_text(), p, w, h)
     assert w<=800
+
+@pytest.mark.parametrize('kind', makers)
+def test_data(kind):
+    "What is drawn is what the study holds"
+    st = study_of(kind)
+    n,done = len(st.trials),finished(st)
+    history,saved,when = plots.history_data(st),timeline.saved_data(st),timeline.timeline_data(st)
+    assert len(history)==len(saved)==len(when)==n
+    assert (history.spent.max() if n else 0)==saved.epochs.sum()==epochs_spent(st) and saved.saved.sum()==epochs_saved(st)
+    assert history.value.notna().sum()==len(plots.params_data(st))==len(plots.parallel_data(st))==len(done)
+    assert list(history.value.dropna())==[v for _,v in done]
+    assert len(plots.curves_data(st))==n and len(plots.choices_data(st))==sum(isinstance(v, (str, int)) for t,_ in done for v in t.params.values())
+    for _,o in when.groupby('row'): assert (o.end.values[:-1]<=o.start.values[1:]).all() and o.worker.nunique()==1
+    open = forecasts.forecast_data(st)
+    stopped = [t.number for t in st.trials if t.state==TrialState.PRUNED and all(map(math.isfinite, t.intermediate_values.values()))
+               and len(t.intermediate_values)<t.user_attrs['n_epoch']]
+    assert sorted(open.number)==stopped and (open.low<=open.forecast).all() and (open.forecast<=open.high).all() and open.better.between(0, 1).all()
+    assert open.better.is_monotonic_decreasing
+
+@pytest.mark.parametrize('kind', ['some', 'loss', 'conditions'])
+def test_surrogate_data(kind):
+    "The model's sweep passes the best training where it crosses it, and its band is narrow there"
+    st = study_of(kind)
+    s = surrogate.Surface(st)
+    for k in s.beliefs.space:
+        df = surrogate.surrogate_data(st, k)
+        assert ((df.low<df.value) & (df.value<df.high)).all() and np.isfinite(df[['value', 'low', 'high']]).all(axis=None)
+        x,n = s.around(k)
+        value,low,high = (o[0] for o in s.predict(x[None]))
+        assert df.attrs['trial']==n and low<=best_of(st.trials[n], st.direction)[0]<=high and high-low<(df.high-df.low).max()+1e-9
+
+def test_trial_that_was_stopped():
+    "What is said of a trial does not depend on those that came later"
+    st = study_of('some')
+    n = next(t.number for t in st.trials if t.state==TrialState.PRUNED)
+    o = forecasts.trial_data(st, n)
+    early = filled(usual, n+1)
+    same = forecasts.trial_data(early, n)
+    assert o['reason']==same['reason'] and 'probability' in o['reason']
+    assert all(math.isclose(o[k], same[k], rel_tol=1e-9) for k in ('forecast', 'low', 'high', 'better', 'best'))
+    assert o['reason'] in ' '.join(forecasts.plot_trial(st, n).get_title(loc='left').split())
+
+def test_pictures_do_not_change_the_search():
+    "A study that was looked at goes on as one that was not"
+    a,b = filled(usual, 14),filled(usual, 14)
+    def ask(st): return st.ask(distributions(Space(usual))).params
+    assert ask(a)==ask(b)
+    for f in pictures.values(): f(a)
+    assert ask(a)==ask(b)
