@@ -57,7 +57,7 @@ def in_first_column(ax):
 def legend(ax):
     "The legend above the axis, where it hides nothing"
     if not 1e-4<max(map(abs, ax.get_ylim()))<1e5: ax.yaxis.set_major_formatter(StrMethodFormatter('{x:.3g}'))  # a factor would stand there
-    ax.legend(frameon=False, loc='lower left', bbox_to_anchor=(0, 1), ncols=4, borderpad=0, handlelength=1.5, columnspacing=1.2)
+    ax.legend(frameon=False, loc='lower left', bbox_to_anchor=(0, 1), ncols=5, borderpad=0, handlelength=1.5, columnspacing=1.2)
 
 # %% ../nbs/128_axes.ipynb #names
 def told_apart(
