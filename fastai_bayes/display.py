@@ -186,16 +186,20 @@ class Terminal(Silent):
         return f'\r\x1b[{rows}A' if rows else ''
     def _draw(self):
         "Draw `lines`, over what was drawn before"
-        self.out.write(('\n' if self.open else self._up())+''.join(f'{o}\x1b[K\n' for o in self.new)+'\x1b[J')
-        self.out.flush()
-        self.lines,self.drawn,self.open = self.new,True,False
+        self.busy = True
+        try:
+            self.out.write(('\n' if self.open else self._up())+''.join(f'{o}\x1b[K\n' for o in self.new)+'\x1b[J')
+            self.out.flush()
+            self.lines,self.drawn,self.open = self.new,True,False
+        finally: self.busy = False
     def _wipe(self):
         if self.drawn: self.out.write(self._up()+'\x1b[J')
         self.drawn = False
 
-    new = ()
+    new,busy = (),False
     def show(self, s):
         with self.lock:
+            if self.busy: return  # Ctrl-C came while the table was drawn
             self.new = status_text(s, *self._size())
             self._draw()
     def above(self, stream, text):

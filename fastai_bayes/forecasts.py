@@ -9,7 +9,7 @@ __all__ = ['Beliefs', 'forecast_data', 'plot_forecast', 'trial_data', 'plot_tria
 import math, textwrap
 from copy import copy
 import numpy as np, optuna, pandas as pd
-from .axes import blue, faint, grey, label, legend, new_axis, orange, say, window
+from .axes import blue, epochs, faint, grey, label, legend, new_axis, orange, say, window
 from .optimizer import explain, one_thread
 from .sampler import Books, horizon, shared_space
 from .space import Space
@@ -93,12 +93,10 @@ def plot_forecast(
     _best_line(ax, b)
     ax.axvline(b.T+gap/2, color=grey, lw=.8)
     shown = [b.sign*b.view.warp.best, *df.low, *df.high, *(v for c in df.curve for v in c)]
-    ax.set(xlabel='epoch', ylabel=label(study), xlim=(min(1, b.T-.5)-.02*b.T, b.T+gap*(len(df)+2)), ylim=window(shown, study.direction))
-    ax.set_xticks(*[_epochs(b.T)]*2)
+    ax.set(xlabel='epoch', ylabel=label(study), ylim=window(shown, study.direction))
+    epochs(ax, b.T, b.T+gap*(len(df)+2))
     legend(ax)
     return ax
-
-def _epochs(T): return sorted({*range(0, T+1, max(1, round(T/6)))}-{0}|{1, T} if T>6 else range(1, T+1))
 
 # %% ../nbs/134_forecasts.ipynb #trial
 @one_thread
@@ -138,8 +136,8 @@ def plot_trial(
         ax.fill_between([l, T], [v, o['low']], [v, o['high']], color=blue, alpha=.2, lw=0, label='95 % band')
         ax.plot([l, T], [v, o['forecast']], color=blue, lw=1.5, ls='--', label='forecast')
     if o['best'] is not None: ax.axhline(o['best'], color=orange, lw=1.2, ls='--', label='best so far')
-    ax.set(xlabel='epoch', ylabel=label(study), xlim=(min(1, T-.5)-.02*T, T*1.02), ylim=_ends(o, study.direction))
-    ax.set_xticks(*[_epochs(T)]*2)
+    ax.set(xlabel='epoch', ylabel=label(study), ylim=_ends(o, study.direction))
+    epochs(ax, T)
     ax.set_title(_wrapped(told), fontsize='small', loc='left', pad=22)
     legend(ax)
     return ax

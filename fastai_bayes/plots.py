@@ -10,7 +10,7 @@ __all__ = ['history_data', 'plot_history', 'curves_data', 'plot_curves', 'params
 import math
 import numpy as np, optuna, pandas as pd
 from optuna.trial import create_trial
-from .axes import blue, faint, grey, in_first_column, label, legend, new_axis, orange, panels, places, say, scale, shade, ticks, told_apart, window
+from .axes import blue, epochs, faint, grey, in_first_column, label, legend, new_axis, orange, panels, places, say, scale, shade, ticks, told_apart, window
 from .space import Choice, dimension
 from .study import best_of, best_trial, curve_of, finished, first_of, latest, quiet_optuna, state_of
 from .tables import elided
@@ -76,7 +76,7 @@ def plot_curves(
         mark = dict(stopped='o', failed='x').get(o.state)
         if mark and end: ax.plot(end, o.curve[end[0]-1], mark, ms=5*alpha, mfc='none', color=kw['color'], alpha=alpha)
     ax.set(xlabel='epoch', ylabel=label(study), ylim=window(values, study.direction, reach=12))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    epochs(ax, df.curve.map(len).max())
     if best is not None: legend(ax)
     return ax
 

@@ -94,7 +94,7 @@ def _more(res): return max(0, len(res.trials)-res.max_rows)
 
 @patch
 def __repr__(self:TuneResult):
-    room = shutil.get_terminal_size((120, 24)).columns
+    room = shutil.get_terminal_size((140, 24)).columns
     more = [f'... and {_more(self)} more, see .trials'] if _more(self) else []
     return '\n'.join([headline(self), *text_table(table(self.trials, self.max_rows), room, ['seconds', 'best_epoch'], True), *more])
 

@@ -95,10 +95,12 @@ def _bars(ax, df, x, w, best):
                  running=dict(fc=blue, ec=blue, alpha=.4))
     top = df.training==(-1 if best is None else first_of(best))
     for state,look in looks.items():
-        o = np.flatnonzero((df.state==state) & ~(top & (state=='complete')))
+        o = np.flatnonzero((df.state==state) & ~(top & (state in ('complete', 'stopped'))))
         if len(o): ax.barh(df.row.iloc[o], w[o], left=x[o], height=.6, label=state, lw=1, **look)
-    o = np.flatnonzero(top & (df.state=='complete'))
-    if len(o): ax.barh(df.row.iloc[o], w[o], left=x[o], height=.6, label='best', fc=orange, ec=orange, lw=1)
+    for state,fill in (('complete', orange), ('stopped', 'none')):
+        o = np.flatnonzero(top & (df.state==state))
+        alone = state=='complete' or not (top & (df.state=='complete')).any()
+        if len(o): ax.barh(df.row.iloc[o], w[o], left=x[o], height=.6, label='best' if alone else None, fc=fill, ec=orange, lw=1.5, zorder=3)
 
 def _joined(df):
     "Pairs of rows of `df`: a part of a training, and the next"
