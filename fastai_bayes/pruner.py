@@ -22,7 +22,7 @@ class BayesPruner(BasePruner):
         patience:int=0 # Trainings, from the first, that stop after a first look whatever they show; for studies that carry stopped ones on
     ):
         if n_epoch is not None: whole(n_epoch, 'n_epoch', 1)
-        self.n_epoch,self.patience = n_epoch,patience
+        self.n_epoch,self.patience,self.verdict = n_epoch,patience,None
 
     def _horizon(self, study, trial):
         one_objective(study)
@@ -64,4 +64,7 @@ class BayesPruner(BasePruner):
             view,i = self._view(study, trial, T)
             return explain(view, i, 1 if study.direction==StudyDirection.MAXIMIZE else -1, self.patience)
 
-    def prune(self, study:Study, trial:FrozenTrial)->bool: return self.decide(study, trial).stop
+    def prune(self, study:Study, trial:FrozenTrial)->bool:
+        "Should `trial` stop? `verdict` says why"
+        self.verdict = self.decide(study, trial)
+        return self.verdict.stop
