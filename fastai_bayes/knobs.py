@@ -19,8 +19,8 @@ from fastcore.foundation import L
 from fastai.learner import Learner
 from fastai.optimizer import Adam, OptimWrapper, SGD, ranger
 import fastai.callback.schedule
-from .change import (augmentations, drops, set_drop_mult, set_ps, smoothing_of, text_drops, where_resized, with_aug,
-                                 with_size, with_smoothing)
+from .change import (aug_of, augmentations, drop_mult_of, drops, ps_of, set_drop_mult, set_ps, size_of, smoothing_of, text_drops,
+                                 where_resized, with_aug, with_size, with_smoothing)
 from .clone import LoaderError, clone, given_bs, release, seeded, seeded_loaders, with_bs
 from .space import Choice, Space, label_of
 
@@ -35,9 +35,11 @@ def takes(
     fit # Name of a fit method, or a function
 )->list: # Names of its arguments after the number of epochs; '**' if it takes any
     "What can be given to `fit`"
+    return ['**' if p.kind==p.VAR_KEYWORD else p.name for p in _parameters(fit)]
+
+def _parameters(fit):
     if not callable(fit) and fit not in fits: raise KnobError(f'fit: expected one of {fits} or a function f(learn, n_epoch, **kwargs), got {fit!r}')
-    ps = list(inspect.signature(getattr(Learner, fit) if isinstance(fit, str) else fit).parameters.values())[2:]
-    return ['**' if p.kind==p.VAR_KEYWORD else p.name for p in ps]
+    return list(inspect.signature(getattr(Learner, fit) if isinstance(fit, str) else fit).parameters.values())[2:]
 
 # %% ../nbs/21_knobs.ipynb #opt
 def as_opt_func(
@@ -109,11 +111,17 @@ class Knob:
     loss:bool=False # Does it change what the loss measures, so that losses cannot be compared?
     why_not:callable=None # What is wrong with tuning it, if anything: `why_not(learn, dimension, space, fit)`
     default:callable=None # What to try if nothing is said: `default(learn)`, None for leaving it out
+    now:callable=None # What a learner has: `now(learn)`, None if that cannot be told
 
     def arg(self, fit):
         "The name by which `fit` takes it, if any"
         known = takes(fit)
         return next((o for o in self.args if o in known), self.name if self.args and not self.put and '**' in known else None)
+
+    def present(self, learn, fit):
+        "The value with which `fit` would train `learn` if nothing were said; None if that cannot be told"
+        own = next((p.default for p in _parameters(fit) if p.name==self.arg(fit)), None)
+        return own if own is not None and own is not inspect.Parameter.empty else self.now and self.now(learn)
 
 # %% ../nbs/21_knobs.ipynb #puts
 def _put_lr(learn, v):
@@ -130,6 +138,21 @@ def _put_ps(learn, v): set_ps(learn.model, v)
 def _put_drop_mult(learn, v): set_drop_mult(learn.model, v)
 def _put_loss(learn, v): learn.loss_func = v
 def _put_smoothing(learn, v): learn.loss_func = with_smoothing(learn.loss_func, v)
+
+def _now(name):
+    "Gets the attribute `name` of a learner"
+    return lambda learn: getattr(learn, name, None)
+
+def _now_hyper(name, learn):
+    "The value of `name` that the optimizer of `learn` begins with"
+    f = learn.opt_func
+    return None if isinstance(f, OptimWrapper) else f([torch.nn.Parameter(torch.zeros(1))], lr=learn.lr).hypers[0].get(name)
+
+def _now_wd(learn): return _now_hyper('wd', learn) if learn.wd is None else learn.wd
+def _now_bs(learn): return getattr(learn.dls.train, 'bs', None)
+def _now_smoothing(learn):
+    name = smoothing_of(learn.loss_func)
+    return name and getattr(getattr(learn.loss_func, 'func', learn.loss_func), name)
 
 def _opts(learn, space, name):
     "Optimizers for which `name` may be set: those on which it depends, or else all; and whether it depends on them"
@@ -217,31 +240,32 @@ def _default_opt_func(learn):
 
 # %% ../nbs/21_knobs.ipynb #table
 knobs = {o.name: o for o in (
-    Knob('arch', 'architecture, for vision learners', make=with_arch, why_not=_not_arch),
-    Knob('bs', 'batch size for training', put=_put_bs, why_not=_not_bs, default=_default_bs),
-    Knob('size', 'height and width of images that the loaders resize', put=_put_size, made=True,
+    Knob('arch', 'architecture, for vision learners', make=with_arch, why_not=_not_arch, now=_now('arch')),
+    Knob('bs', 'batch size for training', put=_put_bs, why_not=_not_bs, default=_default_bs, now=_now_bs),
+    Knob('size', 'height and width of images that the loaders resize', put=_put_size, made=True, now=lambda learn: size_of(learn.dls),
          why_not=partial(_not_number, 1, inf, True, _not_size)),
-    Knob('aug', 'factor for the strength of augmentation, 1 as it is', put=_put_aug, made=True,
+    Knob('aug', 'factor for the strength of augmentation, 1 as it is', put=_put_aug, made=True, now=lambda learn: aug_of(learn.dls),
          why_not=partial(_not_number, 0, inf, False, _not_aug)),
     Knob('layers', 'sizes of layers, for a factory', made=True, why_not=_not_layers),
     Knob('ps', 'probability of the last dropout, to which the others keep their ratio', put=_put_ps, made=True,
-         why_not=partial(_not_number, 0, 1, False, _not_ps)),
+         now=lambda learn: ps_of(learn.model), why_not=partial(_not_number, 0, 1, False, _not_ps)),
     Knob('drop_mult', 'factor for the dropouts of AWD-LSTM, 1 as they are', put=_put_drop_mult, made=True,
-         why_not=partial(_not_number, 0, inf, False, _not_drop_mult)),
-    Knob('loss_func', 'loss', put=_put_loss, loss=True, why_not=_not_loss),
-    Knob('label_smoothing', 'label smoothing of a cross entropy', put=_put_smoothing, loss=True,
+         now=lambda learn: drop_mult_of(learn.model), why_not=partial(_not_number, 0, inf, False, _not_drop_mult)),
+    Knob('loss_func', 'loss', put=_put_loss, loss=True, why_not=_not_loss, now=_now('loss_func')),
+    Knob('label_smoothing', 'label smoothing of a cross entropy', put=_put_smoothing, loss=True, now=_now_smoothing,
          why_not=partial(_not_number, 0, 1, False, _not_smoothing)),
-    Knob('opt_func', 'optimizer', put=_put_opt_func, why_not=_not_opt_func, default=_default_opt_func),
+    Knob('opt_func', 'optimizer', put=_put_opt_func, why_not=_not_opt_func, default=_default_opt_func, now=_now('opt_func')),
     Knob('lr', 'learning rate, the largest one of a schedule', put=_put_lr, args=('base_lr', 'lr_max', 'lr'),
-         default=lambda learn: (1e-5, 1e-1, 'log')),
-    Knob('wd', 'weight decay', put=_put_wd, args=('wd',), default=lambda learn: (1e-4, .3, 'log')),
-    Knob('moms', 'momentum at the start, in the middle and at the end', put=_put_moms, args=('moms',), why_not=partial(_not_arg, 'moms')),
-    *(Knob(n, what, hyper=True, why_not=partial(_not_hyper, n)) for n,what in
+         default=lambda learn: (1e-5, 1e-1, 'log'), now=_now('lr')),
+    Knob('wd', 'weight decay', put=_put_wd, args=('wd',), default=lambda learn: (1e-4, .3, 'log'), now=_now_wd),
+    Knob('moms', 'momentum at the start, in the middle and at the end', put=_put_moms, args=('moms',), why_not=partial(_not_arg, 'moms'),
+         now=_now('moms')),
+    *(Knob(n, what, hyper=True, why_not=partial(_not_hyper, n), now=partial(_now_hyper, n)) for n,what in
         dict(mom='momentum', sqr_mom='momentum of the squared gradients', eps='what keeps the optimizer from dividing by zero').items()),
     *(Knob(n, what, args=(n,), why_not=partial(_not_arg, n)) for n,what in
         dict(pct_start='share of the training before the learning rate falls', div='largest learning rate over the first',
              div_final='largest learning rate over the last').items()),
-    Knob('lr_mult', 'learning rate of the last layers over the first ones', args=('lr_mult',), why_not=_not_lr_mult),
+    Knob('lr_mult', 'learning rate of the last layers over the first ones', args=('lr_mult',), why_not=_not_lr_mult, now=lambda learn: 1),
     Knob('freeze_epochs', 'frozen epochs of fine_tune, for all trainings', why_not=_not_freeze_epochs))}
 
 # %% ../nbs/21_knobs.ipynb #check

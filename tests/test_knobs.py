@@ -70,6 +70,22 @@ def test_what_is_suggested_is_what_is_seen(tmp_path, name):
     for a,b in zip(notes, want, strict=True): assert (a==pytest.approx(b, rel=1e-2 if name=='pct_start' else 1e-5) if isinstance(b, float) else a==b)
     assert before[4]==[id(o) for o in learn.dls.loaders] or name in ('bs', 'size', 'aug')
 
+def agree(a, b): return a==pytest.approx(b, rel=1e-2) if isinstance(b, float) else a==b
+
+@pytest.mark.parametrize('name', cases)
+def test_present_is_what_an_untuned_training_sees(tmp_path, name):
+    mk,fit,spec,see = cases[name]
+    learn,notes = mk(tmp_path),[]
+    if name in ('div', 'div_final', 'pct_start'): learn.lr = .003
+    with learn.no_bar(), learn.no_logging(): getattr(learn, fit)(1, cbs=Look(see, notes))
+    assert agree(notes[0], knobs[name].present(learn, fit))
+
+def test_present_comes_first(tmp_path):
+    learn = vision(tmp_path)
+    space = dict(aug=(0., 2.), ps=(0., .9), size=[16, 24], label_smoothing=(0., .5), lr=None)
+    res,_ = tune(learn, space, n_trials=1)
+    assert res.params_of(0)==dict(aug=1., ps=.5, size=24, label_smoothing=0., lr=.001)
+
 @pytest.mark.parametrize('name', ['size', 'aug', 'ps', 'drop_mult', 'loss_func', 'label_smoothing', 'bs'])
 def test_the_winner_is_in_the_learner_and_can_be_tuned_again(tmp_path, name):
     mk,fit,spec,see = cases[name]
