@@ -59,7 +59,9 @@ def set_drop_mult(
     mult:float # 1 for the dropouts that it came with
 ):
     "Scale the dropouts of a text model"
-    for m,name in text_drops(model): _set(m, name, min(1., mult*_given(m, name)))
+    for m,name in text_drops(model):
+        least = 1e-9 if name=='weight_p' else 0.  # fastai's WeightDropout breaks at 0, where torch returns the parameter itself
+        _set(m, name, min(1., max(least, mult*_given(m, name))))
 
 def ps_of(
     model # Any module

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from fastcore.basics import first
 from fastcore.foundation import L
+from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.optimizer import Adam, OptimWrapper, SGD, ranger
 import fastai.callback.schedule
@@ -287,7 +288,9 @@ def check_knobs(
         k = knobs.get(n)
         if k is None or free and (k.make or k.made or not (k.put or k.hyper)) or not k.why_not: continue
         try: why = k.why_not(learn, d, space, fit)
-        except LoaderError as e: raise KnobError(f'{n}: {e}') from None
+        except LoaderError as e:
+            if free and not isinstance(learn.dls.train, DataLoader): continue  # the factory's loaders have the batch size that they should
+            raise KnobError(f'{n}: {e}') from None
         if why: raise KnobError(f'{n}: {why}')
 
 def _found_lr(learn):

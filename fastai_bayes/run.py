@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 from fastcore.basics import GetAttr, patch
 from fastai.callback import tracker
-from fastai.callback.progress import CSVLogger, ShowGraphCallback
+from fastai.callback.progress import ShowGraphCallback
 from fastai.callback.tracker import SaveModelCallback
 from fastai.learner import load_model
 from optuna.trial import TrialState, create_trial
@@ -20,6 +20,7 @@ from .checkpoint import Checkpoint, CheckpointError, read, to_disk
 from .clone import copies, release, seeded, seeded_loaders, settle
 from .display import Status, ranges, view
 from .knobs import fit_args
+from .loggers import Loggers, OneHead, go_on
 from .maker import TuneError
 from .memory import MemoryLimit, free_memory, out_of_memory
 from .optimizer import start_points
@@ -80,6 +81,7 @@ class Watched(GetAttr):
     def __init__(self, trial, run, checkpoint):
         self.trial,self.run,self.checkpoint,self.cut = trial,run,checkpoint,None
         self.known = len(run.trials()[trial.number].intermediate_values)  # epochs that an earlier trial has reported
+        self.whole = 'present' in trial.user_attrs and isinstance(run.study.pruner, BayesPruner)
     def set_user_attr(self, key, value):
         with recording(): self.trial.set_user_attr(key, value)
     def report(self, value, step):
@@ -89,7 +91,7 @@ class Watched(GetAttr):
     def should_prune(self):
         "Stop here? If so, there is a checkpoint to carry on from"
         self.cut = self.run.over()
-        if not self.cut and not self.trial.should_prune(): return False
+        if not self.cut and (self.whole or not self.trial.should_prune()): return False
         if not self.cut or not self.checkpoint.fresh: self.checkpoint.save(stopped=not self.cut)  # a cut training asks the pruner again
         return True
 
@@ -124,6 +126,7 @@ class Run:
             self._enqueue()
             self.make.begin(folder/'start.pt', self.space.names)
         self.before = sum(seconds_of(t) for t in self.trials() if t.state.is_finished())
+        self.loggers = Loggers(folder.name)
         self.status = Status(self.monitor, self.mode, self.planned, **self.limits)
         self._refresh()
 
@@ -143,10 +146,11 @@ class Run:
             p.patience = len(start_points(self.space, self.planned, np.random.default_rng(0)))
 
     def _enqueue(self):
-        "Known good hyperparameters come first; those of the learner only where the study is new"
+        "Known good hyperparameters come first; those of the learner, which is trained to the end, only where the study is new"
         new = not self.trials()
         for i,o in enumerate(self.known):
-            if o and (i or new): self.study.enqueue_trial(o, dict(worker=self.worker.id), skip_if_exists=True)
+            if not o or not (i or new): continue
+            self.study.enqueue_trial(o, dict(worker=self.worker.id, **({} if i else dict(present=True))), skip_if_exists=True)
 
     @property
     def carries_on(self):
@@ -301,13 +305,13 @@ def train(self:Run, trial, params, folder):
                                     hypers=not isinstance(self.study.sampler, PBT))
             cb = BayesPruningCallback(Watched(trial, self, checkpoint), self.monitor, self.mode, self.planned)
             own = copies([o for o in self.cbs if not isinstance(o, ShowGraphCallback)], folder)
-            cbs += [BestEpoch(self.monitor, self.mode), checkpoint, cb, *own]
-            for o in [*learn.cbs, *cbs]:
-                if checkpoint.done and isinstance(o, CSVLogger): o.append = True  # the epochs before are in its file
+            cbs += [BestEpoch(self.monitor, self.mode), checkpoint, cb, OneHead(), *own]
+            go_on([*learn.cbs, *cbs], folder, checkpoint.done)
             fit = getattr(learn, self.fit) if isinstance(self.fit, str) else lambda *args, **kwargs: self.fit(learn, *args, **kwargs)
             settle(learn.dls)
-            with seeded_loaders(learn.dls, seed), quiet(learn):
+            with seeded_loaders(learn.dls, seed), quiet(learn), self.loggers.run([*learn.cbs, *cbs], folder, trial.params) as facts:
                 fit(self.n_epoch, cbs=cbs, **fit_args(params, self.fit), **self.fit_kwargs)
+                facts['state'] = 'stopped' if cb.stopped else 'complete'
             return cb
         finally: release(learn, cbs)
 

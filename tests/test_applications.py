@@ -194,9 +194,10 @@ def test_logs_are_closed_after_a_failure(tmp_path, cb, given):
     res = learn.bayes_tune(1, n_trials=3, **quick, **(dict(cbs=cbs) if given=='study' else {}))
     assert res.trials.sort_values('number').state.tolist()==['complete', 'failed', 'complete'] and closed(tmp_path)
 
-def test_log_of_a_training_that_is_carried_on(tmp_path):
-    def tune(*cbs): return pictures(tmp_path).bayes_tune(3, n_trials=1, study_name='s', cbs=[CSVLogger(), *cbs], **quick)
+@pytest.mark.parametrize('fit,epochs', [('fit', ['0', '1', '2']), ('fine_tune', ['0', '0', '1', '2'])])
+def test_log_of_a_training_that_is_carried_on(tmp_path, fit, epochs):
+    def tune(*cbs): return pictures(tmp_path).bayes_tune(3, n_trials=1, study_name='s', fit=fit, cbs=[CSVLogger(), *cbs], **quick)
     tune(CtrlC(0))
     res = tune()
-    rows = [o.split(',') for o in (res.folder/'trial_0'/'history.csv').read_text().splitlines()]
-    assert [o[0] for o in rows if o[0]!='epoch']==['0', '1', '2'] and rows[1][3]==str(res.curves.value.iloc[0])
+    log = pd.read_csv(res.folder/'trial_0'/'history.csv', dtype=str)
+    assert log.epoch.tolist()==epochs and log.accuracy.tolist()==list(map(str, res.curves.value))

@@ -77,6 +77,12 @@ def test_present_hyperparameters_come_first(learn):
     res = learn.bayes_tune(1, dict(lr=(1e-3, .1, 'log'), wd=(.1, .3), bs=[16, 32], opt_func=[SGD, Adam]), n_trials=2, **quick)
     assert res.params_of(0)==dict(lr=.02, wd=.2, bs=32, opt_func=Adam)
 
+def test_the_present_ones_are_trained_to_the_end(learn):
+    learn.lr = 1e-4  # the worst there is
+    res = learn.bayes_tune(6, space, n_trials=8, **quick)
+    t = res.trials.set_index('number').loc[0]
+    assert (t.state, t.epochs)==('complete', 6) and set(res.trials.state)=={'complete', 'stopped'}
+
 def test_only_those_in_the_space(learn):
     learn.wd = .9
     res = learn.bayes_tune(1, dict(lr=(1e-3, .1, 'log'), wd=(.1, .3)), n_trials=1, **quick)
