@@ -241,6 +241,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastai_bayes.knobs._not_ps': ('knobs.html#_not_ps', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._not_size': ('knobs.html#_not_size', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._not_smoothing': ('knobs.html#_not_smoothing', 'fastai_bayes/knobs.py'),
+                                    'fastai_bayes.knobs._not_timm': ('knobs.html#_not_timm', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._now': ('knobs.html#_now', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._now_bs': ('knobs.html#_now_bs', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._now_hyper': ('knobs.html#_now_hyper', 'fastai_bayes/knobs.py'),

@@ -71,14 +71,24 @@ def _vision(learn, arch, pretrained):
     return vision_learner(learn.dls, arch, normalize=False, pretrained=pretrained, loss_func=learn.loss_func, opt_func=learn.opt_func,
                           train_bn=learn.train_bn, **kw)
 
+def _not_timm(options):
+    "What is wrong with architectures that are given by name, which are timm's"
+    names = [o for o in options if isinstance(o, str)]
+    if not names: return
+    if not importlib.util.find_spec('timm'): return 'architectures given by name come from timm, which is not installed; pip install timm'
+    import timm
+    bad = first(o for o in names if ':' not in o and not timm.is_model(o))  # those with a colon are to be found elsewhere
+    near = bad and difflib.get_close_matches(bad, timm.list_models(), n=1)
+    hint = f', did you mean {near[0]!r}?' if near else ';'
+    if bad: return f"timm has no model {bad!r}{hint} torchvision's are given as functions, as in [resnet18, 'resnet18d']"
+
 def _not_arch(learn, d, space, fit):
     "Why `learn` cannot be given another architecture: its model must be what it remembers of its making"
     options = _values(d)
     if not {'arch', 'n_out', 'pretrained'}<=set(vars(learn)): return f'this learner does not remember how its model was made; {_factory}'
     if isinstance(learn.opt_func, OptimWrapper):
         return 'opt_func is an OptimWrapper that holds the parameters of one model; give partial(OptimWrapper, opt=torch.optim.AdamW)'
-    if any(isinstance(o, str) for o in options) and not importlib.util.find_spec('timm'):
-        return 'architectures given by name come from timm, which is not installed; pip install timm'
+    if why := _not_timm(options): return why
     bad = [o for o in options if not isinstance(o, str) and not callable(o)]
     if bad: return f'expected functions such as resnet18 or names of timm models, got {bad[0]!r}'
     with seeded(): new = _vision(learn, learn.arch, False)

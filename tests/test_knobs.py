@@ -180,3 +180,17 @@ def test_lr_find_that_fails_leaves_no_trace(tmp_path):
     before,proc,had = picture(learn),process(),files(tmp_path)
     with pytest.raises(KnobError, match='lr_find failed'): default_space(learn, lr_find=True)
     assert same(before, picture(learn)) and process()==proc and files(tmp_path)==had
+
+@pytest.mark.parametrize('lent', [small, 'test_resnet'])
+def test_architectures_of_timm(tmp_path, lent):
+    "By name, beside functions, and also if the learner that is lent has one of them"
+    pytest.importorskip('timm')
+    dls = images(tmp_path, CategoryBlock, label, n=40)
+    learn = vision_learner(dls, lent, pretrained=False, normalize=False, metrics=accuracy)
+    res,notes = tune(learn, dict(arch=[small, 'test_resnet', 'test_convnext']), cbs=None, n_trials=4)
+    assert set(res.trials.state)=={'complete'}, res.trials.reason.tolist()
+    assert len(set(res.trials.arch))>1 and learn.arch==res.best_params['arch']
+    again = res.learner()
+    with again.no_bar(): assert again.validate()[1]==pytest.approx(res.best_value, abs=1e-6)
+    with pytest.raises(KnobError, match="did you mean 'test_resnet'"): tune(learn, dict(arch=['test_resnett', small]))
+    assert type(learn.model)==type(again.model)
