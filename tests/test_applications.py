@@ -1,5 +1,6 @@
 """Every application of fastai with every fit: tuned with the inferred space, stopped, exported, interrupted and carried on.
 All data are real: digits, wine and diabetes of scikit-learn, and the documentation that Python brings with it."""
+import itertools
 from functools import cache
 from pydoc_data.topics import topics
 import psutil, pytest
@@ -117,6 +118,23 @@ def test_tuned_stopped_exported(tmp_path, app, fit):
     ds = learn.dls.valid_ds
     learn.export('out.pkl')
     assert torch.allclose(predicted(load_learner(tmp_path/'out.pkl'), ds), predicted(learn, ds), atol=1e-6)
+
+class Few(Callback):
+    "Three batches are enough"
+    def before_batch(self):
+        if self.training and self.iter>2: raise CancelBatchException
+
+@pytest.mark.parametrize('app', ['segmentation', 'tabular_numbers', 'collab', 'text_classes', 'plain'])
+def test_corners_of_the_inferred_space_train(tmp_path, app):
+    "A loss may become infinite there, but nothing breaks"
+    learn = made(app, tmp_path)
+    ends = {k: [o[0], o[1]] if isinstance(o, tuple) else o if k=='opt_func' else [o[0], o[-1]] for k,o in default_space(learn).items()}
+    corners = [dict(zip(ends, o)) for o in itertools.product(*ends.values())]
+    res = learn.bayes_tune(1, enqueue=corners, n_trials=len(corners)+1, sampler='random', cbs=Few(), **quick)
+    reasons = res.trials.set_index('state').reason
+    assert len(corners)==24 and set(res.trials.state)<={'complete', 'failed'}
+    assert all('never had a finite value' in o for o in reasons[reasons.index=='failed']), reasons.tolist()
+    assert {tuple(map(str, res.params_of(t.number).items())) for t in res.study.trials}>={tuple(map(str, o.items())) for o in corners}
 
 def curves(res): return [o.value.tolist() for _,o in res.curves.groupby('number')]
 

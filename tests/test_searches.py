@@ -23,6 +23,17 @@ def test_ends_no_worse_than_untuned(learn, sampler, pruner):
     assert len(res.trials)==8 and set(res.trials.state)<={'complete', 'stopped'}
     assert res.best_value>=untuned(digits(learn.path), 6)
     assert abs(learn.validate()[1]-res.best_value)<1e-6
+    stopped = res.trials[res.trials.state=='stopped']
+    if len(stopped): assert f' trials ({len(stopped)} stopped), ' in str(res) and f', {sum(6-stopped.epochs)} saved by stopping, ' in str(res)
+
+@pytest.mark.parametrize('sampler', ['tpe', optuna.samplers.RandomSampler(0), BayesSampler(seed=0)])
+def test_our_pruner_knows_the_space_beside_any_sampler(learn, sampler):
+    "Also what depends on a choice, which not all trials share"
+    spec = dict(opt_func={SGD: dict(mom=(.5, .9)), Adam: dict(sqr_mom=(.9, .99))}, lr=(1e-4, 1e-1, 'log'))
+    own = BayesPruner(4)
+    res = learn.bayes_tune(4, spec, n_trials=6, fit='fit', sampler=sampler, pruner=own, **quick)
+    assert set(res.trials.state)<={'complete', 'stopped'} and len(res.trials)==6 and own.known is None
+    assert list(res.study.pruner.known)==['opt_func', 'mom', 'sqr_mom', 'lr']
 
 def test_grid(learn, capsys):
     res = learn.bayes_tune(2, dict(lr=(1e-3, 1e-1, 'log'), bs=[16, 32]), n_trials=99, sampler='grid', pruner='none', seed=0)
