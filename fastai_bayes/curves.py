@@ -51,7 +51,6 @@ def _features(j, z, g):
 # %% ../nbs/04_curves.ipynb #chain
 class Chain:
     "Forecasts of final values from unfinished curves"
-    early=.3 # Standard deviation of the growth expected from rung to rung at least, before five trainings have shown it
     def __init__(self,
         X, # (n,d) configurations
         Z, # List of n warped curves
@@ -71,8 +70,7 @@ class Chain:
 
     def _add(self, j, data, last):
         "Fit level `j`, or take over the parameters of the `last` chain"
-        least = self.early if len(data)<5 else .02
-        signal = 1. if j==0 else .6 if j==1 else max(.6*np.exp(self.levels[-1].theta[-2]), least)
+        signal = 1. if j==0 else .6 if j==1 else max(.6*np.exp(self.levels[-1].theta[-2]), .02)
         n,theta = last.fitted[j] if last else (0, None)
         if theta is not None and (len(data)==n or 12<len(data)<=1.1*n): gp = GP(data, theta)
         else: gp,n = fit(data, Prior(data.d, signal), starts=[] if theta is None else [theta]),len(data)

@@ -16,7 +16,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from .space import Space, dimension
 from .acq import distinct
-from .optimizer import Engine, Training, carry_on, counted, one_thread, propose, start_points, weighable, whole
+from .optimizer import Engine, Training, carry_on, counted, n_starts, one_thread, propose, start_points, weighable, whole
 from .study import curve_of, distributions, epochs_spent, first_of, latest, seconds_of
 
 # %% ../nbs/10_sampler.ipynb #horizon
@@ -168,7 +168,8 @@ class BayesSampler(BaseSampler):
         n,T = len(latest(trials[:number])),self.n_epoch or horizon(trials) or 1
         with Books.lock:
             view,numbers = Books.of(study).view(study, space, T, cost=self.cost)
-            first = distinct(start_points(space, T, self._rng())[n:n+1], view.X) if new else ()  # someone else may have tried it
+            begins = new and n<n_starts(T)
+            first = distinct(start_points(space, T, self._rng())[n:n+1], view.X) if begins else ()  # someone else may have tried it
             if len(first) and (allowed is None or allowed(first)[0]): return None, space.decode(first[0])
             x,value = propose(view, self._rng(n, *([] if resumable is None else [epochs_spent(study)])), allowed, self.acq)
             i = carry_on(view, value if new else -math.inf, [i for i,o in enumerate(numbers) if o in resumable]) if resumable else None
