@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Space', 'SpaceError', 'Optimizer', 'BayesSampler', 'BayesPruner', 'StudyError', 'open_study', 'trial_frame',
            'curve_frame', 'TuneResult', 'plot_history', 'plot_curves', 'plot_parallel', 'plot_slice',
-           'plot_importances', 'plot_choices', 'CloneError', 'LoaderError', 'KnobError', 'default_space',
+           'plot_importances', 'plot_choices', 'plot_timeline', 'plot_saved', 'plot_forecast', 'plot_trial',
+           'plot_surrogate', 'plot_contour', 'PlotlyError', 'CloneError', 'LoaderError', 'KnobError', 'default_space',
            'BayesPruningCallback', 'MonitorError', 'TuneError', 'RecordError']
 
 # %% ../nbs/30_all.ipynb #ground
@@ -17,7 +18,10 @@ from .sampler import BayesSampler
 from .pruner import BayesPruner
 from .study import StudyError, open_study, trial_frame, curve_frame
 from .plots import plot_history, plot_curves, plot_parallel, plot_slice, plot_importances, plot_choices
-from .result import TuneResult
+from .timeline import plot_timeline, plot_saved
+from .forecasts import plot_forecast, plot_trial
+from .surrogate import plot_surrogate, plot_contour
+from .result import PlotlyError, TuneResult
 import fastai_bayes.report
 
 # %% ../nbs/30_all.ipynb #top
@@ -32,4 +36,5 @@ import fastai_bayes.tune
 _all_ = ['Space', 'SpaceError', 'Optimizer',
          'BayesSampler', 'BayesPruner', 'StudyError', 'open_study', 'trial_frame', 'curve_frame', 'TuneResult',
          'plot_history', 'plot_curves', 'plot_parallel', 'plot_slice', 'plot_importances', 'plot_choices',
+         'plot_timeline', 'plot_saved', 'plot_forecast', 'plot_trial', 'plot_surrogate', 'plot_contour', 'PlotlyError',
          'CloneError', 'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'RecordError']

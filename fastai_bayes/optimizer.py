@@ -103,7 +103,7 @@ class View:
         unknown = max(1/((self.epochs>=self.engine.T).sum()+2), self.engine.unknown)
         return (1-d)*ndtr((m-self.warp(self.warp.best))/np.sqrt(v+1e-12))+d*unknown
     def doubt(self, l):
-        "How little the order of trainings after `l` epochs says about that later on: 0 if all pairs keep it, 1 if half of them or more change it"
+        "How little the order of trainings after `l` epochs says about that later on: 0 if no more than a pair in eight changes it, 1 if half of them or more do"
         if l not in self._doubts:
             Y = [y for y,bad in zip(self.Y, self.failed) if len(y)>=max(1.6*l, l+1) and not bad]
             n = np.array([len(y) for y in Y], int)
@@ -111,7 +111,8 @@ class View:
             last = np.minimum(n[i], n[j])-1
             V = np.array([np.r_[y, np.zeros(self.engine.T-len(y))] for y in Y]).reshape(-1, self.engine.T)
             kept = np.sign(V[i,l-1]-V[j,l-1])*np.sign(V[i,last]-V[j,last])
-            self._doubts[l] = min(1., 2*((1-kept).sum()/2+.1)/(len(kept)+1))
+            changed = ((1-kept).sum()/2+.1)/(len(kept)+1)
+            self._doubts[l] = float(np.clip((changed-1/8)/(1/2-1/8), 0, 1))
         return self._doubts[l]
     def rank(self, i):
         "How many trainings were better after as many epochs as training `i` has, and how many got that far, itself included"

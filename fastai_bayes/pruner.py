@@ -24,7 +24,7 @@ class BayesPruner(BasePruner):
         space:dict=None # As `BayesSampler` takes it, for names that depend on others; the sampler's, or what the trials share, if None
     ):
         if n_epoch is not None: whole(n_epoch, 'n_epoch', 1)
-        self.n_epoch,self.patience,self.known = n_epoch,patience,stored(space) if space else None
+        self.n_epoch,self.patience,self.verdict,self.known = n_epoch,patience,None,stored(space) if space else None
 
     def about(self, space):
         "A copy that knows the `space`"
@@ -72,4 +72,7 @@ class BayesPruner(BasePruner):
             view,i = self._view(study, trial, T)
             return explain(view, i, 1 if study.direction==StudyDirection.MAXIMIZE else -1, self.patience)
 
-    def prune(self, study:Study, trial:FrozenTrial)->bool: return self.decide(study, trial).stop
+    def prune(self, study:Study, trial:FrozenTrial)->bool:
+        "Should `trial` stop? `verdict` says why"
+        self.verdict = self.decide(study, trial)
+        return self.verdict.stop

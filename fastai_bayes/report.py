@@ -11,10 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 import matplotlib.pyplot as plt
 from fastcore.basics import patch
-from . import plots
-from .result import TuneResult, headline, html_table, table
+from matplotlib.text import Text
+from . import forecasts, plots, surrogate, timeline
+from .result import TuneResult, headline
 from .space import label_of
 from .study import best_trial, describe
+from .tables import html_table, table
 
 # %% ../nbs/142_report.ipynb #code
 def _written(v): return repr(v) if isinstance(v, (str, int, float, bool, type(None))) else str(label_of(v))
@@ -24,30 +26,58 @@ def best_code(
 )->str: # Empty if no trial has finished
     "Python that trains the best configuration of `res` again"
     if best_trial(res.study) is None: return ''
-    args = ', '.join(f'{k}=[{_written(v)}]' for k,v in res.best_params.items())
+    args = [f'{k}=[{_written(v)}]' for k,v in res.best_params.items()]
+    args = (', ' if sum(map(len, args))<90 else ',\n             ').join(args)
     n = res.study.user_attrs.get('n_epoch', 'n_epoch')
     return f'space = dict({args})\nlearn.bayes_tune({n}, space, n_trials=1, enqueue=False)'
 
 # %% ../nbs/142_report.ipynb #parts
 _style = '''body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.5;color:#222;background:#fff}
-img{max-width:100%;background:#fff;border-radius:4px}pre{background:#f3f3f3;padding:.8rem;overflow-x:auto;border-radius:4px}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd}
+pre{background:#f3f3f3;padding:.8rem;overflow-x:auto;border-radius:4px}.wide{overflow-x:auto}img{max-width:100%;min-width:30rem}
+h1{overflow-wrap:anywhere}table{border-collapse:collapse;font-size:.85rem}
+th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
+td[style]{white-space:normal;min-width:18rem}td.text,th.text{text-align:left;white-space:normal}
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}pre{background:#262626}th,td{border-color:#444}}'''
 
-_plots = dict(plot_history='Values against epochs spent', plot_curves='Learning curves', plot_slice='Values against each hyperparameter',
-              plot_parallel='Configurations, one line a trial', plot_choices='What each choice did',
-              plot_importances='Importance of the hyperparameters')
+_plots = {plots.plot_history: 'Values against epochs spent', plots.plot_curves: 'Learning curves',
+    forecasts.plot_forecast: 'How the trainings that did not come to their end would have ended',
+    timeline.plot_saved: 'Epochs saved by stopping early',
+    timeline.plot_timeline: 'Who trained what and when', plots.plot_slice: 'Values against each hyperparameter',
+    surrogate.plot_surrogate: 'What the model expects of each hyperparameter, the others as in the best configuration',
+    surrogate.plot_contour: 'What the model expects of two hyperparameters together', plots.plot_parallel: 'Configurations, one line a trial',
+    plots.plot_choices: 'What each choice did', plots.plot_importances: 'Importance of the hyperparameters'}
+
+_dark = '#181818', '#dddddd' # Page and text
+
+def _darken(fig):
+    "Make a figure drawn on white fit for a dark page: what was black is light"
+    page,text = _dark
+    fig.set_facecolor(page)
+    for ax in fig.axes:
+        ax.set_facecolor(page)
+        ax.tick_params(which='both', colors=text)
+        for o in ax.spines.values(): o.set_edgecolor(text)
+    for o in fig.findobj(Text):
+        if o.get_color()=='black': o.set_color(text)
+
+def _data(fig):
+    out = io.BytesIO()
+    fig.savefig(out, format='png', dpi=110)
+    return f'data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}'
 
 def _picture(f, study, text):
-    "A plot as an `img` that holds its data"
-    ax = f(study)
-    ax = ax.flat[0] if hasattr(ax, 'flat') else ax
-    out = io.BytesIO()
-    ax.figure.savefig(out, format='png', dpi=110)
-    plt.close(ax.figure)
-    return f'<h3>{text}</h3><img alt="{text}" src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
-
-def _wide(rows): return f'<div class="wide">{html_table(rows)}</div>'
+    "A plot as a `picture` that holds its data, for light and dark pages; a sentence, if there is nothing else to see"
+    with plt.style.context('default'):
+        ax = f(study)
+        ax = ax.flat[0] if hasattr(ax, 'flat') else ax
+        try:
+            if ax.get_gid()=='sentence': return f'<h3>{text}</h3><p>{html.escape(ax.texts[0].get_text())}</p>'
+            light = _data(ax.figure)
+            _darken(ax.figure)
+            dark = _data(ax.figure)
+        finally: plt.close(ax.figure)
+    source = f'<source media="(prefers-color-scheme:dark)" srcset="{dark}">'
+    return f'<h3>{text}</h3><div class="wide"><picture>{source}<img alt="{text}" src="{light}"></picture></div>'
 
 def _version(name):
     try: return version(name)
@@ -57,9 +87,13 @@ def _about(res):
     "Space, seed and versions"
     attrs = res.study.user_attrs
     facts = {**describe(res.space), 'monitor': attrs.get('monitor'), 'direction': res.study.direction.name.lower(),
-             'epochs of a training': attrs.get('n_epoch'), 'seed': attrs.get('seed'), **{o: _version(o) for o in ('fastai_bayes', 'fastai', 'torch', 'optuna', 'numpy', 'scipy')},
-             'Python': platform.python_version()}
+             'epochs of a training': attrs.get('n_epoch'), 'seed': attrs.get('seed'),
+             **{o: _version(o) for o in ('fastai_bayes', 'fastai', 'torch', 'optuna', 'numpy', 'scipy')}, 'Python': platform.python_version()}
     return [['what', 'value'], *([k, str(v)] for k,v in facts.items() if v is not None)]
+
+def _pairs(rows):
+    "A table of texts"
+    return html_table(rows).replace('<td>', '<td class="text">').replace('<th>', '<th class="text">')
 
 # %% ../nbs/142_report.ipynb #report
 @patch
@@ -72,11 +106,13 @@ def report(self:TuneResult,
     code = best_code(self)
     parts = [f'<h1>{html.escape(self.study.study_name)}</h1><p>{html.escape(headline(self))}</p>',
              f'<h2>The best configuration</h2><pre>{html.escape(code)}</pre>' if code else '',
-             '<h2>Pictures</h2>', *(_picture(getattr(plots, k), self.study, text) for k,text in _plots.items()),
-             '<h2>All trials</h2>', _wide(table(df, len(df))),
-             *(['<h2>Failures</h2>', _wide(table(failed, len(failed)))] if len(failed) else []),
-             '<h2>Space, seed, versions</h2>', _wide(_about(self))]
-    page = f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">' \
+             '<h2>Pictures</h2>', *(_picture(f, self.study, text) for f,text in _plots.items()),
+             '<h2>All trials</h2>', html_table(table(df, len(df)), 60),
+             *(['<h2>Failures</h2>', html_table(table(failed, len(failed)))] if len(failed) else []),
+             '<h2>Space, seed, versions</h2>', _pairs(_about(self))]
+    alone = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    page = f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{alone}">' \
+           '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">' \
            f'<title>{html.escape(self.study.study_name)}</title><style>{_style}</style></head><body>{"".join(parts)}</body></html>'
     path = Path(path)
     path.write_text(page, encoding='utf-8')

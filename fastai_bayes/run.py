@@ -28,7 +28,7 @@ from .pruner import BayesPruner
 from .report import TuneResult  # it adds the report
 from .sampler import BayesSampler, Books
 from .searches import PBT, EndOfRound, Grid, pruner_of, sampler_of
-from .study import (ask, best_of, best_trial, carry_on_trial, curve_of, finished, first_of, latest, open_study, quiet_optuna,
+from .study import (ask, best_of, best_trial, carry_on_trial, curve_of, epochs_saved, finished, first_of, latest, open_study, quiet_optuna,
                                 reason_of, seconds_of, state_of)
 from .workers import Worker
 
@@ -79,7 +79,7 @@ class Watched(GetAttr):
     "An Optuna trial that tells `run` of each epoch, and stops at the limits of the study"
     _default = 'trial'
     def __init__(self, trial, run, checkpoint):
-        self.trial,self.run,self.checkpoint,self.cut = trial,run,checkpoint,None
+        self.trial,self.run,self.checkpoint,self.cut,self.verdict = trial,run,checkpoint,None,None
         self.known = len(run.trials()[trial.number].intermediate_values)  # epochs that an earlier trial has reported
         self.whole = 'present' in trial.user_attrs and isinstance(run.study.pruner, BayesPruner)
     def set_user_attr(self, key, value):
@@ -92,6 +92,7 @@ class Watched(GetAttr):
         "Stop here? If so, there is a checkpoint to carry on from"
         self.cut = self.run.over()
         if not self.cut and (self.whole or not self.trial.should_prune()): return False
+        if not self.cut: self.verdict = getattr(getattr(self.run.study.pruner, 'verdict', None), 'reason', None)
         if not self.cut or not self.checkpoint.fresh: self.checkpoint.save(stopped=not self.cut)  # a cut training asks the pruner again
         return True
 
@@ -189,7 +190,8 @@ def _refresh(self:Run, last=None):
     "Put the trainings that have ended into the status, that of the trial `last` at the end"
     ended = sorted((t for t in latest(self.trials()) if t.state.is_finished()), key=lambda t: (t.number==last, t.number))
     self.status.trials = [dict(number=t.number, state=state_of(t), value=best_of(t, self.study.direction)[0], params=t.params,
-                               epochs=len(t.intermediate_values), reason=reason_of(t)) for t in ended]
+                               epochs=len(t.intermediate_values), reason=reason_of(t) or t.user_attrs.get('verdict', '')) for t in ended]
+    self.status.saved = epochs_saved(self.study)
 
 @contextmanager
 def patient(run):
@@ -340,7 +342,7 @@ def one(self:Run, trial):
         if not MemoryLimit(self.trials()).allows(trial.params):
             return self._tell(trial, TrialState.FAIL, 'needs as much memory as a trial that ran out of it')
         cb = self.train(trial, params, folder)
-        self._tell(trial, *outcome(cb), value=cb.best[0])
+        self._tell(trial, *outcome(cb), value=cb.best[0], verdict=cb.trial.verdict)
     except RecordError: raise
     except CheckpointError as e:
         self.checkpoint(trial).unlink(missing_ok=True)
@@ -351,13 +353,13 @@ def one(self:Run, trial):
         raise
 
 @patch
-def _tell(self:Run, trial, state, reason, cut=None, value=None, error=None):
+def _tell(self:Run, trial, state, reason, cut=None, value=None, error=None, verdict=None):
     "Record how `trial` ended"
     failed = state==TrialState.FAIL and not cut
     self.errors = [*self.errors, error] if failed else []
     if error is not None: free_memory(error)
     if len(reason)>500: reason = f'{reason[:150]} ... {reason[-345:]}'
-    facts = dict(reason=reason, cut=cut, out_of_memory=error is not None and out_of_memory(error))
+    facts = dict(reason=reason, verdict=verdict, cut=cut, out_of_memory=error is not None and out_of_memory(error))
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)
@@ -391,9 +393,9 @@ def _tidy(self:Run):
 def loop(self:Run):
     "Train until there is nothing left to do"
     self.view = view(self.verbose)
-    if isinstance(self.study.sampler, Grid): self.view.say(f'grid of {self.study.sampler.size} combinations')
-    if self.inferred: self.view.say(ranges(self.inferred))
     try:
+        if isinstance(self.study.sampler, Grid): self.view.say(f'grid of {self.study.sampler.size} combinations')
+        if self.inferred: self.view.say(ranges(self.inferred))
         with patient(self):
             while (trial := self.next()) is not None:
                 self.one(trial)

@@ -231,7 +231,7 @@ def carry_on_trial(
     kept = dict(sorted(source.intermediate_values.items())[:n])
     now = {**source.params, **(params or {})}
     fixed = {**source.system_attrs.get('fixed_params', {}), **now}  # its process may have died before all were in `params`
-    facts = {k: v for k,v in trial.user_attrs.items() if k not in ('reason', 'cut', 'seconds', 'worker')}
+    facts = {k: v for k,v in trial.user_attrs.items() if k not in ('reason', 'verdict', 'cut', 'seconds', 'worker')}
     study.add_trial(optuna.trial.create_trial(
         state=TrialState.WAITING, params=now, distributions=source.distributions, intermediate_values=kept,
         system_attrs=dict(system or {}, fixed_params=fixed), user_attrs={**facts, **attrs, 'carries_on': first_of(trial), 'carried': n}))

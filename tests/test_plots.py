@@ -1,0 +1,164 @@
+"Every plot of every kind of study: its data say what the study holds, and its texts can be read"
+import itertools, math, warnings
+from datetime import datetime, timedelta
+import matplotlib; matplotlib.use('agg')
+import matplotlib.pyplot as plt, numpy as np, pytest
+from optuna.trial import TrialState, create_trial
+from fastai_bayes import forecasts, plots, surrogate, timeline
+from fastai_bayes.pruner import BayesPruner
+from fastai_bayes.sampler import BayesSampler
+from fastai_bayes.space import Space
+from fastai_bayes.study import best_of, distributions, epochs_saved, epochs_spent, finished, open_study
+
+usual = dict(arch=['small_cnn', 'resnet18', 'xresnet18'], lr=(1e-5, 1., 'log'), wd=(0., .3), bs=[16, 32, 64])
+names = [f'{a}_{b}_patch16_224.augreg_in21k_ft_in1k' for a in ('vit_tiny', 'convnextv2_femto', 'swin_base') for b in range(10)]
+long = {'arch': names, 'a_hyperparameter_with_a_long_name': (1e-7, 1e-3, 'log'), 'opt_func': [f'partial(OptimWrapper, opt=AdamW{i}, eps=1e-08)' for i in range(3)],
+        **{f'weight_{i}': (0., 1.) for i in range(6)}}
+branches = dict(opt_func={'SGD': dict(mom=(.8, .99)), 'Adam': dict(sqr_mom=(.9, .999))}, lr=(1e-5, 1e-1, 'log'))
+start = datetime(2026, 1, 5, 12)
+
+def curve_of(params, rng, T=6, sign=1):
+    "A made-up learning curve that depends on the numbers in `params` and on the first choice"
+    lr = next((v for v in params.values() if isinstance(v, float)), .01)
+    top = .9-.05*(math.log10(max(lr, 1e-9))+2.5)**2-.03*(len(str(next(iter(params.values()))))%3)
+    return [sign*(top-(top-.1)*math.exp(-e/1.5)+.01*rng.normal()) for e in range(1, T+1)]
+
+def filled(spec, n, T=6, mode='maximize', curve=curve_of, seed=0, **attrs):
+    "A study of `n` trials drawn at random, some stopped, some failed, that two workers trained"
+    space,rng = Space(spec),np.random.default_rng(seed)
+    known,clock = [],[start, start]
+    for i in range(n):
+        params = space.labels(space.decode(space.snap(rng.random((1, len(space))))[0]))
+        y,state = curve(params, rng, T),'COMPLETE'
+        if i%9==5 or not any(map(math.isfinite, y)): y,state = [*y[:2], math.nan],'FAIL'
+        elif i>4 and i%3: y,state = y[:2],'PRUNED'
+        w = int(clock[1]<clock[0])
+        begin,clock[w] = clock[w],clock[w]+timedelta(seconds=20*len(y))
+        bad = {k: v for k,v in dict(reason='RuntimeError: CUDA out of memory. '*6 if state=='FAIL' else '').items() if v}
+        t = create_trial(params=params, distributions={k: v for k,v in distributions(space).items() if k in params}, state=TrialState[state],
+                         value=(max if mode=='maximize' else min)(y) if state=='COMPLETE' else None,
+                         intermediate_values=dict(enumerate(y, 1)), user_attrs=dict(n_epoch=T, worker=f'h-{w}', **bad))
+        t.datetime_start,t.datetime_complete = begin,clock[w]
+        known.append(t)
+    study = open_study(space, mode, sampler=BayesSampler(T, seed=0, space=space), pruner=BayesPruner(T), monitor='accuracy', n_epoch=T, seed=0)
+    study.add_trials(known)
+    return study
+
+def wild(params, rng, T):
+    "A curve with values of all sizes, and infinite ones"
+    return [*rng.choice([.5, .6, .7, 1e9, -1e12, 1e308], T-1), rng.choice([math.inf, -math.inf, math.nan, .5])]
+
+makers = dict(
+    none=lambda: filled(usual, 0),
+    one=lambda: filled(usual, 1),
+    failed=lambda: filled(usual, 7, curve=lambda p, rng, T: [math.nan]),
+    some=lambda: filled(usual, 30),
+    loss=lambda: filled(usual, 30, mode='minimize', curve=lambda p, rng, T: curve_of(p, rng, T, -1)),
+    many=lambda: filled(usual, 500),
+    long=lambda: filled(long, 60),
+    conditions=lambda: filled(branches, 25),
+    wild=lambda: filled(usual, 20, curve=wild),
+    epoch=lambda: filled(usual, 20, T=1),
+    flat=lambda: filled(usual, 12, curve=lambda p, rng, T: [.5]*T))
+pictures = dict(history=plots.plot_history, curves=plots.plot_curves, slice=plots.plot_slice, parallel=plots.plot_parallel, choices=plots.plot_choices,
+    importances=plots.plot_importances, timeline=timeline.plot_timeline, saved=timeline.plot_saved, forecast=forecasts.plot_forecast,
+    surrogate=surrogate.plot_surrogate, contour=surrogate.plot_contour)
+_made = {}
+def study_of(kind):
+    if kind not in _made: _made[kind] = makers[kind]()
+    return _made[kind]
+
+def draw(name, kind):
+    "The picture `name` of the study `kind`, as a figure; `trial3` is that of trial 3"
+    study = study_of(kind)
+    ax = forecasts.plot_trial(study, int(name[5:])) if name[:5]=='trial' else pictures[name](study)
+    fig = (ax.flat[0] if hasattr(ax, 'flat') else ax).figure
+    fig.canvas.draw()
+    return fig
+
+def texts(ax):
+    "Texts of the ticks of each axis; there are some beyond its ends, which are not drawn"
+    for axis,i in ((ax.xaxis, 0), (ax.yaxis, 1)):
+        lo,hi = sorted(axis.get_view_interval())
+        yield [o for o in axis.get_ticklabels() if o.get_visible() and o.get_text() and lo<=o.get_position()[i]<=hi]
+
+def overlap(a, b, slack=1.):
+    "Do two upright texts cover each other by more than a pixel?"
+    p,q = a.get_window_extent(),b.get_window_extent()
+    return min(p.x1, q.x1)-max(p.x0, q.x0)>slack and min(p.y1, q.y1)-max(p.y0, q.y0)>slack
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close('all')
+
+@pytest.mark.parametrize('kind', makers)
+@pytest.mark.parametrize('name', [*pictures, 'trial0'])
+def test_texts_can_be_read(name, kind):
+    if kind=='none' and name=='trial0': return
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        fig = draw(name, kind)
+    w,h = fig.canvas.get_width_height()
+    for ax in fig.axes:
+        if not ax.axison: continue
+        for group in texts(ax):
+            upright = [o for o in group if not o.get_rotation()]
+            bad = [(a.get_text(), b.get_text()) for a,b in itertools.pairwise(upright) if overlap(a, b)]
+            assert not bad, bad
+        tops = [o for o in (ax.get_legend().get_texts() if ax.get_legend() else []) + [ax.title, ax._left_title, ax.yaxis.offsetText] if o.get_text()]
+        assert not any(overlap(a, b) for a,b in itertools.combinations(tops, 2))
+        for o in [*itertools.chain(*texts(ax)), ax.title, ax.xaxis.label, ax.yaxis.label, *(ax.get_legend().get_texts() if ax.get_legend() else ())]:
+            if not o.get_text(): continue
+            p = o.get_window_extent()
+            assert p.x0>=-2 and p.x1<=w+2 and p.y0>=-2 and p.y1<=h+2, (o.get_text(), p, w, h)
+    assert w<=800
+
+@pytest.mark.parametrize('kind', makers)
+def test_data(kind):
+    "What is drawn is what the study holds"
+    st = study_of(kind)
+    n,done = len(st.trials),finished(st)
+    history,saved,when = plots.history_data(st),timeline.saved_data(st),timeline.timeline_data(st)
+    assert len(history)==len(saved)==len(when)==n
+    assert (history.spent.max() if n else 0)==saved.epochs.sum()==epochs_spent(st) and saved.saved.sum()==epochs_saved(st)
+    assert history.value.notna().sum()==len(plots.params_data(st))==len(plots.parallel_data(st))==len(done)
+    assert list(history.value.dropna())==[v for _,v in done]
+    assert len(plots.curves_data(st))==n and len(plots.choices_data(st))==sum(isinstance(v, (str, int)) for t,_ in done for v in t.params.values())
+    for _,o in when.groupby('row'): assert (o.end.values[:-1]<=o.start.values[1:]).all() and o.worker.nunique()==1
+    open = forecasts.forecast_data(st)
+    stopped = [t.number for t in st.trials if t.state==TrialState.PRUNED and all(map(math.isfinite, t.intermediate_values.values()))
+               and len(t.intermediate_values)<t.user_attrs['n_epoch']]
+    assert sorted(open.number)==stopped and (open.low<=open.forecast).all() and (open.forecast<=open.high).all() and open.better.between(0, 1).all()
+    assert open.better.is_monotonic_decreasing
+
+@pytest.mark.parametrize('kind', ['some', 'loss', 'conditions'])
+def test_surrogate_data(kind):
+    "The model's sweep passes the best training where it crosses it, and its band is narrow there"
+    st = study_of(kind)
+    s = surrogate.Surface(st)
+    for k in s.beliefs.space:
+        df = surrogate.surrogate_data(st, k)
+        assert ((df.low<df.value) & (df.value<df.high)).all() and np.isfinite(df[['value', 'low', 'high']]).all(axis=None)
+        x,n = s.around(k)
+        value,low,high = (o[0] for o in s.predict(x[None]))
+        assert df.attrs['trial']==n and low<=best_of(st.trials[n], st.direction)[0]<=high and high-low<(df.high-df.low).max()+1e-9
+
+def test_trial_that_was_stopped():
+    "What is said of a trial does not depend on those that came later"
+    st = study_of('some')
+    n = next(t.number for t in st.trials if t.state==TrialState.PRUNED)
+    o = forecasts.trial_data(st, n)
+    early = filled(usual, n+1)
+    same = forecasts.trial_data(early, n)
+    assert o['reason']==same['reason'] and 'probability' in o['reason']
+    assert all(math.isclose(o[k], same[k], rel_tol=1e-9) for k in ('forecast', 'low', 'high', 'better', 'best'))
+    assert o['reason'] in ' '.join(forecasts.plot_trial(st, n).get_title(loc='left').split())
+
+def test_pictures_do_not_change_the_search():
+    "A study that was looked at goes on as one that was not"
+    a,b = filled(usual, 14),filled(usual, 14)
+    def ask(st): return st.ask(distributions(Space(usual))).params
+    assert ask(a)==ask(b)
+    for f in pictures.values(): f(a)
+    assert ask(a)==ask(b)
