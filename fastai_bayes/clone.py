@@ -112,6 +112,7 @@ def with_bs(
 ): # Shallow copy of `dls` with another training loader
     "`dls` with training batches of `bs` items, sharing data and all other loaders"
     dl = dls.train
+    if not isinstance(dl, DataLoader) and getattr(dl, 'batch_size', None)==bs: return dls  # whoever made it has seen to that
     if not isinstance(dl, DataLoader):
         raise LoaderError(f'the batch size of a {type(dl).__module__}.{type(dl).__name__} cannot be changed; '
                           "use fastai's DataLoader, leave bs out of the space, or pass new_learner")

@@ -37,9 +37,9 @@ class Maker:
 
     def __call__(self, params, folder=None):
         "A new learner with hyperparameters `params`, that writes to `folder`"
-        make = next((k.make for n,k in knobs.items() if k.make and n in params), None)
+        made = next((n for n,k in knobs.items() if k.make and n in params), None)
         if self.new_learner: res = self._made(params)
-        elif make: res = make(self.learn, params['arch'], folder)
+        elif made: res = knobs[made].make(self.learn, params[made], folder)
         else:
             res = clone(self.learn, folder)
             if self.start: res.model.load_state_dict(self.start)

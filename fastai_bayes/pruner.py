@@ -6,12 +6,13 @@
 __all__ = ['BayesPruner']
 
 # %% ../nbs/11_pruner.ipynb #imports
+from copy import copy
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 from .space import Space, dimension
 from .optimizer import Explanation, Verdict, decide, explain, one_thread, whole
-from .sampler import Books, fits, horizon, nothing, one_objective, shared_space
+from .sampler import Books, fits, horizon, nothing, one_objective, shared_space, stored
 from .study import first_of
 
 # %% ../nbs/11_pruner.ipynb #pruner
@@ -19,19 +20,26 @@ class BayesPruner(BasePruner):
     "Stops a trial that is neither among the best third nor likely to end best"
     def __init__(self,
         n_epoch:int=None, # Epochs of a full training; None to learn it from the trials
-        patience:int=0 # Trainings, from the first, that stop after a first look whatever they show; for studies that carry stopped ones on
+        patience:int=0, # Trainings, from the first, that stop after a first look whatever they show; for studies that carry stopped ones on
+        space:dict=None # As `BayesSampler` takes it, for names that depend on others; the sampler's, or what the trials share, if None
     ):
         if n_epoch is not None: whole(n_epoch, 'n_epoch', 1)
-        self.n_epoch,self.patience,self.verdict = n_epoch,patience,None
+        self.n_epoch,self.patience,self.verdict,self.known = n_epoch,patience,None,stored(space) if space else None
+
+    def about(self, space):
+        "A copy that knows the `space`"
+        res = copy(self)
+        res.known = stored(space)
+        return res
 
     def _horizon(self, study, trial):
         one_objective(study)
         return self.n_epoch or horizon([*study.get_trials(deepcopy=False), trial])
     def _view(self, study, trial, T):
-        "View in the space that the sampler knows, if names depend on others there, or else that the trials share; and the place of `trial` in it"
+        "View in the space that is known, if names depend on others there, or else that the trials share; and the place of `trial` in it"
         known = {k:v for k,v in trial.distributions.items() if not v.single() and trial.params[k] in dimension(v)}  # enqueued ones may lie outside
         shared = {k:v for k,v in shared_space(study).items() if known.get(k)==v}
-        told = getattr(study.sampler, 'known', None)  # of a `BayesSampler`
+        told = self.known or getattr(study.sampler, 'known', None)  # of a `BayesSampler`
         if not isinstance(told, Space) or not told.conditions or not fits(trial.params, told): told = None
         space = told or Space(shared or known or {k: [v] for k,v in nothing.items()})
         view,numbers = Books.of(study).view(study, space, T, trial)

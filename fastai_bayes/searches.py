@@ -31,6 +31,8 @@ def grid_of(
 
 class Grid(GridSampler):
     "Optuna's grid search, for studies that ask and tell"
+    @property
+    def size(self): return len(self._all_grids)
     def after_trial(self, study, trial, state, values):
         "Nothing: the original ends `study.optimize` here, and raises where that is not what runs"
 
@@ -122,7 +124,9 @@ def sampler_of(
 
 def pruner_of(
     o, # Name, Optuna pruner, or None for our own
-    n_epoch:int # Epochs of a full training
+    n_epoch:int, # Epochs of a full training
+    space:Space=None # What may be tried, for our own
 )->BasePruner: # `SearchError` if there is none of that name
     "The pruner that `o` means"
-    return _named('pruner', 'bayes' if o is None else o, pruners, BasePruner)(n_epoch)
+    res = _named('pruner', 'bayes' if o is None else o, pruners, BasePruner)(n_epoch)
+    return res.about(space) if isinstance(res, BayesPruner) and space and not res.known else res

@@ -70,7 +70,7 @@ class Number:
         a,b = self.ends
         v = a+float(u)*(b-a)
         if self.log: v = math.exp(v)
-        if self.step is None: return min(max(v, self.low), self.high)
+        if self.step is None: return float(self.low if u<=0 else self.high if u>=1 else min(max(v, self.low), self.high))  # .1 stays .1
         v = self.low+min(max(round((v-self.low)/self.step), 0), self.size-1)*self.step
         return int(v) if self.whole else min(float(v), self.high)  # .1+2*.1 is more than .3
 

@@ -43,8 +43,14 @@ def ask(
     "`study.ask`, with values for the names that are active only"
     trial = study.ask()
     for k,d in distributions(space).items():  # what a name depends on comes before it
-        if k in space.active(trial.params): trial._suggest(k, d)  # as `study.ask` itself does
+        if k in space.active(trial.params): _suggest(trial, k, d)
     return trial
+
+def _suggest(trial, name, d):
+    "A value from the Optuna distribution `d`"
+    if isinstance(d, CategoricalDistribution): return trial.suggest_categorical(name, d.choices)
+    f = trial.suggest_int if isinstance(d, IntDistribution) else trial.suggest_float
+    return f(name, d.low, d.high, step=d.step, log=d.log)
 
 # %% ../nbs/12_study.ipynb #desc
 def describe(

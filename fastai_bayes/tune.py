@@ -9,18 +9,17 @@ __all__ = ['present']
 import difflib, inspect, math, shutil, time
 from numbers import Integral, Real
 from pathlib import Path
-import numpy as np, torch
+import numpy as np
 from fastcore.basics import patch
 from fastai.callback.core import Callback
 from fastai.learner import Learner
-from fastai.optimizer import OptimWrapper
 from .callback import monitor_and_mode
 from .clone import clone, release, seeded
-from .knobs import KnobError, check_knobs, default_space, knobs, losses_compare, takes
+from .knobs import KnobError, _values, check_knobs, default_space, knobs, losses_compare, takes
 from .maker import Maker, TuneError
 from .result import TuneResult
-from .run import Run
-from .searches import Grid, pruner_of, sampler_of
+from .run import Run, epochs_of
+from .searches import Grid, PBT, pruner_of, sampler_of
 from .space import Space
 from .study import describe
 
@@ -77,13 +76,12 @@ def _check_name(name):
         raise TuneError(f'study_name becomes a folder: expected a name without slashes, got {name!r}')
 
 # %% ../nbs/24_tune.ipynb #known
-def present(learn, space, new_learner=None):
-    "The hyperparameters that `learn` has now, by label, as far as they are in `space`; a factory's are not known"
+def present(learn, space, fit, new_learner=None):
+    "The hyperparameters with which `fit` would train `learn` now, by label, as far as they are in `space`; a factory's are not known"
     if new_learner: return {}
-    wd,f = learn.wd,learn.opt_func
-    if wd is None and not isinstance(f, OptimWrapper): wd = f([torch.nn.Parameter(torch.zeros(1))], lr=learn.lr).hypers[0].get('wd')
-    now = dict(lr=learn.lr, wd=wd, bs=getattr(learn.dls.train, 'bs', None), opt_func=f, moms=learn.moms, arch=getattr(learn, 'arch', None))
-    return space.labels({k: v for k,v in now.items() if k in space.dims and v is not None and v in space[k]})
+    now = {n: knobs[n].present(learn, fit) for n in space.names}
+    now = {n: v for n,v in now.items() if v is not None and v in space[n]}
+    return space.labels({n: now[n] for n in space.active(now) if n in now})
 
 def _enqueued(enqueue, space):
     "What the user wants tried, by label"
@@ -131,12 +129,14 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     monitor,mode = monitor_and_mode(probe, monitor, mode)
     if monitor in ('train_loss', 'valid_loss') and not losses_compare(space):
         raise KnobError(f'{monitor} means something else for each loss that is tried; give the learner a metric, and say monitor=')
-    planned = n_epoch + (fit_kwargs.get('freeze_epochs', 1) if fit=='fine_tune' else 0)
+    most = {n: max(_values(space[n])) for n in ('freeze_epochs',) if n in space.dims}
+    planned = epochs_of(fit, n_epoch, {**fit_kwargs, **most})
     if n_trials is None and budget is None and timeout is None: budget = 20*planned
     limits = dict(n_trials=n_trials, budget=budget, timeout=timeout)
-    pruner_of(pruner, planned)  # is there such a one?
-    grid = isinstance(sampler_of(sampler, planned, 0, space), Grid)
-    known = [{} if grid or enqueue is False else present(learn, space, new_learner), *_enqueued(enqueue, space)]
+    pruner_of(pruner, planned, space)  # is there such a one?
+    search = sampler_of(sampler, planned, 0, space)
+    if most and isinstance(search, PBT): raise TuneError('pbt changes hyperparameters within trainings, which freeze_epochs does not allow')
+    known = [{} if isinstance(search, Grid) or enqueue is False else present(learn, space, fit, new_learner), *_enqueued(enqueue, space)]
     run = Run(make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose)
     run.inferred = inferred
     return run

@@ -1,5 +1,6 @@
 """Every application of fastai with every fit: tuned with the inferred space, stopped, exported, interrupted and carried on.
 All data are real: digits, wine and diabetes of scikit-learn, and the documentation that Python brings with it."""
+import itertools
 from functools import cache
 from pydoc_data.topics import topics
 import psutil, pytest
@@ -118,6 +119,23 @@ def test_tuned_stopped_exported(tmp_path, app, fit):
     learn.export('out.pkl')
     assert torch.allclose(predicted(load_learner(tmp_path/'out.pkl'), ds), predicted(learn, ds), atol=1e-6)
 
+class Few(Callback):
+    "Three batches are enough"
+    def before_batch(self):
+        if self.training and self.iter>2: raise CancelBatchException
+
+@pytest.mark.parametrize('app', ['segmentation', 'tabular_numbers', 'collab', 'text_classes', 'plain'])
+def test_corners_of_the_inferred_space_train(tmp_path, app):
+    "A loss may become infinite there, but nothing breaks"
+    learn = made(app, tmp_path)
+    ends = {k: [o[0], o[1]] if isinstance(o, tuple) else o if k=='opt_func' else [o[0], o[-1]] for k,o in default_space(learn).items()}
+    corners = [dict(zip(ends, o)) for o in itertools.product(*ends.values())]
+    res = learn.bayes_tune(1, enqueue=corners, n_trials=len(corners)+1, sampler='random', cbs=Few(), **quick)
+    reasons = res.trials.set_index('state').reason
+    assert len(corners)==24 and set(res.trials.state)<={'complete', 'failed'}
+    assert all('never had a finite value' in o for o in reasons[reasons.index=='failed']), reasons.tolist()
+    assert {tuple(map(str, res.params_of(t.number).items())) for t in res.study.trials}>={tuple(map(str, o.items())) for o in corners}
+
 def curves(res): return [o.value.tolist() for _,o in res.curves.groupby('number')]
 
 class CtrlC(Callback):
@@ -194,9 +212,10 @@ def test_logs_are_closed_after_a_failure(tmp_path, cb, given):
     res = learn.bayes_tune(1, n_trials=3, **quick, **(dict(cbs=cbs) if given=='study' else {}))
     assert res.trials.sort_values('number').state.tolist()==['complete', 'failed', 'complete'] and closed(tmp_path)
 
-def test_log_of_a_training_that_is_carried_on(tmp_path):
-    def tune(*cbs): return pictures(tmp_path).bayes_tune(3, n_trials=1, study_name='s', cbs=[CSVLogger(), *cbs], **quick)
+@pytest.mark.parametrize('fit,epochs', [('fit', ['0', '1', '2']), ('fine_tune', ['0', '0', '1', '2'])])
+def test_log_of_a_training_that_is_carried_on(tmp_path, fit, epochs):
+    def tune(*cbs): return pictures(tmp_path).bayes_tune(3, n_trials=1, study_name='s', fit=fit, cbs=[CSVLogger(), *cbs], **quick)
     tune(CtrlC(0))
     res = tune()
-    rows = [o.split(',') for o in (res.folder/'trial_0'/'history.csv').read_text().splitlines()]
-    assert [o[0] for o in rows if o[0]!='epoch']==['0', '1', '2'] and rows[1][3]==str(res.curves.value.iloc[0])
+    log = pd.read_csv(res.folder/'trial_0'/'history.csv', dtype=str)
+    assert log.epoch.tolist()==epochs and log.accuracy.tolist()==list(map(str, res.curves.value))

@@ -7,7 +7,7 @@ pkg = Path(__file__).resolve().parent.parent/'fastai_bayes'
 floors = {
     'ground': ('fastai optuna matplotlib pandas fastprogress', 'space kernels gp acq cost curves optimizer manual'),
     'middle': ('fastai fastprogress', 'study workers sampler pruner searches tables axes plots timeline forecasts surrogate result report'),
-    'top': ('', 'change clone knobs callback checkpoint maker memory display run tune all')}
+    'top': ('', 'change clone knobs callback checkpoint maker memory display loggers run tune all')}
 cases = [(m, banned) for banned, mods in floors.values() for m in mods.split()]
 
 @pytest.mark.parametrize('mod,banned', cases, ids=[m for m,_ in cases])

@@ -2,7 +2,7 @@
 import pytest, torch
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
-from test_applications import images, label, language_model, small, text_classes
+from test_applications import images, label, language_model, small, tabular_classes, text_classes
 from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.change import augmentations, drops, text_drops
@@ -22,6 +22,7 @@ def angle(learn): return next(f.keywords['max_deg'] for f in augmentations(learn
 # name: (learner, fit, range, what the training sees)
 cases = {
     'arch': (vision, 'fit', [small, small2], lambda l: l.arch),
+    'layers': (tabular_classes, 'fit', [[20, 10], [8]], lambda l: [o[0].out_features for o in l.model.layers][:-1]),
     'bs': (plain, 'fit', [16, 32, 64], lambda l: len(l.xb[0])),
     'size': (vision, 'fit', [16, 40], lambda l: l.xb[0].shape[-1]),
     'aug': (vision, 'fit', (0., 2.), angle),
@@ -54,7 +55,7 @@ def tune(learn, space, see=None, **kwargs):
     args = dict(n_trials=3, sampler=RandomSampler(seed=1), pruner=NopPruner(), cbs=Look(see, notes) if see else None, **quick)
     return learn.bayes_tune(1, space, **{**args, **kwargs}),notes
 
-def test_every_knob_has_a_case(): assert set(knobs)-set(cases)=={'layers', 'freeze_epochs'}  # these are refused
+def test_every_knob_has_a_case(): assert set(knobs)-set(cases)=={'freeze_epochs'}  # below
 
 @pytest.mark.parametrize('name', cases)
 def test_what_is_suggested_is_what_is_seen(tmp_path, name):
@@ -69,6 +70,35 @@ def test_what_is_suggested_is_what_is_seen(tmp_path, name):
     assert len(set(map(str, want)))>1
     for a,b in zip(notes, want, strict=True): assert (a==pytest.approx(b, rel=1e-2 if name=='pct_start' else 1e-5) if isinstance(b, float) else a==b)
     assert before[4]==[id(o) for o in learn.dls.loaders] or name in ('bs', 'size', 'aug')
+
+@pytest.mark.parametrize('pruner', ['none', 'bayes'])
+def test_freeze_epochs(tmp_path, pruner):
+    "Trainings of different lengths; none is stopped at its last epoch, and one that is interrupted goes on to its own end"
+    def tune(learn, **kwargs):
+        return learn.bayes_tune(2, dict(freeze_epochs=(1, 3), lr=None), n_trials=6, fit='fine_tune', pruner=pruner, study_name='s', **quick, **kwargs)
+    whole = tune(plain(tmp_path/'a'))
+    Break.count = 0
+    tune(plain(tmp_path/'b'), cbs=Break(KeyboardInterrupt(), (4,), 1))
+    res = tune(plain(tmp_path/'b'))
+    assert res.trials.drop(columns=['seconds', 'number', 'reason']).equals(whole.trials.drop(columns=['seconds', 'number', 'reason']))
+    t = res.trials
+    assert ((t.state=='complete')==(t.epochs==2+t.freeze_epochs)).all() and t.epochs.nunique()>1 and res.study.user_attrs['n_epoch']==5
+
+def agree(a, b): return a==pytest.approx(b, rel=1e-2) if isinstance(b, float) else a==b
+
+@pytest.mark.parametrize('name', cases)
+def test_present_is_what_an_untuned_training_sees(tmp_path, name):
+    mk,fit,spec,see = cases[name]
+    learn,notes = mk(tmp_path),[]
+    if name in ('div', 'div_final', 'pct_start'): learn.lr = .003
+    with learn.no_bar(), learn.no_logging(): getattr(learn, fit)(1, cbs=Look(see, notes))
+    assert agree(notes[0], knobs[name].present(learn, fit))
+
+def test_present_comes_first(tmp_path):
+    learn = vision(tmp_path)
+    space = dict(aug=(0., 2.), ps=(0., .9), size=[16, 24], label_smoothing=(0., .5), lr=None)
+    res,_ = tune(learn, space, n_trials=1)
+    assert res.params_of(0)==dict(aug=1., ps=.5, size=24, label_smoothing=0., lr=.001)
 
 @pytest.mark.parametrize('name', ['size', 'aug', 'ps', 'drop_mult', 'loss_func', 'label_smoothing', 'bs'])
 def test_the_winner_is_in_the_learner_and_can_be_tuned_again(tmp_path, name):
@@ -164,3 +194,17 @@ def test_lr_find_that_fails_leaves_no_trace(tmp_path):
     before,proc,had = picture(learn),process(),files(tmp_path)
     with pytest.raises(KnobError, match='lr_find failed'): default_space(learn, lr_find=True)
     assert same(before, picture(learn)) and process()==proc and files(tmp_path)==had
+
+@pytest.mark.parametrize('lent', [small, 'test_resnet'])
+def test_architectures_of_timm(tmp_path, lent):
+    "By name, beside functions, and also if the learner that is lent has one of them"
+    pytest.importorskip('timm')
+    dls = images(tmp_path, CategoryBlock, label, n=40)
+    learn = vision_learner(dls, lent, pretrained=False, normalize=False, metrics=accuracy)
+    res,notes = tune(learn, dict(arch=[small, 'test_resnet', 'test_convnext']), cbs=None, n_trials=4)
+    assert set(res.trials.state)=={'complete'}, res.trials.reason.tolist()
+    assert len(set(res.trials.arch))>1 and learn.arch==res.best_params['arch']
+    again = res.learner()
+    with again.no_bar(): assert again.validate()[1]==pytest.approx(res.best_value, abs=1e-6)
+    with pytest.raises(KnobError, match="did you mean 'test_resnet'"): tune(learn, dict(arch=['test_resnett', small]))
+    assert type(learn.model)==type(again.model)

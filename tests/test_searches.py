@@ -23,6 +23,17 @@ def test_ends_no_worse_than_untuned(learn, sampler, pruner):
     assert len(res.trials)==8 and set(res.trials.state)<={'complete', 'stopped'}
     assert res.best_value>=untuned(digits(learn.path), 6)
     assert abs(learn.validate()[1]-res.best_value)<1e-6
+    stopped = res.trials[res.trials.state=='stopped']
+    if len(stopped): assert f' trials ({len(stopped)} stopped), ' in str(res) and f', {sum(6-stopped.epochs)} saved by stopping, ' in str(res)
+
+@pytest.mark.parametrize('sampler', ['tpe', optuna.samplers.RandomSampler(0), BayesSampler(seed=0)])
+def test_our_pruner_knows_the_space_beside_any_sampler(learn, sampler):
+    "Also what depends on a choice, which not all trials share"
+    spec = dict(opt_func={SGD: dict(mom=(.5, .9)), Adam: dict(sqr_mom=(.9, .99))}, lr=(1e-4, 1e-1, 'log'))
+    own = BayesPruner(4)
+    res = learn.bayes_tune(4, spec, n_trials=6, fit='fit', sampler=sampler, pruner=own, **quick)
+    assert set(res.trials.state)<={'complete', 'stopped'} and len(res.trials)==6 and own.known is None
+    assert list(res.study.pruner.known)==['opt_func', 'mom', 'sqr_mom', 'lr']
 
 def test_grid(learn, capsys):
     res = learn.bayes_tune(2, dict(lr=(1e-3, 1e-1, 'log'), bs=[16, 32]), n_trials=99, sampler='grid', pruner='none', seed=0)
@@ -76,6 +87,12 @@ def test_present_hyperparameters_come_first(learn):
     learn.lr,learn.wd = .02,.2
     res = learn.bayes_tune(1, dict(lr=(1e-3, .1, 'log'), wd=(.1, .3), bs=[16, 32], opt_func=[SGD, Adam]), n_trials=2, **quick)
     assert res.params_of(0)==dict(lr=.02, wd=.2, bs=32, opt_func=Adam)
+
+def test_the_present_ones_are_trained_to_the_end(learn):
+    learn.lr = 1e-4  # the worst there is
+    res = learn.bayes_tune(6, space, n_trials=8, **quick)
+    t = res.trials.set_index('number').loc[0]
+    assert (t.state, t.epochs)==('complete', 6) and set(res.trials.state)=={'complete', 'stopped'}
 
 def test_only_those_in_the_space(learn):
     learn.wd = .9

@@ -10,6 +10,8 @@ code = '''
 import os, random, signal, sys, time
 sys.path[:0] = [{tests!r}]
 from tuning import *; from fastai_bayes.all import *
+from fastai_bayes.run import Run
+Run.deaths = {kills}+1  # where epochs are slow, all may hit the same one
 storage,n_trials,kills = {storage!r},{n_trials},{kills}
 class Mark(Callback):
     "Says that this process has begun to train"
