@@ -30,6 +30,7 @@ def site(tmp_path_factory, worker_id):
     dest = (base if worker_id=='master' else base.parent)/'site'
     with FileLock(f'{dest}.lock'):
         if not (dest/'built').exists():
+            shutil.rmtree(dest, ignore_errors=True)
             dest.mkdir()
             build(dest)
             (dest/'built').touch()
