@@ -45,7 +45,8 @@ class Page:
 def pages():
     "Pages by name of the notebook, in the order of their numbers: 045 is between 04 and 05"
     res = [Page(o) for o in nbs.glob('[!_.]*.ipynb')]
-    assert len({o.slug for o in res})==len(res), 'two notebooks have the same name after their number'
+    for o in res:
+        if not o.module and any(o.slug==p.slug for p in res if p is not o): o.slug = o.fn.stem  # 032_tables beside the module tables
     return {o.fn.name: o for o in sorted(res, key=lambda o: (o.number or '~', o.fn.name))}
 
 def navigation(pages):
