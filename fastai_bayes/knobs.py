@@ -210,7 +210,8 @@ def _opts(learn, space, name):
 def _not_bs(learn, d, space, fit):
     bad = [o for o in _values(d) if isinstance(o, bool) or not isinstance(o, int)]
     if bad: return f'expected whole numbers, got {bad[0]!r}'
-    with seeded(): with_bs(learn.dls, max(_values(d)))
+    with seeded():
+        for o in (min(_values(d)), max(_values(d))): with_bs(learn.dls, o)  # a loader of torch's has one that cannot be changed
 
 def _not_opt_func(learn, d, space, fit):
     for o in _values(d):

@@ -1,8 +1,8 @@
-"How many examples the property tests try: 200, always the same, or as HYPOTHESIS_PROFILE or --hypothesis-profile says"
+"How many examples the property tests try: 100, always the same, or as HYPOTHESIS_PROFILE or --hypothesis-profile says"
 import os
 from hypothesis import HealthCheck, settings
 
 slow = dict(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a study of 500 trials takes its time
-settings.register_profile('ci', max_examples=200, derandomize=True, **slow)
-settings.register_profile('nightly', max_examples=2000, print_blob=True, **slow)
+settings.register_profile('ci', max_examples=100, derandomize=True, **slow)
+settings.register_profile('nightly', max_examples=1000, print_blob=True, **slow)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'ci'))
