@@ -57,7 +57,7 @@ def _label_bars(ax, df, x, w, width):
     "Numbers of the trainings on those bars that have room for them"
     for i,o in enumerate(df.itertuples()):
         if w[i]>.012*(len(str(o.training))+1)*width:
-            ax.text(x[i]+w[i]/2, o.row, o.training, ha='center', va='center', fontsize='small', color='white' if o.state!='stopped' else None)
+            ax.text(x[i]+w[i]/2, o.row, o.training, ha='center', va='center', fontsize='small', color=None if o.state in ('stopped', 'running') else 'white')
 
 def plot_timeline(
     study:optuna.Study, # A study
@@ -81,7 +81,7 @@ def plot_timeline(
     for begin,idle in breaks:
         a = at(df.start.min()+timedelta(seconds=begin))
         ax.axvline((a+gap/2)/per, color=grey, lw=.8, ls='--', zorder=0)
-        ax.annotate(_clock(idle), ((a+gap/2)/per, -.6), (2, 0), textcoords='offset points', color=grey, fontsize='small', va='bottom')
+        ax.annotate(f'{_clock(idle)} idle', ((a+gap/2)/per, -.6), (3, -1), textcoords='offset points', color=grey, fontsize='small', va='top')
     if len(df)<=60: _label_bars(ax, df, x/per, w/per, width/per)
     names = [f'worker {i+1}' if (df.worker[df.row==i]!='').all() else '' for i in range(df.row.nunique())]
     ax.set_yticks(range(len(names)), names)
