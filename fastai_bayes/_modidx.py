@@ -436,6 +436,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fastai_bayes.optimizer.View.rank': ('optimizer.html#view.rank', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.View.targets': ('optimizer.html#view.targets', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.View.warp': ('optimizer.html#view.warp', 'fastai_bayes/optimizer.py'),
+                                        'fastai_bayes.optimizer._epochs': ('optimizer.html#_epochs', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer._number': ('optimizer.html#_number', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer._pools': ('optimizer.html#_pools', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.carry_on': ('optimizer.html#carry_on', 'fastai_bayes/optimizer.py'),
