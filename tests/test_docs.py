@@ -17,7 +17,7 @@ def build(dest):
         shutil.copytree(root/o, dest/o, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'models'))
     for o in ('README.md', 'mkdocs.yml', 'pyproject.toml'): shutil.copy(root/o, dest)
     env = {**os.environ, 'PYTHONPATH': str(dest), 'PYTHONWARNINGS': 'ignore', 'NO_MKDOCS_2_WARNING': '1'}
-    for cmd in ('tools/docs.py',), ('-m', 'mkdocs', 'build', '--strict', '-q'):
+    for cmd in ('tools/docs.py',), ('-m', 'mkdocs', 'build', '--strict'):
         r = subprocess.run([sys.executable, *cmd], cwd=dest, env=env, capture_output=True, text=True)
         assert r.returncode==0, r.stdout+r.stderr
         assert 'WARNING' not in r.stderr, r.stderr
