@@ -130,7 +130,7 @@ def _not_layers(learn, d, space, fit):
     bad = [o for o in _values(d) if not good(o)]
     if bad: return f'expected lists of sizes, as in layers=[[200, 100], [50]], got {bad[0]!r}'
     with seeded(): new = _tabular(learn.model, _layers(learn.model)[:-1])
-    if repr(new)!=repr(learn.model): return f'the model is not what tabular_learner makes of what can be seen of it (act_cls, bn_final ...); {_factory}'
+    if repr(new)!=repr(learn.model): return f'tabular_learner would not make this model of what can be seen of it (act_cls, ...); {_factory}'
 
 def with_layers(
     learn:Learner, # Learner from `tabular_learner`; it stays as it is

@@ -107,6 +107,6 @@ def _end(before, facts):
         w.run.summary.update(facts)
         w.finish(exit_code=int(failed))
     m = _used('mlflow', 'active_run')
-    while (run := _run_of_mlflow(m)) not in (None, before[1]):
+    while _run_of_mlflow(m) not in (None, before[1]):
         m.set_tags(facts)
         m.end_run('FAILED' if failed else 'FINISHED')

@@ -103,7 +103,7 @@ class View:
         unknown = max(1/((self.epochs>=self.engine.T).sum()+2), self.engine.unknown)
         return (1-d)*ndtr((m-self.warp(self.warp.best))/np.sqrt(v+1e-12))+d*unknown
     def doubt(self, l):
-        "How little the order of trainings after `l` epochs says about that later on: 0 if no more than a pair in eight changes it, 1 if half of them or more do"
+        "How little the order of trainings after `l` epochs says about that later on: 0 if at most a pair in eight changes it, 1 if half or more do"
         if l not in self._doubts:
             Y = [y for y,bad in zip(self.Y, self.failed) if len(y)>=max(1.6*l, l+1) and not bad]
             n = np.array([len(y) for y in Y], int)

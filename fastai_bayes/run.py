@@ -310,7 +310,8 @@ def train(self:Run, trial, params, folder):
             if 'arch' in trial.params: trial.set_user_attr('size', sum(p.numel() for p in learn.model.parameters()))
             checkpoint = Checkpoint(self.checkpoint(trial), self.every, lambda: self.books.memory,
                                     hypers=not isinstance(self.study.sampler, PBT))
-            cb = BayesPruningCallback(Watched(trial, self, checkpoint), self.monitor, self.mode, epochs_of(self.fit, self.n_epoch, {**self.fit_kwargs, **params}))
+            planned = epochs_of(self.fit, self.n_epoch, {**self.fit_kwargs, **params})
+            cb = BayesPruningCallback(Watched(trial, self, checkpoint), self.monitor, self.mode, planned)
             own = copies([o for o in self.cbs if not isinstance(o, ShowGraphCallback)], folder)
             cbs += [BestEpoch(self.monitor, self.mode), checkpoint, cb, OneHead(), *own]
             go_on([*learn.cbs, *cbs], folder, checkpoint.done)

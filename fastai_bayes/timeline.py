@@ -57,7 +57,8 @@ def _label_bars(ax, df, x, w, width):
     "Numbers of the trainings on those bars that have room for them"
     for i,o in enumerate(df.itertuples()):
         if w[i]>.012*(len(str(o.training))+1)*width:
-            ax.text(x[i]+w[i]/2, o.row, o.training, ha='center', va='center', fontsize='small', color=None if o.state in ('stopped', 'running') else 'white')
+            color = None if o.state in ('stopped', 'running') else 'white'
+            ax.text(x[i]+w[i]/2, o.row, o.training, ha='center', va='center', fontsize='small', color=color)
 
 def plot_timeline(
     study:optuna.Study, # A study
