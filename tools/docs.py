@@ -123,6 +123,14 @@ class Context:
         shutil.copy(src, dest)
         return f'img/{src.name}'
 
+def joined(outputs):
+    "`outputs` with what was printed in one go, though a notebook may keep it in pieces"
+    res = []
+    for o in outputs:
+        if o['output_type']=='stream' and res and res[-1]['output_type']=='stream': res[-1] = {**o, 'text': text(res[-1]['text'])+text(o['text'])}
+        else: res.append(o)
+    return res
+
 def output(o, ctx, name):
     "Markdown of one output of a cell; `name` for files"
     if o['output_type']=='stream': return fence(text(o['text']))
@@ -174,7 +182,7 @@ def code(c, ctx, told):
         elif told and all(o.startswith('fastai') for o in imports): yield fence(src, 'python')
     elif not d.keys()&{'hide_input'} and d.get('echo')!='false': yield fence(src, 'python')
     if 'hide_output' in d or d.get('output')=='false': return
-    for i,o in enumerate(c['outputs']): yield output(o, ctx, f"{c['id']}-{i}")
+    for i,o in enumerate(joined(c['outputs'])): yield output(o, ctx, f"{c['id']}-{i}")
 
 def page(ctx):
     "Markdown of a page"
