@@ -238,6 +238,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'fastai_bayes/forecasts.py'),
                                         'fastai_bayes.forecasts._best_line': ('forecasts.html#_best_line', 'fastai_bayes/forecasts.py'),
                                         'fastai_bayes.forecasts._ends': ('forecasts.html#_ends', 'fastai_bayes/forecasts.py'),
+                                        'fastai_bayes.forecasts._expected': ('forecasts.html#_expected', 'fastai_bayes/forecasts.py'),
                                         'fastai_bayes.forecasts._wrapped': ('forecasts.html#_wrapped', 'fastai_bayes/forecasts.py'),
                                         'fastai_bayes.forecasts.forecast_data': ( 'forecasts.html#forecast_data',
                                                                                   'fastai_bayes/forecasts.py'),

@@ -57,8 +57,11 @@ def forecast_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, epochs, curve, forecast with its band low to high, better (probability of ending best); most promising first
     "How the engine expects the trainings to end that have begun and not come to their end"
+    return _expected(Beliefs(study))
+
+def _expected(b):
+    "Table of `forecast_data` from the `Beliefs` `b`"
     cols = ['number', 'state', 'epochs', 'curve', 'forecast', 'low', 'high', 'better']
-    b = Beliefs(study)
     if b.view is None: return pd.DataFrame(columns=cols)
     open = [i for i,(t,n) in enumerate(zip(b.trials, b.view.epochs)) if 0<n<b.T and not b.view.failed[i] and state_of(t) in ('stopped', 'running')]
     if not open: return pd.DataFrame(columns=cols)
@@ -66,19 +69,21 @@ def forecast_data(
     trials = [b.trials[i] for i in open]
     df = pd.DataFrame(dict(number=[t.number for t in trials], state=[state_of(t) for t in trials], epochs=b.view.epochs[open],
                            curve=[curve_of(t) for t in trials], forecast=ends[0], low=ends[1], high=ends[2], better=better))
-    return df.sort_values(['better', 'forecast'], ascending=[False, study.direction.name=='MINIMIZE'], ignore_index=True)
+    return df.sort_values(['better', 'forecast'], ascending=[False, b.sign<0], ignore_index=True)
 
 def _best_line(ax, b):
     "A line at the best value so far"
     if b.view.epochs.any(): ax.axhline(b.sign*b.view.warp.best, color=orange, lw=1.2, ls='--', label='best so far', zorder=1)
 
+@one_thread
 def plot_forecast(
     study:optuna.Study, # A study
     ax=None, # Axis to draw on; a new one if None
     most:int=12 # Trainings that are shown at most
 ):
     "Learning curves of stopped and running trials with the engine's forecast of their last epoch and its 95 % band"
-    ax,df,b = new_axis(ax),forecast_data(study),Beliefs(study)
+    ax,b = new_axis(ax),Beliefs(study)
+    df = _expected(b)
     if df.empty: return say(ax, 'no trial was stopped or is under way' if b.T else 'the length of a full training is not known yet')
     df = df.sort_values('state', kind='stable') if len(df)<=most else df[:most]  # running before stopped
     gap = max(b.T/40, .12)

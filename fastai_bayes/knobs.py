@@ -65,6 +65,7 @@ def hypers_of(
 def _values(d): return d.options if isinstance(d, Choice) else (d.low, d.high)
 
 _factory = "pass new_learner, a function that builds a learner from a dictionary of hyperparameters"
+_tied = 'opt_func is an OptimWrapper that holds the parameters of one model; give partial(OptimWrapper, opt=torch.optim.AdamW)'
 
 def _vision(learn, arch, pretrained):
     "A vision learner with `arch`, and for the rest what `learn` remembers"
@@ -88,8 +89,7 @@ def _not_arch(learn, d, space, fit):
     "Why `learn` cannot be given another architecture: its model must be what it remembers of its making"
     options = _values(d)
     if not {'arch', 'n_out', 'pretrained'}<=set(vars(learn)): return f'this learner does not remember how its model was made; {_factory}'
-    if isinstance(learn.opt_func, OptimWrapper):
-        return 'opt_func is an OptimWrapper that holds the parameters of one model; give partial(OptimWrapper, opt=torch.optim.AdamW)'
+    if isinstance(learn.opt_func, OptimWrapper): return _tied
     if why := _not_timm(options): return why
     bad = [o for o in options if not isinstance(o, str) and not callable(o)]
     if bad: return f'expected functions such as resnet18 or names of timm models, got {bad[0]!r}'
@@ -124,8 +124,7 @@ def _tabular(model, layers):
 def _not_layers(learn, d, space, fit):
     "Why `learn` cannot be given other layers"
     if type(learn.model) is not TabularModel: return f'the layers of a model can be changed if it is of tabular_learner; {_factory}'
-    if isinstance(learn.opt_func, OptimWrapper):
-        return 'opt_func is an OptimWrapper that holds the parameters of one model; give partial(OptimWrapper, opt=torch.optim.AdamW)'
+    if isinstance(learn.opt_func, OptimWrapper): return _tied
     good = lambda o: isinstance(o, (list, tuple)) and o and all(isinstance(n, Integral) and not isinstance(n, bool) and n>0 for n in o)
     bad = [o for o in _values(d) if not good(o)]
     if bad: return f'expected lists of sizes, as in layers=[[200, 100], [50]], got {bad[0]!r}'
