@@ -10,8 +10,8 @@ import math, textwrap
 from copy import copy
 import numpy as np, optuna, pandas as pd
 from .axes import blue, epochs, faint, grey, label, legend, new_axis, orange, say, window
-from .optimizer import explain, one_thread
-from .sampler import Books, horizon, shared_space
+from .optimizer import explain, in_epochs, one_thread
+from .sampler import Books, horizon, space_of
 from .space import Space
 from .study import StudyError, curve_of, first_of, latest, state_of
 from .tables import elided
@@ -26,8 +26,7 @@ class Beliefs:
         self.study,self.sign = study,1 if study.direction.name=='MAXIMIZE' else -1
         trials = study.get_trials(deepcopy=False)
         self.T = getattr(study.sampler, 'n_epoch', None) or getattr(study.pruner, 'n_epoch', None) or horizon(trials)
-        known = getattr(study.sampler, 'known', None)
-        self.space = known if isinstance(known, Space) else Space(shared_space(study) or {'': [0]})
+        self.space = space_of(study) or Space({'': [0]})
         books = Books.of(study)
         if until is not None:
             trials,books = trials[:until+1],Books()
@@ -131,7 +130,7 @@ def plot_trial(
     "Learning curve of trial `n` with what the engine believed about it when it ended, and why it was stopped"
     o = trial_data(study, n)
     ax = new_axis(ax)
-    told = f"trial {n}, {o['state']} after {len(o['curve'])} epoch{'s'*(len(o['curve'])!=1)}" + (f": {o['reason']}" if o['reason'] else '')
+    told = f"trial {n}, {o['state']} after {in_epochs(len(o['curve']))}" + (f": {o['reason']}" if o['reason'] else '')
     if not any(map(math.isfinite, o['curve'])): return say(ax, _wrapped(told, 60))
     l,T = len(o['curve']),o['n_epoch'] or len(o['curve'])
     for c in o['others']: ax.plot(range(1, len(c)+1), c, color=grey, lw=.8, alpha=.5*faint(len(o['others'])), marker='.' if len(c)==1 else None)

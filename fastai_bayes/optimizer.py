@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Training', 'one_thread', 'View', 'informative', 'counted', 'weighable', 'whole', 'Engine', 'n_starts', 'start_points',
-           'propose', 'Verdict', 'decide', 'Explanation', 'explain', 'carry_on', 'Trial', 'OptimizerError', 'Optimizer']
+           'propose', 'Verdict', 'in_epochs', 'decide', 'Explanation', 'explain', 'carry_on', 'Trial', 'OptimizerError',
+           'Optimizer']
 
 # %% ../nbs/05_optimizer.ipynb #imports
 import functools
@@ -248,7 +249,9 @@ class Verdict:
     rank:int=None # How many were better after as many epochs
     of:int=None # How many got that far
 
-def _epochs(n): return '1 epoch' if n==1 else f'{n} epochs'
+def in_epochs(n):
+    "`n` epochs, in words"
+    return '1 epoch' if n==1 else f'{n} epochs'
 
 def decide(
     view:View, # What is known
@@ -259,13 +262,13 @@ def decide(
     engine,l = view.engine,view.epochs[i]
     if view.failed[i]: return Verdict(True, view.trainings[i].reason or 'diverged')
     if l>=engine.T: return Verdict(False, 'finished')
-    if l<engine.min_epochs: return Verdict(False, f'fewer than {_epochs(engine.min_epochs)}')
-    if i<patience and l==engine.min_epochs: return Verdict(True, f'first look of {_epochs(l)}')
+    if l<engine.min_epochs: return Verdict(False, f'fewer than {in_epochs(engine.min_epochs)}')
+    if i<patience and l==engine.min_epochs: return Verdict(True, f'first look of {in_epochs(l)}')
     rank,of = view.rank(i)
-    if rank<max(1, engine.top_share*of): return Verdict(False, f'number {rank+1} of {of} after {_epochs(l)}', rank=rank, of=of)
+    if rank<max(1, engine.top_share*of): return Verdict(False, f'number {rank+1} of {of} after {in_epochs(l)}', rank=rank, of=of)
     p = float(view.better([i])[0])
     word = 'too small' if p<engine.min_better else 'large enough'
-    reason = f'number {rank+1} of {of} after {_epochs(l)}, and the probability of ending best, {p:.0%}, is {word}'
+    reason = f'number {rank+1} of {of} after {in_epochs(l)}, and the probability of ending best, {p:.0%}, is {word}'
     return Verdict(p<engine.min_better, reason, p, rank, of)
 
 # %% ../nbs/05_optimizer.ipynb #explain

@@ -12,7 +12,8 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 from .space import Space, dimension
 from .optimizer import Explanation, Verdict, decide, explain, one_thread, whole
-from .sampler import Books, fits, horizon, nothing, one_objective, shared_space, stored
+from .sampler import Books, fits, horizon, nothing, one_objective, space_of
+from .seen import stored
 from .study import first_of
 
 # %% ../nbs/11_pruner.ipynb #pruner
@@ -21,7 +22,7 @@ class BayesPruner(BasePruner):
     def __init__(self,
         n_epoch:int=None, # Epochs of a full training; None to learn it from the trials
         patience:int=0, # Trainings, from the first, that stop after a first look whatever they show; for studies that carry stopped ones on
-        space:dict=None # As `BayesSampler` takes it, for names that depend on others; the sampler's, or what the trials share, if None
+        space:dict=None # As `BayesSampler` takes it; the sampler's if None. What is not there is learned from the trials
     ):
         if n_epoch is not None: whole(n_epoch, 'n_epoch', 1)
         self.n_epoch,self.patience,self.verdict,self.known = n_epoch,patience,None,stored(space) if space else None
@@ -36,12 +37,12 @@ class BayesPruner(BasePruner):
         one_objective(study)
         return self.n_epoch or horizon([*study.get_trials(deepcopy=False), trial])
     def _view(self, study, trial, T):
-        "View in the space that is known, if names depend on others there, or else that the trials share; and the place of `trial` in it"
-        known = {k:v for k,v in trial.distributions.items() if not v.single() and trial.params[k] in dimension(v)}  # enqueued ones may lie outside
-        shared = {k:v for k,v in shared_space(study).items() if known.get(k)==v}
-        told = self.known or getattr(study.sampler, 'known', None)  # of a `BayesSampler`
-        if not isinstance(told, Space) or not told.conditions or not fits(trial.params, told): told = None
-        space = told or Space(shared or known or {k: [v] for k,v in nothing.items()})
+        "View in the space of the study, or what `trial` has of it, if it is not there; and the place of `trial` in it"
+        space = space_of(study, self.known)
+        if not space or not fits(trial.params, space):
+            own = {k: dimension(d) for k,d in trial.distributions.items() if not d.single() and trial.params[k] in dimension(d)}  # enqueued ones may lie outside
+            same = {k: d for k,d in own.items() if space and k in space and k not in (*space.conditions, *space.maybe) and space[k]==d}
+            space = Space.of(same or own) if own else Space({k: [v] for k,v in nothing.items()})
         view,numbers = Books.of(study).view(study, space, T, trial)
         return view, numbers.index(first_of(trial))
 

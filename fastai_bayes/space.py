@@ -7,7 +7,6 @@ __all__ = ['SpaceError', 'Number', 'label_of', 'Choice', 'dimension', 'Space']
 
 # %% ../nbs/00_space.ipynb #imports
 import math
-from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from numbers import Integral, Real
@@ -60,6 +59,13 @@ class Number:
     def grid(self):
         "(size,) unit coordinates of all values, or None if there are too many to list, or infinitely many"
         return None if self.size>self.most else self.to_unit(float(self.low)+float(self.step)*np.arange(self.size))
+    @property
+    def cells(self): return range(self.size)
+    @property
+    def labels(self): return tuple(map(self.from_unit, self.grid))
+    def index(self, v):
+        "Position on the grid of value `v`"
+        return round((v-self.low)/self.step)
 
     def to_unit(self, v):
         "Unit coordinate of value `v`, a number or an array"
@@ -172,6 +178,18 @@ class Space:
         self.dims,self.conditions,self._specs = {},{},{}
         self._add(spec)
         self._index()
+    maybe = frozenset() # Names that a configuration may lack, nobody knows why
+    @classmethod
+    def of(cls,
+        dims:dict, # Name -> `Number` or `Choice`, a name after those on which it depends
+        conditions=None, # Name -> what it depends on: name -> positions of the values with which it counts; one such is enough
+        maybe=() # Names that a configuration may lack, nobody knows why
+    ):
+        "The space of `dims`, which may be none"
+        res = cls.__new__(cls)
+        res.dims,res.conditions,res._specs,res.maybe = dims,conditions or {},{},frozenset(maybe)
+        res._index()
+        return res
     def _index(self):
         "Work out what `dims` and `conditions` mean for points"
         self.names = list(self.dims)
@@ -204,8 +222,10 @@ class Space:
     def __len__(self): return len(self.dims)
     def __iter__(self): return iter(self.dims)
     def __getitem__(self, k): return self.dims[k]
-    def __eq__(self, o): return isinstance(o, Space) and list(self.dims.items())==list(o.dims.items()) and self.conditions==o.conditions
-    def __repr__(self): return f"Space({self.dims}{f', conditions={self.conditions}' if self.conditions else ''})"
+    def __eq__(self, o): return isinstance(o, Space) and list(self.dims.items())==list(o.dims.items()) and (self.conditions, self.maybe)==(o.conditions, o.maybe)
+    def __repr__(self):
+        rest = [f', {k}={v}' for k,v in (('conditions', self.conditions), ('maybe', sorted(self.maybe))) if v]
+        return f"Space({self.dims}{''.join(rest)})"
     @property
     def size(self):
         "Number of combinations of values, infinite if a dimension is continuous; those that differ only in what is not active count, too"
@@ -232,11 +252,11 @@ class Space:
             if v not in self[k]: raise SpaceError(f'{k}: {v!r} is outside {self[k]}')
         return params
     def encode(self, params):
-        "(d,) point of the unit cube for a dictionary `params`, which may lack what is not active; (n,d) for a list of them"
+        "(d,) point of the unit cube for a dictionary `params`, which may lack what is not active or in `maybe`; (n,d) for a list of them"
         if not isinstance(params, dict): return np.array([self.encode(o) for o in params]).reshape(-1, len(self))
         x,names = self.rest.copy(),set(self.active(params))
         for j,(k,d) in enumerate(self.dims.items()):
-            if k in names: x[j] = d.to_unit(params[k])
+            if k in names and (k in params or k not in self.maybe): x[j] = d.to_unit(params[k])
         return x
     def decode(self, x):
         "Dictionary of the active names' values at the point `x` (d,) of the unit cube; a list of them for (n,d)"
@@ -254,16 +274,13 @@ class Space:
     def parents(self): return {p for c in self.conditions.values() for p in c}
     def like(self, dims):
         "The space of `dims`, dimensions by name, where names depend on others as they do here; all of those must be there"
-        res = copy(self)
-        res.dims,res.conditions = dims,{k: c for k,c in self.conditions.items() if k in dims}
-        res._index()
-        return res
+        return self.of(dims, {k: c for k,c in self.conditions.items() if k in dims}, self.maybe.intersection(dims))
     def labels(self, params):
         "`params` with every choice replaced by its label, ready for storage"
-        return {k: self[k].labels[self[k].index(v)] if isinstance(self[k], Choice) else v for k,v in params.items()}
+        return {k: self[k].labels[self[k].index(v)] if isinstance(self.dims.get(k), Choice) else label_of(v) for k,v in params.items()}
     def values(self, labels):
         "`labels` as they come from storage, with every choice replaced by the object itself"
-        return {k: self[k].options[self[k].index(v)] if isinstance(self[k], Choice) else v for k,v in labels.items()}
+        return {k: self[k].options[self[k].index(v)] if isinstance(self.dims.get(k), Choice) else v for k,v in labels.items()}
 
 def _nearest(g, u):
     "Index of the entry of the increasing grid `g` nearest to each of `u`"

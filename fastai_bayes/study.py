@@ -19,6 +19,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import TrialState
+from .optimizer import in_epochs
 from .space import Choice, Space
 
 # %% ../nbs/12_study.ipynb #dist
@@ -170,7 +171,7 @@ def reason_of(
 )->str: # Empty if there is nothing to say
     "What `trial` carried on, and why it stopped or failed"
     n = trial.user_attrs.get('carried')
-    told = [f'trial {first_of(trial)} carried on after {n} epoch'+'s'*(n>1)] if n else []
+    told = [f'trial {first_of(trial)} carried on after {in_epochs(n)}'] if n else []
     return '; '.join([*told, *filter(None, [trial.user_attrs.get('reason')])])
 
 def best_of(

@@ -6,7 +6,8 @@ from hypothesis import given, strategies as st
 from optuna.trial import TrialState, create_trial
 from fastai_bayes.optimizer import Explanation, Optimizer, OptimizerError, Training, Verdict
 from fastai_bayes.pruner import BayesPruner
-from fastai_bayes.sampler import BayesSampler, stored
+from fastai_bayes.sampler import BayesSampler, space_of
+from fastai_bayes.seen import stored
 from fastai_bayes.space import Choice, Space, SpaceError, dimension
 from fastai_bayes.study import ask, distributions, quiet_optuna
 
@@ -186,13 +187,14 @@ def look(study, pruner, trial):
 def run_trial(study, world, dists, n_epoch, tried):
     "Ask for a trial, which must be valid, and new while there are others; report on it, and end it or leave it running"
     wanted = {k:v for k,v in dists.items() if not v.single()}
-    shared,trial = study.sampler.infer_relative_search_space(study, None),study.ask(dists)
+    shared,known,trial = study.sampler.infer_relative_search_space(study, None),space_of(study),study.ask(dists)
     params = {k: trial.params[k] for k in wanted or dists}
     valid(Space(wanted or dists), params, label=True)
-    assert trial.relative_params.keys()==shared.keys()
+    assert trial.relative_params.keys()==(set(known.active(trial.relative_params)) if known else set())
+    plain = known and not known.conditions and not known.maybe
     for k,v in trial.relative_params.items():  # else Optuna throws the proposal away and draws at random
         if shared[k]==dists[k]: assert trial.params[k]==v or v!=v
-    if shared==wanted!={}: assert key(params) not in tried or not room(Space(wanted), tried)
+    if plain and shared==wanted!={}: assert key(params) not in tried or not room(Space(wanted), tried)
     tried.add(key(params))
     for i,v in enumerate(world.curve(world.rng.integers(n_epoch+2))):
         trial.report(v, i)
