@@ -286,6 +286,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastai_bayes.knobs.Knob.arg': ('knobs.html#knob.arg', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs.Knob.present': ('knobs.html#knob.present', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs.KnobError': ('knobs.html#knoberror', 'fastai_bayes/knobs.py'),
+                                    'fastai_bayes.knobs._create_opt': ('knobs.html#_create_opt', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._default_bs': ('knobs.html#_default_bs', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._default_opt_func': ('knobs.html#_default_opt_func', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._fits': ('knobs.html#_fits', 'fastai_bayes/knobs.py'),

@@ -21,7 +21,7 @@ from fastai.layers import LinBnDrop, SigmoidRange
 from fastai.learner import Learner
 from fastai.optimizer import Adam, OptimWrapper, SGD, ranger
 from fastai.tabular.model import TabularModel
-import fastai.callback.schedule
+import fastai.callback.schedule, fastai.optimizer
 from .change import (aug_of, augmentations, drop_mult_of, drops, ps_of, set_drop_mult, set_ps, size_of, smoothing_of, text_drops,
                                  where_resized, with_aug, with_size, with_smoothing)
 from .clone import LoaderError, clone, given_bs, release, seeded, seeded_loaders, with_bs
@@ -46,9 +46,10 @@ def _parameters(fit):
 
 # %% ../nbs/21_knobs.ipynb #opt
 def as_opt_func(
-    o # fastai optimizer function, torch optimizer class, or a `partial` of either
+    o # fastai optimizer function, torch optimizer class, a `partial` of either, or a name of theirs
 ):
     "`o` as `Learner` takes it"
+    if isinstance(o, str): o = getattr(fastai.optimizer, o, getattr(torch.optim, o, o))
     f = o.func if isinstance(o, partial) else o
     return partial(OptimWrapper, opt=o) if isinstance(f, type) and issubclass(f, torch.optim.Optimizer) else o
 
@@ -360,6 +361,13 @@ def default_space(
     return {n: o for n,o in res.items() if o is not None}
 
 # %% ../nbs/21_knobs.ipynb #turn
+def _create_opt(learn, hypers):
+    "`learn.create_opt`, with those of `hypers` that the optimizer takes: a `SGD` that was made without momentum never has any"
+    f = learn.opt_func
+    learn.opt_func = partial(f, **{n: v for n,v in hypers.items() if n in inspect.signature(f).parameters})
+    try: learn.create_opt()
+    finally: learn.opt_func = f
+
 def turn(
     learn:Learner, # Learner to change
     params:dict, # Name -> value; names that are no knobs belong to a factory
@@ -370,7 +378,7 @@ def turn(
         if n in params and k.put and not (made and k.made): k.put(learn, params[n])
     hypers = {n: v for n,v in params.items() if n in knobs and knobs[n].hyper}
     if hypers:
-        learn.create_opt()
+        _create_opt(learn, hypers)
         learn.opt.set_hypers(**{n: v for n,v in hypers.items() if n in learn.opt.hypers[0]})
     return learn
 
