@@ -21,9 +21,9 @@ from .clone import copies, release, seeded, seeded_loaders, settle
 from .display import Status, ranges, view
 from .knobs import fit_args
 from .loggers import Loggers, OneHead, go_on
-from .maker import TuneError
+from .maker import AskError, TuneError
 from .memory import MemoryLimit, free_memory, out_of_memory
-from .optimizer import start_points
+from .optimizer import n_starts, start_points
 from .pruner import BayesPruner
 from .report import TuneResult  # it adds the report
 from .sampler import BayesSampler, Books
@@ -149,14 +149,15 @@ class Run:
         if sampler in (None, 'bayes') and [k for k,v in self.limits.items() if v]==['timeout']: s.cost = 'seconds'  # they are what runs out
         if self.trials() and not isinstance(s, BayesSampler): s.reseed_rng()  # it would begin again with what it proposed before
         if pruner in (None, 'bayes') and self.carries_on and self.planned>1:
-            p.patience = len(start_points(self.space, self.planned, np.random.default_rng(0)))
+            all_known = len(self.space) and not self.make.asks
+            p.patience = len(start_points(self.space, self.planned, np.random.default_rng(0))) if all_known else n_starts(self.planned)
 
     def _enqueue(self):
         "Known good hyperparameters come first; those of the learner, which is trained to the end, only where the study is new"
         new = not self.trials()
         for i,o in enumerate(self.known):
             if not o or not (i or new): continue
-            self.study.enqueue_trial(o, dict(worker=self.worker.id, **({} if i else dict(present=True))), skip_if_exists=True)
+            self.study.enqueue_trial(o, {'worker': self.worker.id, 'enqueued' if i else 'present': True}, skip_if_exists=True)
 
     @property
     def carries_on(self):
@@ -305,7 +306,7 @@ def train(self:Run, trial, params, folder):
     place = sum(first_of(t)==t.number for t in self.trials()[:first])
     seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])
     with seeded(seed):
-        learn,cbs = self.make(params, folder),[]
+        learn,cbs,self.status.params = self.make(params, folder),[],trial.params
         try:
             if 'arch' in trial.params: trial.set_user_attr('size', sum(p.numel() for p in learn.model.parameters()))
             checkpoint = Checkpoint(self.checkpoint(trial), self.every, lambda: self.books.memory,
@@ -333,18 +334,21 @@ def outcome(cb):
 @patch
 def one(self:Run, trial):
     "Train `trial`, and tell the study"
-    params,folder,s = self.space.values(trial.params),self.place(trial),self.status
+    params,folder,s = self.make.params_of(trial, self.trials()),self.place(trial),self.status
     s.number,s.params,s.curve = trial.number,trial.params,curve_of(self.trials()[trial.number])
     self.view.update(s)
     if not s.curve or not self.checkpoint(trial).exists(): shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(exist_ok=True)
     some = lambda: TrialState.PRUNED if any(map(math.isfinite, s.curve)) else TrialState.FAIL
     try:
-        if not MemoryLimit(self.trials()).allows(trial.params):
+        if not self.make.asks and not MemoryLimit(self.trials()).allows(trial.params):
             return self._tell(trial, TrialState.FAIL, 'needs as much memory as a trial that ran out of it')
         cb = self.train(trial, params, folder)
         self._tell(trial, *outcome(cb), value=cb.best[0], verdict=cb.trial.verdict)
     except RecordError: raise
+    except AskError as e:
+        self._tell(trial, TrialState.FAIL, str(e), error=e)
+        raise
     except CheckpointError as e:
         self.checkpoint(trial).unlink(missing_ok=True)
         self._tell(trial, some(), str(e), 'damaged')
@@ -417,7 +421,7 @@ def learner(self:Run, n):
     t = self.trials()[n]
     file = self.place(t)/'best.pth'
     if not file.exists(): raise TuneError(f'the weights of trial {n} were not kept; kept are those of the best {self.keep} trials')
-    with seeded(): res = self.make(self.space.values(t.params), file.parent)
+    with seeded(): res = self.make(self.make.params_of(t), file.parent)
     load_model(file, res.model, None, with_opt=False, device=getattr(res.dls, 'device', None))
     return res
 
@@ -431,8 +435,8 @@ def result(self:Run):
             warnings.warn(f'the weights of trial {ranked[0].number}, the best, are not there; ' +
                           ('the learner is left as it was' if t is None else f'those of trial {t.number} are loaded'), stacklevel=3)
         if t is not None:
-            with seeded(): self.make.load(self.space.values(t.params), self.place(t)/'best.pth', self.fit)
-    return TuneResult(self.study, self.space, self.folder, self.learner)
+            with seeded(): self.make.load(self.make.params_of(t), self.place(t)/'best.pth', self.fit)
+    return TuneResult(self.study, self.make.space, self.folder, self.learner)
 
 @patch
 def close(self:Run):

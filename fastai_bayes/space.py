@@ -61,8 +61,6 @@ class Number:
         return None if self.size>self.most else self.to_unit(float(self.low)+float(self.step)*np.arange(self.size))
     @property
     def cells(self): return range(self.size)
-    @property
-    def labels(self): return tuple(map(self.from_unit, self.grid))
     def index(self, v):
         "Position on the grid of value `v`"
         return round((v-self.low)/self.step)

@@ -7,16 +7,17 @@ __all__ = ['present']
 
 # %% ../nbs/24_tune.ipynb #imports
 import difflib, inspect, math, shutil, time
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
-import numpy as np
 from fastcore.basics import patch
 from fastai.callback.core import Callback
 from fastai.learner import Learner
+from optuna.samplers import GridSampler
 from .callback import monitor_and_mode
 from .clone import clone, release, seeded
 from .knobs import KnobError, _values, check_knobs, default_space, knobs, losses_compare, takes
-from .maker import Maker, TuneError
+from .maker import Maker, TuneError, _asks
 from .result import TuneResult
 from .run import Run, epochs_of
 from .searches import Grid, PBT, pruner_of, sampler_of
@@ -83,20 +84,22 @@ def present(learn, space, fit, new_learner=None):
     now = {n: v for n,v in now.items() if v is not None and v in space[n]}
     return space.labels({n: now[n] for n in space.active(now) if n in now})
 
-def _enqueued(enqueue, space):
-    "What the user wants tried, by label"
+def _enqueued(enqueue, space, asks):
+    "What the user wants tried, by label; `asks` if a factory may ask for more than is in `space`"
     if enqueue in (None, False): return []
     if not isinstance(enqueue, (list, tuple)) or not all(isinstance(o, dict) for o in enqueue):
         raise TuneError(f'enqueue: expected a list of dictionaries, as in [dict(lr=1e-3)], got {enqueue!r}')
     for o in enqueue:
         for k,v in o.items():
+            if k not in space.dims and asks: continue  # known when the factory asks for it
             if k not in space.dims: raise TuneError(f'enqueue: {k!r} is not in the space, which has {", ".join(space.names)}')
             if v not in space[k]: raise TuneError(f'enqueue: {k}={v!r} is outside {describe(space)[k]}')
     return [space.labels(o) for o in enqueue]
 
 # %% ../nbs/24_tune.ipynb #space
-def _space(learn, space, fit, fit_kwargs):
-    "The `Space` to search, and those of its dimensions that were inferred"
+def _space(learn, space, fit, fit_kwargs, new_learner=None):
+    "The `Space` to search, empty if that is all left to a factory, and those of its dimensions that were inferred"
+    if space is None and _asks(new_learner): return Space.of({}),{}
     usual = default_space(learn) if space is None or isinstance(space, dict) and None in space.values() else {}
     if space is None: space = {n: None for n in usual if knobs[n].arg(fit) not in fit_kwargs}
     if not isinstance(space, (dict, Space)): raise TuneError(f"space: expected a dictionary such as dict(lr=(1e-5, 1e-1, 'log')), got {space!r}")
@@ -109,34 +112,48 @@ def _space(learn, space, fit, fit_kwargs):
     return res,{n: res[n] for n in ours}
 
 # %% ../nbs/24_tune.ipynb #plan
+def _check_space(learn, space, told, fit, fit_kwargs, monitor, free):
+    "Raise unless all of `space` can be tuned with `learn`; what is not in `told` a factory has asked for"
+    _check_fit(fit, fit_kwargs, space.names)
+    check_knobs(learn, space, fit, free)
+    if monitor in ('train_loss', 'valid_loss') and not losses_compare(space):
+        raise KnobError(f'{monitor} means something else for each loss that is tried; give the learner a metric, and say monitor=')
+    if 'freeze_epochs' in space and 'freeze_epochs' not in told:
+        raise KnobError('freeze_epochs: how long trainings are must be known before; put it into space')
+
+def _check_search(search, most, asks):
+    if most and isinstance(search, PBT): raise TuneError('pbt changes hyperparameters within trainings, which freeze_epochs does not allow')
+    if asks and isinstance(search, (PBT, GridSampler)):
+        raise TuneError(f'{type(search).__name__} must know the whole space before, and new_learner(trial) asks for it bit by bit; '
+                        'take another sampler, or give space= and a function new_learner(params)')
+
 def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, new_learner, sampler, pruner, seed, enqueue,
           cbs, verbose, fit_kwargs):
     "Check all arguments; a `Run` that is ready to be opened"
     _count('n_epoch', n_epoch, none=False), _count('n_trials', n_trials), _count('budget', budget), _count('timeout', timeout, whole=False)
     if new_learner is not None and (not callable(new_learner) or isinstance(new_learner, Learner)):
-        raise TuneError(f'new_learner is a function from a dictionary of hyperparameters to a Learner, got {type(new_learner).__name__}')
+        raise TuneError(f'new_learner is a function from a dictionary of hyperparameters, or a trial, to a Learner, got {type(new_learner).__name__}')
     if seed is not None and (not isinstance(seed, Integral) or seed<0): raise TuneError(f'seed: expected a whole number of 0 or more, got {seed!r}')
     cbs = list(cbs) if isinstance(cbs, (list, tuple)) or hasattr(cbs, 'map') else [] if cbs is None else [cbs]
     _check_callbacks(learn, cbs)
     takes(fit)
-    space,inferred = _space(learn, space, fit, fit_kwargs)
+    space,inferred = _space(learn, space, fit, fit_kwargs, new_learner)
     _check_fit(fit, fit_kwargs, space.names)
-    make = Maker(learn, new_learner)
-    probe = make._made(space.decode(np.full(len(space), .5))) if new_learner else learn
+    make = Maker(learn, new_learner, space)
+    probe = make.probe()
     _check_callbacks(probe, []), _check_data(probe)
-    check_knobs(probe, space, fit, free=new_learner is not None)
     if new_learner is None: release(clone(learn))  # can it be copied?
     monitor,mode = monitor_and_mode(probe, monitor, mode)
-    if monitor in ('train_loss', 'valid_loss') and not losses_compare(space):
-        raise KnobError(f'{monitor} means something else for each loss that is tried; give the learner a metric, and say monitor=')
+    make.check = partial(_check_space, told=space, fit=fit, fit_kwargs=fit_kwargs, monitor=monitor, free=new_learner is not None)
+    make.check_met(probe)
     most = {n: max(_values(space[n])) for n in ('freeze_epochs',) if n in space.dims}
     planned = epochs_of(fit, n_epoch, {**fit_kwargs, **most})
     if n_trials is None and budget is None and timeout is None: budget = 20*planned
     limits = dict(n_trials=n_trials, budget=budget, timeout=timeout)
     pruner_of(pruner, planned, space)  # is there such a one?
     search = sampler_of(sampler, planned, 0, space)
-    if most and isinstance(search, PBT): raise TuneError('pbt changes hyperparameters within trainings, which freeze_epochs does not allow')
-    known = [{} if isinstance(search, Grid) or enqueue is False else present(learn, space, fit, new_learner), *_enqueued(enqueue, space)]
+    _check_search(search, most, make.asks)
+    known = [{} if isinstance(search, Grid) or enqueue is False else present(learn, space, fit, new_learner), *_enqueued(enqueue, space, make.asks)]
     run = Run(make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose)
     run.inferred = inferred
     return run
@@ -160,7 +177,7 @@ def bayes_tune(self:Learner,
     monitor:str=None, # What to improve; the first metric, else `valid_loss`, if None
     mode:str=None, # 'min' or 'max', if it is not known for `monitor`
     fit='fit_one_cycle', # 'fit', 'fit_one_cycle', 'fit_flat_cos', 'fine_tune', or a function `f(learn, n_epoch, cbs, **kwargs)`
-    new_learner=None, # Function from a dictionary of hyperparameters to a new `Learner`
+    new_learner=None, # Function from a dictionary of hyperparameters to a new `Learner`, or from a `trial` that suggests them
     sampler=None, # 'bayes' (if None), 'tpe', 'gp', 'cmaes', 'qmc', 'random', 'grid', 'pbt' or an Optuna sampler
     pruner=None, # 'bayes' (if None), 'median', 'asha', 'hyperband', 'patient', 'none' or an Optuna pruner
     storage=None, # Path, URL or Optuna storage for the study; a file in its folder if None
