@@ -28,7 +28,7 @@ from .pruner import BayesPruner
 from .report import TuneResult  # it adds the report
 from .sampler import BayesSampler, Books
 from .searches import PBT, EndOfRound, Grid, pruner_of, sampler_of
-from .study import (ask, best_of, best_trial, carry_on_trial, curve_of, epochs_saved, finished, first_of, latest, open_study, quiet_optuna,
+from .study import (ask, best_of, best_trial, carry_on_trial, curve_of, epochs_saved, finished, first_of, latest, note, open_study, quiet_optuna,
                                 reason_of, seconds_of, state_of)
 from .workers import Worker
 
@@ -233,7 +233,7 @@ def _bury(self:Run):
         facts = dict(seconds=saved['seconds'] if saved else 0., deaths=deaths)
         if deaths>=self.deaths: facts['reason'] = f'its process died {deaths} times in epoch {n+1}'
         elif not (saved and saved['stopped']): facts.update(cut='died', reason='its process died')
-        for k,v in facts.items(): self.study._storage.set_trial_user_attr(t._trial_id, k, v)
+        note(self.study, t, **facts)
         some = any(map(math.isfinite, curve_of(t))) and deaths<self.deaths
         self.study.tell(t.number, state=TrialState.PRUNED if some else TrialState.FAIL)
 
@@ -368,7 +368,7 @@ def _tell(self:Run, trial, state, reason, cut=None, value=None, error=None, verd
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)
-        self.study._storage.set_trial_system_attr(trial._trial_id, 'engine', self.books.memory)
+        note(self.study, trial, system=True, engine=self.books.memory)
         self.study.tell(trial, value if state==TrialState.COMPLETE else None, state)
     self._refresh(trial.number)
     self.status.number,self.status.params,self.status.curve = None,{},[]
@@ -399,7 +399,7 @@ def loop(self:Run):
     "Train until there is nothing left to do"
     self.view = view(self.verbose)
     try:
-        if isinstance(self.study.sampler, Grid): self.view.say(f'grid of {self.study.sampler.size} combinations')
+        if getattr(self.study.sampler, 'size', None): self.view.say(f'grid of {self.study.sampler.size} combinations')
         if self.inferred: self.view.say(ranges(self.inferred))
         with patient(self):
             while (trial := self.next()) is not None:

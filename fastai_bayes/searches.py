@@ -31,8 +31,10 @@ def grid_of(
 
 class Grid(GridSampler):
     "Optuna's grid search, for studies that ask and tell"
-    @property
-    def size(self): return len(self._all_grids)
+    size = None # Number of combinations, if it is known
+    def __init__(self, grid, seed=None):
+        super().__init__(grid, seed)
+        self.size = math.prod(map(len, grid.values()))
     def after_trial(self, study, trial, state, values):
         "Nothing: the original ends `study.optimize` here, and raises where that is not what runs"
 

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['distributions', 'ask', 'suggest', 'in_words', 'describe', 'StudyError', 'quiet_optuna', 'JournalLock', 'diff',
            'open_study', 'first_of', 'latest', 'state_of', 'curve_of', 'reason_of', 'best_of', 'epochs_spent',
-           'epochs_saved', 'seconds_of', 'finished', 'best_trial', 'carry_on_trial', 'trial_frame', 'curve_frame']
+           'epochs_saved', 'seconds_of', 'note', 'finished', 'best_trial', 'carry_on_trial', 'trial_frame',
+           'curve_frame']
 
 # %% ../nbs/12_study.ipynb #imports
 import math
@@ -211,6 +212,16 @@ def seconds_of(
 )->float: # NaN if it is under way
     "How long `trial` took; if its process died, up to its last checkpoint"
     return trial.user_attrs.get('seconds', trial.duration.total_seconds() if trial.duration else math.nan)
+
+def note(
+    study:optuna.Study, # A study
+    trial, # One of its trials, which may be another process's
+    system:bool=False, # Write system attributes?
+    **facts # Name -> value
+):
+    "Write attributes of `trial`"
+    put = study._storage.set_trial_system_attr if system else study._storage.set_trial_user_attr  # Optuna has no public way for trials of other processes
+    for k,v in facts.items(): put(trial._trial_id, k, v)
 
 def finished(
     study:optuna.Study # A study

@@ -219,7 +219,9 @@ def run_tree(study, world, space, n_epoch):
     trial = ask(study, space)
     valid(space, trial.params, label=True)
     for k,v in trial.relative_params.items(): assert k not in trial.params or trial.params[k]==v or v!=v
-    assert {k for k in trial.params if space[k].size>1}<=trial.relative_params.keys()
+    known = space_of(study)
+    if study.sampler.space: assert {k for k in trial.params if space[k].size>1}<=trial.relative_params.keys()
+    elif known: assert set(trial.relative_params)==set(known.active(trial.relative_params))
     for i,v in enumerate(world.curve(world.rng.integers(n_epoch+1)), 1):
         trial.report(v, i)
         if world.chance(.2) and trial.should_prune(): return study.tell(trial, state=TrialState.PRUNED)
@@ -227,10 +229,11 @@ def run_tree(study, world, space, n_epoch):
     if world.chance(.8): study.tell(trial, state=TrialState.FAIL) if world.chance(.1) else study.tell(trial, 1.)
 
 @given(trees(dims.map(lambda o: storable(dimension(o)))), worlds, st.integers(1, 16), st.integers(1, 60), st.sampled_from(['minimize', 'maximize']),
-       goals)
+       goals, st.booleans())
 @strict
-def test_sampler_knows_what_depends_on_what(space, world, n, n_epoch, direction, goal):
-    study = optuna.create_study(sampler=BayesSampler(n_epoch, n, space, goal[0], acq=goal[1]), pruner=BayesPruner(n_epoch), direction=direction)
+def test_sampler_knows_what_depends_on_what(space, world, n, n_epoch, direction, goal, told):
+    sampler = BayesSampler(n_epoch, n, space if told else None, goal[0], acq=goal[1])  # it sees it from the trials, if it is not told
+    study = optuna.create_study(sampler=sampler, pruner=BayesPruner(n_epoch), direction=direction)
     for _ in range(n): run_tree(study, world, space, n_epoch)
     old = [t.number for t in study.trials if t.state==TrialState.PRUNED]
     i,params = study.sampler.next(study, space, old)
