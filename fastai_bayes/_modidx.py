@@ -642,6 +642,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fastai_bayes.searches.sampler_of': ('searches.html#sampler_of', 'fastai_bayes/searches.py')},
             'fastai_bayes.seen': { 'fastai_bayes.seen._always': ('seen.html#_always', 'fastai_bayes/seen.py'),
                                    'fastai_bayes.seen._in_order': ('seen.html#_in_order', 'fastai_bayes/seen.py'),
+                                   'fastai_bayes.seen._positions': ('seen.html#_positions', 'fastai_bayes/seen.py'),
                                    'fastai_bayes.seen._reasons': ('seen.html#_reasons', 'fastai_bayes/seen.py'),
                                    'fastai_bayes.seen.seen_space': ('seen.html#seen_space', 'fastai_bayes/seen.py'),
                                    'fastai_bayes.seen.stored': ('seen.html#stored', 'fastai_bayes/seen.py')},

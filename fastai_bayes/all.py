@@ -7,7 +7,7 @@ __all__ = ['Space', 'SpaceError', 'Optimizer', 'BayesSampler', 'BayesPruner', 'S
            'curve_frame', 'TuneResult', 'plot_history', 'plot_curves', 'plot_parallel', 'plot_slice',
            'plot_importances', 'plot_choices', 'plot_timeline', 'plot_saved', 'plot_forecast', 'plot_trial',
            'plot_surrogate', 'plot_contour', 'PlotlyError', 'CloneError', 'LoaderError', 'KnobError', 'default_space',
-           'BayesPruningCallback', 'MonitorError', 'TuneError', 'RecordError']
+           'BayesPruningCallback', 'MonitorError', 'TuneError', 'AskError', 'RecordError']
 
 # %% ../nbs/30_all.ipynb #ground
 from .space import Space, SpaceError
@@ -28,7 +28,7 @@ import fastai_bayes.report
 from .clone import CloneError, LoaderError
 from .knobs import KnobError, default_space
 from .callback import BayesPruningCallback, MonitorError
-from .maker import TuneError
+from .maker import AskError, TuneError
 from .run import RecordError
 import fastai_bayes.tune
 
@@ -41,5 +41,6 @@ _all_ = ['Space', 'SpaceError', 'Optimizer',
          'BayesSampler', 'BayesPruner', 'StudyError', 'open_study', 'trial_frame', 'curve_frame', 'TuneResult',
          'plot_history', 'plot_curves', 'plot_parallel', 'plot_slice', 'plot_importances', 'plot_choices',
          'plot_timeline', 'plot_saved', 'plot_forecast', 'plot_trial', 'plot_surrogate', 'plot_contour', 'PlotlyError',
-         'CloneError', 'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'RecordError']
+         'CloneError', 'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'AskError',
+         'RecordError']
 for _o in [*map(globals().get, _all_), Learner.bayes_tune]: explained(_o)

@@ -73,7 +73,8 @@ class Asked(dict):
     def check_used(self):
         "Raise if the trial was queued by the user, with names that nobody has asked for"
         left = [k for k in self.fixed if k not in self] if self.trial.user_attrs.get('enqueued') else []
-        if left: raise AskError(f'enqueue: new_learner does not ask for {", ".join(left)} there, but for {", ".join(self) or "nothing"}; leave it out')
+        asked = ', '.join(self) or 'nothing'
+        if left: raise AskError(f'enqueue: new_learner does not ask for {", ".join(left)} there, but for {asked}; leave that out')
 
 # %% ../nbs/228_maker.ipynb #maker
 class Middle(BaseSampler):

@@ -40,7 +40,8 @@ class BayesPruner(BasePruner):
         "View in the space of the study, or what `trial` has of it, if it is not there; and the place of `trial` in it"
         space = space_of(study, self.known)
         if not space or not fits(trial.params, space):
-            own = {k: dimension(d) for k,d in trial.distributions.items() if not d.single() and trial.params[k] in dimension(d)}  # enqueued ones may lie outside
+            dims = {k: dimension(d) for k,d in trial.distributions.items() if not d.single()}
+            own = {k: d for k,d in dims.items() if trial.params[k] in d}  # enqueued ones may lie outside
             same = {k: d for k,d in own.items() if space and k in space and k not in (*space.conditions, *space.maybe) and space[k]==d}
             space = Space.of(same or own) if own else Space({k: [v] for k,v in nothing.items()})
         view,numbers = Books.of(study).view(study, space, T, trial)

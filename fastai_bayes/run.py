@@ -399,7 +399,7 @@ def loop(self:Run):
     "Train until there is nothing left to do"
     self.view = view(self.verbose)
     try:
-        if getattr(self.study.sampler, 'size', None): self.view.say(f'grid of {self.study.sampler.size} combinations')
+        if isinstance(self.study.sampler, Grid) and self.study.sampler.size: self.view.say(f'grid of {self.study.sampler.size} combinations')
         if self.inferred: self.view.say(ranges(self.inferred))
         with patient(self):
             while (trial := self.next()) is not None:

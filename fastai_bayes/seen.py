@@ -6,6 +6,7 @@
 __all__ = ['stored', 'seen_space']
 
 # %% ../nbs/095_seen.ipynb #imports
+import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from .space import Choice, Space, dimension
@@ -26,29 +27,29 @@ def stored(space):
 # %% ../nbs/095_seen.ipynb #seen
 _most = 100 # Values of a number that is looked at as a reason
 
-def _always(k, p, d, trials):
-    "Positions of the values of `p`, of dimension `d`, with which `k` has always come; for a number from one value on, or up to one"
-    if d.size>_most: return []
-    seen = {}
-    for t in trials:
-        if p in t.params and t.params[p] in d: seen.setdefault(d.index(t.params[p]), set()).add(k in t.params)
-    yes = sorted(i for i,o in seen.items() if o=={True})
-    if isinstance(d, Choice): return yes
-    at = sorted(seen)
-    if sum((a in yes)!=(b in yes) for a,b in zip(at, at[1:]))>1: return []
-    return [i for i in range(d.size) if yes and min(at, key=lambda o: abs(o-i)) in yes]
+def _positions(p, d, trials):
+    "(n,) positions of the values of `p`, of dimension `d`, that `trials` have; -1 for none"
+    return np.array([d.index(t.params[p]) if p in t.params and t.params[p] in d else -1 for t in trials], int)
 
-def _reasons(k, before, dims, trials):
-    "Which values of the names `before` account for all trials that have `k`: name -> positions of its values; None if none do"
-    known = [t for t in trials if k in t.params or t.state!=TrialState.FAIL]
-    left,res = [t.params for t in known if k in t.params],{}
-    options = {p: at for p in reversed(before) if (at := _always(k, p, dims[p], known))}
-    def explained(p): return [o for o in left if p in o and o[p] in dims[p] and dims[p].index(o[p]) in options[p]]
-    while left:
-        best = max(options, key=lambda p: (len(explained(p)), -dims[p].size), default=None)
-        if best is None or not explained(best): return None
-        res[best] = options[best]
-        left = [o for o in left if not any(o is e for e in explained(best))]
+def _always(d, at, has):
+    "Which values of `d` always come with a name: values `at` (n,) of trials of which `has` (n,) it. Of a number, those from one value on, or up to one"
+    yes,no = (np.bincount(at[(at>=0) & o], minlength=d.size)>0 for o in (has, ~has))
+    if isinstance(d, Choice): return yes & ~no
+    seen = np.flatnonzero(yes | no)
+    sure = (yes & ~no)[seen]
+    if not sure.any() or (sure[1:]!=sure[:-1]).sum()>1: return np.zeros(d.size, bool)
+    return sure[abs(np.arange(d.size)[:,None]-seen).argmin(1)]
+
+def _reasons(has, known, dims, at):
+    "Which values of names, at positions `at`, account for all trials that `has` (n,) counts: name -> positions; None if none do. Only those `known` (n,) count"
+    options = {p: ok for p in reversed(list(at)) if (ok := _always(dims[p], at[p][known], has[known])).any()}
+    left,res = has.copy(),{}
+    while left.any():
+        explained = {p: left & (at[p]>=0) & ok[at[p]] for p,ok in options.items()}
+        best = max(options, key=lambda p: (explained[p].sum(), -dims[p].size), default=None)
+        if best is None or not explained[best].any(): return None
+        res[best] = np.flatnonzero(options[best]).tolist()
+        left &= ~explained[best]
     return res
 
 def _in_order(names, trials):
@@ -72,12 +73,16 @@ def seen_space(
     "What `trials` are about, `told` and what they show beyond it; a name that has not the same distribution in all trials is left out"
     dists = {k: d for t in trials for k,d in t.distributions.items() if k not in (told or ())}
     dists = {k: d for k,d in sorted(dists.items()) if not d.single() and all(t.distributions.get(k, d)==d for t in trials)}
-    some = [k for k in dists if not all(k in t.params or t.state==TrialState.FAIL for t in trials)]
+    whole = np.array([t.state!=TrialState.FAIL for t in trials], bool)  # what failed may have ended before it asked
+    has = {k: np.array([k in t.params for t in trials], bool) for k in dists}
+    some = [k for k in dists if not has[k][whole].all()]
     dims,conditions,maybe = dict(told.dims if told else {}),dict(told.conditions if told else {}),set()
     dims.update({k: dimension(d) for k,d in dists.items() if k not in some})
+    at = {p: _positions(p, d, trials) for p,d in dims.items() if d.size<=_most} if some else {}
     for k in _in_order(some, trials):
-        reasons = _reasons(k, list(dims), dims, trials)
+        reasons = _reasons(has[k], has[k] | whole, dims, at)
         if reasons: conditions[k] = reasons
         else: maybe.add(k)
         dims[k] = dimension(dists[k])
+        if dims[k].size<=_most: at[k] = _positions(k, dims[k], trials)
     return Space.of(dims, conditions, maybe) if dims else None, dists

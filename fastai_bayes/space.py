@@ -220,7 +220,8 @@ class Space:
     def __len__(self): return len(self.dims)
     def __iter__(self): return iter(self.dims)
     def __getitem__(self, k): return self.dims[k]
-    def __eq__(self, o): return isinstance(o, Space) and list(self.dims.items())==list(o.dims.items()) and (self.conditions, self.maybe)==(o.conditions, o.maybe)
+    def __eq__(self, o):
+        return isinstance(o, Space) and [*self.dims.items()]==[*o.dims.items()] and (self.conditions, self.maybe)==(o.conditions, o.maybe)
     def __repr__(self):
         rest = [f', {k}={v}' for k,v in (('conditions', self.conditions), ('maybe', sorted(self.maybe))) if v]
         return f"Space({self.dims}{''.join(rest)})"
@@ -250,7 +251,7 @@ class Space:
             if v not in self[k]: raise SpaceError(f'{k}: {v!r} is outside {self[k]}')
         return params
     def encode(self, params):
-        "(d,) point of the unit cube for a dictionary `params`, which may lack what is not active or in `maybe`; (n,d) for a list of them"
+        "(d,) point of the unit cube for a dictionary `params`, which may lack what is not active; (n,d) for a list of them"
         if not isinstance(params, dict): return np.array([self.encode(o) for o in params]).reshape(-1, len(self))
         x,names = self.rest.copy(),set(self.active(params))
         for j,(k,d) in enumerate(self.dims.items()):
@@ -275,7 +276,8 @@ class Space:
         return self.of(dims, {k: c for k,c in self.conditions.items() if k in dims}, self.maybe.intersection(dims))
     def labels(self, params):
         "`params` with every choice replaced by its label, ready for storage"
-        return {k: self[k].labels[self[k].index(v)] if isinstance(self.dims.get(k), Choice) else label_of(v) for k,v in params.items()}
+        def _label(d, v): return d.labels[d.index(v)] if isinstance(d, Choice) else label_of(v)
+        return {k: _label(self.dims.get(k), v) for k,v in params.items()}
     def values(self, labels):
         "`labels` as they come from storage, with every choice replaced by the object itself"
         return {k: self[k].options[self[k].index(v)] if isinstance(self.dims.get(k), Choice) else v for k,v in labels.items()}

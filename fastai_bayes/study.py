@@ -220,7 +220,8 @@ def note(
     **facts # Name -> value
 ):
     "Write attributes of `trial`"
-    put = study._storage.set_trial_system_attr if system else study._storage.set_trial_user_attr  # Optuna has no public way for trials of other processes
+    storage = study._storage  # there is no public way to write to what another process has asked for
+    put = storage.set_trial_system_attr if system else storage.set_trial_user_attr
     for k,v in facts.items(): put(trial._trial_id, k, v)
 
 def finished(

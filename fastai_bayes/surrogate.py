@@ -61,7 +61,7 @@ def _known(s, names):
     if s.ens is None: return False
     for k in names:
         if k in s.beliefs.space.dims: continue
-        raise StudyError(f'{k!r} is no hyperparameter that all trials share; those are {", ".join(s.beliefs.space.names)}')
+        raise StudyError(f'{k!r} is no hyperparameter that the engine knows; those are {", ".join(s.beliefs.space.names)}')
     return s.around(*names) is not None
 
 def _swept(s, names, n):
