@@ -508,6 +508,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fastai_bayes.pruner.BayesPruner.prune': ('pruner.html#bayespruner.prune', 'fastai_bayes/pruner.py')},
             'fastai_bayes.report': { 'fastai_bayes.report.TuneResult.report': ('report.html#tuneresult.report', 'fastai_bayes/report.py'),
                                      'fastai_bayes.report._about': ('report.html#_about', 'fastai_bayes/report.py'),
+                                     'fastai_bayes.report._assigned': ('report.html#_assigned', 'fastai_bayes/report.py'),
                                      'fastai_bayes.report._darken': ('report.html#_darken', 'fastai_bayes/report.py'),
                                      'fastai_bayes.report._data': ('report.html#_data', 'fastai_bayes/report.py'),
                                      'fastai_bayes.report._pairs': ('report.html#_pairs', 'fastai_bayes/report.py'),

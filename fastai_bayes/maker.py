@@ -107,8 +107,8 @@ class Maker:
     def params_of(self, trial, trials=()):
         "Hyperparameters of the Optuna `trial`, as `make` takes them; `trials` are all of the study"
         if not self.asks: return self.told.values(trial.params)
-        for t in trials:
-            for k,d in t.distributions.items(): self.met.setdefault(k, _dim(d))
+        for k,d in ((k, _dim(d)) for t in trials for k,d in t.distributions.items()):
+            if k not in self.met or not _same(self.met[k], d): self.met[k] = d
         known = self.told.values({k: v for k,v in trial.params.items() if k in self.told})
         return Asked(trial, known, self.met, trials[trial.number].system_attrs.get('fixed_params') if len(trials) else None)
     def probe(self):

@@ -21,15 +21,21 @@ from .tables import html_table, table
 # %% ../nbs/142_report.ipynb #code
 def _written(v): return repr(v) if isinstance(v, (str, int, float, bool, type(None))) else str(label_of(v))
 
+def _assigned(name, args):
+    "A line that makes a dictionary"
+    return f'{name} = dict(' + (', ' if sum(map(len, args))<90 else ',\n'+' '*(len(name)+8)).join(args) + ')'
+
 def best_code(
     res:TuneResult # What a study has found
 )->str: # Empty if no trial has finished
     "Python that trains the best configuration of `res` again"
     if best_trial(res.study) is None: return ''
-    args = [f'{k}=[{_written(v)}]' for k,v in res.best_params.items()]
-    args = (', ' if sum(map(len, args))<90 else ',\n             ').join(args)
-    n = res.study.user_attrs.get('n_epoch', 'n_epoch')
-    return f'space = dict({args})\nlearn.bayes_tune({n}, space, n_trials=1, enqueue=False)'
+    p,attrs = res.best_params,res.study.user_attrs
+    asked = [k for k in p if k not in attrs.get('about', p)]  # by a factory
+    dicts = dict(space=[f'{k}=[{_written(v)}]' for k,v in p.items() if k not in asked], first=[f'{k}={_written(p[k])}' for k in asked])
+    args = [str(attrs.get('n_epoch', 'n_epoch')), *(['space'] if dicts['space'] else []), 'n_trials=1',
+            'enqueue=[first], new_learner=new_learner' if asked else 'enqueue=False']
+    return '\n'.join([*(_assigned(k, v) for k,v in dicts.items() if v), f"learn.bayes_tune({', '.join(args)})"])
 
 # %% ../nbs/142_report.ipynb #parts
 _style = '''body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.5;color:#222;background:#fff}

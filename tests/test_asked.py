@@ -3,6 +3,7 @@ import math, warnings
 import optuna, pytest, torch
 from tuning import *
 from fastai_bayes.all import *
+from fastai_bayes.report import best_code
 from fastai_bayes.sampler import space_of
 
 @pytest.fixture
@@ -139,6 +140,8 @@ def test_a_later_branch_that_cannot_be(learn):
     def line(name, study): return tune(learn, n=1, new_learner=branch(name), study_name=study, sampler='random', seed=1)
     with pytest.raises(TuneError, match="new_learner: opt_func: 'oops' is not an optimizer"): line('oops', 'a')
     with pytest.raises(TuneError, match=r'opt_func: expected oops \| Adam, as before in this study, got SGD \| Adam'): line('SGD', 'a')
+    with pytest.raises(AskError, match=r'kind: expected a \| b \| c, as before in this study, got a \| b'):
+        tune(learn, n=1, new_learner=lambda trial: trial.suggest_categorical('kind', ['a', 'b']) and digits(learn.path), study_name='a', n_trials=9)
     res = line('SGD', 'b')
     assert len(res.trials)==8 and set(res.trials.one)=={3} and res.trials.opt_func.isna().any() and set(res.trials.opt_func.dropna())<={'SGD', 'Adam'}
 
@@ -156,7 +159,11 @@ def test_tables_and_plots(learn, tmp_path):
     assert str(res) and res._repr_html_() and res.trials.mom.isna().any() and res.curves.shape[1]==3
     page = res.report(tmp_path/'r.html').read_text()
     assert page.count('<picture>')>=8
-    assert 'suggest' not in page
+    code = best_code(res)
+    assert code.startswith('first = dict(layers=') and code.endswith('n_trials=1, enqueue=[first], new_learner=new_learner)')
+    bind = dict(learn=digits(tmp_path), new_learner=factory(tmp_path), GELU=nn.GELU, ReLU=nn.ReLU)
+    exec(code.replace('n_trials', "fit='fit', verbose=False, study_name='again', n_trials"), bind)
+    assert bind['learn'].lr==res.best_params['lr'] and str(bind['learn'].model)==str(learn.model)
     from matplotlib import pyplot as plt
     assert len(res.plot_surrogate())>=6 and res.plot_trial(res.trials.number[0]) and len(res.plot_contour('lr', 'mom'))==2
     plt.close('all')
