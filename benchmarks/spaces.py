@@ -3,7 +3,7 @@
     python benchmarks/spaces.py [--seeds 10] [--trials 40] [--jobs 2] [--tasks func2c jenatton ...] [--methods ours gp tpe ...]
 
 All samplers are asked through Optuna for values of the active names, with the same functions and seeds. Ours is told the space, with what depends on
-what; Optuna's need not be told, they see which names the trials have. Prints Markdown tables."""
+what, or sees it from the trials ('untold'); Optuna's are not told. Prints Markdown tables."""
 import argparse, itertools, time
 import numpy as np, optuna
 from optuna.samplers import GPSampler, RandomSampler, TPESampler
@@ -47,6 +47,7 @@ TASKS = dict(func2c=sum_of(2), func3c=sum_of(3), ackley5c=(ackley, ackley_space(
 
 METHODS = {  # name on the command line: name in the table, sampler(seed, space)
     'ours': ('ours', lambda seed, space: BayesSampler(1, seed, space)),
+    'untold': ('ours, not told the space', lambda seed, space: BayesSampler(1, seed)),
     'gp': ('Optuna GPSampler', lambda seed, space: GPSampler(seed=seed)),
     'tpe': ('Optuna TPE', lambda seed, space: TPESampler(seed=seed)),
     'tpe-group': ('Optuna TPE, groups', lambda seed, space: TPESampler(seed=seed, multivariate=True, group=True)),
