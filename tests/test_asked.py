@@ -89,6 +89,23 @@ def test_carried_on_after_a_cut(learn, tmp_path):
     assert (res.trials.reason!='').any()
     assert a.equals(b), (a, b)
 
+@pytest.mark.parametrize('call', [2, 6])
+def test_interrupted_while_it_asks(tmp_path, call):
+    "What was asked for before stays, and the rest is as it would have been"
+    whole,calls = tune(digits(tmp_path/'a'), n=1, n_trials=9),[]
+    def interrupted(trial):
+        calls.append(trial)
+        if len(calls)==call:
+            trial.suggest_int('layers', 1, 3)
+            raise KeyboardInterrupt
+        return factory(tmp_path/'b')(trial)
+    tune(digits(tmp_path/'b'), n=1, n_trials=9, study_name='s', new_learner=interrupted)
+    res = tune(digits(tmp_path/'b'), n=1, n_trials=9, study_name='s')
+    assert any('carries_on' in t.user_attrs for t in res.study.trials)
+    a,b = (by_number(o)[['value', *sorted(whole.trials.columns.intersection(['layers', 'width0', 'width1', 'lr', 'mom', 'act', 'opt_func']))]]
+           for o in (whole, res))
+    assert a.equals(b), (a, b)
+
 def test_carries_on_what_was_stopped(learn):
     res = tune(learn, n=5, pruner=None, n_trials=9, budget=40)
     assert any('carries_on' in t.user_attrs for t in res.study.trials) and agrees(learn, res)
