@@ -566,6 +566,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'fastai_bayes.run.Run._seed': ('run.html#run._seed', 'fastai_bayes/run.py'),
                                   'fastai_bayes.run.Run._tell': ('run.html#run._tell', 'fastai_bayes/run.py'),
                                   'fastai_bayes.run.Run._tidy': ('run.html#run._tidy', 'fastai_bayes/run.py'),
+                                  'fastai_bayes.run.Run._too_large': ('run.html#run._too_large', 'fastai_bayes/run.py'),
                                   'fastai_bayes.run.Run.carries_on': ('run.html#run.carries_on', 'fastai_bayes/run.py'),
                                   'fastai_bayes.run.Run.checkpoint': ('run.html#run.checkpoint', 'fastai_bayes/run.py'),
                                   'fastai_bayes.run.Run.close': ('run.html#run.close', 'fastai_bayes/run.py'),

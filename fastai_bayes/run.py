@@ -308,6 +308,7 @@ def train(self:Run, trial, params, folder):
     with seeded(seed):
         learn,cbs,self.status.params = self.make(params, folder),[],trial.params
         try:
+            if self.make.asks and (why := self._too_large(trial)): raise MemoryError(why)
             if 'arch' in trial.params: trial.set_user_attr('size', sum(p.numel() for p in learn.model.parameters()))
             checkpoint = Checkpoint(self.checkpoint(trial), self.every, lambda: self.books.memory,
                                     hypers=not isinstance(self.study.sampler, PBT))
@@ -332,6 +333,11 @@ def outcome(cb):
     return (TrialState.PRUNED, cb.trial.cut or '', cb.trial.cut) if cb.stopped else (TrialState.COMPLETE, '', None)
 
 @patch
+def _too_large(self:Run, trial):
+    "Why `trial` would run out of memory, if it would; a factory that asks must have been called before"
+    return '' if MemoryLimit(self.trials()).allows(trial.params) else 'needs as much memory as a trial that ran out of it'
+
+@patch
 def one(self:Run, trial):
     "Train `trial`, and tell the study"
     params,folder,s = self.make.params_of(trial, self.trials()),self.place(trial),self.status
@@ -341,8 +347,7 @@ def one(self:Run, trial):
     folder.mkdir(exist_ok=True)
     some = lambda: TrialState.PRUNED if any(map(math.isfinite, s.curve)) else TrialState.FAIL
     try:
-        if not self.make.asks and not MemoryLimit(self.trials()).allows(trial.params):
-            return self._tell(trial, TrialState.FAIL, 'needs as much memory as a trial that ran out of it')
+        if not self.make.asks and (why := self._too_large(trial)): return self._tell(trial, TrialState.FAIL, why)
         cb = self.train(trial, params, folder)
         self._tell(trial, *outcome(cb), value=cb.best[0], verdict=cb.trial.verdict)
     except RecordError: raise

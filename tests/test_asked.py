@@ -127,6 +127,20 @@ def test_enqueue(learn):
     with pytest.raises(AskError, match="enqueue: new_learner does not ask for widht0 there, but for layers, act"):
         tune(learn, n=1, enqueue=[dict(widht0=16)])
 
+def test_out_of_memory(learn):
+    "Batches as large as those that did not fit are not trained again"
+    class Small(Callback):
+        tried = []
+        def before_fit(self):
+            Small.tried.append(self.dls.train.bs)
+            if self.dls.train.bs>16: raise MemoryError('full')
+    def new_learner(trial):
+        trial.suggest_categorical('bs', [16, 32])
+        return digits(learn.path)
+    res = tune(learn, n=1, new_learner=new_learner, sampler='random', n_trials=6, cbs=Small())
+    failed = [r for r,bs in zip(by_number(res).reason, by_number(res).bs) if bs==32]
+    assert Small.tried.count(32)==1 and len(failed)>1 and all('as much memory as' in o for o in failed[1:])
+
 def bad(learn, ask, match, error=TuneError, **kwargs):
     def new_learner(trial):
         ask(trial)
