@@ -32,7 +32,7 @@ def _positions(p, d, trials):
     return np.array([d.index(t.params[p]) if p in t.params and t.params[p] in d else -1 for t in trials], int)
 
 def _always(d, at, has):
-    "Which values of `d` always come with a name: values `at` (n,) of trials of which `has` (n,) it. Of a number, those from one value on, or up to one"
+    "Which values of `d` always come with a name that `has` (n,) counts, given positions `at` (n,); of a number those from one on, or up to one"
     yes,no = (np.bincount(at[(at>=0) & o], minlength=d.size)>0 for o in (has, ~has))
     if isinstance(d, Choice): return yes & ~no
     seen = np.flatnonzero(yes | no)
@@ -41,7 +41,7 @@ def _always(d, at, has):
     return sure[abs(np.arange(d.size)[:,None]-seen).argmin(1)]
 
 def _reasons(has, known, dims, at):
-    "Which values of names, at positions `at`, account for all trials that `has` (n,) counts: name -> positions; None if none do. Only those `known` (n,) count"
+    "Which values of the names in `at` account for all trials that `has` (n,) counts, as far as `known` (n,): name -> positions, None if none do"
     options = {p: ok for p in reversed(list(at)) if (ok := _always(dims[p], at[p][known], has[known])).any()}
     left,res = has.copy(),{}
     while left.any():
