@@ -462,6 +462,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fastai_bayes.optimizer.View.forecast': ( 'optimizer.html#view.forecast',
                                                                                   'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.View.rank': ('optimizer.html#view.rank', 'fastai_bayes/optimizer.py'),
+                                        'fastai_bayes.optimizer.View.rising': ('optimizer.html#view.rising', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.View.targets': ('optimizer.html#view.targets', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.View.warp': ('optimizer.html#view.warp', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer._number': ('optimizer.html#_number', 'fastai_bayes/optimizer.py'),

@@ -115,6 +115,10 @@ class View:
             changed = ((1-kept).sum()/2+.1)/(len(kept)+1)
             self._doubts[l] = float(np.clip((changed-1/8)/(1/2-1/8), 0, 1))
         return self._doubts[l]
+    def rising(self, l):
+        "Are most trainings better after `l` epochs than after five eighths of them? Where they are not, as in a warm-up, values say little"
+        Y = [y for y,bad in zip(self.Y, self.failed) if len(y)>=l and not bad]
+        return 2*sum(y[l-1]>y[max(5*l//8, 1)-1] for y in Y)>len(Y)
     def rank(self, i):
         "How many trainings were better after as many epochs as training `i` has, and how many got that far, itself included"
         l = self.epochs[i]
@@ -159,14 +163,18 @@ def whole(v, name, least):
 
 class Engine:
     "Makes views of trainings; keeps only fitted parameters, where the next fit starts"
-    top_share=.34  # Share of the trainings with as many epochs among which one goes on whatever the model says
+    top_share=.34  # Share of the trainings with as many epochs among which one goes on unless the model is sure
     most=200  # Trainings that enter a Gaussian process
     min_better=.1  # Least probability of ending better than the best seen that is worth more epochs
+    min_top=.02  # The same for a training among that share, once there is one that went to the end to tell how curves grow
+    new_cost=.3  # Epochs that a new training is expected to take, as a share of a full one: most stop early
     unknown=.12  # That of a training whose curve says nothing is at least this: where no early value means anything, none is a reason to stop
 
     def __init__(self, space, n_epoch, cost='epochs'):
         self.space,self.T,self.first_rung,self.cost = space,n_epoch,rungs(n_epoch)[0],counted(cost)
         self.min_epochs = max(min(4, -(-n_epoch//4)), self.first_rung)  # before that, curves say little
+        self.looks = [self.min_epochs]  # after so many epochs a training from the start pauses
+        while (l := max(self.looks[-1]+1, -(-8*self.looks[-1]//5)))<n_epoch: self.looks.append(l)
         self._chain,self._final,self._cost = None,(0, None, []),None
 
     def view(self, trainings): return View(self, trainings)
@@ -181,7 +189,7 @@ class Engine:
         if len(data)<=12 or len(data)>n*1.08:
             prior = Prior(data.d, noise=.003, spread=1.4)
             gp = fit(data, prior, starts)
-            thetas = draw(gp, prior, rng, n=int(np.clip(320//max(len(data), 1), 3, 8)))  # the more data, the less they differ
+            thetas = draw(gp, prior, rng, n=int(np.clip(160//max(len(data), 1), 3, 8)))  # the more data, the less they differ
             self._final = len(data),thetas,[gp.theta]
         return Ensemble(data, thetas)
     def data(self, X, m, v):
@@ -256,7 +264,7 @@ def in_epochs(n):
 def decide(
     view:View, # What is known
     i:int, # Which training
-    patience:int=0 # Trainings with a lower number pause once after the least epochs, whatever they show
+    patience:int=0 # Trainings with a lower number pause at the engine's `looks`, whatever they show
 )->Verdict:
     "Stop or go on with training `i`"
     engine,l = view.engine,view.epochs[i]
@@ -264,12 +272,14 @@ def decide(
     if l>=engine.T: return Verdict(False, 'finished')
     if l<engine.min_epochs: return Verdict(False, f'fewer than {in_epochs(engine.min_epochs)}')
     if i<patience and l==engine.min_epochs: return Verdict(True, f'first look of {in_epochs(l)}')
-    rank,of = view.rank(i)
-    if rank<max(1, engine.top_share*of): return Verdict(False, f'number {rank+1} of {of} after {in_epochs(l)}', rank=rank, of=of)
-    p = float(view.better([i])[0])
-    word = 'too small' if p<engine.min_better else 'large enough'
-    reason = f'number {rank+1} of {of} after {in_epochs(l)}, and the probability of ending best, {p:.0%}, is {word}'
-    return Verdict(p<engine.min_better, reason, p, rank, of)
+    if i<patience and l in engine.looks and view.rising(l): return Verdict(True, f'next look after {in_epochs(l)}')
+    (rank,of),p,least = view.rank(i),float(view.better([i])[0]),engine.min_better
+    reason = f'number {rank+1} of {of} after {in_epochs(l)}'
+    if rank<max(1, engine.top_share*of):
+        least = engine.min_top if (view.epochs>=engine.T).any() else 0.
+        if p>=least: return Verdict(False, reason, p, rank, of)
+    word = 'too small' if p<least else 'large enough'
+    return Verdict(p<least, f'{reason}, and the probability of ending best, {p:.0%}, is {word}', p, rank, of)
 
 # %% ../nbs/05_optimizer.ipynb #explain
 @dataclass(frozen=True)
@@ -301,7 +311,7 @@ def carry_on(
     m,v = view.forecast(paused)
     rate = log_ei(m, np.maximum(v, 1e-12), float(view.warp(view.warp.best)))[0]-np.log(view.engine.T-view.epochs[paused])
     if view.cost is not None: rate = rate-view.cost(view.X[paused])
-    return int(paused[rate.argmax()]) if rate.max()>=log_ei_new-np.log(view.engine.T/2) else None
+    return int(paused[rate.argmax()]) if rate.max()>=log_ei_new-np.log(view.engine.new_cost*view.engine.T) else None
 
 # %% ../nbs/05_optimizer.ipynb #trial
 @dataclass(frozen=True)
