@@ -78,11 +78,24 @@ class View:
     @functools.cached_property
     def chain(self): return self.engine.chain(self.X[~self.failed], [z for z,bad in zip(self.Z, self.failed) if not bad])
     @functools.cached_property
+    def noise(self):
+        "What an epoch's warped value owes to chance, as a standard deviation: from second differences in the later halves of curves"
+        d = [np.abs(np.diff(z, 2)[len(z)//2-1:]) for z,bad in zip(self._shown(), self.failed) if len(z)>=6 and not bad]
+        d = np.concatenate([*d, []])
+        return float(1.4826*np.median(d)/6**.5) if len(d)>=6 else 0.  # the median forgives jumps, and 1+4+1 is the variance of a difference
+    @functools.cached_property
+    def top(self):
+        "Warped value to beat: the best seen, less what the luckiest of all epochs near it owes to chance"
+        best = float(self.warp(self.warp.best))
+        near = sum((z>best-2*self.noise).sum() for z in self._shown())
+        return best-self.noise*np.sqrt(2*np.log(max(near, 1)))
+    def _shown(self): return [z[:len(o.curve)] for z,o in zip(self.Z, self.trainings)]  # without what early stopping left out
+    @functools.cached_property
     def final(self):
-        "Warped final value of each training: mean (n,) and variance (n,); known where it is finished, forecast from its first rung on, 0 before"
+        "Warped final value of each training: mean (n,) and variance (n,); seen where it is finished, forecast from its first rung on, 0 before"
         m,v = np.zeros(len(self.Z)),np.zeros(len(self.Z))
         for i,z in enumerate(self.Z):
-            if len(z)>=self.engine.T: m[i] = z[self.engine.T-1]
+            if len(z)>=self.engine.T: m[i],v[i] = z[self.engine.T-1],self.noise**2
         open = np.flatnonzero((self.epochs>=self.engine.first_rung) & (self.epochs<self.engine.T))
         if len(open): m[open],v[open] = self.forecast(open)
         return m,v
@@ -102,7 +115,7 @@ class View:
         m,v = self.forecast(idx)
         d = np.array([self.doubt(max(l, 1)) for l in self.epochs[idx]])
         unknown = max(1/((self.epochs>=self.engine.T).sum()+2), self.engine.unknown)
-        return (1-d)*ndtr((m-self.warp(self.warp.best))/np.sqrt(v+1e-12))+d*unknown
+        return (1-d)*ndtr((m-self.top)/np.sqrt(v+1e-12))+d*unknown
     def doubt(self, l):
         "How little the order of trainings after `l` epochs says about that later on: 0 if at most a pair in eight changes it, 1 if half or more do"
         if l not in self._doubts:
@@ -163,11 +176,10 @@ def whole(v, name, least):
 
 class Engine:
     "Makes views of trainings; keeps only fitted parameters, where the next fit starts"
-    top_share=.34  # Share of the trainings with as many epochs among which one goes on unless the model is sure
+    top_share=.34  # Share of the trainings with as many epochs among which one goes on whatever the model says
     most=200  # Trainings that enter a Gaussian process
     min_better=.1  # Least probability of ending better than the best seen that is worth more epochs
-    min_top=.02  # The same for a training among that share, once there is one that went to the end to tell how curves grow
-    new_cost=.3  # Epochs that a new training is expected to take, as a share of a full one: most stop early
+    new_cost=.4  # Epochs that a new training is expected to take, as a share of a full one: most stop early
     unknown=.12  # That of a training whose curve says nothing is at least this: where no early value means anything, none is a reason to stop
 
     def __init__(self, space, n_epoch, cost='epochs'):
@@ -189,7 +201,7 @@ class Engine:
         if len(data)<=12 or len(data)>n*1.08:
             prior = Prior(data.d, noise=.003, spread=1.4)
             gp = fit(data, prior, starts)
-            thetas = draw(gp, prior, rng, n=int(np.clip(160//max(len(data), 1), 3, 8)))  # the more data, the less they differ
+            thetas = draw(gp, prior, rng, n=int(np.clip(320//max(len(data), 1), 3, 8)))  # the more data, the less they differ
             self._final = len(data),thetas,[gp.theta]
         return Ensemble(data, thetas)
     def data(self, X, m, v):
@@ -242,7 +254,7 @@ def propose(
     def weighed(f):
         if view.cost is not None: f = PerCost(f, view.cost)
         return Within(f, allowed) if allowed else f
-    top,around = float(view.warp(view.warp.best)),X[np.argsort(-m, kind='stable')[:4]]
+    top,around = view.top,X[np.argsort(-m, kind='stable')[:4]]
     f = weighed(acquisitions[acq](ens, top))
     x,value = maximize(f, space, rng, around=around, tried=view.X) or maximize(f, space, rng, around=around)
     return x, value if acq=='logei' else weighed(LogEI(ens, top))(x[None])[0]
@@ -273,13 +285,12 @@ def decide(
     if l<engine.min_epochs: return Verdict(False, f'fewer than {in_epochs(engine.min_epochs)}')
     if i<patience and l==engine.min_epochs: return Verdict(True, f'first look of {in_epochs(l)}')
     if i<patience and l in engine.looks and view.rising(l): return Verdict(True, f'next look after {in_epochs(l)}')
-    (rank,of),p,least = view.rank(i),float(view.better([i])[0]),engine.min_better
-    reason = f'number {rank+1} of {of} after {in_epochs(l)}'
-    if rank<max(1, engine.top_share*of):
-        least = engine.min_top if (view.epochs>=engine.T).any() else 0.
-        if p>=least: return Verdict(False, reason, p, rank, of)
-    word = 'too small' if p<least else 'large enough'
-    return Verdict(p<least, f'{reason}, and the probability of ending best, {p:.0%}, is {word}', p, rank, of)
+    rank,of = view.rank(i)
+    if rank<max(1, engine.top_share*of): return Verdict(False, f'number {rank+1} of {of} after {in_epochs(l)}', rank=rank, of=of)
+    p = float(view.better([i])[0])
+    word = 'too small' if p<engine.min_better else 'large enough'
+    reason = f'number {rank+1} of {of} after {in_epochs(l)}, and the probability of ending best, {p:.0%}, is {word}'
+    return Verdict(p<engine.min_better, reason, p, rank, of)
 
 # %% ../nbs/05_optimizer.ipynb #explain
 @dataclass(frozen=True)
@@ -309,7 +320,7 @@ def carry_on(
     if len(paused): paused = paused[view.better(paused)>=view.engine.min_better]
     if not len(paused): return None
     m,v = view.forecast(paused)
-    rate = log_ei(m, np.maximum(v, 1e-12), float(view.warp(view.warp.best)))[0]-np.log(view.engine.T-view.epochs[paused])
+    rate = log_ei(m, np.maximum(v, 1e-12), view.top)[0]-np.log(view.engine.T-view.epochs[paused])
     if view.cost is not None: rate = rate-view.cost(view.X[paused])
     return int(paused[rate.argmax()]) if rate.max()>=log_ei_new-np.log(view.engine.new_cost*view.engine.T) else None
 
