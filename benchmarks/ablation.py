@@ -19,6 +19,7 @@ def sloped(engine, X, m, v):
     choice,d = engine.space.choice,X.shape[1]
     return Data(X, m, choice, v=v, H=trend(X, choice), b=[-.5]+[0.]*d, B=[1.]+[.25]*d)
 def sure(view, l): return 0.
+def never(view, l): return False
 
 PARTS = {  # name on the command line: name in the table, method of lcbench.py, what is patched
     'engine': ('the engine', 'ours', ()),
@@ -27,9 +28,11 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
     'trend': ('proposals around a linear trend', 'ours', [(Engine, 'data', sloped)]),
     'ensemble': ('one process instead of three to eight', 'ours', [(optimizer, 'draw', one)]),
     'doubt': ('no doubt of early ranks', 'ours', [(View, 'doubt', sure)]),
+    'looks': ('the start pauses once', 'ours', [(View, 'rising', never)]),
     **{f'{k}={v}': (f'{label} {v} instead of {getattr(o, k)}', 'ours', [(o, k, v)]) for o,k,label,vals in (
         (Engine, 'top_share', 'share that goes on', (.2, .5)), (Engine, 'min_better', 'least probability', (.05, .2)),
-        (Warp, 'knee', 'knee of the warp', (1., 9.)), (Engine, 'unknown', 'chance where curves say nothing', (0., .2))) for v in vals}}
+        (Warp, 'knee', 'knee of the warp', (1., 9.)), (Engine, 'unknown', 'chance where curves say nothing', (0., .2)),
+        (Engine, 'new_cost', 'cost of a new training', (.2, .6))) for v in vals}}
 
 def run(folder, part, task, seed):
     "As `lcbench.run`"

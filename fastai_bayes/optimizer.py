@@ -179,7 +179,7 @@ class Engine:
     top_share=.34  # Share of the trainings with as many epochs among which one goes on whatever the model says
     most=200  # Trainings that enter a Gaussian process
     min_better=.1  # Least probability of ending better than the best seen that is worth more epochs
-    new_cost=.4  # Epochs that a new training is expected to take, as a share of a full one: most stop early
+    new_cost=.3  # Epochs that a new training is expected to take, as a share of a full one: most stop early
     unknown=.12  # That of a training whose curve says nothing is at least this: where no early value means anything, none is a reason to stop
 
     def __init__(self, space, n_epoch, cost='epochs'):
