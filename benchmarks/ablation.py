@@ -32,7 +32,7 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
     **{f'{k}={v}': (f'{label} {v} instead of {getattr(o, k)}', 'ours', [(o, k, v)]) for o,k,label,vals in (
         (Engine, 'top_share', 'share that goes on', (.2, .5)), (Engine, 'min_better', 'least probability', (.05, .2)),
         (Warp, 'knee', 'knee of the warp', (1., 9.)), (Engine, 'unknown', 'chance where curves say nothing', (0., .2)),
-        (Engine, 'new_cost', 'cost of a new training', (.2, .6))) for v in vals}}
+        (Engine, 'new_share', 'share that a new training takes', (.1, .5))) for v in vals}}
 
 def run(folder, part, task, seed):
     "As `lcbench.run`"

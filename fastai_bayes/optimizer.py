@@ -179,13 +179,14 @@ class Engine:
     top_share=.34  # Share of the trainings with as many epochs among which one goes on whatever the model says
     most=200  # Trainings that enter a Gaussian process
     min_better=.1  # Least probability of ending better than the best seen that is worth more epochs
-    new_cost=.3  # Epochs that a new training is expected to take, as a share of a full one: most stop early
+    new_share=.25  # Share of the epochs after the least ones that a new training is expected to take: most stop early
     unknown=.12  # That of a training whose curve says nothing is at least this: where no early value means anything, none is a reason to stop
 
     def __init__(self, space, n_epoch, cost='epochs'):
         self.space,self.T,self.first_rung,self.cost = space,n_epoch,rungs(n_epoch)[0],counted(cost)
         self.min_epochs = max(min(4, -(-n_epoch//4)), self.first_rung)  # before that, curves say little
         self.looks = [self.min_epochs]  # after so many epochs a training from the start pauses
+        self.new_epochs = self.min_epochs+self.new_share*(n_epoch-self.min_epochs)
         while (l := max(self.looks[-1]+1, -(-8*self.looks[-1]//5)))<n_epoch: self.looks.append(l)
         self._chain,self._final,self._cost = None,(0, None, []),None
 
@@ -322,7 +323,7 @@ def carry_on(
     m,v = view.forecast(paused)
     rate = log_ei(m, np.maximum(v, 1e-12), view.top)[0]-np.log(view.engine.T-view.epochs[paused])
     if view.cost is not None: rate = rate-view.cost(view.X[paused])
-    return int(paused[rate.argmax()]) if rate.max()>=log_ei_new-np.log(view.engine.new_cost*view.engine.T) else None
+    return int(paused[rate.argmax()]) if rate.max()>=log_ei_new-np.log(view.engine.new_epochs) else None
 
 # %% ../nbs/05_optimizer.ipynb #trial
 @dataclass(frozen=True)
