@@ -185,9 +185,9 @@ class Engine:
     def __init__(self, space, n_epoch, cost='epochs'):
         self.space,self.T,self.first_rung,self.cost = space,n_epoch,rungs(n_epoch)[0],counted(cost)
         self.min_epochs = max(min(4, -(-n_epoch//4)), self.first_rung)  # before that, curves say little
-        self.looks = [self.min_epochs]  # after so many epochs a training from the start pauses
+        self.looks = [self.min_epochs]  # after so many epochs a training from the start pauses; what is nearly done goes on
         self.new_epochs = self.min_epochs+self.new_share*(n_epoch-self.min_epochs)
-        while (l := max(self.looks[-1]+1, -(-8*self.looks[-1]//5)))<n_epoch: self.looks.append(l)
+        while (l := max(self.looks[-1]+1, -(-8*self.looks[-1]//5)))<=5*n_epoch/8: self.looks.append(l)
         self._chain,self._final,self._cost = None,(0, None, []),None
 
     def view(self, trainings): return View(self, trainings)
