@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 from fastai_bayes.all import *
 from fastai_bayes.clone import seeded, seeded_loaders
+from fastai_bayes.study import first_of
 
 n_trials,seconds,rounds = [f(a) for f,a in zip((int, float, int), [*sys.argv[1:], *'12 2 3'.split()[len(sys.argv)-1:]])]
 n_epoch,seed = 4,0
@@ -59,7 +60,9 @@ for i in range(rounds):
     learn = learner(repeat)
     res,a = timed(lambda: learn.bayes_tune(n_epoch, space, n_trials=n_trials, seed=seed, verbose=i==0))
     rows = res.trials.sort_values('number')
-    hand,b = timed(lambda: [train(repeat, res.params_of(n), n, k) for n,k in zip(rows.number, rows.epochs)])
+    began = sorted({first_of(t) for t in res.study.trials})
+    first = [began.index(first_of(res.study.trials[n])) for n in rows.number]  # the seed counts trainings, also those carried on
+    hand,b = timed(lambda: [train(repeat, res.params_of(n), i, k) for n,i,k in zip(rows.number, first, rows.epochs)])
     assert hand==rows.value.tolist(), 'the trainings are not the same'
     total += [a, b]
     print(f'{n_trials} trials, {rows.epochs.sum()} epochs: bayes_tune {a[0]:.2f} s (CPU {a[1]:.2f}), by hand {b[0]:.2f} s (CPU {b[1]:.2f})')
