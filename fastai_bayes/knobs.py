@@ -19,7 +19,7 @@ from fastcore.foundation import L
 from fastai.data.load import DataLoader
 from fastai.layers import LinBnDrop, SigmoidRange
 from fastai.learner import Learner
-from fastai.optimizer import Adam, OptimWrapper, SGD, ranger
+from fastai.optimizer import Adam, OptimWrapper, QHAdam
 from fastai.tabular.model import TabularModel
 import fastai.callback.schedule, fastai.optimizer
 from .change import (aug_of, augmentations, drop_mult_of, drops, ps_of, set_drop_mult, set_ps, size_of, smoothing_of, text_drops,
@@ -268,21 +268,20 @@ def _not_freeze_epochs(learn, d, space, fit):
 
 # %% ../nbs/21_knobs.ipynb #defaults
 def _default_bs(learn):
-    "Powers of two around the batch size that the learner came with, such that an epoch has four batches or more"
-    bs = given_bs(learn.dls)
-    if bs is None: return
-    res = [o for o in (2**(bs.bit_length()-1+i) for i in (-2, -1, 0, 1)) if o>=4 and _fits(learn.dls, o)]
-    return res if len(res)>1 else None
+    "The batch size that the learner came with, half and a quarter of it, but none below 8"
+    bs = given_bs(learn.dls) or 0
+    if bs<16: return
+    try: with_bs(learn.dls, bs//2)
+    except LoaderError: return  # the loaders have no batch size to change
+    return [o for o in (bs//4, bs//2, bs) if o>=8]
 
-def _fits(dls, bs):
-    try: return len(with_bs(dls, bs).train)>=4
-    except LoaderError: return False
+def _default_lr(learn): return (1e-5 if vars(learn).get('pretrained') else 3e-4), 1e-1, 'log'
 
 def _default_opt_func(learn):
     "The usual optimizers, and that of `learn` in place of the one it is a variant of"
     if isinstance(learn.opt_func, OptimWrapper): return
     base = lambda o: o.func if isinstance(o, partial) else o
-    own,usual = learn.opt_func,[Adam, partial(SGD, mom=.9), ranger]
+    own,usual = learn.opt_func,[Adam, QHAdam]
     res = [own if base(o) is base(own) else o for o in usual]
     return res if own in res else [own, *res]
 
@@ -304,8 +303,8 @@ knobs = {o.name: o for o in (
          why_not=partial(_not_number, 0, 1, False, _not_smoothing)),
     Knob('opt_func', 'optimizer', put=_put_opt_func, why_not=_not_opt_func, default=_default_opt_func, now=_now('opt_func')),
     Knob('lr', 'learning rate, the largest one of a schedule', put=_put_lr, args=('base_lr', 'lr_max', 'lr'),
-         default=lambda learn: (1e-5, 1e-1, 'log'), now=_now('lr')),
-    Knob('wd', 'weight decay', put=_put_wd, args=('wd',), default=lambda learn: (1e-4, .3, 'log'), now=_now_wd),
+         default=_default_lr, now=_now('lr')),
+    Knob('wd', 'weight decay', put=_put_wd, args=('wd',), default=lambda learn: (3e-3, .3, 'log'), now=_now_wd),
     Knob('moms', 'momentum at the start, in the middle and at the end', put=_put_moms, args=('moms',), why_not=partial(_not_arg, 'moms'),
          now=_now('moms')),
     *(Knob(n, what, hyper=True, why_not=partial(_not_hyper, n), now=partial(_now_hyper, n)) for n,what in

@@ -169,9 +169,19 @@ def test_lent_loaders_are_left_alone(tmp_path):
 def test_inferred_space_is_shown_once(tmp_path, capsys):
     plain(tmp_path).bayes_tune(1, n_trials=2)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith('inferred space: bs 8, 16, 32, 64; opt_func Adam, ') and '; lr 1e-05 to 0.1 (log); wd' in lines[0] and len(lines)==3
+    assert lines[0]=='inferred space: bs 8, 16, 32; opt_func Adam, QHAdam; lr 0.0003 to 0.1 (log); wd 0.003 to 0.3 (log)' and len(lines)==3
     plain(tmp_path).bayes_tune(1, n_trials=1, verbose=False)
     assert capsys.readouterr().out==''
+
+def test_what_is_inferred_from_a_learner(tmp_path):
+    "Batches no larger than its own and no smaller than 8, its own optimizer beside the usual ones, smaller rates for pretrained weights"
+    def inferred(bs=32, pretrained=False, **kwargs):
+        learn = digits(tmp_path, **kwargs)
+        learn.dls,learn.pretrained = DataLoaders.from_dsets(learn.dls.train_ds, learn.dls.valid_ds, bs=bs, num_workers=0),pretrained
+        return default_space(learn)
+    assert [inferred(bs).get('bs') for bs in (8, 15, 16, 30, 64)]==[None, None, [8, 16], [15, 30], [16, 32, 64]]
+    assert [inferred(opt_func=o)['opt_func'] for o in (Adam, QHAdam, SGD)]==[[Adam, QHAdam], [Adam, QHAdam], [SGD, Adam, QHAdam]]
+    assert [inferred(pretrained=o)['lr'][:2] for o in (False, True)]==[(3e-4, 1e-1), (1e-5, 1e-1)]
 
 def test_none_is_the_inferred_range(tmp_path):
     learn = plain(tmp_path)
