@@ -1,15 +1,17 @@
 """Is the space that is inferred from a learner as good as one written by hand?
 
-    python benchmarks/inferred.py [--sets images ...] [--seeds 3] [--trainings 20] [--jobs 2]
+    python benchmarks/inferred.py [--sets images ...] [--spaces inferred ...] [--seeds 3] [--trainings 20] [--jobs 2]
 
 Five applications of fastai, with data that come with scikit-learn or Python. Each learner is tuned by `bayes_tune` for the epochs of 20 full
-trainings, once without a space and once in ranges that people write: Adam, lr 1e-4 to 1e-1, wd 1e-3 to 1e-1, batches of 16, 32 or 64."""
+trainings, once without a space and once in ranges that people write: Adam, lr 1e-4 to 1e-1, wd 1e-3 to 1e-1, batches of 16, 32 or 64. A third
+space is the inferred one with SGD and ranger in place of QHAdam; `--spaces inferred optimizers` compares those two."""
 import argparse, tempfile, time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 import numpy as np
 from fastai.collab import CollabDataLoaders, collab_learner
+from fastai.optimizer import SGD, Adam, ranger
 from fastai.tabular.all import (Categorify, ConvLayer, FillMissing, Normalize, RegressionBlock, TabularDataLoaders, accuracy, nn, pd, rmse, set_seed,
                                 tabular_learner)
 from fastai.vision.all import CrossEntropyLossFlat, vision_learner
@@ -49,7 +51,8 @@ class Task:
 SETS = {  # name on the command line: task
     'images': Task(images, 4, 'accuracy', 'max'), 'classes': Task(classes, 4, 'valid_loss', 'min'), 'numbers': Task(numbers, 4, 'rmse', 'min'),
     'ratings': Task(ratings, 2, 'valid_loss', 'min'), 'texts': Task(texts, 3, 'accuracy', 'max')}
-SPACES = {'inferred': None, 'by hand': dict(lr=(1e-4, 1e-1, 'log'), wd=(1e-3, 1e-1, 'log'), bs=[16, 32, 64])}
+SPACES = {'inferred': None, 'hand': dict(lr=(1e-4, 1e-1, 'log'), wd=(1e-3, 1e-1, 'log'), bs=[16, 32, 64]),
+          'optimizers': dict(lr=None, wd=None, bs=None, opt_func=[Adam, partial(SGD, mom=.9), ranger])}
 
 def run(name, how, seed, n):
     "Best value, that of the settings that the learner came with, what became of the trials, seconds"
@@ -68,17 +71,18 @@ def say(o): return f'{o[0]:.4f}', f'untuned {o[1]:.4f}', f'{len(o[2])} trainings
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--sets', nargs='+', choices=SETS, default=list(SETS), metavar='SET', help=', '.join(SETS))
+    p.add_argument('--spaces', nargs=2, choices=SPACES, default=['inferred', 'hand'], metavar='SPACE', help='two of '+', '.join(SPACES))
     for k,v in dict(seeds=3, trainings=20, jobs=2).items(): p.add_argument(f'--{k}', type=int, default=v)
     args = p.parse_args()
     print(f"{versions('fastai_bayes', 'fastai', 'torch', 'optuna', 'scikit-learn')}; seeds 0 to {args.seeds-1}, epochs of {args.trainings} trainings")
-    done = race(run, [(t, h, s, args.trainings) for s in range(args.seeds) for t in args.sets for h in SPACES], args.jobs, say)
-    res = {t: np.array([[(done[t, h, s, args.trainings][1 if h is None else 0]) if h else done[t, 'inferred', s, args.trainings][1]
-                         for h in (*SPACES, None)] for s in range(args.seeds)]) for t in args.sets}
-    print('\nBest validation value, mean (standard error); what is gained by inferring, paired by seeds, more is better; failed trainings\n')
-    header('learner', 'monitor', *SPACES, 'untuned', 'gain', 'failed', 'runs')
-    for t,v in res.items():
+    done = race(run, [(t, h, s, args.trainings) for s in range(args.seeds) for t in args.sets for h in args.spaces], args.jobs, say)
+    print(f'\nBest validation value, mean (standard error); gain of {args.spaces[0]}, paired by seeds, more is better; failed trainings\n')
+    header('learner', 'monitor', *args.spaces, 'untuned', 'gain', 'failed', 'runs')
+    for t in args.sets:
+        runs = [[done[t, h, s, args.trainings] for h in args.spaces] for s in range(args.seeds)]
+        v = np.array([[a[0], b[0], a[1]] for a,b in runs])  # of the first space, of the second, and untuned
         gain = (v[:,:1]-v[:,1:2])*(1 if SETS[t].mode=='max' else -1)
-        failed = ' / '.join(str(sum(done[t, h, s, args.trainings][2].count('failed') for s in range(args.seeds))) for h in SPACES)
+        failed = ' / '.join(str(sum(o[2].count('failed') for o in col)) for col in zip(*runs))
         row(t, SETS[t].monitor, *cells(v, 4), *cells(gain, 4), failed, len(v))
 
 if __name__=='__main__': main()

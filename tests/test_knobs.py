@@ -174,12 +174,12 @@ def test_inferred_space_is_shown_once(tmp_path, capsys):
     assert capsys.readouterr().out==''
 
 def test_what_is_inferred_from_a_learner(tmp_path):
-    "Batches no larger than its own and no smaller than 8, its own optimizer beside the usual ones, smaller rates for pretrained weights"
+    "Batches no larger than its own, its own optimizer beside the usual ones, smaller rates for pretrained weights"
     def inferred(bs=32, pretrained=False, **kwargs):
         learn = digits(tmp_path, **kwargs)
         learn.dls,learn.pretrained = DataLoaders.from_dsets(learn.dls.train_ds, learn.dls.valid_ds, bs=bs, num_workers=0),pretrained
         return default_space(learn)
-    assert [inferred(bs).get('bs') for bs in (8, 15, 16, 30, 64)]==[None, None, [8, 16], [15, 30], [16, 32, 64]]
+    assert [inferred(bs).get('bs') for bs in (1, 8, 16, 40, 64)]==[None, [4, 8], [8, 16], [10, 20, 40], [16, 32, 64]]
     assert [inferred(opt_func=o)['opt_func'] for o in (Adam, QHAdam, SGD)]==[[Adam, QHAdam], [Adam, QHAdam], [SGD, Adam, QHAdam]]
     assert [inferred(pretrained=o)['lr'][:2] for o in (False, True)]==[(3e-4, 1e-1), (1e-5, 1e-1)]
 
