@@ -290,6 +290,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastai_bayes.knobs._default_bs': ('knobs.html#_default_bs', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._default_lr': ('knobs.html#_default_lr', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._default_opt_func': ('knobs.html#_default_opt_func', 'fastai_bayes/knobs.py'),
+                                    'fastai_bayes.knobs._fits': ('knobs.html#_fits', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._found_lr': ('knobs.html#_found_lr', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._layers': ('knobs.html#_layers', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._losses': ('knobs.html#_losses', 'fastai_bayes/knobs.py'),

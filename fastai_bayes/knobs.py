@@ -270,10 +270,12 @@ def _not_freeze_epochs(learn, d, space, fit):
 def _default_bs(learn):
     "The batch size that the learner came with, half and a quarter of it; no quarter below 8"
     bs = given_bs(learn.dls) or 0
-    if bs<2: return
-    try: with_bs(learn.dls, bs//2)
-    except LoaderError: return  # the loaders have no batch size to change
-    return [bs//4, bs//2, bs] if bs>=32 else [bs//2, bs]
+    res = [o for o in ((bs//4, bs//2, bs) if bs>=32 else (bs//2, bs)) if _fits(learn.dls, o)]
+    return res if len(res)>1 else None
+
+def _fits(dls, bs):
+    try: return len(with_bs(dls, bs).train)>0
+    except LoaderError: return False
 
 def _default_lr(learn): return (1e-5 if vars(learn).get('pretrained') else 3e-4), 1e-1, 'log'
 

@@ -175,11 +175,14 @@ def test_inferred_space_is_shown_once(tmp_path, capsys):
 
 def test_what_is_inferred_from_a_learner(tmp_path):
     "Batches no larger than its own, its own optimizer beside the usual ones, smaller rates for pretrained weights"
-    def inferred(bs=32, pretrained=False, **kwargs):
+    def inferred(bs=32, pretrained=False, drop_last=True, **kwargs):
         learn = digits(tmp_path, **kwargs)
-        learn.dls,learn.pretrained = DataLoaders.from_dsets(learn.dls.train_ds, learn.dls.valid_ds, bs=bs, num_workers=0),pretrained
+        learn.dls = DataLoaders.from_dsets(learn.dls.train_ds, learn.dls.valid_ds, bs=bs, num_workers=0, drop_last=drop_last)
+        learn.pretrained = pretrained
         return default_space(learn)
     assert [inferred(bs).get('bs') for bs in (1, 8, 16, 40, 64)]==[None, [4, 8], [8, 16], [10, 20, 40], [16, 32, 64]]
+    n = len(plain(tmp_path).dls.train_ds)
+    assert [inferred(bs, drop_last=False).get('bs') for bs in (n, n+1, 9*n)]==[[n//4, n//2, n], [(n+1)//4, (n+1)//2], None]
     assert [inferred(opt_func=o)['opt_func'] for o in (Adam, QHAdam, SGD)]==[[Adam, QHAdam], [Adam, QHAdam], [SGD, Adam, QHAdam]]
     assert [inferred(pretrained=o)['lr'][:2] for o in (False, True)]==[(3e-4, 1e-1), (1e-5, 1e-1)]
 
