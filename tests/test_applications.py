@@ -132,7 +132,7 @@ def test_corners_of_the_inferred_space_train(tmp_path, app):
     corners = [dict(zip(ends, o)) for o in itertools.product(*ends.values())]
     res = learn.bayes_tune(1, enqueue=corners, n_trials=len(corners)+1, sampler='random', cbs=Few(), **quick)
     reasons = res.trials.set_index('state').reason
-    assert len(corners)==2**len(ends) and set(res.trials.state)<={'complete', 'failed'}
+    assert len(corners)==16 and set(res.trials.state)<={'complete', 'failed'}
     assert all('never had a finite value' in o for o in reasons[reasons.index=='failed']), reasons.tolist()
     assert {tuple(map(str, res.params_of(t.number).items())) for t in res.study.trials}>={tuple(map(str, o.items())) for o in corners}
 

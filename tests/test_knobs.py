@@ -192,7 +192,7 @@ def test_none_is_the_inferred_range(tmp_path):
     assert set(res.best_params)=={'lr', 'bs'} and list(res.space['bs'].options)==default_space(plain(tmp_path))['bs']
     with pytest.raises(KnobError, match='no range can be inferred'): tune(learn, dict(pct_start=None))
 
-def test_lr_find_narrows_the_range(tmp_path):
+def test_lr_find_centres_the_range(tmp_path):
     learn = plain(tmp_path)
     before,proc,had = picture(learn),process(),files(tmp_path)
     space = default_space(learn, lr_find=True)
