@@ -288,6 +288,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastai_bayes.knobs.KnobError': ('knobs.html#knoberror', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._create_opt': ('knobs.html#_create_opt', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._default_bs': ('knobs.html#_default_bs', 'fastai_bayes/knobs.py'),
+                                    'fastai_bayes.knobs._default_drop_mult': ('knobs.html#_default_drop_mult', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._default_lr': ('knobs.html#_default_lr', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._default_opt_func': ('knobs.html#_default_opt_func', 'fastai_bayes/knobs.py'),
                                     'fastai_bayes.knobs._fits': ('knobs.html#_fits', 'fastai_bayes/knobs.py'),

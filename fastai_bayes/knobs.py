@@ -279,6 +279,8 @@ def _fits(dls, bs):
 
 def _default_lr(learn): return (1e-5 if vars(learn).get('pretrained') else 3e-4), 1e-1, 'log'
 
+def _default_drop_mult(learn): return None if drop_mult_of(learn.model) is None else (.2, 1.5)
+
 def _default_opt_func(learn):
     "The usual optimizers, and that of `learn` in place of the one it is a variant of"
     if isinstance(learn.opt_func, OptimWrapper): return
@@ -299,7 +301,8 @@ knobs = {o.name: o for o in (
     Knob('ps', 'probability of the last dropout, to which the others keep their ratio', put=_put_ps, made=True,
          now=lambda learn: ps_of(learn.model), why_not=partial(_not_number, 0, 1, False, _not_ps)),
     Knob('drop_mult', 'factor for the dropouts of AWD-LSTM, 1 as they are', put=_put_drop_mult, made=True,
-         now=lambda learn: drop_mult_of(learn.model), why_not=partial(_not_number, 0, inf, False, _not_drop_mult)),
+         now=lambda learn: drop_mult_of(learn.model),
+         why_not=partial(_not_number, 0, inf, False, _not_drop_mult), default=_default_drop_mult),
     Knob('loss_func', 'loss', put=_put_loss, loss=True, why_not=_not_loss, now=_now('loss_func')),
     Knob('label_smoothing', 'label smoothing of a cross entropy', put=_put_smoothing, loss=True, now=_now_smoothing,
          why_not=partial(_not_number, 0, 1, False, _not_smoothing)),

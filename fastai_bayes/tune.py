@@ -101,7 +101,7 @@ def _space(learn, space, fit, fit_kwargs, new_learner=None):
     "The `Space` to search, empty if that is all left to a factory, and those of its dimensions that were inferred"
     if space is None and _asks(new_learner): return Space.of({}),{}
     usual = default_space(learn) if space is None or isinstance(space, dict) and None in space.values() else {}
-    if space is None: space = {n: None for n in usual if knobs[n].arg(fit) not in fit_kwargs}
+    if space is None: space = {n: None for n in usual if knobs[n].arg(fit) not in fit_kwargs and not (new_learner and knobs[n].made)}
     if not isinstance(space, (dict, Space)): raise TuneError(f"space: expected a dictionary such as dict(lr=(1e-5, 1e-1, 'log')), got {space!r}")
     if isinstance(space, Space): return space,{}
     spec = dict(space)
@@ -170,7 +170,7 @@ def _open(run, folder, *args):
 @patch
 def bayes_tune(self:Learner,
     n_epoch:int, # Epochs of a full training (with `fine_tune`: after the frozen ones)
-    space:dict=None, # Name of a knob -> range, as in `Space`, or None for the inferred one; lr, wd, bs and opt_func if None
+    space:dict=None, # Name of a knob -> range as in `Space`, or None for the inferred one; lr, wd, bs, opt_func and texts' drop_mult if None
     n_trials:int=None, # Trainings at most, whole or not
     budget:int=None, # Epochs at most, of all trainings; 20 full trainings if no limit is given
     timeout:float=None, # Seconds at most; if this is the only limit, trainings whose epochs are fast are preferred

@@ -84,6 +84,7 @@ def torch_loaders(path):
 
 apps = {o.__name__: o for o in (classification, multi_label, points, segmentation, tabular_classes, tabular_numbers, collab, text_classes,
                                 language_model, plain, torch_loaders)}
+text_apps = 'text_classes', 'language_model'
 fits = 'fit', 'fit_one_cycle', 'fit_flat_cos', 'fine_tune'
 
 class Second(BasePruner):
@@ -110,7 +111,7 @@ def test_tuned_stopped_exported(tmp_path, app, fit):
     res = learn.bayes_tune(1 if fit=='fine_tune' else 2, n_trials=2, fit=fit, pruner=Second(), **quick)
     trials = res.trials.sort_values('number')
     assert trials.state.tolist()==['complete', 'stopped'] and trials.epochs.tolist()==[2, 1]
-    assert set(res.best_params)=={'opt_func', 'lr', 'wd'} | ({'bs'} if app!='torch_loaders' else set())
+    assert set(res.best_params)=={'opt_func', 'lr', 'wd'} | ({'bs'} if app!='torch_loaders' else set()) | ({'drop_mult'} if app in text_apps else set())
     assert any(not torch.equal(v, before[k]) for k,v in learn.model.state_dict().items())
     with learn.no_bar(): row = dict(zip([o.strip('_') for o in ('valid_loss', *learn.metrics.attrgot('name'))], learn.validate()))
     assert row[res.study.user_attrs['monitor'].strip('_')]==pytest.approx(res.best_value, rel=1e-4)
@@ -124,7 +125,7 @@ class Few(Callback):
     def before_batch(self):
         if self.training and self.iter>2: raise CancelBatchException
 
-@pytest.mark.parametrize('app', ['segmentation', 'tabular_numbers', 'collab', 'text_classes', 'plain'])
+@pytest.mark.parametrize('app', ['segmentation', 'tabular_numbers', 'collab', *text_apps, 'plain'])
 def test_corners_of_the_inferred_space_train(tmp_path, app):
     "A loss may become infinite there, but nothing breaks"
     learn = made(app, tmp_path)
@@ -132,7 +133,7 @@ def test_corners_of_the_inferred_space_train(tmp_path, app):
     corners = [dict(zip(ends, o)) for o in itertools.product(*ends.values())]
     res = learn.bayes_tune(1, enqueue=corners, n_trials=len(corners)+1, sampler='random', cbs=Few(), **quick)
     reasons = res.trials.set_index('state').reason
-    assert len(corners)==16 and set(res.trials.state)<={'complete', 'failed'}
+    assert len(corners)==(32 if app in text_apps else 16) and set(res.trials.state)<={'complete', 'failed'}
     assert all('never had a finite value' in o for o in reasons[reasons.index=='failed']), reasons.tolist()
     assert {tuple(map(str, res.params_of(t.number).items())) for t in res.study.trials}>={tuple(map(str, o.items())) for o in corners}
 

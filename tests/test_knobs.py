@@ -2,7 +2,7 @@
 import pytest, torch
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
-from test_applications import images, label, language_model, small, tabular_classes, text_classes
+from test_applications import apps, images, label, language_model, small, tabular_classes, text_classes
 from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.change import augmentations, drops, text_drops
@@ -185,6 +185,29 @@ def test_what_is_inferred_from_a_learner(tmp_path):
     assert [inferred(bs, drop_last=False).get('bs') for bs in (n, n+1, 9*n)]==[[n//4, n//2, n], [(n+1)//4, (n+1)//2], None]
     assert [inferred(opt_func=o)['opt_func'] for o in (Adam, QHAdam, SGD)]==[[Adam, QHAdam], [Adam, QHAdam], [SGD, Adam, QHAdam]]
     assert [inferred(pretrained=o)['lr'][:2] for o in (False, True)]==[(3e-4, 1e-1), (1e-5, 1e-1)]
+
+def test_dropouts_are_inferred_of_texts_only(tmp_path):
+    spaces = {k: default_space(mk(tmp_path)) for k,mk in apps.items()}
+    assert {k: o['drop_mult'] for k,o in spaces.items() if 'drop_mult' in o}==dict(text_classes=(.2, 1.5), language_model=(.2, 1.5))
+
+@pytest.mark.parametrize('mk', [text_classes, language_model])
+def test_inferred_dropouts_reach_the_model(tmp_path, mk):
+    "In the first training as they are; in the others each times what is suggested, and not times what was suggested before"
+    learn,seen = mk(tmp_path),[]
+    given = [getattr(*o) for o in text_drops(learn.model)]
+    for _ in range(2):
+        res,_ = tune(learn, None, lambda l: seen.append([getattr(*o) for o in text_drops(l.model)]))
+        mults = [res.params_of(n)['drop_mult'] for n in range(3)]
+        assert len(set(mults))==3 and all(.2<=o<=1.5 for o in mults)
+        assert seen[-3:]==[pytest.approx([o*m for o in given]) for m in mults]
+        assert [getattr(*o) for o in text_drops(learn.model)]==pytest.approx([o*res.best_params['drop_mult'] for o in given])
+    assert seen[0]==pytest.approx(given)
+
+def test_dropouts_are_not_inferred_for_factories(tmp_path):
+    "They would have to see to them"
+    def make(p): return language_model(tmp_path)
+    assert set(tune(make({}), None, n_trials=1, new_learner=make)[0].best_params)=={'lr', 'wd', 'bs', 'opt_func'}
+    assert 'drop_mult' in tune(make({}), dict(lr=None, drop_mult=None), n_trials=1, new_learner=make)[0].best_params
 
 def test_none_is_the_inferred_range(tmp_path):
     learn = plain(tmp_path)
