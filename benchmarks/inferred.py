@@ -17,6 +17,7 @@ from fastai.tabular.all import (Categorify, ConvLayer, FillMissing, Normalize, R
 from fastai.vision.all import CrossEntropyLossFlat, vision_learner
 from sklearn.datasets import load_diabetes, load_digits
 import fastai_bayes.all  # gives learners `bayes_tune`
+from fastai_bayes.knobs import default_space
 from fastai_bayes.study import latest, state_of
 from racing import cells, header, hush, race, row, versions
 from trainings import images as digits, table, text_learner, texts as docstrings
@@ -52,7 +53,7 @@ SETS = {  # name on the command line: task
     'images': Task(images, 4, 'accuracy', 'max'), 'classes': Task(classes, 4, 'valid_loss', 'min'), 'numbers': Task(numbers, 4, 'rmse', 'min'),
     'ratings': Task(ratings, 2, 'valid_loss', 'min'), 'texts': Task(texts, 3, 'accuracy', 'max')}
 SPACES = {'inferred': None, 'hand': dict(lr=(1e-4, 1e-1, 'log'), wd=(1e-3, 1e-1, 'log'), bs=[16, 32, 64]),
-          'optimizers': dict(lr=None, wd=None, bs=None, opt_func=[Adam, partial(SGD, mom=.9), ranger])}
+          'optimizers': lambda learn: dict(dict.fromkeys(default_space(learn)), opt_func=[Adam, partial(SGD, mom=.9), ranger])}
 
 def run(name, how, seed, n):
     "Best value, that of the settings that the learner came with, what became of the trials, seconds"
@@ -62,7 +63,8 @@ def run(name, how, seed, n):
         set_seed(seed)
         learn = task.learner(Path(d))
         learn.wd = learn.wd or .01
-        res = learn.bayes_tune(task.n_epoch, SPACES[how], budget=n*task.n_epoch, monitor=task.monitor, seed=seed, verbose=False)
+        space = SPACES[how](learn) if callable(SPACES[how]) else SPACES[how]
+        res = learn.bayes_tune(task.n_epoch, space, budget=n*task.n_epoch, monitor=task.monitor, seed=seed, verbose=False)
         trials = latest(res.study.trials)
         return res.best_value, (min if task.mode=='min' else max)(trials[0].intermediate_values.values()), [state_of(t) for t in trials], time.time()-start
 

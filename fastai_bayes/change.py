@@ -61,7 +61,7 @@ def set_drop_mult(
     "Scale the dropouts of a text model"
     for m,name in text_drops(model):
         least = 1e-9 if name=='weight_p' else 0.  # fastai's WeightDropout breaks at 0, where torch returns the parameter itself
-        _set(m, name, min(1., max(least, mult*_given(m, name))))
+        _set(m, name, min(.95, max(least, mult*_given(m, name))))  # at 1 fastai's RNNDropout divides by zero
 
 def ps_of(
     model # Any module
@@ -73,7 +73,7 @@ def drop_mult_of(
     model # Any module
 )->float: # None if it has no `text_drops`
     "What `set_drop_mult` would have to be given to leave `model` as it is"
-    return max((getattr(m, k)/_given(m, k) for m,k in text_drops(model) if _given(m, k)), default=None)  # 1 is the largest probability
+    return max((getattr(m, k)/_given(m, k) for m,k in text_drops(model) if _given(m, k)), default=None)  # the largest, as those that reached the limit tell less
 
 # %% ../nbs/205_change.ipynb #tfm
 def _fs(dl, where): return getattr(vars(dl).get(where), 'fs', [])
