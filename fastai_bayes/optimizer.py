@@ -200,7 +200,7 @@ class Engine:
         "`Ensemble` on final values `m` (n,) of variance `v` (n,) at `X` (n,d), fitted anew when there are 8 % more of them"
         data,(n,thetas,starts) = self.data(X, m, v),self._final
         if len(data)<=12 or len(data)>n*1.08:
-            prior = Prior(data.d, noise=.003, spread=1.4)
+            prior = Prior(data.d, noise=.003, spread=1.4, warp=.5)
             gp = fit(data, prior, starts)
             thetas = draw(gp, prior, rng, n=int(np.clip(320//max(len(data), 1), 3, 8)))  # the more data, the less they differ
             self._final = len(data),thetas,[gp.theta]
