@@ -74,22 +74,27 @@ def kumaraswamy_slopes(x, a, b):
 # %% ../nbs/01_kernels.ipynb #prior
 @dataclass(frozen=True)
 class Prior:
-    "Independent normal priors of the logarithms of the kernel's parameters"
+    "Independent priors of the logarithms of the kernel's parameters: normal, and Cauchy for the input warp"
     d:int # Number of coordinates
     signal:float=1. # Median of the signal's standard deviation
     noise:float=.01 # Median of the noise's standard deviation
     spread:float=1. # Standard deviation of the length scales' logarithms; it is 1 for signal and noise
-    warp:float=0. # Standard deviation of the logarithms of the input warp's shapes; 0 for no input warp
+    warp:float=0. # Scale of the logarithms of the input warp's shapes; 0 for no input warp
 
     @property
-    def shapes(self): return 2*self.d if self.warp else 0
+    def shapes(self): return slice(self.d, 3*self.d if self.warp else self.d)
+    def _of(self, scales, shapes, others): return np.array([scales]*self.d + [shapes]*(2*self.d if self.warp else 0) + others)
     @property
-    def mean(self): return np.log([self.d**.5]*self.d + [1.]*self.shapes + [self.signal, self.noise])
+    def mean(self): return np.log(self._of(self.d**.5, 1., [self.signal, self.noise]))
     @property
-    def sd(self): return np.array([self.spread]*self.d + [self.warp]*self.shapes + [1., 1.])
+    def sd(self): return self._of(self.spread, self.warp/2**.5, [1., 1.])  # of a normal density that is as curved at the top
     @property
-    def bounds(self): return list(zip(self.mean-4*self.sd, self.mean+4*self.sd))
+    def bounds(self):
+        far = self._of(4*self.spread, 3., [4., 4.])
+        return list(zip(self.mean-far, self.mean+far))
     def logp(self, theta):
         "Log density of `theta` up to a constant, and its gradient"
-        e = (theta-self.mean)/self.sd
-        return -e@e/2, -e/self.sd
+        e,s = (theta-self.mean)/self.sd,self.shapes
+        loss,slope = e*e/2,-e/self.sd
+        loss[s],slope[s] = np.log1p(loss[s]),slope[s]/(1+loss[s])
+        return -loss.sum(), slope

@@ -14,10 +14,10 @@ from numbers import Integral
 from types import SimpleNamespace
 from threadpoolctl import ThreadpoolController
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import expit, ndtr
 from .space import Space
 from .kernels import Prior
-from .gp import Data, Ensemble, draw, fit
+from .gp import Data, Ensemble, Posterior, fit
 from .acq import LogEI, acquisitions, distinct, log_ei, maximize, sobol
 from .cost import Cost, PerCost, Within
 from .curves import Chain, Warp, rungs
@@ -179,6 +179,7 @@ class Engine:
     top_share=.34  # Share of the trainings with as many epochs among which one goes on whatever the model says
     most=200  # Trainings that enter a Gaussian process
     min_better=.1  # Least probability of ending better than the best seen that is worth more epochs
+    warp=.3  # Scale of the logarithms of the input warp's shapes, where there is one
     new_share=.25  # Share of the epochs after the least ones that a new training is expected to take: most stop early
     unknown=.12  # That of a training whose curve says nothing is at least this: where no early value means anything, none is a reason to stop
 
@@ -200,11 +201,19 @@ class Engine:
         "`Ensemble` on final values `m` (n,) of variance `v` (n,) at `X` (n,d), fitted anew when there are 8 % more of them"
         data,(n,thetas,starts) = self.data(X, m, v),self._final
         if len(data)<=12 or len(data)>n*1.08:
-            prior = Prior(data.d, noise=.003, spread=1.4, warp=.5)
-            gp = fit(data, prior, starts)
-            thetas = draw(gp, prior, rng, n=int(np.clip(320//max(len(data), 1), 3, 8)))  # the more data, the less they differ
-            self._final = len(data),thetas,[gp.theta]
+            thetas,starts = self._draws(data, starts, rng, n=int(np.clip(320//max(len(data), 1), 3, 8)))  # the more data, the less they differ
+            self._final = len(data),thetas,starts
         return Ensemble(data, thetas)
+    def _draws(self, data, starts, rng, n):
+        "`n` parameters, with and without input warping as their evidences are to each other; and the most probable ones of both"
+        d,found = data.d,[]
+        for i,warp in enumerate((0., self.warp)):
+            prior,start = Prior(d, noise=.003, spread=1.4, warp=warp),[o[i] for o in starts]
+            found.append(Posterior(fit(data, prior, start), prior))
+        plain,bent = found
+        k = round(n*expit(bent.evidence-plain.evidence))
+        flat = np.insert(plain.draw(rng, n-k), [d]*2*d, 0, axis=1)  # shapes that leave all as it is
+        return np.r_[flat, bent.draw(rng, k)], [[o.gp.theta for o in found]]
     def data(self, X, m, v):
         "`Data` of final values, around a constant below the best but not far"
         return Data(X, m, self.space.choice, v=v, b=[-.5], B=[1.])
@@ -218,14 +227,14 @@ class Engine:
     def memory(self):
         "What this engine knows beyond the trainings, in numbers and lists: where its next fits start. One that is given it goes on as this one would"
         (n,thetas,starts),chain,cost = self._final,self._chain,self._cost
-        return dict(final=[n, None if thetas is None else np.asarray(thetas).tolist(), [o.tolist() for o in starts]],
+        return dict(final=[n, None if thetas is None else np.asarray(thetas).tolist(), [[o.tolist() for o in s] for s in starts]],
                     chain=chain and [[n, theta.tolist()] for n,theta in chain.fitted],
                     cost=cost and [cost.n, None if cost.theta is None else cost.theta.tolist()])
     @memory.setter
     def memory(self, o):
         arr = lambda v: None if v is None else np.array(v)
         n,thetas,starts = o['final']
-        self._final = n, arr(thetas), [arr(v) for v in starts]
+        self._final = n, arr(thetas), [[arr(v) for v in s] for s in starts]
         self._chain = o['chain'] and SimpleNamespace(fitted=[(n, arr(v)) for n,v in o['chain']])
         self._cost = o['cost'] and SimpleNamespace(n=o['cost'][0], theta=arr(o['cost'][1]))
 
