@@ -8,13 +8,20 @@ from pathlib import Path
 from unittest.mock import patch
 import numpy as np
 import lcbench
-from fastai_bayes import optimizer
+from fastai_bayes import curves
 from fastai_bayes.curves import Warp
-from fastai_bayes.gp import Data, trend
+from fastai_bayes.gp import Data, Posterior, fit, trend
+from fastai_bayes.kernels import Prior
 from fastai_bayes.optimizer import Engine, View
 from racing import cells, header, race, row, versions
 
-def one(gp, prior, rng, n): return gp.theta[None]
+draws = Engine._draws
+def one(engine, data, starts, rng, n): return draws(engine, data, starts, rng, 1)
+def flat(engine, data, starts, rng, n):
+    prior = Prior(data.d, noise=.003, spread=1.4)
+    gp = fit(data, prior, [o for o, in starts])
+    return Posterior(gp, prior).draw(rng, n), [[gp.theta]]
+def configuration(j, X, z, g): return X
 def sloped(engine, X, m, v):
     choice,d = engine.space.choice,X.shape[1]
     return Data(X, m, choice, v=v, H=trend(X, choice), b=[-.5]+[0.]*d, B=[1.]+[.25]*d)
@@ -26,7 +33,9 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
     'carry': ('never carries on', 'ours-stop', ()),
     'stop': ('never stops', 'ours-full', ()),
     'trend': ('proposals around a linear trend', 'ours', [(Engine, 'data', sloped)]),
-    'ensemble': ('one process instead of three to eight', 'ours', [(optimizer, 'draw', one)]),
+    'ensemble': ('one process instead of three to eight', 'ours', [(Engine, '_draws', one)]),
+    'warp': ('no input warping', 'ours', [(Engine, '_draws', flat)]),
+    'inputs': ('growth from the configuration and a line alone', 'ours', [(curves, '_inputs', configuration)]),
     'doubt': ('no doubt of early ranks', 'ours', [(View, 'doubt', sure)]),
     'looks': ('the start pauses once', 'ours', [(View, 'rising', never)]),
     **{f'{k}={v}': (f'{label} {v} instead of {getattr(o, k)}', 'ours', [(o, k, v)]) for o,k,label,vals in (
@@ -34,12 +43,14 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
         (Warp, 'knee', 'knee of the warp', (1., 9.)), (Engine, 'unknown', 'chance where curves say nothing', (0., .2)),
         (Engine, 'new_share', 'share that a new training takes', (.1, .5))) for v in vals}}
 
+TRAININGS = 20  # full trainings of a run
+
 def run(folder, part, task, seed):
     "As `lcbench.run`"
     _,method,changes = PARTS[part]
     with contextlib.ExitStack() as stack:
         for o in changes: stack.enter_context(patch.object(*o))
-        return lcbench.run(folder, method, task, seed, space='numbers', noise=0., cross=False)
+        return lcbench.run(folder, method, task, seed, space='numbers', noise=0., cross=False, trainings=TRAININGS)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -50,10 +61,10 @@ def main():
     tasks = lcbench.simulator(args.folder).TASKS
     print(f"{versions('fastai_bayes', 'numpy', 'scipy', 'onnxruntime')}; seeds 0 to {args.seeds-1}, {len(tasks)} tasks")
     jobs = [(o, t, s) for s in range(args.seeds) for t in tasks for o in args.parts]
-    at = [lcbench.T*n-1 for n in lcbench.AT]
+    at = [lcbench.T*n-1 for n in lcbench.looks(TRAININGS)]
     done = race(functools.partial(run, args.folder), jobs, args.jobs, lambda o: [f'{o[0][i]:.3f}' for i in at])
     print('\nMean normalised regret (standard error) after the epochs of so many full trainings; ratio to the first line, mean of the columns\n')
-    header('part', *lcbench.AT, 'ratio', 'runs')
+    header('part', *lcbench.looks(TRAININGS), 'ratio', 'runs')
     for k in args.parts:
         r,first = ([done[o][0][at] for o in jobs if o[0]==part] for part in (k, args.parts[0]))
         row(PARTS[k][0], *cells(np.array(r)), f'{(np.mean(r, 0)/np.mean(first, 0)).mean():.2f}', len(r))

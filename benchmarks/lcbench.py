@@ -1,9 +1,9 @@
 """Normalised regret against epochs spent on LCBench's learning curves: our engine, Optuna's samplers and pruners, and other packages.
 
     python benchmarks/lcbench.py ../shared/lcbench [--seeds 5] [--methods ours gp ...] [--tasks 3945 ...] [--jobs 2] [--plot FILE]
-                                 [--tasks others] [--space mixed] [--noise .04] [--cross]
+                                 [--tasks others] [--space mixed] [--noise .04] [--cross] [--trainings 20]
 
-The folder holds the simulator: `lcbench.py` with its model. A training has 52 epochs, a run the epochs of 20 full trainings. Regret is that of
+The folder holds the simulator: `lcbench.py` with its model. A training has 52 epochs, a run the epochs of 20 full trainings, or `--trainings`. Regret is that of
 the best value seen so far: 0 is the best known, 1 the median of fully trained random configurations. Seeds are `seed*100 + index of the task`;
 all methods of Optuna begin with the same random configurations. How to install the other packages stands in `lcbench_peers.py`.
 
@@ -19,8 +19,7 @@ import racing
 from lcbench_peers import NEEDS, PEERS, T
 from racing import bands, cells, header, hush, race, row, versions
 
-FULL = 20  # full trainings of a run
-AT = (1, 2, 5, 10, 20)  # full trainings after which the table looks
+AT = (1, 2, 5, 10, 20, 30, 45, 60)  # full trainings after which the table looks, as far as a run goes
 BATCH = (16, 32, 64, 128, 256, 512)  # batch sizes of the mixed space, where it is a place in this list
 
 @functools.cache
@@ -64,12 +63,13 @@ def shift(params, epoch):
 class Watched:
     "The simulator's `Trainer` of one task, whose values are disturbed, with CPU time of its own, and what became of stopped trainings"
     n_epoch,mode = T,'max'
-    def __init__(self, sim, task, seed, space, noise, cross):
+    def __init__(self, sim, task, seed, space, noise, cross, trainings):
         self.sim,self.task,self.space,self.noise,self.cross = sim,task,space,noise,cross
-        self.trainer,ref = sim.Trainer(task, T*FULL),sim.reference(task)
+        self.trainer,ref = sim.Trainer(task, T*trainings),sim.reference(task)
         self.spread,self.rng = ref['best']-ref['median'],np.random.default_rng([seed, 1])
         self.cpu = 0.
         self.stops,self.left = [],{}  # would it have ended better: for each stop, and by number for each training that is stopped
+        self.inside = []  # would it have ended within the band that was expected: for each stop
 
     def native(self, params):
         "`params` as the simulator wants them"
@@ -85,11 +85,15 @@ class Watched:
             return y+self.noise*self.spread*self.rng.standard_normal() if self.noise else y
         finally: self.cpu += time.process_time()-start
 
-    def stop(self, number, params):
-        "Take down whether training `number`, which stops here, would have ended better than the best value seen"
+    def stop(self, number, params, explain=None):
+        "Take down whether training `number`, which stops here, would have ended better than the best value seen, and as `explain` expects"
         start = time.process_time()
-        better = bool(self.sim.curve(self.task, self.native(params))[-1]>self.trainer.best)
+        end = self.sim.curve(self.task, self.native(params))[-1]
+        better = bool(end>self.trainer.best)
         self.stops.append(better)
+        if explain:
+            e = explain()
+            self.inside.append(bool(e.low<=end<=e.high))
         self.left[number] = better
         self.cpu += time.process_time()-start
 
@@ -98,7 +102,7 @@ class Watched:
 METHODS = {**racing.METHODS, **PEERS}
 
 def run(folder, method, task, seed, **disturbed):
-    "Regret after each epoch, CPU milliseconds an epoch for decisions, `stops` and `left` of `Watched`"
+    "Regret after each epoch, CPU milliseconds an epoch for decisions, `stops`, `left` and `inside` of `Watched`"
     sim = simulator(folder)
     if method in NEEDS: imports(NEEDS[method][0])  # takes none of the decisions' time
     hush()  # only now, as it limits the threads of what is imported
@@ -110,29 +114,32 @@ def run(folder, method, task, seed, **disturbed):
     try: METHODS[method][1](trainer, space, seed)
     except sim.Trainer.Out: pass
     ms = 1e3*(time.process_time()-start-trainer.cpu)/trainer.trainer.spent
-    return trainer.trainer.regret(), ms, trainer.stops, list(trainer.left.values())
+    return trainer.trainer.regret(), ms, trainer.stops, list(trainer.left.values()), trainer.inside
 
-def share(flags): return f'{np.mean(flags):.1%} of {len(flags)}' if flags else 'none stopped'
+def share(flags): return f'{np.mean(flags):.1%} of {len(flags)}' if flags else '-'
 
-def table(res):
+def looks(trainings): return [n for n in AT if n<=trainings]
+
+def table(res, trainings):
     print('\nMean normalised regret (standard error) after the epochs of so many full trainings; CPU milliseconds an epoch for decisions;\n'
           'share of the stopped trainings that would have ended better than the best value seen when they stopped:\n'
-          'of those left for good (counted at their last stop), and of all stops, also of trainings carried on later\n')
-    header('method', *AT, 'ms', 'better, left for good', 'better, all stops', 'runs')
+          'of those left for good (counted at their last stop), and of all stops, also of trainings carried on later;\n'
+          'share of all stops after which the training would have ended within the 95 % band that our engine gave it\n')
+    header('method', *looks(trainings), 'ms', 'better, left for good', 'better, all stops', 'within the band', 'runs')
     for k,runs in res.items():
-        r = np.array([o[0] for o in runs])[:,[T*n-1 for n in AT]]
-        row(METHODS[k][0], *cells(r), f'{np.mean([o[1] for o in runs]):.1f}', *(share([b for o in runs for b in o[j]]) for j in (3, 2)), len(runs))
+        r = np.array([o[0] for o in runs])[:,[T*n-1 for n in looks(trainings)]]
+        row(METHODS[k][0], *cells(r), f'{np.mean([o[1] for o in runs]):.1f}', *(share([b for o in runs for b in o[j]]) for j in (3, 2, 4)), len(runs))
 
-def plot(res, fn):
+def plot(res, trainings, fn):
     "Mean regret as a line, a standard error to both sides as a band"
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
     _,ax = plt.subplots(figsize=(8, 5), layout='constrained')
-    x = np.arange(4, T*FULL+1)/T  # the first epochs say nothing
+    x = np.arange(4, T*trainings+1)/T  # the first epochs say nothing
     bands(ax, x, {k: np.array([o[0] for o in runs])[:,3:] for k,runs in res.items()}, {k: METHODS[k][0] for k in res})
-    ax.set(xlabel='epochs spent, in full trainings', ylabel='mean normalised regret', xscale='log', yscale='log', xlim=(x[0], FULL))
-    ticks = [.1, .2, .5, *AT]
+    ax.set(xlabel='epochs spent, in full trainings', ylabel='mean normalised regret', xscale='log', yscale='log', xlim=(x[0], trainings))
+    ticks = [.1, .2, .5, *looks(trainings)]
     ax.set_xticks(ticks, [f'{o:g}' for o in ticks], minor=False)
     ax.legend(frameon=False, loc='lower left', fontsize=8)
     ax.figure.savefig(fn, dpi=150)
@@ -156,7 +163,7 @@ def arguments():
     p.add_argument('folder', type=Path, help='of the simulator')
     p.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS), metavar='METHOD', help=', '.join(METHODS))
     p.add_argument('--tasks', nargs='+', help="data sets; the simulator's 10 if not given; 'others' for all that it has no reference value of")
-    for k,v in dict(seeds=5, jobs=2).items(): p.add_argument(f'--{k}', type=int, default=v)
+    for k,v in dict(seeds=5, jobs=2, trainings=20).items(): p.add_argument(f'--{k}', type=int, default=v)
     p.add_argument('--space', choices=('numbers', 'mixed'), default='numbers', help='mixed has choices')
     p.add_argument('--cross', action='store_true', help='curves cross, early epochs mislead')
     p.add_argument('--noise', type=float, default=0., help="standard deviation of each epoch's noise, as a share of best known minus median")
@@ -172,14 +179,14 @@ def arguments():
 def main():
     args = arguments()
     args.methods = [o for o in args.methods if can_run(o, args.space)]
-    disturbed = dict(space=args.space, noise=args.noise, cross=args.cross)
+    disturbed = dict(space=args.space, noise=args.noise, cross=args.cross, trainings=args.trainings)
     names = dict.fromkeys(['fastai_bayes', 'optuna', 'numpy', 'scipy', 'torch', 'onnxruntime', *(NEEDS[o][1] for o in args.methods if o in NEEDS)])
     print(f'{versions(*names)}; seeds 0 to {args.seeds-1}', f'{len(args.tasks)} tasks', *(f'{k} {v}' for k,v in disturbed.items()), sep=', ')
     os.environ['PYTHONHASHSEED'] = '0'  # of the processes to come: SMAC searches in the order of a set
     jobs = [(m, t, s) for s in range(args.seeds) for t in args.tasks for m in args.methods]
-    done = race(functools.partial(run, args.folder, **disturbed), jobs, args.jobs, lambda o: [f'{o[0][T*n-1]:.3f}' for n in AT])
+    done = race(functools.partial(run, args.folder, **disturbed), jobs, args.jobs, lambda o: [f'{o[0][T*n-1]:.3f}' for n in looks(args.trainings)])
     res = {m: [o for job,o in done.items() if job[0]==m] for m in args.methods}
-    table(res)
-    if args.plot: plot(res, args.plot)
+    table(res, args.trainings)
+    if args.plot: plot(res, args.trainings, args.plot)
 
 if __name__=='__main__': main()

@@ -2,7 +2,7 @@
 
 A search is given a trainer, the distributions of a space, and a seed. A trainer has `n_epoch` and `mode` ('max' or 'min'); `step(params, epoch)`
 is the value after one more epoch, and raises when the run is over; `stop(number, params)` and `carry_on(number)` are told of trainings that are
-stopped or taken up again."""
+stopped or taken up again. Our engine gives `stop` a function, too, that says what it expects of the training."""
 import functools, platform, warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
@@ -26,7 +26,7 @@ def ours(trainer, space, seed, carry_on=True, stop=True):
         for e in range(t.epoch+1, trainer.n_epoch+1):
             opt.report(t.id, e, trainer.step(t.params, e))
             if stop and opt.should_stop(t.id):
-                trainer.stop(t.id, t.params)
+                trainer.stop(t.id, t.params, lambda: opt.explain(t.id))
                 break
         opt.finish(t.id)
 

@@ -42,7 +42,7 @@ def rungs(
 
 # %% ../nbs/04_curves.ipynb #feat
 # prior mean and variance of the coefficients of [1], [1, value], and [1, value, last growth]
-_beta = (([0.], [1.]), ([.1,0.], [.09,.01]), ([0.,0.,.6], [.01,.0025,.04]))
+_beta = (([0.], [1.]), ([.2,0.], [.09,.01]), ([.05,0.,.6], [.01,.0025,.04]))
 
 def _features(j, z, g):
     "(n,q) features of level `j` for values `z` (n,) and growths `g` (n,) at the rung before"
@@ -68,7 +68,8 @@ class Chain:
             got = np.array([len(c)>=r for c in Z], bool)
             zr = np.array([c[r-1] if o else 0. for c,o in zip(Z, got)])
             b,B = _beta[min(j, 2)]
-            data = Data(_inputs(j, X, z, g)[got], (zr-z)[got], np.append(choice, np.zeros(min(j, 2), bool)), H=_features(j, z, g)[got], b=b, B=B)
+            P = _inputs(j, X, z, g)[got]
+            data = Data(P, (zr-z)[got], np.append(choice, np.zeros(P.shape[1]-len(choice), bool)), H=_features(j, z, g)[got], b=b, B=B)
             self._add(j, data, last)
             z,g = zr,zr-z
 

@@ -179,6 +179,7 @@ class Engine:
     top_share=.34  # Share of the trainings with as many epochs among which one goes on whatever the model says
     most=200  # Trainings that enter a Gaussian process
     min_better=.1  # Least probability of ending better than the best seen that is worth more epochs
+    model=2  # Counts changes of what `memory` holds
     warp=.3  # Scale of the logarithms of the input warp's shapes, where there is one
     new_share=.25  # Share of the epochs after the least ones that a new training is expected to take: most stop early
     unknown=.12  # That of a training whose curve says nothing is at least this: where no early value means anything, none is a reason to stop
@@ -227,11 +228,12 @@ class Engine:
     def memory(self):
         "What this engine knows beyond the trainings, in numbers and lists: where its next fits start. One that is given it goes on as this one would"
         (n,thetas,starts),chain,cost = self._final,self._chain,self._cost
-        return dict(final=[n, None if thetas is None else np.asarray(thetas).tolist(), [[o.tolist() for o in s] for s in starts]],
+        return dict(model=self.model, final=[n, None if thetas is None else np.asarray(thetas).tolist(), [[o.tolist() for o in s] for s in starts]],
                     chain=chain and [[n, theta.tolist()] for n,theta in chain.fitted],
                     cost=cost and [cost.n, None if cost.theta is None else cost.theta.tolist()])
     @memory.setter
     def memory(self, o):
+        if o.get('model')!=self.model: return  # of another version, which fitted other parameters
         arr = lambda v: None if v is None else np.array(v)
         n,thetas,starts = o['final']
         self._final = n, arr(thetas), [[arr(v) for v in s] for s in starts]
