@@ -8,7 +8,6 @@ from pathlib import Path
 from unittest.mock import patch
 import numpy as np
 import lcbench
-from fastai_bayes import curves
 from fastai_bayes.curves import Warp
 from fastai_bayes.gp import Data, Posterior, fit, trend
 from fastai_bayes.kernels import Prior
@@ -21,7 +20,6 @@ def flat(engine, data, starts, rng, n):
     prior = Prior(data.d, noise=.003, spread=1.4)
     gp = fit(data, prior, [o for o, in starts])
     return Posterior(gp, prior).draw(rng, n), [[gp.theta]]
-def configuration(j, X, z, g): return X
 def sloped(engine, X, m, v):
     choice,d = engine.space.choice,X.shape[1]
     return Data(X, m, choice, v=v, H=trend(X, choice), b=[-.5]+[0.]*d, B=[1.]+[.25]*d)
@@ -35,7 +33,6 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
     'trend': ('proposals around a linear trend', 'ours', [(Engine, 'data', sloped)]),
     'ensemble': ('one process instead of three to eight', 'ours', [(Engine, '_draws', one)]),
     'warp': ('no input warping', 'ours', [(Engine, '_draws', flat)]),
-    'inputs': ('growth from the configuration and a line alone', 'ours', [(curves, '_inputs', configuration)]),
     'doubt': ('no doubt of early ranks', 'ours', [(View, 'doubt', sure)]),
     'looks': ('the start pauses once', 'ours', [(View, 'rising', never)]),
     **{f'{k}={v}': (f'{label} {v} instead of {getattr(o, k)}', 'ours', [(o, k, v)]) for o,k,label,vals in (

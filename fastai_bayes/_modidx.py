@@ -165,7 +165,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fastai_bayes.curves.Warp.__init__': ('curves.html#warp.__init__', 'fastai_bayes/curves.py'),
                                      'fastai_bayes.curves.Warp.inverse': ('curves.html#warp.inverse', 'fastai_bayes/curves.py'),
                                      'fastai_bayes.curves._features': ('curves.html#_features', 'fastai_bayes/curves.py'),
-                                     'fastai_bayes.curves._inputs': ('curves.html#_inputs', 'fastai_bayes/curves.py'),
                                      'fastai_bayes.curves.rungs': ('curves.html#rungs', 'fastai_bayes/curves.py')},
             'fastai_bayes.display': { 'fastai_bayes.display.Above': ('display.html#above', 'fastai_bayes/display.py'),
                                       'fastai_bayes.display.Above.__getattr__': ( 'display.html#above.__getattr__',

@@ -42,15 +42,11 @@ def rungs(
 
 # %% ../nbs/04_curves.ipynb #feat
 # prior mean and variance of the coefficients of [1], [1, value], and [1, value, last growth]
-_beta = (([0.], [1.]), ([.2,0.], [.09,.01]), ([.05,0.,.6], [.01,.0025,.04]))
+_beta = (([0.], [1.]), ([.1,0.], [.09,.04]), ([0.,0.,.6], [.01,.04,.09]))
 
 def _features(j, z, g):
     "(n,q) features of level `j` for values `z` (n,) and growths `g` (n,) at the rung before"
     return np.stack([np.ones_like(z), z, g][:min(j, 2)+1], -1)
-
-def _inputs(j, X, z, g):
-    "(n,d), (n,d+1) or (n,d+2) points of level `j`: a step of 1 in value or of .3 in growth is as wide as the unit cube"
-    return np.c_[X, z, g/.3][:,:X.shape[1]+min(j, 2)]
 
 # %% ../nbs/04_curves.ipynb #chain
 class Chain:
@@ -68,8 +64,7 @@ class Chain:
             got = np.array([len(c)>=r for c in Z], bool)
             zr = np.array([c[r-1] if o else 0. for c,o in zip(Z, got)])
             b,B = _beta[min(j, 2)]
-            P = _inputs(j, X, z, g)[got]
-            data = Data(P, (zr-z)[got], np.append(choice, np.zeros(P.shape[1]-len(choice), bool)), H=_features(j, z, g)[got], b=b, B=B)
+            data = Data(X[got], (zr-z)[got], choice, H=_features(j, z, g)[got], b=b, B=B)
             self._add(j, data, last)
             z,g = zr,zr-z
 
@@ -78,7 +73,7 @@ class Chain:
         signal = 1. if j==0 else .6 if j==1 else max(.6*np.exp(self.levels[-1].theta[-2]), .02)
         n,theta = last.fitted[j] if last else (0, None)
         if theta is not None and (len(data)==n or 12<len(data)<=1.1*n): gp = GP(data, theta)
-        else: gp,n = fit(data, Prior(data.d, signal, noise=.05 if j else .01, spread=.5), starts=[] if theta is None else [theta]),len(data)
+        else: gp,n = fit(data, Prior(data.d, signal), starts=[] if theta is None else [theta]),len(data)
         self.levels.append(gp)
         self.fitted.append((n, gp.theta))
 
@@ -100,7 +95,7 @@ class Chain:
         before,epochs = 0,np.array([len(c) for c in Z])
         for j,(r,gp,c) in enumerate(zip(self.rungs, self.levels, self._slopes())):
             seen = epochs>=r
-            m,v = gp.predict(_inputs(j, X, z, g), _features(j, z, g))
+            m,v = gp.predict(X, _features(j, z, g))
             v = v+gp.n2
             part = ~seen & (epochs>before) & (before>0)
             for i in np.flatnonzero(part):  # between two rungs: that share of the growth is known
