@@ -118,7 +118,8 @@ def trial_data(
     if n not in b.numbers or not res['curve']: return res
     i = b.numbers.index(n)
     e = explain(b.view, i, b.sign, getattr(study.pruner, 'patience', 0))
-    res.update(best=b.sign*b.view.warp.best, reason=res['reason'] or (e.verdict.reason if len(res['curve'])<b.T else None))
+    known = e.verdict.stop or res['state']!='stopped'  # near the threshold fits that start elsewhere may come to another verdict than the one that stopped it
+    res.update(best=b.sign*b.view.warp.best, reason=res['reason'] or (e.verdict.reason if known and len(res['curve'])<b.T else None))
     if not b.view.failed[i] and len(res['curve'])<b.T: res.update(forecast=e.forecast, low=e.low, high=e.high, better=e.better)
     return res
 
