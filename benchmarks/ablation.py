@@ -9,17 +9,15 @@ from unittest.mock import patch
 import numpy as np
 import lcbench
 from fastai_bayes.curves import Warp
-from fastai_bayes.gp import Data, Posterior, fit, trend
-from fastai_bayes.kernels import Prior
+from fastai_bayes.gp import Data, trend
 from fastai_bayes.optimizer import Engine, View
 from racing import cells, header, race, row, versions
 
 draws = Engine._draws
 def one(engine, data, starts, rng, n): return draws(engine, data, starts, rng, 1)
 def flat(engine, data, starts, rng, n):
-    prior = Prior(data.d, noise=.003, spread=1.4)
-    gp = fit(data, prior, [o for o, in starts])
-    return Posterior(gp, prior).draw(rng, n), [[gp.theta]]
+    plain = engine._posterior(data, [o for o, in starts], 0.)
+    return plain.draw(rng, n), [[plain.gp.theta]]
 def sloped(engine, X, m, v):
     choice,d = engine.space.choice,X.shape[1]
     return Data(X, m, choice, v=v, H=trend(X, choice), b=[-.5]+[0.]*d, B=[1.]+[.25]*d)

@@ -3,9 +3,9 @@
     python benchmarks/lcbench.py ../shared/lcbench [--seeds 5] [--methods ours gp ...] [--tasks 3945 ...] [--jobs 2] [--plot FILE]
                                  [--tasks others] [--space mixed] [--noise .04] [--cross] [--trainings 20]
 
-The folder holds the simulator: `lcbench.py` with its model. A training has 52 epochs, a run the epochs of 20 full trainings, or `--trainings`. Regret is that of
-the best value seen so far: 0 is the best known, 1 the median of fully trained random configurations. Seeds are `seed*100 + index of the task`;
-all methods of Optuna begin with the same random configurations. How to install the other packages stands in `lcbench_peers.py`.
+The folder holds the simulator: `lcbench.py` with its model. A training has 52 epochs, a run the epochs of 20 full trainings, or
+`--trainings`. Regret is that of the best value seen so far: 0 is the best known, 1 the median of fully trained random configurations. Seeds are
+`seed*100 + index of the task`; all methods of Optuna begin with the same random configurations. How to install the other packages stands in `lcbench_peers.py`.
 
 `--space mixed` makes batch size a place in the list 16, 32, ... 512, and the number of layers and momentum choices without an order.
 `--noise` is added to each epoch's value: its standard deviation, as a share of the spread of the better half's final values, best known minus

@@ -207,14 +207,14 @@ class Engine:
         return Ensemble(data, thetas)
     def _draws(self, data, starts, rng, n):
         "`n` parameters, with and without input warping as their evidences are to each other; and the most probable ones of both"
-        d,found = data.d,[]
-        for i,warp in enumerate((0., self.warp)):
-            prior,start = Prior(d, noise=.003, spread=1.4, warp=warp),[o[i] for o in starts]
-            found.append(Posterior(fit(data, prior, start), prior))
-        plain,bent = found
+        d,(plain,bent) = data.d,[self._posterior(data, [o[i] for o in starts], warp) for i,warp in enumerate((0., self.warp))]
         k = round(n*expit(bent.evidence-plain.evidence))
         flat = np.insert(plain.draw(rng, n-k), [d]*2*d, 0, axis=1)  # shapes that leave all as it is
-        return np.r_[flat, bent.draw(rng, k)], [[o.gp.theta for o in found]]
+        return np.r_[flat, bent.draw(rng, k)], [[plain.gp.theta, bent.gp.theta]]
+    def _posterior(self, data, starts, warp):
+        "`Posterior` of the parameters of final values, with input warping of the scale `warp` or, if that is 0, without"
+        prior = Prior(data.d, noise=.003, spread=1.4, warp=warp)
+        return Posterior(fit(data, prior, starts), prior)
     def data(self, X, m, v):
         "`Data` of final values, around a constant below the best but not far"
         return Data(X, m, self.space.choice, v=v, b=[-.5], B=[1.])
