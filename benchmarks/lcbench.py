@@ -68,7 +68,7 @@ class Watched:
         self.trainer,ref = sim.Trainer(task, T*trainings),sim.reference(task)
         self.spread,self.rng = ref['best']-ref['median'],np.random.default_rng([seed, 1])
         self.cpu = 0.
-        self.stops,self.left = [],{}  # would it have ended better: for each stop, and by number for each training that is stopped
+        self.stops,self.left = [],{}  # would it have ended better: for each stop, and by number, with the end, for each training that is stopped
         self.inside = []  # would it have ended within the band that was expected: for each stop
 
     def native(self, params):
@@ -94,15 +94,17 @@ class Watched:
         if explain:
             e = explain()
             self.inside.append(bool(e.low<=end<=e.high))
-        self.left[number] = better
+        self.left[number] = better, end
         self.cpu += time.process_time()-start
 
     def carry_on(self, number): self.left.pop(number)
+    @property
+    def missed(self): return [bool(end>self.trainer.best) for _,end in self.left.values()]  # would it have ended better than all that was seen?
 
 METHODS = {**racing.METHODS, **PEERS}
 
 def run(folder, method, task, seed, **disturbed):
-    "Regret after each epoch, CPU milliseconds an epoch for decisions, `stops`, `left` and `inside` of `Watched`"
+    "Regret after each epoch, CPU milliseconds an epoch for decisions, and of `Watched` `stops`, `left`, `missed` and `inside`"
     sim = simulator(folder)
     if method in NEEDS: imports(NEEDS[method][0])  # takes none of the decisions' time
     hush()  # only now, as it limits the threads of what is imported
@@ -114,7 +116,8 @@ def run(folder, method, task, seed, **disturbed):
     try: METHODS[method][1](trainer, space, seed)
     except sim.Trainer.Out: pass
     ms = 1e3*(time.process_time()-start-trainer.cpu)/trainer.trainer.spent
-    return trainer.trainer.regret(), ms, trainer.stops, list(trainer.left.values()), trainer.inside
+    left = [b for b,_ in trainer.left.values()]
+    return trainer.trainer.regret(), ms, trainer.stops, left, trainer.missed, trainer.inside
 
 def share(flags): return f'{np.mean(flags):.1%} of {len(flags)}' if flags else '-'
 
@@ -124,11 +127,12 @@ def table(res, trainings):
     print('\nMean normalised regret (standard error) after the epochs of so many full trainings; CPU milliseconds an epoch for decisions;\n'
           'share of the stopped trainings that would have ended better than the best value seen when they stopped:\n'
           'of those left for good (counted at their last stop), and of all stops, also of trainings carried on later;\n'
+          'share of those left for good that would have ended better than the best value of the whole run;\n'
           'share of all stops after which the training would have ended within the 95 % band that our engine gave it\n')
-    header('method', *looks(trainings), 'ms', 'better, left for good', 'better, all stops', 'within the band', 'runs')
+    header('method', *looks(trainings), 'ms', 'better, left for good', 'better, all stops', 'better than the best of all', 'within the band', 'runs')
     for k,runs in res.items():
         r = np.array([o[0] for o in runs])[:,[T*n-1 for n in looks(trainings)]]
-        row(METHODS[k][0], *cells(r), f'{np.mean([o[1] for o in runs]):.1f}', *(share([b for o in runs for b in o[j]]) for j in (3, 2, 4)), len(runs))
+        row(METHODS[k][0], *cells(r), f'{np.mean([o[1] for o in runs]):.1f}', *(share([b for o in runs for b in o[j]]) for j in (3, 2, 4, 5)), len(runs))
 
 def plot(res, trainings, fn):
     "Mean regret as a line, a standard error to both sides as a band"

@@ -17,8 +17,7 @@ class Warp:
     def __init__(self,
         curves # List of (epochs,) arrays, more is better; at least one is not empty
     ):
-        last = [c[-1] for c in curves if len(c)]
-        self.mid,self.best = np.median(last), max(np.max(c) for c in curves if len(c))
+        self.mid,self.best = np.median([c[-1] for c in curves if len(c)]), np.concatenate(curves).max()
         self.scale = max(self.best-self.mid, 1e-9*max(abs(self.best), abs(self.mid)), 1e-150)
 
     def __call__(self, y):

@@ -7,6 +7,7 @@ __all__ = ['CovarianceError', 'safe_cholesky', 'warped', 'Data', 'log_marginal',
            'trend', 'Ensemble']
 
 # %% ../nbs/02_gp.ipynb #imports
+import functools
 import numpy as np
 from scipy.linalg import LinAlgError
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtri, dtrtrs
@@ -39,7 +40,7 @@ def warped(
     return np.where(choice, X, kumaraswamy(X, *shapes)) if len(shapes) else X
 
 class Data:
-    "Observations of a Gaussian process, with the distances of all pairs worked out once"
+    "Observations of a Gaussian process, with the distances of all pairs worked out once, when they are needed"
     def __init__(self,
         X, # (n,d) points of the unit cube
         y, # (n,) values
@@ -56,11 +57,19 @@ class Data:
         self.b,B = np.asarray(b, float), np.asarray(B, float)
         self.B = np.diag(B) if B.ndim==1 else B
         self.resid = self.y-self.H@self.b
-        self.pairs = np.tril_indices(n, -1)
+
+    @functools.cached_property
+    def pairs(self): return np.tril_indices(len(self), -1)
+    @functools.cached_property
+    def D(self):
+        "(n(n-1)/2, d) squared distances without input warping"
         i,j = self.pairs
-        self.D = distances(self.X[i], self.X[j], self.choice)  # (n(n-1)/2, d), without input warping
+        return distances(self.X[i], self.X[j], self.choice)
+    @functools.cached_property
+    def C(self):
+        "What the features add to the covariance: (n(n-1)/2,) and, on the diagonal, (n,)"
         C = self.H@self.B@self.H.T
-        self.C_pairs,self.C_diag = C[i,j], np.diagonal(C)
+        return C[self.pairs], np.diagonal(C)
 
     def __len__(self): return len(self.y)
     @property
@@ -83,8 +92,8 @@ def _covariance(data, theta):
     D = data.spaced(shapes)
     k,dk = matern52_slope(D@w)
     K = np.empty((len(data), len(data)))
-    K[data.pairs] = s2*k+data.C_pairs
-    np.fill_diagonal(K, s2+n2+data.C_diag+data.v)
+    K[data.pairs] = s2*k+data.C[0]
+    np.fill_diagonal(K, s2+n2+data.C[1]+data.v)
     return K, D, k, dk
 
 def log_marginal(data, theta):
@@ -147,7 +156,7 @@ class GP:
 def fit(
     data:Data, # What was observed
     prior:Prior, # What is thought of the parameters beforehand
-    starts=(), # Further parameters to start the search from, besides the prior's mean
+    starts=(), # Parameters to start the search from; with few observations, of which several tops can make sense, the prior's mean is one more
     maxiter=30 # Iterations of L-BFGS-B for each start
 )->GP: # With the most probable parameters found
     "Fit the parameters to `data` by maximum a posteriori"
@@ -156,7 +165,8 @@ def fit(
         value,grad = log_posterior(data, prior, theta)
         return -value, -grad
     opts = dict(jac=True, method='L-BFGS-B', bounds=prior.bounds, options=dict(maxiter=maxiter, ftol=1e-5))
-    runs = [minimize(loss, o, **opts) for o in (prior.mean, *starts)]
+    if not len(starts) or len(data)<=24: starts = [prior.mean, *starts]
+    runs = [minimize(loss, o, **opts) for o in starts]
     return GP(data, min(runs, key=lambda o: o.fun).x)
 
 # %% ../nbs/02_gp.ipynb #draw
@@ -215,16 +225,38 @@ class Ensemble:
     "Gaussian processes with a constant feature or a linear `trend`, conditioned on the same `data`, one for each row of `thetas`"
     def __init__(self,
         data:Data, # What was observed
-        thetas # (s,d+2) or (s,3d+2) parameters
+        thetas, # (s,d+2) or (s,3d+2) parameters
+        last=None # Ensemble with these parameters of the first observations, of which only the values may have changed: its factor is gone on with
     ):
-        gps = [GP(data, o) for o in thetas]
-        self.data,self.thetas,self.HB = data,thetas,data.H@data.B
-        self.w,self.s2 = np.array([o.w for o in gps]),np.array([o.s2 for o in gps])  # (s,d), (s,)
-        self.X = np.array([o.X for o in gps])  # (s,n,d)
-        self.shapes = np.array([o.shapes for o in gps]).swapaxes(0, 1)[:,:,None]  # (2,s,1,d), or (0,s,1,d)
-        self.alpha,self.Li = np.array([o.alpha for o in gps]),np.array([_inverse(o.L) for o in gps])  # (s,n), (s,n,n)
+        self.data,self.thetas,self.HB = data,np.asarray(thetas),data.H@data.B
+        self.w,shapes,self.s2,self.n2 = (np.array(o) for o in zip(*(_unpack(o, data.d) for o in self.thetas)))  # (s,d), (s,2,d) or (s,0,d), (s,), (s,)
+        self.shapes = shapes.swapaxes(0, 1)[:,:,None]  # (2,s,1,d), or (0,s,1,d)
+        self.X = np.broadcast_to(warped(data.X, self.shapes, data.choice), (len(self), *data.X.shape))  # (s,n,d)
+        self.Li = self._factor(last)  # (s,n,n) inverse of the lower factor: half the digits are lost that the inverse of the covariance would lose
+        self.alpha = (self.Li.swapaxes(1, 2)@(self.Li@data.resid)[...,None])[...,0]  # (s,n)
 
     def __len__(self): return len(self.s2)
+    def _factor(self, last):
+        "`Li`, where `last` has that of the first observations"
+        none = np.empty((len(self), 0, 0))
+        if last is None: return self._grown(none)
+        try: return self._grown(last.Li)
+        except CovarianceError: return self._grown(none)  # all of it can have the jitter that a part can't
+    def _grown(self, Li):
+        "`Li` (s,n,n) from its part for the first observations: inverse of a lower factor by blocks"
+        s,n,N = len(self),Li.shape[1],len(self.data)
+        new,noise = slice(n, None),self.n2[:,None]+self.data.v[n:]
+        k = self._kernel(self.X[:,new], self.data.H[new])  # (s,N,N-n)
+        A = Li@k[:,:n]
+        C = k[:,n:]-A.swapaxes(1, 2)@A+noise[...,None]*np.eye(N-n)
+        res = np.zeros((s, N, N))
+        res[:,:n,:n] = Li
+        for i in range(s): res[i,n:,n:] = dtrtri(safe_cholesky(C[i])[0], lower=1)[0] if N>n else 0
+        res[:,n:,:n] = -res[:,n:,n:]@A.swapaxes(1, 2)@Li
+        return res
+    def _kernel(self, Zw, HZ, s=slice(None)):
+        "Covariance (s,n,m) with the observations of points that the processes see at `Zw`, with features `HZ` (m,q)"
+        return self.s2[s,None,None]*matern52(cross_r2(self.X[s], Zw, self.w[s], self.data.choice))+self.HB@HZ.T
     def _features(self, Z): return trend(Z, self.data.choice)[:,:len(self.data.b)]
     def _moments(self, HZ, k, u, s):
         "Mean (s,m) and variance (s,m) for features `HZ`, covariances `k`, and `u`, which is `Li` times them"
@@ -237,8 +269,7 @@ class Ensemble:
     ): # mean (s,m) and variance (s,m) of the value without noise
         "Forecasts at `Z`"
         HZ = self._features(Z)
-        Zw = warped(Z, self.shapes[:,s], self.data.choice)
-        k = self.s2[s,None,None]*matern52(cross_r2(self.X[s], Zw, self.w[s], self.data.choice))+self.HB@HZ.T
+        k = self._kernel(warped(Z, self.shapes[:,s], self.data.choice), HZ, s)
         return self._moments(HZ, k, self.Li[s]@k, s)
 
     def predict_grad(self,
@@ -265,6 +296,3 @@ class Ensemble:
         "Gradients (..,d) by the coordinates from those by the features (..,q)"
         return np.where(self.data.choice, 0., g[...,1:]) if g.shape[-1]>1 else np.zeros((*g.shape[:-1], self.data.d))
 
-def _inverse(L):
-    "Inverse (n,n) of the lower factor `L`: half the digits are lost that the inverse of the covariance would lose"
-    return dtrtri(L, lower=1)[0] if len(L) else L

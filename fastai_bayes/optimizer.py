@@ -32,19 +32,26 @@ class Training:
     reason:str='' # Why it failed, if it is known
     seconds:float=None # Mean seconds an epoch, if they were measured
     timed:int=0 # Epochs that were measured
+    _known:tuple=field(default=None, repr=False, compare=False)
 
     @property
-    def diverged(self): return not np.isfinite(self.curve).all()
+    def diverged(self): return self._read()[1]
     def took(self, seconds):
         "Note the `seconds` of an epoch"
         mean,self.timed = self.seconds or 0.,self.timed+1
         self.seconds = mean+(seconds-mean)/self.timed
     def values(self, T):
         "The curve up to the first value that is no finite number; one that is complete before `T` epochs, as by early stopping, stays at its best"
-        y = np.array(self.curve[:T], float)
-        if self.diverged: y = y[:np.isfinite(np.r_[y, np.nan]).argmin()]
-        y = np.clip(y, -1e150, 1e150)  # differences and ratios of such values are still finite
+        y = self._read()[0][:T]
         return np.r_[y, np.full(T-len(y), y.max())] if self.state=='complete' and 0<len(y)<T else y
+    def _read(self):
+        "The curve as far as it is finite, as an array, and whether it ends there; worked out where it has changed"
+        if self._known is None or self._known[0]!=self.curve:
+            y = np.array(self.curve, float)
+            ok = np.isfinite(y)
+            n = len(y) if ok.all() else int(ok.argmin())
+            self._known = list(self.curve), np.clip(y[:n], -1e150, 1e150), n<len(y)  # differences and ratios of such values are still finite
+        return self._known[1:]
 
 # %% ../nbs/05_optimizer.ipynb #threads
 @functools.cache
@@ -80,15 +87,18 @@ class View:
     @functools.cached_property
     def noise(self):
         "What an epoch's warped value owes to chance, as a standard deviation: from second differences in the later halves of curves"
-        d = [np.abs(np.diff(z, 2)[len(z)//2-1:]) for z,bad in zip(self._shown(), self.failed) if len(z)>=6 and not bad]
-        d = np.concatenate([*d, []])
+        z,n = np.concatenate([*self._shown, []]),np.array([len(z) for z in self._shown], int)
+        at,of = np.arange(len(z))-np.repeat(np.cumsum(n)-n, n),np.repeat(n, n)
+        i = np.flatnonzero((of>=6) & (at>=of//2) & (at<of-1) & ~np.repeat(self.failed, n))
+        d = np.abs(z[i-1]-2*z[i]+z[i+1])
         return float(1.4826*np.median(d)/6**.5) if len(d)>=6 else 0.  # the median forgives jumps, and 1+4+1 is the variance of a difference
     @functools.cached_property
     def top(self):
         "Warped value to beat: the best seen, less what the luckiest of all epochs near it owes to chance"
         best = float(self.warp(self.warp.best))
-        near = sum((z>best-2*self.noise).sum() for z in self._shown())
+        near = (np.concatenate([*self._shown, []])>best-2*self.noise).sum()
         return best-self.noise*np.sqrt(2*np.log(max(near, 1)))
+    @functools.cached_property
     def _shown(self): return [z[:len(o.curve)] for z,o in zip(self.Z, self.trainings)]  # without what early stopping left out
     @functools.cached_property
     def final(self):
@@ -190,7 +200,7 @@ class Engine:
         self.looks = [self.min_epochs]  # after so many epochs a training from the start pauses; what is nearly done goes on
         self.new_epochs = self.min_epochs+self.new_share*(n_epoch-self.min_epochs)
         while (l := max(self.looks[-1]+1, -(-8*self.looks[-1]//5)))<=5*n_epoch/8: self.looks.append(l)
-        self._chain,self._final,self._cost = None,(0, None, []),None
+        self._chain,self._final,self._cost,self._first = None,(0, None, []),None,None
 
     def view(self, trainings): return View(self, trainings)
     def chain(self, X, Z):
@@ -199,12 +209,18 @@ class Engine:
         self._chain = Chain(X[keep], [Z[i] for i in keep], self.T, self.space.choice, last=self._chain)
         return self._chain
     def final(self, X, m, v, rng):
-        "`Ensemble` on final values `m` (n,) of variance `v` (n,) at `X` (n,d), fitted anew when there are 8 % more of them"
+        "`Ensemble` on final values `m` (n,) of variance `v` (n,) at `X` (n,d), fitted anew when there are 15 % more of them"
         data,(n,thetas,starts) = self.data(X, m, v),self._final
-        if len(data)<=12 or len(data)>n*1.08:
-            thetas,starts = self._draws(data, starts, rng, n=int(np.clip(320//max(len(data), 1), 3, 8)))  # the more data, the less they differ
-            self._final = len(data),thetas,starts
-        return Ensemble(data, thetas)
+        if len(data)<=12 or len(data)>n*1.15:
+            n,(thetas,starts) = len(data),self._draws(data, starts, rng, n=int(np.clip(320//max(len(data), 1), 3, 8)))  # the more data, the less they differ
+            self._final = n,thetas,starts
+        return Ensemble(data, thetas, self._fitted(X[:n], m[:n], v[:n], thetas))
+    def _fitted(self, X, m, v, thetas):
+        "`Ensemble` of the observations that `thetas` were drawn from, the same one while these stay as they are: an engine with a memory has no other"
+        old = self._first
+        same = old is not None and old.thetas is thetas and np.array_equal(old.data.X, X) and np.array_equal(old.data.v, v)
+        if not same: self._first = Ensemble(self.data(X, m, v), thetas)
+        return self._first
     def _draws(self, data, starts, rng, n):
         "`n` parameters, with and without input warping as their evidences are to each other; and the most probable ones of both"
         d,(plain,bent) = data.d,[self._posterior(data, [o[i] for o in starts], warp) for i,warp in enumerate((0., self.warp))]
@@ -262,7 +278,7 @@ def propose(
     ens = engine.final(X, m, v, rng)
     if len(pending):  # believe the mean forecast of those that have shown nothing yet
         guess = ens.predict(pending)[0].mean(0) if len(X) else np.zeros(len(pending))
-        ens = Ensemble(engine.data(np.r_[X, pending], np.r_[m, guess], np.r_[v, np.zeros(len(pending))]), ens.thetas)
+        ens = Ensemble(engine.data(np.r_[X, pending], np.r_[m, guess], np.r_[v, np.zeros(len(pending))]), ens.thetas, ens)
     def weighed(f):
         if view.cost is not None: f = PerCost(f, view.cost)
         return Within(f, allowed) if allowed else f
