@@ -156,7 +156,8 @@ class GP:
 def fit(
     data:Data, # What was observed
     prior:Prior, # What is thought of the parameters beforehand
-    starts=(), # Parameters to start the search from; with few observations, of which several tops can make sense, the prior's mean is one more
+    starts=(), # Parameters to start the search from
+    anew:bool=True, # Start from the prior's mean, too? Several parameters can make sense, above all where data are few
     maxiter=30 # Iterations of L-BFGS-B for each start
 )->GP: # With the most probable parameters found
     "Fit the parameters to `data` by maximum a posteriori"
@@ -165,8 +166,7 @@ def fit(
         value,grad = log_posterior(data, prior, theta)
         return -value, -grad
     opts = dict(jac=True, method='L-BFGS-B', bounds=prior.bounds, options=dict(maxiter=maxiter, ftol=1e-5))
-    if not len(starts) or len(data)<=24: starts = [prior.mean, *starts]
-    runs = [minimize(loss, o, **opts) for o in starts]
+    runs = [minimize(loss, o, **opts) for o in ([prior.mean] if anew else [])+list(starts)]
     return GP(data, min(runs, key=lambda o: o.fun).x)
 
 # %% ../nbs/02_gp.ipynb #draw

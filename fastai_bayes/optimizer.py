@@ -189,6 +189,7 @@ class Engine:
     top_share=.34  # Share of the trainings with as many epochs among which one goes on whatever the model says
     most=200  # Trainings that enter a Gaussian process
     min_better=.1  # Least probability of ending better than the best seen that is worth more epochs
+    min_final=.02  # Same, where a stop is for good
     model=2  # Counts changes of what `memory` holds
     warp=.3  # Scale of the logarithms of the input warp's shapes, where there is one
     new_share=.25  # Share of the epochs after the least ones that a new training is expected to take: most stop early
@@ -230,7 +231,7 @@ class Engine:
     def _posterior(self, data, starts, warp):
         "`Posterior` of the parameters of final values, with input warping of the scale `warp` or, if that is 0, without"
         prior = Prior(data.d, noise=.003, spread=1.4, warp=warp)
-        return Posterior(fit(data, prior, starts), prior)
+        return Posterior(fit(data, prior, starts, anew=len(data)<=24 or not starts), prior)
     def data(self, X, m, v):
         "`Data` of final values, around a constant below the best but not far"
         return Data(X, m, self.space.choice, v=v, b=[-.5], B=[1.])
@@ -304,7 +305,7 @@ def in_epochs(n):
 def decide(
     view:View, # What is known
     i:int, # Which training
-    patience:int=0 # Trainings with a lower number pause at the engine's `looks`, whatever they show
+    patience:int=0 # Trainings with a lower number pause at the engine's `looks`, whatever they show; 0 if what stops is never carried on
 )->Verdict:
     "Stop or go on with training `i`"
     engine,l = view.engine,view.epochs[i]
@@ -315,10 +316,10 @@ def decide(
     if i<patience and l in engine.looks and view.rising(l): return Verdict(True, f'next look after {in_epochs(l)}')
     rank,of = view.rank(i)
     if rank<max(1, engine.top_share*of): return Verdict(False, f'number {rank+1} of {of} after {in_epochs(l)}', rank=rank, of=of)
-    p = float(view.better([i])[0])
-    word = 'too small' if p<engine.min_better else 'large enough'
+    p,least = float(view.better([i])[0]),engine.min_better if patience else engine.min_final
+    word = 'too small' if p<least else 'large enough'
     reason = f'number {rank+1} of {of} after {in_epochs(l)}, and the probability of ending best, {p:.0%}, is {word}'
-    return Verdict(p<engine.min_better, reason, p, rank, of)
+    return Verdict(p<least, reason, p, rank, of)
 
 # %% ../nbs/05_optimizer.ipynb #explain
 @dataclass(frozen=True)
