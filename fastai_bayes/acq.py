@@ -139,7 +139,7 @@ def _climb(f, U, space):
         v,g = f.grad(moved(u))
         return -v.sum(), -(g[:,free]*unit*on).ravel()
     bounds = [(0, 1/o) for o in unit]*len(U)
-    return moved(minimize(loss, (U[:,free]/unit).ravel(), jac=True, method='L-BFGS-B', bounds=bounds, options=dict(maxiter=6, ftol=1e-3)).x)
+    return moved(minimize(loss, (U[:,free]/unit).ravel(), jac=True, method='L-BFGS-B', bounds=bounds, options=dict(maxiter=15, ftol=1e-4)).x)
 
 def _neighbours(g, u, most=16):
     "Up to `most` entries of the grid `g`: all, or the nearest to `u` and a spread over the rest"
