@@ -482,6 +482,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fastai_bayes.optimizer.View.__init__': ( 'optimizer.html#view.__init__',
                                                                                   'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.View._shown': ('optimizer.html#view._shown', 'fastai_bayes/optimizer.py'),
+                                        'fastai_bayes.optimizer.View.aside': ('optimizer.html#view.aside', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.View.better': ('optimizer.html#view.better', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.View.chain': ('optimizer.html#view.chain', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.View.cost': ('optimizer.html#view.cost', 'fastai_bayes/optimizer.py'),

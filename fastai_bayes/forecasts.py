@@ -7,7 +7,6 @@ __all__ = ['Beliefs', 'forecast_data', 'plot_forecast', 'trial_data', 'plot_tria
 
 # %% ../nbs/134_forecasts.ipynb #imports
 import math, textwrap
-from copy import copy
 import numpy as np, optuna, pandas as pd
 from .axes import blue, epochs, faint, grey, label, legend, new_axis, orange, say, window
 from .optimizer import explain, in_epochs, one_thread
@@ -33,8 +32,8 @@ class Beliefs:
             books.recall(trials[until].system_attrs.get('engine'))
         self.numbers,self.view = [],None
         if self.T is None: return
-        with Books.lock: self.view,begun = books.view(_Trials(trials, study.direction), self.space, self.T)
-        self.view.engine = copy(self.view.engine)  # its next fits start where they would have without this
+        with Books.lock: view,begun = books.view(_Trials(trials, study.direction), self.space, self.T)
+        self.view = view.aside()
         last = {first_of(t): t for t in latest(trials)}
         self.trials = [last[n] for n in begun]
         self.numbers = [t.number for t in self.trials]

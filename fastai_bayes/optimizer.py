@@ -9,6 +9,7 @@ __all__ = ['Training', 'one_thread', 'View', 'informative', 'counted', 'weighabl
 
 # %% ../nbs/05_optimizer.ipynb #imports
 import functools
+from copy import copy
 from dataclasses import dataclass, field
 from numbers import Integral
 from types import SimpleNamespace
@@ -74,6 +75,12 @@ class View:
         self.epochs = np.array([len(y) for y in self.Y], int)
         self.failed = np.array([o.state=='failed' or o.diverged for o in trainings], bool)
         self._doubts = {}  # by epoch
+
+    def aside(self):
+        "A copy with an engine of its own, whose fits leave it open where the next ones of this engine start"
+        res = copy(self)
+        res.engine = copy(self.engine)
+        return res
 
     @functools.cached_property
     def warp(self): return Warp(self.Y) if self.epochs.any() else Warp([np.zeros(1)])
@@ -333,6 +340,7 @@ class Explanation:
 
 def explain(view, i, sign, patience):
     "`Explanation` of training `i` of `view`; `sign` is 1 if more is better, -1 if less"
+    view = view.aside()  # asking changes nothing
     m,v = (float(o[0]) for o in view.forecast([i]))
     mid,*ends = sign*view.warp.inverse(m+v**.5*np.array([0,-1.96,1.96]))
     return Explanation(decide(view, i, patience), float(mid), float(min(ends)), float(max(ends)), float(view.better([i])[0]))

@@ -7,7 +7,6 @@ __all__ = ['nothing', 'horizon', 'fits', 'Books', 'space_of', 'one_objective', '
 
 # %% ../nbs/10_sampler.ipynb #imports
 import math, threading, zlib
-from copy import copy
 from weakref import WeakKeyDictionary
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -207,8 +206,7 @@ class BayesSampler(BaseSampler):
         if space is None: return sorted(trainings)
         with Books.lock:
             view,numbers = Books.of(study).view(study, space, self.n_epoch or horizon(study.get_trials(deepcopy=False)), cost=self.cost)
-            view.engine = copy(view.engine)  # its next fits start where they would have without this
-            ends = dict(zip(numbers, view.final[0]))
+            ends = dict(zip(numbers, view.aside().final[0]))
         return sorted(trainings, key=lambda n: ends.get(n, -math.inf), reverse=True)
 
     def sample_independent(self, study:Study, trial:FrozenTrial, param_name:str, param_distribution:BaseDistribution):
