@@ -27,6 +27,7 @@ def never(view, l): return False
 PARTS = {  # name on the command line: name in the table, method of lcbench.py, what is patched
     'engine': ('the engine', 'ours', ()),
     'carry': ('never carries on', 'ours-stop', ()),
+    **{f'min_final={v}': (f'never carries on, least probability {v}', 'ours-stop', [(Engine, 'min_final', v)]) for v in (.1, .005)},
     'stop': ('never stops', 'ours-full', ()),
     'trend': ('proposals around a linear trend', 'ours', [(Engine, 'data', sloped)]),
     'ensemble': ('one process instead of three to eight', 'ours', [(Engine, '_draws', one)]),
