@@ -156,8 +156,7 @@ class GP:
 def fit(
     data:Data, # What was observed
     prior:Prior, # What is thought of the parameters beforehand
-    starts=(), # Parameters to start the search from
-    anew:bool=True, # Start from the prior's mean, too? Several parameters can make sense, above all where data are few
+    starts=(), # Further parameters to start the search from, besides the prior's mean
     maxiter=30 # Iterations of L-BFGS-B for each start
 )->GP: # With the most probable parameters found
     "Fit the parameters to `data` by maximum a posteriori"
@@ -166,7 +165,7 @@ def fit(
         value,grad = log_posterior(data, prior, theta)
         return -value, -grad
     opts = dict(jac=True, method='L-BFGS-B', bounds=prior.bounds, options=dict(maxiter=maxiter, ftol=1e-5))
-    runs = [minimize(loss, o, **opts) for o in ([prior.mean] if anew else [])+list(starts)]
+    runs = [minimize(loss, o, **opts) for o in (prior.mean, *starts)]
     return GP(data, min(runs, key=lambda o: o.fun).x)
 
 # %% ../nbs/02_gp.ipynb #draw

@@ -217,9 +217,9 @@ class Engine:
         self._chain = Chain(X[keep], [Z[i] for i in keep], self.T, self.space.choice, last=self._chain)
         return self._chain
     def final(self, X, m, v, rng):
-        "`Ensemble` on final values `m` (n,) of variance `v` (n,) at `X` (n,d), fitted anew when there are 15 % more of them"
+        "`Ensemble` on final values `m` (n,) of variance `v` (n,) at `X` (n,d), fitted anew when there are 8 % more of them"
         data,(n,thetas,starts) = self.data(X, m, v),self._final
-        if len(data)<=12 or len(data)>n*1.15:
+        if len(data)<=12 or len(data)>n*1.08:
             n,(thetas,starts) = len(data),self._draws(data, starts, rng, n=int(np.clip(320//max(len(data), 1), 3, 8)))  # the more data, the less they differ
             self._final = n,thetas,starts
         return Ensemble(data, thetas, self._fitted(X[:n], m[:n], v[:n], thetas))
@@ -238,7 +238,7 @@ class Engine:
     def _posterior(self, data, starts, warp):
         "`Posterior` of the parameters of final values, with input warping of the scale `warp` or, if that is 0, without"
         prior = Prior(data.d, noise=.003, spread=1.4, warp=warp)
-        return Posterior(fit(data, prior, starts, anew=len(data)<=24 or not starts), prior)
+        return Posterior(fit(data, prior, starts), prior)
     def data(self, X, m, v):
         "`Data` of final values, around a constant below the best but not far"
         return Data(X, m, self.space.choice, v=v, b=[-.5], B=[1.])
