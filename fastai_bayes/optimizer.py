@@ -224,7 +224,7 @@ class Engine:
             self._final = n,thetas,starts
         return Ensemble(data, thetas, self._fitted(X[:n], m[:n], v[:n], thetas))
     def _fitted(self, X, m, v, thetas):
-        "`Ensemble` of the observations that `thetas` were drawn from, the same one while these stay as they are: an engine with a memory has no other"
+        "`Ensemble` of the observations that `thetas` were drawn for, kept while they stay as they are; one that has only `memory` works out the same"
         old = self._first
         same = old is not None and old.thetas is thetas and np.array_equal(old.data.X, X) and np.array_equal(old.data.v, v)
         if not same: self._first = Ensemble(self.data(X, m, v), thetas)
