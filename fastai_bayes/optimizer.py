@@ -94,7 +94,7 @@ class View:
     @functools.cached_property
     def noise(self):
         "What an epoch's warped value owes to chance, as a standard deviation: from second differences in the later halves of curves"
-        z,n = np.concatenate([*self._shown, []]),np.array([len(z) for z in self._shown], int)
+        z,n = self._shown
         at,of = np.arange(len(z))-np.repeat(np.cumsum(n)-n, n),np.repeat(n, n)
         i = np.flatnonzero((of>=6) & (at>=of//2) & (at<of-1) & ~np.repeat(self.failed, n))
         d = np.abs(z[i-1]-2*z[i]+z[i+1])
@@ -103,10 +103,13 @@ class View:
     def top(self):
         "Warped value to beat: the best seen, less what the luckiest of all epochs near it owes to chance"
         best = float(self.warp(self.warp.best))
-        near = (np.concatenate([*self._shown, []])>best-2*self.noise).sum()
+        near = (self._shown[0]>best-2*self.noise).sum()
         return best-self.noise*np.sqrt(2*np.log(max(near, 1)))
     @functools.cached_property
-    def _shown(self): return [z[:len(o.curve)] for z,o in zip(self.Z, self.trainings)]  # without what early stopping left out
+    def _shown(self):
+        "Warped values of all trainings in a row, without what early stopping left out, and how many each training has"
+        shown = [z[:len(o.curve)] for z,o in zip(self.Z, self.trainings)]
+        return np.concatenate([*shown, []]), np.array([len(z) for z in shown], int)
     @functools.cached_property
     def final(self):
         "Warped final value of each training: mean (n,) and variance (n,); seen where it is finished, forecast from its first rung on, 0 before"
