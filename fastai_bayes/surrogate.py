@@ -17,6 +17,7 @@ from .tables import elided
 # %% ../nbs/135_surrogate.ipynb #sur
 class Surface:
     "The model from which the engine proposes: expected final values of configurations"
+    @one_thread
     def __init__(self, study):
         self.beliefs = b = Beliefs(study)
         self.ens = None
@@ -36,6 +37,7 @@ class Surface:
         if not ok: return None
         i = max(ok, key=lambda i: view.Y[i].max())
         return view.X[i], self.beliefs.numbers[i]
+    @one_thread
     def predict(self, X):
         "Median and 95 % band of the final value at the points `X` (n,d)"
         m,v = self.ens.predict(self.beliefs.space.snap(X))
@@ -46,7 +48,6 @@ def _grid(d, n):
     u = d.grid if d.grid is not None and (isinstance(d, Choice) or len(d.grid)<=n) else np.linspace(0, 1, n)
     return u, [d.from_unit(o) for o in u]
 
-@one_thread
 def surrogate_data(
     study:optuna.Study, # A study
     *names, # Hyperparameters that vary: one or two
@@ -96,7 +97,6 @@ def _sweep(ax, s, k, df, lim):
     ax.set(ylim=lim)
     scale(ax, d)
 
-@one_thread
 def plot_surrogate(
     study:optuna.Study, # A study
     ax=None # An axis for each hyperparameter; new ones if None
@@ -144,7 +144,6 @@ def _dots(ax, s, dims, trial):
         ax.plot(*at, 'o', ms=6 if top else 3.5, mew=.8, color=orange if top else 'white', mec='black', alpha=1 if top else faint(len(s.seen)),
                 zorder=4 if top else 3, clip_on=False)
 
-@one_thread
 def plot_contour(
     study:optuna.Study, # A study
     x:str=None, # Hyperparameters; the two over which the expected value varies most if None
