@@ -12,7 +12,7 @@ import numpy as np
 from scipy.linalg import LinAlgError
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtri, dtrtrs
 from scipy.optimize import minimize
-from .kernels import Prior, cross_r2, distances, kumaraswamy, kumaraswamy_slopes, matern52, matern52_slope
+from .kernels import Prior, cross_r2, differ, kumaraswamy, kumaraswamy_slopes, matern52, matern52_slope
 
 # %% ../nbs/02_gp.ipynb #chol
 class CovarianceError(LinAlgError):
@@ -25,7 +25,7 @@ def safe_cholesky(
     if not len(K): return K, 0.
     diag = np.diagonal(K).mean()
     if not np.isfinite(diag): raise CovarianceError('the covariance matrix is not finite; expected finite points, values and parameters')
-    for jitter in (0., *10.**np.arange(-8, -1)):
+    for jitter in (0., 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2):
         L,info = dpotrf(K if jitter==0 else K+jitter*diag*np.eye(len(K)), lower=1, clean=1)
         if info==0: return L, jitter*diag
     raise CovarianceError(f'the covariance matrix is not positive definite, not even with {jitter:g} times its mean diagonal {diag:g} added')
@@ -40,7 +40,7 @@ def warped(
     return np.where(choice, X, kumaraswamy(X, *shapes)) if len(shapes) else X
 
 class Data:
-    "Observations of a Gaussian process, with the distances of all pairs worked out once, when they are needed"
+    "Observations of a Gaussian process"
     def __init__(self,
         X, # (n,d) points of the unit cube
         y, # (n,) values
@@ -59,66 +59,58 @@ class Data:
         self.resid = self.y-self.H@self.b
 
     @functools.cached_property
-    def pairs(self): return np.tril_indices(len(self), -1)
+    def C(self): return self.H@self.B@self.H.T # (n,n) what the features add to the covariance
     @functools.cached_property
-    def D(self):
-        "(n(n-1)/2, d) squared distances without input warping"
-        i,j = self.pairs
-        return distances(self.X[i], self.X[j], self.choice)
-    @functools.cached_property
-    def C(self):
-        "What the features add to the covariance: (n(n-1)/2,) and, on the diagonal, (n,)"
-        C = self.H@self.B@self.H.T
-        return C[self.pairs], np.diagonal(C)
-
+    def below(self): return np.tri(len(self), k=-1) # (n,n) 1 below the diagonal
     def __len__(self): return len(self.y)
     @property
     def d(self): return self.X.shape[1]
-    def spaced(self, shapes):
-        "(n(n-1)/2, d) squared distances after input warping with `shapes`"
-        if not len(shapes): return self.D
-        X = warped(self.X, shapes, self.choice)
-        i,j = self.pairs
-        return distances(X[i], X[j], self.choice)
 
 # %% ../nbs/02_gp.ipynb #lml
 def _unpack(theta, d):
     "Relevances (d,), shapes of the input warp (2,d) or (0,d), signal variance, noise variance"
     return np.exp(-2*theta[:d]), theta[d:-2].reshape(-1, d), *np.exp(2*theta[-2:])
 
-def _covariance(data, theta):
-    "Lower triangle of the values' covariance (n,n); distances, kernel and slope for each pair"
-    w,shapes,s2,n2 = _unpack(theta, data.d)
-    D = data.spaced(shapes)
-    k,dk = matern52_slope(D@w)
-    K = np.empty((len(data), len(data)))
-    K[data.pairs] = s2*k+data.C[0]
-    np.fill_diagonal(K, s2+n2+data.C[1]+data.v)
-    return K, D, k, dk
+def _covariance(data, X, w, s2, n2):
+    "Covariance (n,n) of the values of points that the process sees at `X`; kernel, and its slope"
+    k,dk = matern52_slope(cross_r2(X, X, w[None], data.choice)[0])
+    K = s2*k+data.C
+    K.flat[::len(data)+1] += n2+data.v
+    return K, k, dk
+
+def _covariance_of(data, theta):
+    "Same, for the parameters `theta`"
+    w,shapes,*scales = _unpack(theta, data.d)
+    return _covariance(data, warped(data.X, shapes, data.choice), w, *scales)[0]
 
 def log_marginal(data, theta):
     "Log marginal likelihood of `data` for `theta`, and its gradient"
     if not len(data): return 0., np.zeros(len(theta))
     w,shapes,s2,n2 = _unpack(theta, data.d)
-    K,D,k,dk = _covariance(data, theta)
+    X,*slopes = _bent(data.X, shapes, data.choice)
+    K,k,dk = _covariance(data, X, w, s2, n2)
     L,_ = safe_cholesky(K)
     alpha,_ = dpotrs(L, data.resid, lower=1)
     value = -data.resid@alpha/2 - np.log(np.diagonal(L)).sum() - len(data)*np.log(2*np.pi)/2
     inv,_ = dpotri(L, lower=1)  # lower triangle of the inverse
-    i,j = data.pairs
-    W,Wd = alpha[i]*alpha[j]-inv[i,j], (alpha**2-np.diagonal(inv)).sum()
-    q = s2*W*dk
-    by_shape = (w*o for o in _by_shapes(data, shapes, q)) if len(shapes) else ()
-    return value, np.concatenate([-2*w*(q@D), *by_shape, [s2*(2*W@k+Wd), n2*Wd]])
+    W,Wd = (alpha[:,None]*alpha-inv)*data.below, (alpha**2-np.diagonal(inv)).sum()
+    by_w,by_X = _by_distances(X, s2*W*dk, w, data.choice)
+    return value, np.concatenate([-2*w*by_w, *((by_X*o).sum(0) for o in slopes[:2]), [s2*(2*np.vdot(W, k)+Wd), n2*Wd]])
 
-def _by_shapes(data, shapes, q):
-    "Derivatives (2,d) of the weighted sum, by `q`, of each coordinate's squared distances, by the warp's `shapes`"
-    Q = np.zeros((len(data), len(data)))
-    Q[data.pairs] = q
-    Q += Q.T
-    x,*slopes,_ = kumaraswamy_slopes(data.X, *shapes)
-    pull = Q.sum(0)[:,None]*x-Q@x  # (n,d): a squared distance changes by twice the difference
-    return [np.where(data.choice, 0, 2*(pull*o).sum(0)) for o in slopes]
+def _bent(X, shapes, choice):
+    "`X` as a process with input warping sees them, and its derivatives (n,d) by the two shapes and by `X`; `X` alone without input warping"
+    if not len(shapes): return (X,)
+    bent,*slopes = kumaraswamy_slopes(X, *shapes)
+    return np.where(choice, X, bent), *(np.where(choice, 0., o) for o in slopes)
+
+def _by_distances(X, Q, w, choice):
+    "Derivatives of the sum of all pairs' squared scaled distances, weighted by the lower triangle `Q`: by `w` (d,), and by `X` (n,d)"
+    both = Q+Q.T
+    pull = both.sum(0)[:,None]*X-both@X
+    by_w = (pull*X).sum(0)
+    for j in np.flatnonzero(choice): by_w[j] = (Q*differ(X[:,j], X[:,j])).sum()
+    return by_w, 2*w*pull
+
 
 # %% ../nbs/02_gp.ipynb #post
 def log_posterior(data, prior, theta):
@@ -136,7 +128,7 @@ class GP:
         self.data,self.theta = data, np.asarray(theta, float)
         self.w,self.shapes,self.s2,self.n2 = _unpack(self.theta, data.d)
         self.X = warped(data.X, self.shapes, data.choice)
-        self.L,self.jitter = safe_cholesky(_covariance(data, self.theta)[0])
+        self.L,self.jitter = safe_cholesky(_covariance(data, self.X, self.w, self.s2, self.n2)[0])
         self.alpha = dpotrs(self.L, data.resid, lower=1)[0] if len(data) else data.resid
         self.beta = data.b+data.B@(data.H.T@self.alpha)  # (q,) posterior mean of the features' coefficients
 
@@ -156,7 +148,8 @@ class GP:
 def fit(
     data:Data, # What was observed
     prior:Prior, # What is thought of the parameters beforehand
-    starts=(), # Further parameters to start the search from, besides the prior's mean
+    starts=(), # Further parameters to start the search from
+    first=None, # Parameters to start it from at first, the prior's mean if None
     maxiter=30 # Iterations of L-BFGS-B for each start
 )->GP: # With the most probable parameters found
     "Fit the parameters to `data` by maximum a posteriori"
@@ -164,14 +157,14 @@ def fit(
     def loss(theta):
         value,grad = log_posterior(data, prior, theta)
         return -value, -grad
-    opts = dict(jac=True, method='L-BFGS-B', bounds=prior.bounds, options=dict(maxiter=maxiter, ftol=1e-5))
-    runs = [minimize(loss, o, **opts) for o in (prior.mean, *starts)]
+    opts = dict(jac=True, method='L-BFGS-B', bounds=prior.bounds, options=dict(maxiter=maxiter, ftol=1e-4))
+    runs = [minimize(loss, o, **opts) for o in (prior.mean if first is None else first, *starts)]
     return GP(data, min(runs, key=lambda o: o.fun).x)
 
 # %% ../nbs/02_gp.ipynb #draw
 def _log_density(data, prior, theta):
     "`log_posterior` without its gradient, -inf where it can't be worked out"
-    try: L,_ = safe_cholesky(_covariance(data, theta)[0])
+    try: L,_ = safe_cholesky(_covariance_of(data, theta))
     except CovarianceError: return -np.inf
     u,_ = dtrtrs(L, data.resid, lower=1) if len(data) else (data.resid, 0)
     return -u@u/2 - np.log(np.diagonal(L)).sum() + prior.logp(theta)[0]
@@ -276,21 +269,19 @@ class Ensemble:
     ): # mean (s,m), variance (s,m), and their gradients (s,m,d) with respect to `Z`, 0 for choices
         "Forecasts at `Z` with gradients"
         d,s2,HZ = self.data,self.s2[:,None,None],self._features(Z)
-        Zw,dZ = self._bent(Z)
+        Zw,*dZ = _bent(Z, self.shapes, d.choice)
         k,dk = matern52_slope(cross_r2(self.X, Zw, self.w, d.choice))
         k = s2*k+self.HB@HZ.T  # (s,n,m)
         u = self.Li@k
         v = self.Li.transpose(0, 2, 1)@u  # inverse covariance times k
         scale = -2*s2*np.where(d.choice, 0, self.w)[:,None]  # (s,1,d)
-        def slope(a): return scale*(a.transpose(0, 2, 1)@self.X-a.sum(1)[...,None]*Zw)*dZ
+        scale = scale*dZ[-1] if dZ else scale  # the points that the processes see move with `Z`
+        def slope(a): return scale*(a.transpose(0, 2, 1)@self.X-a.sum(1)[...,None]*Zw)
         mean,var = self._moments(HZ, k, u, slice(None))
         dmean = slope(dk*self.alpha[...,None])+self._sloped(self.alpha@self.HB+d.b)[:,None]
         dvar = 2*self._sloped(HZ@d.B-v.transpose(0, 2, 1)@self.HB)-2*slope(dk*v)
         return mean, var, dmean, np.where(var[...,None]>1e-12, dvar, 0.)
 
-    def _bent(self, Z):
-        "`Z` as the processes see them, and by how much these points move with `Z`"
-        return (warped(Z, self.shapes, self.data.choice), kumaraswamy_slopes(Z, *self.shapes)[3]) if len(self.shapes) else (Z, 1.)
     def _sloped(self, g):
         "Gradients (..,d) by the coordinates from those by the features (..,q)"
         return np.where(self.data.choice, 0., g[...,1:]) if g.shape[-1]>1 else np.zeros((*g.shape[:-1], self.data.d))

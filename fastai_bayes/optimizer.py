@@ -98,7 +98,8 @@ class View:
         at,of = np.arange(len(z))-np.repeat(np.cumsum(n)-n, n),np.repeat(n, n)
         i = np.flatnonzero((of>=6) & (at>=of//2) & (at<of-1) & ~np.repeat(self.failed, n))
         d = np.abs(z[i-1]-2*z[i]+z[i+1])
-        return float(1.4826*np.median(d)/6**.5) if len(d)>=6 else 0.  # the median forgives jumps, and 1+4+1 is the variance of a difference
+        sd = 1.4826*np.median(d)/6**.5 if len(d)>=6 else 0.  # the median forgives jumps, and 1+4+1 is the variance of a difference
+        return float(10**(np.round(40*np.log10(sd))/40)) if sd>0 else 0.  # in steps of 6 %, so that a new curve seldom changes what is known of old ones
     @functools.cached_property
     def top(self):
         "Warped value to beat: the best seen, less what the luckiest of all epochs near it owes to chance"
@@ -220,28 +221,33 @@ class Engine:
         self._chain = Chain(X[keep], [Z[i] for i in keep], self.T, self.space.choice, last=self._chain)
         return self._chain
     def final(self, X, m, v, rng):
-        "`Ensemble` on final values `m` (n,) of variance `v` (n,) at `X` (n,d), fitted anew when there are 8 % more of them"
-        data,(n,thetas,starts) = self.data(X, m, v),self._final
-        if len(data)<=12 or len(data)>n*1.08:
-            n,(thetas,starts) = len(data),self._draws(data, starts, rng, n=int(np.clip(320//max(len(data), 1), 3, 8)))  # the more data, the less they differ
-            self._final = n,thetas,starts
-        return Ensemble(data, thetas, self._fitted(X[:n], m[:n], v[:n], thetas))
-    def _fitted(self, X, m, v, thetas):
-        "`Ensemble` of the observations that `thetas` were drawn for, kept while they stay as they are; one that has only `memory` works out the same"
+        "`Ensemble` on the most informative final values `m` (n,) of variance `v` (n,) at `X` (n,d), fitted anew when there are 12 % more"
+        n,thetas,starts = self._final
+        anew = len(m)<=12 or len(m)-n>.12*min(n, self.most)
+        n = len(m) if anew else n
+        keep = informative(m[:n], self.most)
+        known = self.data(X[keep], m[keep], v[keep])
+        if anew: self._final = n,thetas,_ = n,*self._draws(known, starts, rng)
+        use = np.r_[keep, n:len(m)]
+        return Ensemble(self.data(X[use], m[use], v[use]), thetas, self._fitted(known, thetas))
+    def _fitted(self, data, thetas):
+        "`Ensemble` of the `data` that `thetas` were drawn for, kept while they stay as they are; one that has only `memory` works out the same"
         old = self._first
-        same = old is not None and old.thetas is thetas and np.array_equal(old.data.X, X) and np.array_equal(old.data.v, v)
-        if not same: self._first = Ensemble(self.data(X, m, v), thetas)
+        same = old is not None and old.thetas is thetas and np.array_equal(old.data.X, data.X) and np.array_equal(old.data.v, data.v)
+        if not same: self._first = Ensemble(data, thetas)
         return self._first
-    def _draws(self, data, starts, rng, n):
-        "`n` parameters, with and without input warping as their evidences are to each other; and the most probable ones of both"
-        d,(plain,bent) = data.d,[self._posterior(data, [o[i] for o in starts], warp) for i,warp in enumerate((0., self.warp))]
+    def _draws(self, data, starts, rng):
+        "Parameters, with and without input warping as their evidences are to each other; and the most probable ones of both"
+        d,n = data.d,int(np.clip(320//max(len(data), 1), 3, 8))  # the more data, the less they differ
+        def flat(theta): return np.insert(theta, [d]*2*d, 0, axis=-1)  # shapes that leave all as it is
+        plain = self._posterior(data, 0., [o[0] for o in starts])
+        bent = self._posterior(data, self.warp, [o[1] for o in starts], flat(plain.gp.theta))
         k = round(n*expit(bent.evidence-plain.evidence))
-        flat = np.insert(plain.draw(rng, n-k), [d]*2*d, 0, axis=1)  # shapes that leave all as it is
-        return np.r_[flat, bent.draw(rng, k)], [[plain.gp.theta, bent.gp.theta]]
-    def _posterior(self, data, starts, warp):
-        "`Posterior` of the parameters of final values, with input warping of the scale `warp` or, if that is 0, without"
+        return np.r_[flat(plain.draw(rng, n-k)), bent.draw(rng, k)], [[plain.gp.theta, bent.gp.theta]]
+    def _posterior(self, data, warp, starts, first=None):
+        "`Posterior` of the parameters of final values, with input warping of the scale `warp` or, if that is 0, without; `fit` starts at `first` and `starts`"
         prior = Prior(data.d, noise=.003, spread=1.4, warp=warp)
-        return Posterior(fit(data, prior, starts), prior)
+        return Posterior(fit(data, prior, starts, first), prior)
     def data(self, X, m, v):
         "`Data` of final values, around a constant below the best but not far"
         return Data(X, m, self.space.choice, v=v, b=[-.5], B=[1.])
@@ -284,12 +290,11 @@ def propose(
     "The configuration that promises the largest improvement"
     engine,space = view.engine,view.engine.space
     X,m,v,pending = view.targets()
-    keep = informative(m, engine.most)
-    X,m,v = X[keep],m[keep],v[keep]
     ens = engine.final(X, m, v, rng)
     if len(pending):  # believe the mean forecast of those that have shown nothing yet
         guess = ens.predict(pending)[0].mean(0) if len(X) else np.zeros(len(pending))
-        ens = Ensemble(engine.data(np.r_[X, pending], np.r_[m, guess], np.r_[v, np.zeros(len(pending))]), ens.thetas, ens)
+        known = ens.data
+        ens = Ensemble(engine.data(np.r_[known.X, pending], np.r_[known.y, guess], np.r_[known.v, np.zeros(len(pending))]), ens.thetas, ens)
     def weighed(f):
         if view.cost is not None: f = PerCost(f, view.cost)
         return Within(f, allowed) if allowed else f

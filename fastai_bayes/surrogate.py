@@ -9,7 +9,7 @@ __all__ = ['Surface', 'surrogate_data', 'plot_surrogate', 'plot_contour']
 import numpy as np, optuna, pandas as pd
 from .axes import blue, cmap, faint, grey, in_first_column, label, new_axis, orange, panels, places, say, scale, unsure, window
 from .forecasts import Beliefs
-from .optimizer import informative, one_thread
+from .optimizer import one_thread
 from .space import Choice
 from .study import StudyError
 from .tables import elided
@@ -25,8 +25,7 @@ class Surface:
         X,m,v,_ = b.view.targets()
         self.seen = np.flatnonzero(((b.view.epochs>=b.view.engine.first_rung) | b.view.failed))
         if len(self.seen)<2 or not (~b.view.failed[self.seen]).any(): return
-        keep = informative(m, b.view.engine.most)
-        self.ens = b.view.engine.final(X[keep], m[keep], v[keep], np.random.default_rng(0))
+        self.ens = b.view.engine.final(X, m, v, np.random.default_rng(0))
         self.value = b.values(m)
 
     def around(self, *names):
