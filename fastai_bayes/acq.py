@@ -185,12 +185,12 @@ def maximize(
     rng, # numpy Generator
     around=(), # (k,d) points in whose neighbourhood to look, best first
     tried=(), # (n,d) points that must not be proposed; empty if repeating one can pay (noise)
-    n:int=256, # Quasi-random starts
+    n:int=128, # Quasi-random starts
     top:int=4 # Starts to climb from
 ): # point (d,) on the grids of `space` and its value; None if everything was tried
     "The point where `f` is largest"
     tried,d = np.asarray(tried, float).reshape(-1, len(space)),len(space)
-    near = [perturb(x, 20, s, rng) for x in around[:4] for s in (.2, .07, .02)]
+    near = [perturb(x, 10, s, rng) for x in around[:4] for s in (.2, .07, .02)]
     U = distinct(space.snap(np.concatenate([sobol(n, d, rng), *near])), tried)
     if not len(U): return _last_resort(f, space, tried)
     U = U[np.argsort(-f.rough(U), kind='stable')[:max(n//8, top)]]
