@@ -53,7 +53,7 @@ class Books:
     most = 4 # Engines that are kept: there is a new one whenever the trials show a new space
 
     def __init__(self):
-        self.engines,self.trainings,self.latest = {},{},('', {}, None, None)
+        self.engines,self.trainings,self.latest = {},{},('', set(), None, None)
         self.count,self.recalled = 0,{}
 
     @classmethod
@@ -112,11 +112,11 @@ def seen(self:Books, study, told):
     "`seen_space` of the trials of `study` that have ended, worked out when one shows something new"
     trials = {t.number: t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and t.distributions}
     key,(known,old,common,res) = repr(told),self.latest
-    if known!=key or any(trials[i].distributions!=common for i in trials.keys()-old.keys()):
+    if known!=key or any(trials[i].distributions!=common for i in trials.keys()-old):
         first = next((t.distributions for t in trials.values()), None)
         common = first if all(t.distributions==first for t in trials.values()) else None
         res = seen_space(list(trials.values()), told)
-    self.latest = key,trials,common,res
+    self.latest = key,trials.keys(),common,res
     return res
 
 def space_of(
