@@ -16,7 +16,7 @@ from racing import cells, header, race, row, versions
 draws = Engine._draws
 def one(engine, data, starts, rng, n): return draws(engine, data, starts, rng, 1)
 def flat(engine, data, starts, rng, n):
-    plain = engine._posterior(data, [o for o, in starts], 0.)
+    plain = engine._posterior(data, 0., [o for o, in starts])
     return plain.draw(rng, n), [[plain.gp.theta]]
 def sloped(engine, X, m, v):
     choice,d = engine.space.choice,X.shape[1]
@@ -27,7 +27,8 @@ def never(view, l): return False
 PARTS = {  # name on the command line: name in the table, method of lcbench.py, what is patched
     'engine': ('the engine', 'ours', ()),
     'carry': ('never carries on', 'ours-stop', ()),
-    **{f'min_final={v}': (f'never carries on, least probability {v}', 'ours-stop', [(Engine, 'min_final', v)]) for v in (.1, .005)},
+    **{f'min_final={v}': (f'never carries on, least probability {v}', 'ours-stop', [(Engine, 'min_final', v)]) for v in (.02, .1)},
+    **{f'final_share={v}': (f'never carries on, stops from {v:.0%} of the epochs on', 'ours-stop', [(Engine, 'final_share', v)]) for v in (0., .25)},
     'stop': ('never stops', 'ours-full', ()),
     'trend': ('proposals around a linear trend', 'ours', [(Engine, 'data', sloped)]),
     'ensemble': ('one process instead of three to eight', 'ours', [(Engine, '_draws', one)]),

@@ -200,7 +200,8 @@ class Engine:
     top_share=.34  # Share of the trainings with as many epochs among which one goes on whatever the model says
     most=200  # Trainings that enter a Gaussian process
     min_better=.1  # Least probability of ending better than the best seen that is worth more epochs
-    min_final=.02  # Same, where a stop is for good
+    min_final=.05  # Same, where a stop is for good
+    final_share=1/8  # Share of the epochs that a training has at least before a stop for good
     model=2  # Counts changes of what `memory` holds
     warp=.3  # Scale of the logarithms of the input warp's shapes, where there is one
     new_share=.25  # Share of the epochs after the least ones that a new training is expected to take: most stop early
@@ -209,6 +210,7 @@ class Engine:
     def __init__(self, space, n_epoch, cost='epochs'):
         self.space,self.T,self.first_rung,self.cost = space,n_epoch,rungs(n_epoch)[0],counted(cost)
         self.min_epochs = max(min(4, -(-n_epoch//4)), self.first_rung)  # before that, curves say little
+        self.min_final_epochs = max(int(np.ceil(self.final_share*n_epoch)), self.min_epochs)
         self.looks = [self.min_epochs]  # after so many epochs a training from the start pauses; what is nearly done goes on
         self.new_epochs = self.min_epochs+self.new_share*(n_epoch-self.min_epochs)
         while (l := max(self.looks[-1]+1, -(-8*self.looks[-1]//5)))<=5*n_epoch/8: self.looks.append(l)
@@ -227,7 +229,7 @@ class Engine:
         n = len(m) if anew else n
         keep = informative(m[:n], self.most)
         known = self.data(X[keep], m[keep], v[keep])
-        if anew: self._final = n,thetas,_ = n,*self._draws(known, starts, rng)
+        if anew: self._final = n,thetas,_ = n,*self._draws(known, starts, rng, int(np.clip(320//max(len(known), 1), 3, 8)))  # the more data, the less they differ
         use = np.r_[keep, n:len(m)]
         return Ensemble(self.data(X[use], m[use], v[use]), thetas, self._fitted(known, thetas))
     def _fitted(self, data, thetas):
@@ -236,10 +238,9 @@ class Engine:
         same = old is not None and old.thetas is thetas and np.array_equal(old.data.X, data.X) and np.array_equal(old.data.v, data.v)
         if not same: self._first = Ensemble(data, thetas)
         return self._first
-    def _draws(self, data, starts, rng):
-        "Parameters, with and without input warping as their evidences are to each other; and the most probable ones of both"
-        d,n = data.d,int(np.clip(320//max(len(data), 1), 3, 8))  # the more data, the less they differ
-        def flat(theta): return np.insert(theta, [d]*2*d, 0, axis=-1)  # shapes that leave all as it is
+    def _draws(self, data, starts, rng, n):
+        "`n` parameters, with and without input warping as their evidences are to each other; and the most probable ones of both"
+        def flat(theta): return np.insert(theta, [data.d]*2*data.d, 0, axis=-1)  # shapes that leave all as it is
         plain = self._posterior(data, 0., [o[0] for o in starts])
         bent = self._posterior(data, self.warp, [o[1] for o in starts], flat(plain.gp.theta))
         k = round(n*expit(bent.evidence-plain.evidence))
@@ -326,7 +327,8 @@ def decide(
     engine,l = view.engine,view.epochs[i]
     if view.failed[i]: return Verdict(True, view.trainings[i].reason or 'diverged')
     if l>=engine.T: return Verdict(False, 'finished')
-    if l<engine.min_epochs: return Verdict(False, f'fewer than {in_epochs(engine.min_epochs)}')
+    first = engine.min_epochs if patience else engine.min_final_epochs
+    if l<first: return Verdict(False, f'fewer than {in_epochs(first)}')
     if i<patience and l==engine.min_epochs: return Verdict(True, f'first look of {in_epochs(l)}')
     if i<patience and l in engine.looks and view.rising(l): return Verdict(True, f'next look after {in_epochs(l)}')
     rank,of = view.rank(i)
