@@ -27,7 +27,7 @@ def never(view, l): return False
 PARTS = {  # name on the command line: name in the table, method of lcbench.py, what is patched
     'engine': ('the engine', 'ours', ()),
     'carry': ('never carries on', 'ours-stop', ()),
-    **{f'min_final={v}': (f'never carries on, least probability {v}', 'ours-stop', [(Engine, 'min_final', v)]) for v in (.02, .1)},
+    **{f'min_final={v}': (f'never carries on, least probability {v}', 'ours-stop', [(Engine, 'min_final', v)]) for v in (.01, .1)},
     **{f'final_share={v}': (f'never carries on, stops from {v:.0%} of the epochs on', 'ours-stop', [(Engine, 'final_share', v)]) for v in (0., .25)},
     'stop': ('never stops', 'ours-full', ()),
     'trend': ('proposals around a linear trend', 'ours', [(Engine, 'data', sloped)]),

@@ -200,8 +200,8 @@ class Engine:
     top_share=.34  # Share of the trainings with as many epochs among which one goes on whatever the model says
     most=200  # Trainings that enter a Gaussian process
     min_better=.1  # Least probability of ending better than the best seen that is worth more epochs
-    min_final=.05  # Same, where a stop is for good
-    final_share=1/8  # Share of the epochs that a training has at least before a stop for good
+    min_final=.03  # Same, where a stop is for good
+    final_share=1/6  # Share of the epochs that a training has at least before a stop for good
     model=2  # Counts changes of what `memory` holds
     warp=.3  # Scale of the logarithms of the input warp's shapes, where there is one
     new_share=.25  # Share of the epochs after the least ones that a new training is expected to take: most stop early
