@@ -1,13 +1,15 @@
 """What each part of the engine is worth: regret on LCBench's curves with the part left out, or a setting changed.
 
     python benchmarks/ablation.py ../shared/lcbench [--seeds 2] [--parts engine carry ...] [--jobs 2]
+    python benchmarks/ablation.py --functions hartmann6 sparse20 [--seeds 2] [--parts engine ensemble warp] [--jobs 2]
 
-The folder, the trainings, the regret and the seeds are those of `lcbench.py`. All parts begin with the same configurations."""
+The folder, the trainings, the regret and the seeds are those of `lcbench.py`. All parts begin with the same configurations. `--functions` takes
+functions of `synthetic.py` instead, which have one value a training, and prints the regret after 40 trials."""
 import argparse, contextlib, functools
 from pathlib import Path
 from unittest.mock import patch
 import numpy as np
-import lcbench
+import lcbench, synthetic
 from fastai_bayes.curves import Warp
 from fastai_bayes.gp import Data, trend
 from fastai_bayes.optimizer import Engine, View
@@ -42,19 +44,38 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
 
 TRAININGS = 20  # full trainings of a run
 
+@contextlib.contextmanager
+def changed(part):
+    "The engine with `part` changed"
+    with contextlib.ExitStack() as stack:
+        for o in PARTS[part][2]: stack.enter_context(patch.object(*o))
+        yield
+
 def run(folder, part, task, seed):
     "As `lcbench.run`"
-    _,method,changes = PARTS[part]
-    with contextlib.ExitStack() as stack:
-        for o in changes: stack.enter_context(patch.object(*o))
-        return lcbench.run(folder, method, task, seed, space='numbers', noise=0., cross=False, trainings=TRAININGS)
+    with changed(part): return lcbench.run(folder, PARTS[part][1], task, seed, space='numbers', noise=0., cross=False, trainings=TRAININGS)
+
+def run_function(part, task, seed):
+    "Regret after 40 trials"
+    with changed(part): return synthetic.regret(task, 'BayesSampler', seed, 40)
+
+def functions(args):
+    "Table for functions of `synthetic.py`"
+    jobs = [(o, t, s) for s in range(args.seeds) for t in args.functions for o in args.parts]
+    done = race(run_function, jobs, args.jobs, lambda r: [f'{r:.3f}'])
+    print('\nMean regret (standard error) after 40 trials\n')
+    header('part', *args.functions, 'runs')
+    for k in args.parts: row(PARTS[k][0], *cells(np.array([[done[k, t, s] for t in args.functions] for s in range(args.seeds)])), args.seeds)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('folder', type=Path, help='of the simulator')
+    p.add_argument('folder', type=Path, nargs='?', help='of the simulator')
+    p.add_argument('--functions', nargs='+', choices=synthetic.TASKS, metavar='FUNCTION', help=', '.join(synthetic.TASKS))
     p.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS), metavar='PART', help=', '.join(PARTS))
     for k,v in dict(seeds=2, jobs=2).items(): p.add_argument(f'--{k}', type=int, default=v)
     args = p.parse_args()
+    if args.functions: return functions(args)
+    if args.folder is None: p.error("the simulator's folder, or --functions, is needed")
     tasks = lcbench.simulator(args.folder).TASKS
     print(f"{versions('fastai_bayes', 'numpy', 'scipy', 'onnxruntime')}; seeds 0 to {args.seeds-1}, {len(tasks)} tasks")
     jobs = [(o, t, s) for s in range(args.seeds) for t in tasks for o in args.parts]

@@ -98,6 +98,7 @@ class Maker:
         self.start = None # Weights with which copies begin; the lent learner's present ones if None
         self.told = Space.of({}) if space is None else space
         self.asks,self.met = _asks(new_learner),dict(self.told.dims) # Does the factory suggest, and what was suggested so far?
+        self.used = set(self.told) # Names that the factory has been told, or has asked for
         self.check,self.checked = check,set() # Function of a learner and a space that raises if that cannot be tuned; names it has seen
 
     @property
@@ -116,14 +117,15 @@ class Maker:
         if not self.new_learner: return self.learn
         with quiet_optuna(): return self._made(self.params_of(ask(optuna.create_study(sampler=Middle()), self.told)))
     def check_met(self, learn):
-        "Raise if what was suggested cannot be tuned with `learn`; only if there are new names"
-        if self.check is None or not self.met.keys()-self.checked: return
-        self.check(learn, self.space)
-        self.checked = set(self.met)
+        "Raise if what the factory uses cannot be tuned with `learn`; only if there are new names"
+        if self.check is None or self.used<=self.checked: return
+        self.check(learn, Space.of({k: d for k,d in self.space.dims.items() if k in self.used}, self.told.conditions))
+        self.checked = set(self.used)
 
     def _made(self, params):
         "What `new_learner` builds"
         res = self.new_learner(params if self.asks else dict(params))
+        if self.asks: self.used |= params.keys()
         if not isinstance(res, Learner): raise TuneError(f'new_learner must return a Learner, got {type(res).__name__}')
         if res is self.learn or self.last and res is self.last(): raise TuneError('new_learner must build a new Learner each time')
         self.last = weakref.ref(res)
