@@ -331,6 +331,7 @@ def decide(
     if l<first: return Verdict(False, f'fewer than {in_epochs(first)}')
     if i<patience and l==engine.min_epochs: return Verdict(True, f'first look of {in_epochs(l)}')
     if i<patience and l in engine.looks and view.rising(l): return Verdict(True, f'next look after {in_epochs(l)}')
+    if not patience and view.Y[i].max()>=view.warp.best: return Verdict(False, 'the best value so far')  # Optuna does not count what was stopped
     rank,of = view.rank(i)
     if rank<max(1, engine.top_share*of): return Verdict(False, f'number {rank+1} of {of} after {in_epochs(l)}', rank=rank, of=of)
     p,least = float(view.better([i])[0]),engine.min_better if patience else engine.min_final
