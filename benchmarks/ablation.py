@@ -1,6 +1,6 @@
 """What each part of the engine is worth: regret on LCBench's curves with the part left out, or a setting changed.
 
-    python benchmarks/ablation.py ../shared/lcbench [--seeds 2] [--parts engine carry ...] [--jobs 2]
+    python benchmarks/ablation.py ../shared/lcbench [--seeds 2] [--parts engine carry ...] [--trainings 20] [--jobs 2]
     python benchmarks/ablation.py --functions hartmann6 sparse20 [--seeds 2] [--parts engine ensemble warp] [--jobs 2]
 
 The folder, the trainings, the regret and the seeds are those of `lcbench.py`. All parts begin with the same configurations. `--functions` takes
@@ -32,6 +32,7 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
     **{f'min_final={v}': (f'never carries on, least probability {v}', 'ours-stop', [(Engine, 'min_final', v)]) for v in (.01, .1)},
     **{f'final_share={v}': (f'never carries on, stops from {v:.0%} of the epochs on', 'ours-stop', [(Engine, 'final_share', v)]) for v in (0., .25)},
     'stop': ('never stops', 'ours-full', ()),
+    'stop-warp': ('never stops, no input warping', 'ours-full', [(Engine, '_draws', flat)]),
     'trend': ('proposals around a linear trend', 'ours', [(Engine, 'data', sloped)]),
     'ensemble': ('one process instead of three to eight', 'ours', [(Engine, '_draws', one)]),
     'warp': ('no input warping', 'ours', [(Engine, '_draws', flat)]),
@@ -42,8 +43,6 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
         (Warp, 'knee', 'knee of the warp', (1., 9.)), (Engine, 'unknown', 'chance where curves say nothing', (0., .2)),
         (Engine, 'new_share', 'share that a new training takes', (.1, .5))) for v in vals}}
 
-TRAININGS = 20  # full trainings of a run
-
 @contextlib.contextmanager
 def changed(part):
     "The engine with `part` changed"
@@ -51,9 +50,9 @@ def changed(part):
         for o in PARTS[part][2]: stack.enter_context(patch.object(*o))
         yield
 
-def run(folder, part, task, seed):
+def run(folder, trainings, part, task, seed):
     "As `lcbench.run`"
-    with changed(part): return lcbench.run(folder, PARTS[part][1], task, seed, space='numbers', noise=0., cross=False, trainings=TRAININGS)
+    with changed(part): return lcbench.run(folder, PARTS[part][1], task, seed, space='numbers', noise=0., cross=False, trainings=trainings)
 
 def run_function(part, task, seed):
     "Regret after 40 trials"
@@ -72,17 +71,17 @@ def main():
     p.add_argument('folder', type=Path, nargs='?', help='of the simulator')
     p.add_argument('--functions', nargs='+', choices=synthetic.TASKS, metavar='FUNCTION', help=', '.join(synthetic.TASKS))
     p.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS), metavar='PART', help=', '.join(PARTS))
-    for k,v in dict(seeds=2, jobs=2).items(): p.add_argument(f'--{k}', type=int, default=v)
+    for k,v in dict(seeds=2, jobs=2, trainings=20).items(): p.add_argument(f'--{k}', type=int, default=v)
     args = p.parse_args()
     if args.functions: return functions(args)
     if args.folder is None: p.error("the simulator's folder, or --functions, is needed")
     tasks = lcbench.simulator(args.folder).TASKS
     print(f"{versions('fastai_bayes', 'numpy', 'scipy', 'onnxruntime')}; seeds 0 to {args.seeds-1}, {len(tasks)} tasks")
     jobs = [(o, t, s) for s in range(args.seeds) for t in tasks for o in args.parts]
-    at = [lcbench.T*n-1 for n in lcbench.looks(TRAININGS)]
-    done = race(functools.partial(run, args.folder), jobs, args.jobs, lambda o: [f'{o[0][i]:.3f}' for i in at])
+    at = [lcbench.T*n-1 for n in lcbench.looks(args.trainings)]
+    done = race(functools.partial(run, args.folder, args.trainings), jobs, args.jobs, lambda o: [f'{o[0][i]:.3f}' for i in at])
     print('\nMean normalised regret (standard error) after the epochs of so many full trainings; ratio to the first line, mean of the columns\n')
-    header('part', *lcbench.looks(TRAININGS), 'ratio', 'runs')
+    header('part', *lcbench.looks(args.trainings), 'ratio', 'runs')
     for k in args.parts:
         r,first = ([done[o][0][at] for o in jobs if o[0]==part] for part in (k, args.parts[0]))
         row(PARTS[k][0], *cells(np.array(r)), f'{(np.mean(r, 0)/np.mean(first, 0)).mean():.2f}', len(r))
