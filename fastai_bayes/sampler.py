@@ -116,7 +116,7 @@ def seen(self:Books, study, told):
         first = next((t.distributions for t in trials.values()), None)
         common = first if all(t.distributions==first for t in trials.values()) else None
         res = seen_space(list(trials.values()), told)
-    self.latest = key,trials.keys(),common,res
+    self.latest = key,set(trials),common,res
     return res
 
 def space_of(
