@@ -179,11 +179,18 @@ def test_a_later_branch_that_cannot_be(learn):
 def test_two_processes(learn, tmp_path):
     from concurrent.futures import ProcessPoolExecutor
     import multiprocessing
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context('spawn')) as ex: list(ex.map(work, [tmp_path]*2))
+    spawn = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(2, mp_context=spawn, initializer=meet, initargs=[spawn.Barrier(2)]) as ex: list(ex.map(work, [tmp_path]*2))
     res = tune(digits(tmp_path), n=1, study_name='both', n_trials=10)
     workers = {t.user_attrs['worker'] for t in res.study.trials}
     assert len(res.trials)==10 and len(workers)==2 and set(res.trials.state)=={'complete'}
-def work(path): tune(digits(path), n=1, study_name='both', n_trials=10)
+def meet(barrier):
+    global both
+    both = barrier
+def work(path):
+    learn = digits(path)
+    both.wait(200)  # neither does all the work before the other is ready
+    tune(learn, n=1, study_name='both', n_trials=10)
 
 def test_tables_and_plots(learn, tmp_path):
     res = tune(learn, n=4, pruner=None, n_trials=12, budget=40)
