@@ -60,6 +60,7 @@ def run_function(part, task, seed):
 
 def functions(args):
     "Table for functions of `synthetic.py`"
+    print(f"{versions('fastai_bayes', 'optuna', 'numpy', 'scipy')}; seeds 0 to {args.seeds-1}")
     jobs = [(o, t, s) for s in range(args.seeds) for t in args.functions for o in args.parts]
     done = race(run_function, jobs, args.jobs, lambda r: [f'{r:.3f}'])
     print('\nMean regret (standard error) after 40 trials\n')

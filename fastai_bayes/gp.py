@@ -62,6 +62,7 @@ class Data:
     def C(self): return self.H@self.B@self.H.T # (n,n) what the features add to the covariance
     @functools.cached_property
     def below(self): return np.tri(len(self), k=-1) # (n,n) 1 below the diagonal
+
     def __len__(self): return len(self.y)
     @property
     def d(self): return self.X.shape[1]
@@ -79,7 +80,7 @@ def _covariance(data, X, w, s2, n2):
     return K, k, dk
 
 def _covariance_of(data, theta):
-    "Same, for the parameters `theta`"
+    "That covariance alone, for the parameters `theta`"
     w,shapes,*scales = _unpack(theta, data.d)
     return _covariance(data, warped(data.X, shapes, data.choice), w, *scales)[0]
 
@@ -110,7 +111,6 @@ def _by_distances(X, Q, w, choice):
     by_w = (pull*X).sum(0)
     for j in np.flatnonzero(choice): by_w[j] = (Q*differ(X[:,j], X[:,j])).sum()
     return by_w, 2*w*pull
-
 
 # %% ../nbs/02_gp.ipynb #post
 def log_posterior(data, prior, theta):

@@ -72,7 +72,7 @@ def seen_space(
 )->tuple: # `Space`, None if nothing varies; and the distributions, by name, of what is not in `told`
     "What `trials` are about, `told` and what they show beyond it; a name that has not the same distribution in all trials is left out"
     dists = {k: d for t in trials for k,d in t.distributions.items() if k not in (told or ())}
-    dists = {k: d for k,d in sorted(dists.items()) if not d.single() and all((o := t.distributions.get(k, d)) is d or o==d for t in trials)}
+    dists = {k: d for k,d in sorted(dists.items()) if not d.single() and all(t.distributions.get(k, d)==d for t in trials)}
     whole = np.array([t.state!=TrialState.FAIL for t in trials], bool)  # what failed may have ended before it asked
     has = {k: np.array([k in t.params for t in trials], bool) for k in dists}
     some = [k for k in dists if not has[k][whole].all()]
