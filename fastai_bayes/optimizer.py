@@ -21,7 +21,7 @@ from .kernels import Prior
 from .gp import Data, Ensemble, Posterior, fit
 from .acq import LogEI, acquisitions, distinct, log_ei, maximize, sobol
 from .cost import Cost, PerCost, Within
-from .curves import Chain, Warp, rungs
+from .curves import Chain, Warp, noise_left, rungs, smooth
 
 # %% ../nbs/05_optimizer.ipynb #training
 @dataclass
@@ -90,22 +90,27 @@ class View:
         z,ends = self.warp(np.concatenate([*self.Y, []])),np.cumsum(self.epochs)
         return [z[e-n:e] for e,n in zip(ends, self.epochs)]
     @functools.cached_property
-    def chain(self): return self.engine.chain(self.X[~self.failed], [z for z,bad in zip(self.Z, self.failed) if not bad])
+    def smooth(self): return smooth(self.Z, self.noise) # The same with less noise
+    @functools.cached_property
+    def chain(self): return self.engine.chain(self.X[~self.failed], [z for z,bad in zip(self.smooth, self.failed) if not bad])
     @functools.cached_property
     def noise(self):
-        "What an epoch's warped value owes to chance, as a standard deviation: from second differences in the later halves of curves"
+        "What an epoch's warped value owes to chance, as a standard deviation: from second and fourth differences in the later halves of curves"
         z,n = self._shown
         at,of = np.arange(len(z))-np.repeat(np.cumsum(n)-n, n),np.repeat(n, n)
-        i = np.flatnonzero((of>=6) & (at>=of//2) & (at<of-1) & ~np.repeat(self.failed, n))
-        d = np.abs(z[i-1]-2*z[i]+z[i+1])
-        sd = 1.4826*np.median(d)/6**.5 if len(d)>=6 else 0.  # the median forgives jumps, and 1+4+1 is the variance of a difference
-        return float(10**(np.round(40*np.log10(sd))/40)) if sd>0 else 0.  # in steps of 6 %, so that a new curve seldom changes what is known of old ones
+        late,sds = (of>=6) & (at>=of//2) & ~np.repeat(self.failed, n),[]
+        if not late.any(): return 0.
+        for k,squares in ((1, 1+4+1), (2, 1+16+36+16+1)):  # of the weights, which is the variance of a difference
+            z = np.convolve(z, [1,-2,1], 'same')
+            d = np.abs(z[late & (at<of-k)])
+            sds.append(1.4826*np.median(d)/squares**.5 if len(d)>=6 else 0.)  # the median forgives jumps
+        sd = min(sds)  # fourth ones are small where curves are bent, second ones where they are stairs
+        return float(10**(np.round(40*np.log10(sd))/40)) if sd>1e-9 else 0.  # in steps of 6 %, so that a new curve seldom changes what is known of old ones
     @functools.cached_property
     def top(self):
-        "Warped value to beat: the best seen, less what the luckiest of all epochs near it owes to chance"
-        best = float(self.warp(self.warp.best))
-        near = (self._shown[0]>best-2*self.noise).sum()
-        return best-self.noise*np.sqrt(2*np.log(max(near, 1)))
+        "Warped value to beat: the best of the smooth curves"
+        best = [z[:len(o.curve)].max() for z,o in zip(self.smooth, self.trainings) if len(z)]
+        return float(max(best, default=0.))
     @functools.cached_property
     def _shown(self):
         "Warped values of all trainings in a row, without what early stopping left out, and how many each training has"
@@ -115,8 +120,8 @@ class View:
     def final(self):
         "Warped final value of each training: mean (n,) and variance (n,); seen where it is finished, forecast from its first rung on, 0 before"
         m,v = np.zeros(len(self.Z)),np.zeros(len(self.Z))
-        for i,z in enumerate(self.Z):
-            if len(z)>=self.engine.T: m[i],v[i] = z[self.engine.T-1],self.noise**2
+        for i,z in enumerate(self.smooth):
+            if len(z)>=self.engine.T: m[i],v[i] = z[-1],self.noise**2*noise_left(self.engine.T)
         open = np.flatnonzero((self.epochs>=self.engine.first_rung) & (self.epochs<self.engine.T))
         if len(open): m[open],v[open] = self.forecast(open)
         return m,v
@@ -130,7 +135,7 @@ class View:
 
     def forecast(self, idx):
         "Warped final values of the trainings `idx` (k,): mean (k,) and variance (k,)"
-        return self.chain.forecast(self.X[idx], [self.Z[i] for i in idx])
+        return self.chain.forecast(self.X[idx], [self.smooth[i] for i in idx])
     def better(self, idx):
         "(k,) probabilities that the trainings `idx` (k,) end better than the best value seen"
         m,v = self.forecast(idx)
@@ -202,7 +207,7 @@ class Engine:
     min_better=.1  # Least probability of ending better than the best seen that is worth more epochs
     min_final=.03  # Same, where a stop is for good
     final_share=1/6  # Share of the epochs that a training has at least before a stop for good
-    model=2  # Counts changes of what `memory` holds
+    model=3  # Counts changes of what `memory` holds
     warp=.3  # Scale of the logarithms of the input warp's shapes, where there is one
     new_share=.25  # Share of the epochs after the least ones that a new training is expected to take: most stop early
     unknown=.12  # That of a training whose curve says nothing is at least this: where no early value means anything, none is a reason to stop
@@ -263,7 +268,7 @@ class Engine:
         "What this engine knows beyond the trainings, in numbers and lists: where its next fits start. One that is given it goes on as this one would"
         (n,thetas,starts),chain,cost = self._final,self._chain,self._cost
         return dict(model=self.model, final=[n, None if thetas is None else np.asarray(thetas).tolist(), [[o.tolist() for o in s] for s in starts]],
-                    chain=chain and [[n, theta.tolist()] for n,theta in chain.fitted],
+                    chain=chain and [[n, theta.tolist(), k] for n,theta,k in chain.fitted],
                     cost=cost and [cost.n, None if cost.theta is None else cost.theta.tolist()])
     @memory.setter
     def memory(self, o):
@@ -271,7 +276,7 @@ class Engine:
         arr = lambda v: None if v is None else np.array(v)
         n,thetas,starts = o['final']
         self._final = n, arr(thetas), [[arr(v) for v in s] for s in starts]
-        self._chain = o['chain'] and SimpleNamespace(fitted=[(n, arr(v)) for n,v in o['chain']])
+        self._chain = o['chain'] and SimpleNamespace(fitted=[(n, arr(v), k) for n,v,k in o['chain']])
         self._cost = o['cost'] and SimpleNamespace(n=o['cost'][0], theta=arr(o['cost'][1]))
 
 # %% ../nbs/05_optimizer.ipynb #propose
