@@ -2,14 +2,17 @@
 
     python benchmarks/ablation.py ../shared/lcbench [--seeds 2] [--parts engine carry ...] [--trainings 20] [--jobs 2]
     python benchmarks/ablation.py --functions hartmann6 sparse20 [--seeds 2] [--parts engine ensemble warp] [--jobs 2]
+    python benchmarks/ablation.py --families crossing noise15 [--seeds 2] [--parts engine slopes smooth] [--jobs 2]
 
 The folder, the trainings, the regret and the seeds are those of `lcbench.py`. All parts begin with the same configurations. `--functions` takes
-functions of `synthetic.py` instead, which have one value a training, and prints the regret after 40 trials."""
+functions of `synthetic.py` instead, which have one value a training, and prints the regret after 40 trials; `--families` the curves of `curves.py`,
+and prints the regret after the epochs of 20 full trainings."""
 import argparse, contextlib, functools
 from pathlib import Path
 from unittest.mock import patch
 import numpy as np
-import lcbench, synthetic
+import curves, lcbench, synthetic
+import fastai_bayes.curves, fastai_bayes.optimizer
 from fastai_bayes.curves import Warp
 from fastai_bayes.gp import Data, trend
 from fastai_bayes.optimizer import Engine, View
@@ -25,6 +28,8 @@ def sloped(engine, X, m, v):
     return Data(X, m, choice, v=v, H=trend(X, choice), b=[-.5]+[0.]*d, B=[1.]+[.25]*d)
 def sure(view, l): return 0.
 def never(view, l): return False
+def rough(Z, sd): return Z
+usual = tuple(o[:2] for o in fastai_bayes.curves._beta)
 
 PARTS = {  # name on the command line: name in the table, method of lcbench.py, what is patched
     'engine': ('the engine', 'ours', ()),
@@ -36,6 +41,8 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
     'trend': ('proposals around a linear trend', 'ours', [(Engine, 'data', sloped)]),
     'ensemble': ('one process instead of three to eight', 'ours', [(Engine, '_draws', one)]),
     'warp': ('no input warping', 'ours', [(Engine, '_draws', flat)]),
+    'slopes': ('only the usual prior of the slopes', 'ours', [(fastai_bayes.curves, '_beta', usual)]),
+    'smooth': ('curves keep their noise', 'ours', [(fastai_bayes.optimizer, 'smooth', rough)]),
     'doubt': ('no doubt of early ranks', 'ours', [(View, 'doubt', sure)]),
     'looks': ('the start pauses once', 'ours', [(View, 'rising', never)]),
     **{f'{k}={v}': (f'{label} {v} instead of {getattr(o, k)}', 'ours', [(o, k, v)]) for o,k,label,vals in (
@@ -58,24 +65,30 @@ def run_function(part, task, seed):
     "Regret after 40 trials"
     with changed(part): return synthetic.regret(task, 'BayesSampler', seed, 40)
 
-def functions(args):
-    "Table for functions of `synthetic.py`"
+def run_family(part, name, seed):
+    "Regret after the epochs of 20 full trainings"
+    with changed(part): return curves.run(name, PARTS[part][1], seed)[0][-1]
+
+def table(args, run, names, what):
+    "Parts by `names`: one number a run"
     print(f"{versions('fastai_bayes', 'optuna', 'numpy', 'scipy')}; seeds 0 to {args.seeds-1}")
-    jobs = [(o, t, s) for s in range(args.seeds) for t in args.functions for o in args.parts]
-    done = race(run_function, jobs, args.jobs, lambda r: [f'{r:.3f}'])
-    print('\nMean regret (standard error) after 40 trials\n')
-    header('part', *args.functions, 'runs')
-    for k in args.parts: row(PARTS[k][0], *cells(np.array([[done[k, t, s] for t in args.functions] for s in range(args.seeds)])), args.seeds)
+    jobs = [(o, t, s) for s in range(args.seeds) for t in names for o in args.parts]
+    done = race(run, jobs, args.jobs, lambda r: [f'{r:.3f}'])
+    print(f'\nMean regret (standard error) after {what}\n')
+    header('part', *names, 'runs')
+    for k in args.parts: row(PARTS[k][0], *cells(np.array([[done[k, t, s] for t in names] for s in range(args.seeds)])), args.seeds)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('folder', type=Path, nargs='?', help='of the simulator')
     p.add_argument('--functions', nargs='+', choices=synthetic.TASKS, metavar='FUNCTION', help=', '.join(synthetic.TASKS))
+    p.add_argument('--families', nargs='+', choices=curves.FAMILIES, metavar='FAMILY', help=', '.join(curves.FAMILIES))
     p.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS), metavar='PART', help=', '.join(PARTS))
     for k,v in dict(seeds=2, jobs=2, trainings=20).items(): p.add_argument(f'--{k}', type=int, default=v)
     args = p.parse_args()
-    if args.functions: return functions(args)
-    if args.folder is None: p.error("the simulator's folder, or --functions, is needed")
+    if args.functions: return table(args, run_function, args.functions, '40 trials')
+    if args.families: return table(args, run_family, args.families, 'the epochs of 20 full trainings')
+    if args.folder is None: p.error("the simulator's folder, --functions or --families is needed")
     tasks = lcbench.simulator(args.folder).TASKS
     print(f"{versions('fastai_bayes', 'numpy', 'scipy', 'onnxruntime')}; seeds 0 to {args.seeds-1}, {len(tasks)} tasks")
     jobs = [(o, t, s) for s in range(args.seeds) for t in tasks for o in args.parts]

@@ -108,9 +108,9 @@ class View:
         return float(10**(np.round(40*np.log10(sd))/40)) if sd>1e-9 else 0.  # in steps of 6 %, so that a new curve seldom changes what is known of old ones
     @functools.cached_property
     def top(self):
-        "Warped value to beat: the best of the smooth curves"
+        "Warped value to beat: the best of the smooth curves, which may lie above all values where a curve bends"
         best = [z[:len(o.curve)].max() for z,o in zip(self.smooth, self.trainings) if len(z)]
-        return float(max(best, default=0.))
+        return float(min(max(best, default=0.), self.warp(self.warp.best)))
     @functools.cached_property
     def _shown(self):
         "Warped values of all trainings in a row, without what early stopping left out, and how many each training has"
