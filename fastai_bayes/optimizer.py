@@ -135,7 +135,10 @@ class View:
 
     def forecast(self, idx):
         "Warped final values of the trainings `idx` (k,): mean (k,) and variance (k,)"
-        return self.chain.forecast(self.X[idx], [self.smooth[i] for i in idx])
+        m,v = self.chain.forecast(self.X[idx], [self.smooth[i] for i in idx])
+        for k,i in enumerate(idx):
+            if self.epochs[i]>=self.engine.T: m[k] = self.Z[i][-1]  # known, noise and all
+        return m,v
     def better(self, idx):
         "(k,) probabilities that the trainings `idx` (k,) end better than the best value seen"
         m,v = self.forecast(idx)
