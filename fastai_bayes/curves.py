@@ -97,14 +97,14 @@ class Chain:
             self._add(j, [Data(X[got], (zr-z)[got], choice, H=_features(j, z, g)[got], b=b, B=B) for B in Bs], last)
             z,g = zr,zr-z
 
-    def _add(self, j, views, last):
+    def _add(self, j, datas, last):
         "Fit level `j` to its data with the coefficients' prior that makes them more probable, or take over the parameters of the `last` chain"
         n,theta,k = last.fitted[j] if last else (0, None, 0)
-        now = len(views[0])
-        if theta is not None and (now==n or 12<now<=1.1*n): gp = GP(views[k], theta)
+        now = len(datas[0])
+        if theta is not None and (now==n or 12<now<=1.1*n): gp = GP(datas[k], theta)
         else:
-            prior,n = Prior(views[0].d, 1. if j==0 else .6 if j==1 else max(.6*np.exp(self.levels[-1].theta[-2]), .02)),now
-            gps = [fit(o, prior, starts=[] if theta is None else [theta]) for o in views]
+            prior,n = Prior(datas[0].d, 1. if j==0 else .6 if j==1 else max(.6*np.exp(self.levels[-1].theta[-2]), .02)),now
+            gps = [fit(o, prior, starts=[] if theta is None else [theta]) for o in datas]
             k = int(np.argmax([log_posterior(o.data, prior, o.theta)[0] for o in gps]))
             gp = gps[k]
         self.levels.append(gp)

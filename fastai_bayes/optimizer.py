@@ -108,7 +108,7 @@ class View:
         return float(10**(np.round(40*np.log10(sd))/40)) if sd>1e-9 else 0.  # in steps of 6 %, so that a new curve seldom changes what is known of old ones
     @functools.cached_property
     def top(self):
-        "Warped value to beat: the best of the smooth curves, which may lie above all values where a curve bends"
+        "Warped value to beat: the best of the smooth curves, but no more than the best seen"
         best = [z[:len(o.curve)].max() for z,o in zip(self.smooth, self.trainings) if len(z)]
         return float(min(max(best, default=0.), self.warp(self.warp.best)))
     @functools.cached_property
