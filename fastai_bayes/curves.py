@@ -94,7 +94,8 @@ class Chain:
             got = np.array([len(c)>=r for c in Z], bool)
             zr = np.array([c[r-1] if o else 0. for c,o in zip(Z, got)])
             b,*Bs = _beta[min(j, 2)]
-            self._add(j, [Data(X[got], (zr-z)[got], choice, H=_features(j, z, g)[got], b=b, B=B) for B in Bs], last)
+            known = X[got],(zr-z)[got],choice,0.,_features(j, z, g)[got],b
+            self._add(j, [Data(*known, B) for B in Bs], last)
             z,g = zr,zr-z
 
     def _add(self, j, datas, last):

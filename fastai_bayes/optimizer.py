@@ -120,8 +120,9 @@ class View:
     def final(self):
         "Warped final value of each training: mean (n,) and variance (n,); seen where it is finished, forecast from its first rung on, 0 before"
         m,v = np.zeros(len(self.Z)),np.zeros(len(self.Z))
+        left = self.noise**2*noise_left(self.engine.T)
         for i,z in enumerate(self.smooth):
-            if len(z)>=self.engine.T: m[i],v[i] = z[-1],self.noise**2*noise_left(self.engine.T)
+            if len(z)>=self.engine.T: m[i],v[i] = z[-1],left
         open = np.flatnonzero((self.epochs>=self.engine.first_rung) & (self.epochs<self.engine.T))
         if len(open): m[open],v[open] = self.forecast(open)
         return m,v
