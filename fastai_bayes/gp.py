@@ -11,8 +11,8 @@ import functools
 import numpy as np
 from scipy.linalg import LinAlgError
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtri, dtrtrs
-from scipy.optimize import minimize
-from .kernels import Prior, cross_r2, differ, kumaraswamy, kumaraswamy_slopes, matern52, matern52_slope
+from scipy.optimize import fmin_l_bfgs_b
+from .kernels import Prior, cross_r2, differ, kumaraswamy, kumaraswamy_slope, kumaraswamy_slopes, matern52, matern52_slope, scaled
 
 # %% ../nbs/02_gp.ipynb #chol
 class CovarianceError(LinAlgError):
@@ -69,8 +69,8 @@ class Data:
 
 # %% ../nbs/02_gp.ipynb #lml
 def _unpack(theta, d):
-    "Relevances (d,), shapes of the input warp (2,d) or (0,d), signal variance, noise variance"
-    return np.exp(-2*theta[:d]), theta[d:-2].reshape(-1, d), *np.exp(2*theta[-2:])
+    "Relevances (..,d), shapes of the input warp (..,2,d) or (..,0,d), signal variance (..) and noise variance (..) of `theta` (..,p)"
+    return np.exp(-2*theta[...,:d]), theta[...,d:-2].reshape(*theta.shape[:-1], -1, d), *np.exp(2*theta[...,-2:]).T
 
 def _covariance(data, X, w, s2, n2):
     "Covariance (n,n) of the values of points that the process sees at `X`; kernel, and its slope"
@@ -96,10 +96,10 @@ def log_marginal(data, theta):
     inv,_ = dpotri(L, lower=1)  # lower triangle of the inverse
     W,Wd = (alpha[:,None]*alpha-inv)*data.below, (alpha**2-np.diagonal(inv)).sum()
     by_w,by_X = _by_distances(X, s2*W*dk, w, data.choice)
-    return value, np.concatenate([-2*w*by_w, *((by_X*o).sum(0) for o in slopes[:2]), [s2*(2*np.vdot(W, k)+Wd), n2*Wd]])
+    return value, np.concatenate([-2*w*by_w, *((by_X*o).sum(0) for o in slopes), [s2*(2*np.vdot(W, k)+Wd), n2*Wd]])
 
 def _bent(X, shapes, choice):
-    "`X` as a process with input warping sees them, and its derivatives (n,d) by the two shapes and by `X`; `X` alone without input warping"
+    "`X` as a process with input warping sees them, and its derivatives (n,d) by the two shapes; `X` alone without input warping"
     if not len(shapes): return (X,)
     bent,*slopes = kumaraswamy_slopes(X, *shapes)
     return np.where(choice, X, bent), *(np.where(choice, 0., o) for o in slopes)
@@ -148,8 +148,7 @@ class GP:
 def fit(
     data:Data, # What was observed
     prior:Prior, # What is thought of the parameters beforehand
-    starts=(), # Further parameters to start the search from
-    first=None, # Parameters to start it from at first, the prior's mean if None
+    starts=(), # Parameters to start the search from; the prior's mean if there are none
     maxiter=30 # Iterations of L-BFGS-B for each start
 )->GP: # With the most probable parameters found
     "Fit the parameters to `data` by maximum a posteriori"
@@ -157,9 +156,8 @@ def fit(
     def loss(theta):
         value,grad = log_posterior(data, prior, theta)
         return -value, -grad
-    opts = dict(jac=True, method='L-BFGS-B', bounds=prior.bounds, options=dict(maxiter=maxiter, ftol=1e-4))
-    runs = [minimize(loss, o, **opts) for o in (prior.mean if first is None else first, *starts)]
-    return GP(data, min(runs, key=lambda o: o.fun).x)
+    runs = [fmin_l_bfgs_b(loss, o, bounds=prior.bounds, maxiter=maxiter, factr=1e12) for o in starts or [prior.mean]]  # to 2e-4 of the loss
+    return GP(data, min(runs, key=lambda o: o[1])[0])
 
 # %% ../nbs/02_gp.ipynb #draw
 def _log_density(data, prior, theta):
@@ -221,9 +219,10 @@ class Ensemble:
         last=None # Ensemble with these parameters of the first observations, of which only the values may have changed: its factor is gone on with
     ):
         self.data,self.thetas,self.HB = data,np.asarray(thetas),data.H@data.B
-        self.w,shapes,self.s2,self.n2 = (np.array(o) for o in zip(*(_unpack(o, data.d) for o in self.thetas)))  # (s,d), (s,2,d) or (s,0,d), (s,), (s,)
+        self.w,shapes,self.s2,self.n2 = _unpack(self.thetas, data.d)
         self.shapes = shapes.swapaxes(0, 1)[:,:,None]  # (2,s,1,d), or (0,s,1,d)
         self.X = np.broadcast_to(warped(data.X, self.shapes, data.choice), (len(self), *data.X.shape))  # (s,n,d)
+        self.scaled = scaled(self.X, self.w, data.choice)
         self.Li = self._factor(last)  # (s,n,n) inverse of the lower factor: half the digits are lost that the inverse of the covariance would lose
         self.alpha = (self.Li.swapaxes(1, 2)@(self.Li@data.resid)[...,None])[...,0]  # (s,n)
 
@@ -246,10 +245,13 @@ class Ensemble:
         for i in range(s): res[i,n:,n:] = dtrtri(safe_cholesky(C[i])[0], lower=1)[0] if N>n else 0
         res[:,n:,:n] = -res[:,n:,n:]@A.swapaxes(1, 2)@Li
         return res
+    def _r2(self, Zw, s=slice(None)):
+        "Squared scaled distances (s,n,m) of the observations from points that the processes see at `Zw`"
+        return cross_r2(self.X[s], Zw, self.w[s], self.data.choice, [o[s] for o in self.scaled])
     def _kernel(self, Zw, HZ, s=slice(None)):
         "Covariance (s,n,m) with the observations of points that the processes see at `Zw`, with features `HZ` (m,q)"
-        return self.s2[s,None,None]*matern52(cross_r2(self.X[s], Zw, self.w[s], self.data.choice))+self.HB@HZ.T
-    def _features(self, Z): return trend(Z, self.data.choice)[:,:len(self.data.b)]
+        return self.s2[s,None,None]*matern52(self._r2(Zw, s))+self.HB@HZ.T
+    def _features(self, Z): return trend(Z, self.data.choice) if len(self.data.b)>1 else np.ones((len(Z), 1))
     def _moments(self, HZ, k, u, s):
         "Mean (s,m) and variance (s,m) for features `HZ`, covariances `k`, and `u`, which is `Li` times them"
         prior = self.s2[s,None]+((HZ@self.data.B)*HZ).sum(1)
@@ -269,20 +271,23 @@ class Ensemble:
     ): # mean (s,m), variance (s,m), and their gradients (s,m,d) with respect to `Z`, 0 for choices
         "Forecasts at `Z` with gradients"
         d,s2,HZ = self.data,self.s2[:,None,None],self._features(Z)
-        Zw,*dZ = _bent(Z, self.shapes, d.choice)
-        k,dk = matern52_slope(cross_r2(self.X, Zw, self.w, d.choice))
+        Zw,dZ = self._moved(Z)
+        k,dk = matern52_slope(self._r2(Zw))
         k = s2*k+self.HB@HZ.T  # (s,n,m)
         u = self.Li@k
         v = self.Li.transpose(0, 2, 1)@u  # inverse covariance times k
-        scale = -2*s2*np.where(d.choice, 0, self.w)[:,None]  # (s,1,d)
-        scale = scale*dZ[-1] if dZ else scale  # the points that the processes see move with `Z`
+        scale = -2*s2*self.w[:,None]*dZ
         def slope(a): return scale*(a.transpose(0, 2, 1)@self.X-a.sum(1)[...,None]*Zw)
         mean,var = self._moments(HZ, k, u, slice(None))
-        dmean = slope(dk*self.alpha[...,None])+self._sloped(self.alpha@self.HB+d.b)[:,None]
-        dvar = 2*self._sloped(HZ@d.B-v.transpose(0, 2, 1)@self.HB)-2*slope(dk*v)
+        dmean,dvar = slope(dk*self.alpha[...,None]),-2*slope(dk*v)
+        if len(d.b)>1:  # a trend
+            dmean += ((self.alpha@self.HB+d.b)[:,1:]*~d.choice)[:,None]
+            dvar += 2*(HZ@d.B-v.transpose(0, 2, 1)@self.HB)[...,1:]*~d.choice
         return mean, var, dmean, np.where(var[...,None]>1e-12, dvar, 0.)
-
-    def _sloped(self, g):
-        "Gradients (..,d) by the coordinates from those by the features (..,q)"
-        return np.where(self.data.choice, 0., g[...,1:]) if g.shape[-1]>1 else np.zeros((*g.shape[:-1], self.data.d))
+    def _moved(self, Z):
+        "Where the processes see `Z`, and how fast that moves with it: not at all for choices"
+        choice = self.data.choice
+        if not len(self.shapes): return Z, np.where(choice, 0., 1.)
+        Zw,dZ = kumaraswamy_slope(Z, *self.shapes)
+        return (np.where(choice, Z, Zw), np.where(choice, 0., dZ)) if choice.any() else (Zw, dZ)
 

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import expit, ndtr
 from .space import Space
 from .kernels import Prior
-from .gp import Data, Ensemble, Posterior, fit
+from .gp import Data, Ensemble, Posterior, fit, log_posterior
 from .acq import LogEI, acquisitions, distinct, log_ei, maximize, sobol
 from .cost import Cost, PerCost, Within
 from .curves import Chain, Warp, noise_left, rungs, smooth
@@ -96,7 +96,7 @@ class View:
     @functools.cached_property
     def noise(self):
         "What an epoch's warped value owes to chance, as a standard deviation: from second and fourth differences in the later halves of curves"
-        z,n = self._shown
+        z,n = self._shown(self.Z)
         at,of = np.arange(len(z))-np.repeat(np.cumsum(n)-n, n),np.repeat(n, n)
         late,sds = (of>=6) & (at>=of//2) & ~np.repeat(self.failed, n),[]
         if not late.any(): return 0.
@@ -109,12 +109,11 @@ class View:
     @functools.cached_property
     def top(self):
         "Warped value to beat: the best of the smooth curves, but no more than the best seen"
-        best = [z[:len(o.curve)].max() for z,o in zip(self.smooth, self.trainings) if len(z)]
-        return float(min(max(best, default=0.), self.warp(self.warp.best)))
-    @functools.cached_property
-    def _shown(self):
-        "Warped values of all trainings in a row, without what early stopping left out, and how many each training has"
-        shown = [z[:len(o.curve)] for z,o in zip(self.Z, self.trainings)]
+        z,_ = self._shown(self.smooth)
+        return float(min(z.max(), self.warp(self.warp.best))) if len(z) else 0.
+    def _shown(self, curves):
+        "The `curves` of all trainings in a row, without what early stopping left out, and how many values each training has"
+        shown = [z[:len(o.curve)] for z,o in zip(curves, self.trainings)]
         return np.concatenate([*shown, []]), np.array([len(z) for z in shown], int)
     @functools.cached_property
     def final(self):
@@ -136,10 +135,8 @@ class View:
 
     def forecast(self, idx):
         "Warped final values of the trainings `idx` (k,): mean (k,) and variance (k,)"
-        m,v = self.chain.forecast(self.X[idx], [self.smooth[i] for i in idx])
-        for k,i in enumerate(idx):
-            if self.epochs[i]>=self.engine.T: m[k] = self.Z[i][-1]  # known, noise and all
-        return m,v
+        done = self.epochs>=self.engine.T  # known, noise and all
+        return self.chain.forecast(self.X[idx], [(self.Z if done[i] else self.smooth)[i] for i in idx])
     def better(self, idx):
         "(k,) probabilities that the trainings `idx` (k,) end better than the best value seen"
         m,v = self.forecast(idx)
@@ -232,9 +229,9 @@ class Engine:
         self._chain = Chain(X[keep], [Z[i] for i in keep], self.T, self.space.choice, last=self._chain)
         return self._chain
     def final(self, X, m, v, rng):
-        "`Ensemble` on the most informative final values `m` (n,) of variance `v` (n,) at `X` (n,d), fitted anew when there are 12 % more"
+        "`Ensemble` on the most informative final values `m` (n,) of variance `v` (n,) at `X` (n,d), fitted anew when there are 25 % more"
         n,thetas,starts = self._final
-        anew = len(m)<=12 or len(m)-n>.12*min(n, self.most)
+        anew = len(m)<=12 or len(m)-n>.25*min(n, self.most)
         n = len(m) if anew else n
         keep = informative(m[:n], self.most)
         known = self.data(X[keep], m[keep], v[keep])
@@ -251,13 +248,14 @@ class Engine:
         "`n` parameters, with and without input warping as their evidences are to each other; and the most probable ones of both"
         def flat(theta): return np.insert(theta, [data.d]*2*data.d, 0, axis=-1)  # shapes that leave all as it is
         plain = self._posterior(data, 0., [o[0] for o in starts])
-        bent = self._posterior(data, self.warp, [o[1] for o in starts], flat(plain.gp.theta))
+        bent = self._posterior(data, self.warp, [flat(plain.gp.theta), *(o[1] for o in starts)])
         k = round(n*expit(bent.evidence-plain.evidence))
         return np.r_[flat(plain.draw(rng, n-k)), bent.draw(rng, k)], [[plain.gp.theta, bent.gp.theta]]
-    def _posterior(self, data, warp, starts, first=None):
-        "`Posterior` of the parameters of final values, with input warping of the scale `warp` or, if that is 0, without; `fit` starts at `first` and `starts`"
+    def _posterior(self, data, warp, starts):
+        "`Posterior` of the parameters of final values, with input warping of the scale `warp` or, if that is 0, without; the search begins at the best of `starts` and the prior's mean"
         prior = Prior(data.d, noise=.003, spread=1.4, warp=warp)
-        return Posterior(fit(data, prior, starts, first), prior)
+        start = max((prior.mean, *starts), key=lambda o: log_posterior(data, prior, o)[0])
+        return Posterior(fit(data, prior, [start]), prior)
     def data(self, X, m, v):
         "`Data` of final values, around a constant below the best but not far"
         return Data(X, m, self.space.choice, v=v, b=[-.5], B=[1.])
