@@ -19,10 +19,10 @@ from fastai_bayes.optimizer import Engine, View
 from racing import cells, header, race, row, versions
 
 draws = Engine._draws
-def one(engine, data, starts, rng, n): return draws(engine, data, starts, rng, 1)
-def flat(engine, data, starts, rng, n):
-    plain = engine._posterior(data, 0., [o for o, in starts])
-    return plain.draw(rng, n), [[plain.gp.theta]]
+def one(engine, data, last, rng, n): return draws(engine, data, last, rng, 1)
+def flat(engine, data, last, rng, n):
+    plain = engine._posterior(data, 0., [] if last is None else [last])
+    return plain.draw(rng, n), plain.gp.theta
 def sloped(engine, X, m, v):
     choice,d = engine.space.choice,X.shape[1]
     return Data(X, m, choice, v=v, H=trend(X, choice), b=[-.5]+[0.]*d, B=[1.]+[.25]*d)

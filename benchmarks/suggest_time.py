@@ -4,7 +4,7 @@
     python benchmarks/suggest_time.py --big [--seeds 1]
 
 A study in 7 dimensions is given finished trials with curves of 10 epochs, the same to all samplers. Then trials are asked for one after the other,
-each of which finishes before the next, as in use, so that refits and caches count: 20 from 50 trials on, 10 from 200, 4 from 1,000; only the
+each of which finishes before the next, as in use, so that refits and caches count: 30 from 50 trials on, 10 from 200, 4 from 1,000; only the
 asking is timed, and the first one not counted. A sampler whose first suggestion takes more than `--skip` seconds is left out. `BayesSampler` runs
 once more with two of three trials stopped after 3 epochs, as the pruner leaves them; its peers learn little or nothing from such trials.
 
@@ -64,7 +64,7 @@ def suggest_time(sampler, n, seed, skip, stopped=False):
     "Mean CPU seconds of the suggestions from `n` trials on, NaN if the first takes more than `skip`"
     study = open_study(n, seed, sampler(seed=seed), stopped)
     if ask(study, stopped)>skip: return np.nan
-    return np.mean([ask(study, stopped) for _ in range(20 if n<=50 else 10 if n<=200 else 4)])
+    return np.mean([ask(study, stopped) for _ in range(30 if n<=50 else 10 if n<=200 else 4)])
 
 def prune_time(n, seed, trials=4):
     "Mean CPU seconds of `BayesPruner.prune`, over all epochs of `trials` random trials after `n` others, two of three of them stopped"

@@ -105,7 +105,7 @@ class Chain:
         if theta is not None and (now==n or 12<now<=1.1*n): gp = GP(datas[k], theta)
         else:
             prior,n = Prior(datas[0].d, 1. if j==0 else .6 if j==1 else max(.6*np.exp(self.levels[-1].theta[-2]), .02)),now
-            gps = [fit(o, prior, [prior.mean] if theta is None else [prior.mean, theta]) for o in datas]
+            gps = [fit(o, prior, starts=[] if theta is None else [theta]) for o in datas]
             k = int(np.argmax([log_posterior(o.data, prior, o.theta)[0] for o in gps]))
             gp = gps[k]
         self.levels.append(gp)

@@ -72,25 +72,23 @@ def _unpack(theta, d):
     "Relevances (..,d), shapes of the input warp (..,2,d) or (..,0,d), signal variance (..) and noise variance (..) of `theta` (..,p)"
     return np.exp(-2*theta[...,:d]), theta[...,d:-2].reshape(*theta.shape[:-1], -1, d), *np.exp(2*theta[...,-2:]).T
 
-def _covariance(data, X, w, s2, n2):
-    "Covariance (n,n) of the values of points that the process sees at `X`; kernel, and its slope"
-    k,dk = matern52_slope(cross_r2(X, X, w[None], data.choice)[0])
+def _r2(data, X, w):
+    "Squared scaled distances (n,n) of points that the process sees at `X` from each other"
+    return cross_r2(X, X, w[None], data.choice)[0]
+
+def _covariance(data, k, s2, n2):
+    "Covariance (n,n) of the values of points whose kernel is `k`"
     K = s2*k+data.C
     K.flat[::len(data)+1] += n2+data.v
-    return K, k, dk
-
-def _covariance_of(data, theta):
-    "That covariance alone, for the parameters `theta`"
-    w,shapes,*scales = _unpack(theta, data.d)
-    return _covariance(data, warped(data.X, shapes, data.choice), w, *scales)[0]
+    return K
 
 def log_marginal(data, theta):
     "Log marginal likelihood of `data` for `theta`, and its gradient"
     if not len(data): return 0., np.zeros(len(theta))
     w,shapes,s2,n2 = _unpack(theta, data.d)
     X,*slopes = _bent(data.X, shapes, data.choice)
-    K,k,dk = _covariance(data, X, w, s2, n2)
-    L,_ = safe_cholesky(K)
+    k,dk = matern52_slope(_r2(data, X, w))
+    L,_ = safe_cholesky(_covariance(data, k, s2, n2))
     alpha,_ = dpotrs(L, data.resid, lower=1)
     value = -data.resid@alpha/2 - np.log(np.diagonal(L)).sum() - len(data)*np.log(2*np.pi)/2
     inv,_ = dpotri(L, lower=1)  # lower triangle of the inverse
@@ -128,7 +126,7 @@ class GP:
         self.data,self.theta = data, np.asarray(theta, float)
         self.w,self.shapes,self.s2,self.n2 = _unpack(self.theta, data.d)
         self.X = warped(data.X, self.shapes, data.choice)
-        self.L,self.jitter = safe_cholesky(_covariance(data, self.X, self.w, self.s2, self.n2)[0])
+        self.L,self.jitter = safe_cholesky(_covariance(data, matern52(_r2(data, self.X, self.w)), self.s2, self.n2))
         self.alpha = dpotrs(self.L, data.resid, lower=1)[0] if len(data) else data.resid
         self.beta = data.b+data.B@(data.H.T@self.alpha)  # (q,) posterior mean of the features' coefficients
 
@@ -148,7 +146,8 @@ class GP:
 def fit(
     data:Data, # What was observed
     prior:Prior, # What is thought of the parameters beforehand
-    starts=(), # Parameters to start the search from; the prior's mean if there are none
+    starts=(), # Further parameters to start the search from
+    first=None, # Parameters to start it from at first, the prior's mean if None
     maxiter=30 # Iterations of L-BFGS-B for each start
 )->GP: # With the most probable parameters found
     "Fit the parameters to `data` by maximum a posteriori"
@@ -156,13 +155,16 @@ def fit(
     def loss(theta):
         value,grad = log_posterior(data, prior, theta)
         return -value, -grad
-    runs = [fmin_l_bfgs_b(loss, o, bounds=prior.bounds, maxiter=maxiter, factr=1e12) for o in starts or [prior.mean]]  # to 2e-4 of the loss
+    opts = dict(bounds=prior.bounds, maxiter=maxiter, factr=1e12)  # ends where a step gains less than 2e-4 of the loss
+    runs = [fmin_l_bfgs_b(loss, o, **opts) for o in (prior.mean if first is None else first, *starts)]
     return GP(data, min(runs, key=lambda o: o[1])[0])
 
 # %% ../nbs/02_gp.ipynb #draw
 def _log_density(data, prior, theta):
     "`log_posterior` without its gradient, -inf where it can't be worked out"
-    try: L,_ = safe_cholesky(_covariance_of(data, theta))
+    w,shapes,*scales = _unpack(theta, data.d)
+    k = matern52(_r2(data, warped(data.X, shapes, data.choice), w))
+    try: L,_ = safe_cholesky(_covariance(data, k, *scales))
     except CovarianceError: return -np.inf
     u,_ = dtrtrs(L, data.resid, lower=1) if len(data) else (data.resid, 0)
     return -u@u/2 - np.log(np.diagonal(L)).sum() + prior.logp(theta)[0]

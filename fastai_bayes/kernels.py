@@ -7,6 +7,7 @@ __all__ = ['differ', 'scaled', 'cross_r2', 'matern52', 'matern52_slope', 'kumara
            'Prior']
 
 # %% ../nbs/01_kernels.ipynb #imports
+import functools
 from dataclasses import dataclass
 import numpy as np
 
@@ -89,9 +90,9 @@ class Prior:
     @property
     def shapes(self): return slice(self.d, 3*self.d if self.warp else self.d)
     def _of(self, scales, shapes, others): return np.array([scales]*self.d + [shapes]*(2*self.d if self.warp else 0) + others)
-    @property
+    @functools.cached_property
     def mean(self): return np.log(self._of(self.d**.5, 1., [self.signal, self.noise]))
-    @property
+    @functools.cached_property
     def sd(self): return self._of(self.spread, self.warp/2**.5, [1., 1.])  # of a normal density that is as curved at the top
     @property
     def bounds(self):

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import expit, ndtr
 from .space import Space
 from .kernels import Prior
-from .gp import Data, Ensemble, Posterior, fit, log_posterior
+from .gp import Data, Ensemble, Posterior, fit
 from .acq import LogEI, acquisitions, distinct, log_ei, maximize, sobol
 from .cost import Cost, PerCost, Within
 from .curves import Chain, Warp, noise_left, rungs, smooth
@@ -208,7 +208,7 @@ class Engine:
     min_better=.1  # Least probability of ending better than the best seen that is worth more epochs
     min_final=.03  # Same, where a stop is for good
     final_share=1/6  # Share of the epochs that a training has at least before a stop for good
-    model=3  # Counts changes of what `memory` holds
+    model=4  # Counts changes of what `memory` holds
     warp=.3  # Scale of the logarithms of the input warp's shapes, where there is one
     new_share=.25  # Share of the epochs after the least ones that a new training is expected to take: most stop early
     unknown=.12  # That of a training whose curve says nothing is at least this: where no early value means anything, none is a reason to stop
@@ -220,7 +220,7 @@ class Engine:
         self.looks = [self.min_epochs]  # after so many epochs a training from the start pauses; what is nearly done goes on
         self.new_epochs = self.min_epochs+self.new_share*(n_epoch-self.min_epochs)
         while (l := max(self.looks[-1]+1, -(-8*self.looks[-1]//5)))<=5*n_epoch/8: self.looks.append(l)
-        self._chain,self._final,self._cost,self._first = None,(0, None, []),None,None
+        self._chain,self._final,self._cost,self._first = None,(0, None, None),None,None
 
     def view(self, trainings): return View(self, trainings)
     def chain(self, X, Z):
@@ -229,13 +229,13 @@ class Engine:
         self._chain = Chain(X[keep], [Z[i] for i in keep], self.T, self.space.choice, last=self._chain)
         return self._chain
     def final(self, X, m, v, rng):
-        "`Ensemble` on the most informative final values `m` (n,) of variance `v` (n,) at `X` (n,d), fitted anew when there are 25 % more"
-        n,thetas,starts = self._final
-        anew = len(m)<=12 or len(m)-n>.25*min(n, self.most)
+        "`Ensemble` on the most informative final values `m` (n,) of variance `v` (n,) at `X` (n,d), fitted anew with each up to 24, then when there are 40 % more"
+        n,thetas,last = self._final
+        anew = len(m)<=24 or len(m)-n>.4*min(n, self.most)
         n = len(m) if anew else n
         keep = informative(m[:n], self.most)
         known = self.data(X[keep], m[keep], v[keep])
-        if anew: self._final = n,thetas,_ = n,*self._draws(known, starts, rng, int(np.clip(320//max(len(known), 1), 3, 8)))  # the more data, the less they differ
+        if anew: self._final = n,thetas,_ = n,*self._draws(known, last, rng, int(np.clip(240//max(len(known), 1), 3, 8)))  # the more data, the less they differ
         use = np.r_[keep, n:len(m)]
         return Ensemble(self.data(X[use], m[use], v[use]), thetas, self._fitted(known, thetas))
     def _fitted(self, data, thetas):
@@ -244,18 +244,17 @@ class Engine:
         same = old is not None and old.thetas is thetas and np.array_equal(old.data.X, data.X) and np.array_equal(old.data.v, data.v)
         if not same: self._first = Ensemble(data, thetas)
         return self._first
-    def _draws(self, data, starts, rng, n):
-        "`n` parameters, with and without input warping as their evidences are to each other; and the most probable ones of both"
+    def _draws(self, data, last, rng, n):
+        "`n` parameters, with and without input warping as their evidences are to each other; and the most probable ones without, which are `last` next time"
         def flat(theta): return np.insert(theta, [data.d]*2*data.d, 0, axis=-1)  # shapes that leave all as it is
-        plain = self._posterior(data, 0., [o[0] for o in starts])
-        bent = self._posterior(data, self.warp, [flat(plain.gp.theta), *(o[1] for o in starts)])
+        plain = self._posterior(data, 0., [] if last is None else [last])
+        bent = self._posterior(data, self.warp, first=flat(plain.gp.theta))
         k = round(n*expit(bent.evidence-plain.evidence))
-        return np.r_[flat(plain.draw(rng, n-k)), bent.draw(rng, k)], [[plain.gp.theta, bent.gp.theta]]
-    def _posterior(self, data, warp, starts):
-        "`Posterior` of the parameters of final values, with input warping of the scale `warp` or, if that is 0, without; the search begins at the best of `starts` and the prior's mean"
+        return np.r_[flat(plain.draw(rng, n-k)), bent.draw(rng, k)], plain.gp.theta
+    def _posterior(self, data, warp, starts=(), first=None):
+        "`Posterior` of the parameters of final values, with input warping of the scale `warp` or, if that is 0, without; `fit` starts at `first` and `starts`"
         prior = Prior(data.d, noise=.003, spread=1.4, warp=warp)
-        start = max((prior.mean, *starts), key=lambda o: log_posterior(data, prior, o)[0])
-        return Posterior(fit(data, prior, [start]), prior)
+        return Posterior(fit(data, prior, starts, first), prior)
     def data(self, X, m, v):
         "`Data` of final values, around a constant below the best but not far"
         return Data(X, m, self.space.choice, v=v, b=[-.5], B=[1.])
@@ -268,16 +267,16 @@ class Engine:
     @property
     def memory(self):
         "What this engine knows beyond the trainings, in numbers and lists: where its next fits start. One that is given it goes on as this one would"
-        (n,thetas,starts),chain,cost = self._final,self._chain,self._cost
-        return dict(model=self.model, final=[n, None if thetas is None else np.asarray(thetas).tolist(), [[o.tolist() for o in s] for s in starts]],
+        (n,*thetas),chain,cost = self._final,self._chain,self._cost
+        return dict(model=self.model, final=[n, *(None if o is None else o.tolist() for o in thetas)],
                     chain=chain and [[n, theta.tolist(), k] for n,theta,k in chain.fitted],
                     cost=cost and [cost.n, None if cost.theta is None else cost.theta.tolist()])
     @memory.setter
     def memory(self, o):
         if o.get('model')!=self.model: return  # of another version, which fitted other parameters
         arr = lambda v: None if v is None else np.array(v)
-        n,thetas,starts = o['final']
-        self._final = n, arr(thetas), [[arr(v) for v in s] for s in starts]
+        n,*thetas = o['final']
+        self._final = n, *map(arr, thetas)
         self._chain = o['chain'] and SimpleNamespace(fitted=[(n, arr(v), k) for n,v,k in o['chain']])
         self._cost = o['cost'] and SimpleNamespace(n=o['cost'][0], theta=arr(o['cost'][1]))
 
