@@ -1,6 +1,6 @@
 """What each part of the engine is worth: regret on LCBench's curves with the part left out, or a setting changed.
 
-    python benchmarks/ablation.py ../shared/lcbench [--seeds 2] [--parts engine carry ...] [--trainings 20] [--jobs 2]
+    python benchmarks/ablation.py ../shared/lcbench [--seeds 2] [--parts engine carry ...] [--trainings 20] [--n-epoch 52] [--jobs 2]
     python benchmarks/ablation.py --functions hartmann6 sparse20 [--seeds 2] [--parts engine ensemble warp] [--jobs 2]
     python benchmarks/ablation.py --families crossing noise15 [--seeds 2] [--parts engine slopes smooth] [--jobs 2]
 
@@ -29,6 +29,7 @@ def sloped(engine, X, m, v):
 def sure(view, l): return 0.
 def never(view, l): return False
 def rough(Z, sd): return Z
+def fixed(n, n_epoch): return n
 usual = tuple(o[:2] for o in fastai_bayes.curves._beta)
 
 PARTS = {  # name on the command line: name in the table, method of lcbench.py, what is patched
@@ -44,6 +45,8 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
     'slopes': ('only the usual prior of the slopes', 'ours', [(fastai_bayes.curves, '_beta', usual)]),
     'smooth': ('curves keep their noise', 'ours', [(fastai_bayes.optimizer, 'smooth', rough)]),
     'doubt': ('no doubt of early ranks', 'ours', [(View, 'doubt', sure)]),
+    **{f'starts={v}': (f'{v} configurations before the first proposal', 'ours',
+                       [(fastai_bayes.optimizer, 'n_starts', functools.partial(fixed, v))]) for v in (4, 7)},
     'looks': ('the start pauses once', 'ours', [(View, 'rising', never)]),
     **{f'{k}={v}': (f'{label} {v} instead of {getattr(o, k)}', 'ours', [(o, k, v)]) for o,k,label,vals in (
         (Engine, 'top_share', 'share that goes on', (.2, .5)), (Engine, 'min_better', 'least probability', (.05, .2)),
@@ -57,9 +60,9 @@ def changed(part):
         for o in PARTS[part][2]: stack.enter_context(patch.object(*o))
         yield
 
-def run(folder, trainings, part, task, seed):
+def run(folder, trainings, n_epoch, part, task, seed):
     "As `lcbench.run`"
-    with changed(part): return lcbench.run(folder, PARTS[part][1], task, seed, space='numbers', noise=0., cross=False, trainings=trainings)
+    with changed(part): return lcbench.run(folder, PARTS[part][1], task, seed, space='numbers', noise=0., cross=False, trainings=trainings, n_epoch=n_epoch)
 
 def run_function(part, task, seed):
     "Regret after 40 trials"
@@ -84,7 +87,7 @@ def main():
     p.add_argument('--functions', nargs='+', choices=synthetic.TASKS, metavar='FUNCTION', help=', '.join(synthetic.TASKS))
     p.add_argument('--families', nargs='+', choices=curves.FAMILIES, metavar='FAMILY', help=', '.join(curves.FAMILIES))
     p.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS), metavar='PART', help=', '.join(PARTS))
-    for k,v in dict(seeds=2, jobs=2, trainings=20).items(): p.add_argument(f'--{k}', type=int, default=v)
+    for k,v in dict(seeds=2, jobs=2, trainings=20, n_epoch=lcbench.T).items(): p.add_argument('--'+k.replace('_', '-'), type=int, default=v)
     args = p.parse_args()
     if args.functions: return table(args, run_function, args.functions, '40 trials')
     if args.families: return table(args, run_family, args.families, 'the epochs of 20 full trainings')
@@ -92,8 +95,8 @@ def main():
     tasks = lcbench.simulator(args.folder).TASKS
     print(f"{versions('fastai_bayes', 'numpy', 'scipy', 'onnxruntime')}; seeds 0 to {args.seeds-1}, {len(tasks)} tasks")
     jobs = [(o, t, s) for s in range(args.seeds) for t in tasks for o in args.parts]
-    at = [lcbench.T*n-1 for n in lcbench.looks(args.trainings)]
-    done = race(functools.partial(run, args.folder, args.trainings), jobs, args.jobs, lambda o: [f'{o[0][i]:.3f}' for i in at])
+    at = [args.n_epoch*n-1 for n in lcbench.looks(args.trainings)]
+    done = race(functools.partial(run, args.folder, args.trainings, args.n_epoch), jobs, args.jobs, lambda o: [f'{o[0][i]:.3f}' for i in at])
     print('\nMean normalised regret (standard error) after the epochs of so many full trainings; ratio to the first line, mean of the columns\n')
     header('part', *lcbench.looks(args.trainings), 'ratio', 'runs')
     for k in args.parts:

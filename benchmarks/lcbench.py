@@ -1,7 +1,7 @@
 """Normalised regret against epochs spent on LCBench's learning curves: our engine, Optuna's samplers and pruners, and other packages.
 
     python benchmarks/lcbench.py ../shared/lcbench [--seeds 5] [--methods ours gp ...] [--tasks 3945 ...] [--jobs 2] [--plot FILE]
-                                 [--tasks others] [--space mixed] [--noise .04] [--cross] [--trainings 20]
+                                 [--tasks others] [--space mixed] [--noise .04] [--cross] [--trainings 20] [--n-epoch 10]
 
 The folder holds the simulator: `lcbench.py` with its model. A training has 52 epochs, a run the epochs of 20 full trainings, or
 `--trainings`. Regret is that of the best value seen so far: 0 is the best known, 1 the median of fully trained random configurations. Seeds are
@@ -10,15 +10,18 @@ The folder holds the simulator: `lcbench.py` with its model. A training has 52 e
 `--space mixed` makes batch size a place in the list 16, 32, ... 512, and the number of layers and momentum choices without an order.
 `--noise` is added to each epoch's value: its standard deviation, as a share of the spread of the better half's final values, best known minus
 median. `--cross` adds s(1-log(epoch)/log(52)) to each curve, where s is a normal number of that spread, which a hash of the configuration gives:
-early epochs mislead, and the last one is as it was. With both, the regret stays that of the true values of the epochs seen."""
+early epochs mislead, and the last one is as it was. With both, the regret stays that of the true values of the epochs seen.
+`--n-epoch 10` makes trainings short: each of 10 epochs shows what the simulator shows after 6, 11, ... 52."""
 import argparse, contextlib, functools, importlib, importlib.util, logging, math, os, time, warnings, zlib
 from pathlib import Path
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 import racing
-from lcbench_peers import NEEDS, PEERS, T
+from fastai_bayes.optimizer import least_epochs
+from lcbench_peers import NEEDS, PEERS
 from racing import bands, cells, header, hush, race, row, versions
 
+T = 52  # epochs that the simulator knows
 AT = (1, 2, 5, 10, 20, 30, 45, 60)  # full trainings after which the table looks, as far as a run goes
 BATCH = (16, 32, 64, 128, 256, 512)  # batch sizes of the mixed space, where it is a place in this list
 
@@ -62,10 +65,10 @@ def shift(params, epoch):
 
 class Watched:
     "The simulator's `Trainer` of one task, whose values are disturbed, with CPU time of its own, and what became of stopped trainings"
-    n_epoch,mode = T,'max'
-    def __init__(self, sim, task, seed, space, noise, cross, trainings):
-        self.sim,self.task,self.space,self.noise,self.cross = sim,task,space,noise,cross
-        self.trainer,ref = sim.Trainer(task, T*trainings),sim.reference(task)
+    mode = 'max'
+    def __init__(self, sim, task, seed, space, noise, cross, trainings, n_epoch):
+        self.sim,self.task,self.space,self.noise,self.cross,self.n_epoch = sim,task,space,noise,cross,n_epoch
+        self.trainer,ref = sim.Trainer(task, n_epoch*trainings),sim.reference(task)
         self.spread,self.rng = ref['best']-ref['median'],np.random.default_rng([seed, 1])
         self.cpu = 0.
         self.stops,self.left = [],{}  # would it have ended better: for each stop, and by number, with the end, for each training that is stopped
@@ -78,7 +81,7 @@ class Watched:
 
     def step(self, params, epoch):
         "Value after `epoch`, disturbed; raises `Trainer.Out` when the epochs are spent"
-        start,p = time.process_time(),self.native(params)
+        start,p,epoch = time.process_time(),self.native(params),math.ceil(epoch*T/self.n_epoch)
         try:
             y = self.trainer.step(p, epoch)
             if self.cross: y += self.spread*shift(p, epoch)
@@ -123,7 +126,7 @@ def share(flags): return f'{np.mean(flags):.1%} of {len(flags)}' if flags else '
 
 def looks(trainings): return [n for n in AT if n<=trainings]
 
-def table(res, trainings):
+def table(res, trainings, n_epoch):
     print('\nMean normalised regret (standard error) after the epochs of so many full trainings; CPU milliseconds an epoch for decisions;\n'
           'share of the stopped trainings that would have ended better than the best value seen when they stopped:\n'
           'of those left for good (counted at their last stop), and of all stops, also of trainings carried on later;\n'
@@ -131,17 +134,18 @@ def table(res, trainings):
           'share of all stops after which the training would have ended within the 95 % band that our engine gave it\n')
     header('method', *looks(trainings), 'ms', 'better, left for good', 'better, all stops', 'better than the best of all', 'within the band', 'runs')
     for k,runs in res.items():
-        r = np.array([o[0] for o in runs])[:,[T*n-1 for n in looks(trainings)]]
+        r = np.array([o[0] for o in runs])[:,[n_epoch*n-1 for n in looks(trainings)]]
         row(METHODS[k][0], *cells(r), f'{np.mean([o[1] for o in runs]):.1f}', *(share([b for o in runs for b in o[j]]) for j in (3, 2, 4, 5)), len(runs))
 
-def plot(res, trainings, fn):
+def plot(res, trainings, n_epoch, fn):
     "Mean regret as a line, a standard error to both sides as a band"
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
     _,ax = plt.subplots(figsize=(8, 5), layout='constrained')
-    x = np.arange(4, T*trainings+1)/T  # the first epochs say nothing
-    bands(ax, x, {k: np.array([o[0] for o in runs])[:,3:] for k,runs in res.items()}, {k: METHODS[k][0] for k in res})
+    first = least_epochs(n_epoch)  # before that, epochs say nothing
+    x = np.arange(first, n_epoch*trainings+1)/n_epoch
+    bands(ax, x, {k: np.array([o[0] for o in runs])[:,first-1:] for k,runs in res.items()}, {k: METHODS[k][0] for k in res})
     ax.set(xlabel='epochs spent, in full trainings', ylabel='mean normalised regret', xscale='log', yscale='log', xlim=(x[0], trainings))
     ticks = [.1, .2, .5, *looks(trainings)]
     ax.set_xticks(ticks, [f'{o:g}' for o in ticks], minor=False)
@@ -167,7 +171,7 @@ def arguments():
     p.add_argument('folder', type=Path, help='of the simulator')
     p.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS), metavar='METHOD', help=', '.join(METHODS))
     p.add_argument('--tasks', nargs='+', help="data sets; the simulator's 10 if not given; 'others' for all that it has no reference value of")
-    for k,v in dict(seeds=5, jobs=2, trainings=20).items(): p.add_argument(f'--{k}', type=int, default=v)
+    for k,v in dict(seeds=5, jobs=2, trainings=20, n_epoch=T).items(): p.add_argument('--'+k.replace('_', '-'), type=int, default=v)
     p.add_argument('--space', choices=('numbers', 'mixed'), default='numbers', help='mixed has choices')
     p.add_argument('--cross', action='store_true', help='curves cross, early epochs mislead')
     p.add_argument('--noise', type=float, default=0., help="standard deviation of each epoch's noise, as a share of best known minus median")
@@ -183,14 +187,14 @@ def arguments():
 def main():
     args = arguments()
     args.methods = [o for o in args.methods if can_run(o, args.space)]
-    disturbed = dict(space=args.space, noise=args.noise, cross=args.cross, trainings=args.trainings)
+    disturbed = dict(space=args.space, noise=args.noise, cross=args.cross, trainings=args.trainings, n_epoch=args.n_epoch)
     names = dict.fromkeys(['fastai_bayes', 'optuna', 'numpy', 'scipy', 'torch', 'onnxruntime', *(NEEDS[o][1] for o in args.methods if o in NEEDS)])
     print(f'{versions(*names)}; seeds 0 to {args.seeds-1}', f'{len(args.tasks)} tasks', *(f'{k} {v}' for k,v in disturbed.items()), sep=', ')
     os.environ['PYTHONHASHSEED'] = '0'  # of the processes to come: SMAC searches in the order of a set
     jobs = [(m, t, s) for s in range(args.seeds) for t in args.tasks for m in args.methods]
-    done = race(functools.partial(run, args.folder, **disturbed), jobs, args.jobs, lambda o: [f'{o[0][T*n-1]:.3f}' for n in looks(args.trainings)])
+    done = race(functools.partial(run, args.folder, **disturbed), jobs, args.jobs, lambda o: [f'{o[0][args.n_epoch*n-1]:.3f}' for n in looks(args.trainings)])
     res = {m: [o for job,o in done.items() if job[0]==m] for m in args.methods}
-    table(res, args.trainings)
-    if args.plot: plot(res, args.trainings, args.plot)
+    table(res, args.trainings, args.n_epoch)
+    if args.plot: plot(res, args.trainings, args.n_epoch, args.plot)
 
 if __name__=='__main__': main()

@@ -16,8 +16,6 @@ import numpy as np, torch
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from fastai_bayes.space import Space
 
-T = 52  # epochs of a full training
-
 def botorch(trainer, space, seed):
     "Full trainings that BoTorch's qLogNEI proposes, after 7 Sobol points"
     torch.manual_seed(seed)
@@ -26,7 +24,7 @@ def botorch(trainer, space, seed):
     while True:
         if len(y)==len(U): U = torch.cat([U, promising(U, torch.tensor(y).double()[:,None])])
         params = space.decode(U[len(y)].numpy())
-        y.append([trainer.step(params, e) for e in range(1, T+1)][-1])
+        y.append([trainer.step(params, e) for e in range(1, trainer.n_epoch+1)][-1])
 
 def promising(U, y):
     "The point (1,d) of the unit cube with the largest qLogNEI, given final values `y` (n,1) at `U` (n,d)"
@@ -51,7 +49,7 @@ def syne_tune(trainer, space, seed, method):
     def _domain(o): return cs.choice(list(o.choices)) if is_choice(o) else \
         getattr(cs, 'log'*o.log+('randint' if is_whole(o) else 'uniform'))(o.low, o.high)
     scheduler = getattr(baselines, method)({k: _domain(o) for k,o in space.items()}, metric='value', mode='max', type='promotion',
-                                           resource_attr='epoch', max_t=T, random_seed=seed, search_options=dict(debug_log=False))
+                                           resource_attr='epoch', max_t=trainer.n_epoch, random_seed=seed, search_options=dict(debug_log=False))
     trials,epochs = [],Counter()
     while True:
         o = scheduler.suggest(len(trials))
@@ -66,7 +64,7 @@ def syne_tune(trainer, space, seed, method):
         while decision=='CONTINUE':
             epochs[t.trial_id] = e = epochs[t.trial_id]+1
             decision = scheduler.on_trial_result(t, dict(value=trainer.step(t.config, e), epoch=e))
-        if e<T: trainer.stop(t.trial_id, t.config)
+        if e<trainer.n_epoch: trainer.stop(t.trial_id, t.config)
         scheduler.on_trial_remove(t)
 
 class Checkpoints:
@@ -79,7 +77,7 @@ class Checkpoints:
         seen = len(y)
         if 0<seen<epoch: self.trainer.carry_on(number)
         while len(y)<epoch: y.append(self.trainer.step(params, len(y)+1))
-        if seen<epoch<T: self.trainer.stop(number, params)
+        if seen<epoch<self.trainer.n_epoch: self.trainer.stop(number, params)
         return y[epoch-1]
 
 def neps(trainer, space, seed, method):
@@ -88,7 +86,7 @@ def neps(trainer, space, seed, method):
     for f in (torch.manual_seed, np.random.seed, random.seed): f(seed)  # it draws from all three, and takes no seed
     def _domain(o): return neps.Categorical(o.choices) if is_choice(o) else (neps.Integer if is_whole(o) else neps.Float)(o.low, o.high, log=o.log)
     domains = {k: _domain(o) for k,o in space.items()}
-    Pipeline = type('Pipeline', (neps.PipelineSpace,), dict(domains, epoch=neps.IntegerFidelity(1, T)))
+    Pipeline = type('Pipeline', (neps.PipelineSpace,), dict(domains, epoch=neps.IntegerFidelity(1, trainer.n_epoch)))
     opt,runs = neps.AskAndTell(getattr(neps.algorithms, method)(Pipeline())),Checkpoints(trainer)
     while True:
         t = opt.ask()
@@ -104,7 +102,7 @@ def smac(trainer, space, seed):
     configs,runs = cs.ConfigurationSpace(),Checkpoints(trainer)
     configs.add([_domain(k, o) for k,o in space.items()])
     with tempfile.TemporaryDirectory() as d:
-        scenario = Scenario(configs, deterministic=True, min_budget=1, max_budget=T, seed=seed, output_directory=d)
+        scenario = Scenario(configs, deterministic=True, min_budget=1, max_budget=trainer.n_epoch, seed=seed, output_directory=d)
         opt = MultiFidelityFacade(scenario, lambda config, seed, budget: None, logging_level=False)
         while True:
             t = opt.ask()

@@ -513,6 +513,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fastai_bayes.optimizer.explain': ('optimizer.html#explain', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.in_epochs': ('optimizer.html#in_epochs', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.informative': ('optimizer.html#informative', 'fastai_bayes/optimizer.py'),
+                                        'fastai_bayes.optimizer.least_epochs': ('optimizer.html#least_epochs', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.n_starts': ('optimizer.html#n_starts', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.one_thread': ('optimizer.html#one_thread', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.propose': ('optimizer.html#propose', 'fastai_bayes/optimizer.py'),
