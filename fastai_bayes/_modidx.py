@@ -296,7 +296,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fastai_bayes.kernels.Prior.mean': ('kernels.html#prior.mean', 'fastai_bayes/kernels.py'),
                                       'fastai_bayes.kernels.Prior.sd': ('kernels.html#prior.sd', 'fastai_bayes/kernels.py'),
                                       'fastai_bayes.kernels.Prior.shapes': ('kernels.html#prior.shapes', 'fastai_bayes/kernels.py'),
-                                      'fastai_bayes.kernels._log_rest': ('kernels.html#_log_rest', 'fastai_bayes/kernels.py'),
+                                      'fastai_bayes.kernels._left': ('kernels.html#_left', 'fastai_bayes/kernels.py'),
                                       'fastai_bayes.kernels.cross_r2': ('kernels.html#cross_r2', 'fastai_bayes/kernels.py'),
                                       'fastai_bayes.kernels.differ': ('kernels.html#differ', 'fastai_bayes/kernels.py'),
                                       'fastai_bayes.kernels.kumaraswamy': ('kernels.html#kumaraswamy', 'fastai_bayes/kernels.py'),

@@ -10,7 +10,7 @@ __all__ = ['acquisitions', 'log_h', 'log_ei', 'ucb', 'log_pi', 'Acquisition', 'L
 import functools
 import numpy as np
 from scipy.optimize import fmin_l_bfgs_b
-from scipy.special import erfcx, log_ndtr, ndtr
+from scipy.special import erfcx, log_ndtr
 from scipy.stats import qmc
 
 # %% ../nbs/03_acq.ipynb #logh

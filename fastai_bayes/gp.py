@@ -291,5 +291,5 @@ class Ensemble:
         choice = self.data.choice
         if not len(self.shapes): return Z, np.where(choice, 0., 1.)
         Zw,dZ = kumaraswamy_slope(Z, *self.shapes)
-        return (np.where(choice, Z, Zw), np.where(choice, 0., dZ)) if choice.any() else (Zw, dZ)
+        return np.where(choice, Z, Zw), np.where(choice, 0., dZ)
 

@@ -57,24 +57,23 @@ def kumaraswamy(
     b # Same, of the second one
 ): # (..,d) points of the unit cube
     "Each coordinate stretched by a monotone function that keeps the ends of the unit interval"
-    return 1-np.exp(np.exp(b)*_log_rest(x, a)[0])
+    return 1-_left(x, a, b)[0]
 
-def _log_rest(x, a):
-    "`log(1-x^exp(a))` off the very ends of the unit interval, `x^exp(a)`, and `log x`"
+def _left(x, a, b):
+    "What `kumaraswamy` leaves to 1 off the very ends of the unit interval, `log(1-x^exp(a))`, `x^exp(a)`, and `log x`"
     lx = np.log(np.clip(x, 1e-6, 1-1e-6))
     xa = np.exp(np.exp(a)*lx)
-    return np.log1p(-xa), xa, lx
+    rest = np.log1p(-xa)
+    return np.exp(np.exp(b)*rest), rest, xa, lx
 
 def kumaraswamy_slopes(x, a, b):
     "`kumaraswamy`, and its derivatives (..,d) by `a` and by `b`"
-    rest,xa,lx = _log_rest(x, a)
-    left = np.exp(np.exp(b)*rest)
+    left,rest,xa,lx = _left(x, a, b)
     return 1-left, np.exp(a+b)*left*xa/np.exp(rest)*lx, -left*rest*np.exp(b)
 
 def kumaraswamy_slope(x, a, b):
     "`kumaraswamy`, and its derivative (..,d) by `x`"
-    rest,xa,lx = _log_rest(x, a)
-    left = np.exp(np.exp(b)*rest)
+    left,rest,xa,lx = _left(x, a, b)
     return 1-left, np.exp(a+b-lx)*left*xa/np.exp(rest)
 
 # %% ../nbs/01_kernels.ipynb #prior
