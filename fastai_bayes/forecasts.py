@@ -7,13 +7,14 @@ __all__ = ['Beliefs', 'forecast_data', 'plot_forecast', 'trial_data', 'plot_tria
 
 # %% ../nbs/134_forecasts.ipynb #imports
 import math, textwrap
+from numbers import Integral
 import numpy as np, optuna, pandas as pd
-from .axes import blue, epochs, faint, grey, label, legend, new_axis, orange, say, window
+from .axes import blue, epochs, faint, grey, label, legend, new_axis, orange, plain, PlotError, say, window
 from .optimizer import explain, in_epochs, one_thread
 from .sampler import Books, horizon, space_of
 from .space import Space
-from .study import StudyError, curve_of, first_of, latest, state_of
-from .tables import elided
+from .study import curve_of, first_of, latest, of_study, state_of, trial_at
+from .tables import elided, one_line
 
 # %% ../nbs/134_forecasts.ipynb #view
 class Beliefs:
@@ -50,6 +51,7 @@ class _Trials:
     def get_trials(self, deepcopy=False): return [*self.trials]
 
 # %% ../nbs/134_forecasts.ipynb #fore
+@of_study
 @one_thread
 def forecast_data(
     study:optuna.Study # A study
@@ -73,6 +75,7 @@ def _best_line(ax, b):
     "A line at the best value so far"
     if b.view.epochs.any(): ax.axhline(b.sign*b.view.warp.best, color=orange, lw=1.2, ls='--', label='best so far', zorder=1)
 
+@of_study
 @one_thread
 def plot_forecast(
     study:optuna.Study, # A study
@@ -80,6 +83,7 @@ def plot_forecast(
     most:int=12 # Trainings that are shown at most
 ):
     "Learning curves of stopped and running trials with the engine's forecast of their last epoch and its 95 % band"
+    if not isinstance(most, Integral) or most<1: raise PlotError(f'most: expected a whole number of 1 or more, got {most!r}')
     ax,b = new_axis(ax),Beliefs(study)
     df = _expected(b)
     if df.empty: return say(ax, 'no trial was stopped or is under way' if b.T else 'the length of a full training is not known yet')
@@ -102,15 +106,14 @@ def plot_forecast(
     return ax
 
 # %% ../nbs/134_forecasts.ipynb #trial
+@of_study
 @one_thread
 def trial_data(
     study:optuna.Study, # A study
     n:int # Number of a trial
 )->dict: # number, state, curve, n_epoch, others (curves before), best, forecast, low, high, better, reason; None if there is nothing to say
     "What the engine believed about trial `n` when it ended"
-    trials = study.get_trials(deepcopy=False)
-    if n not in range(len(trials)): raise StudyError(f'trials are numbered from 0 to {len(trials)-1}, got {n!r}')
-    t,b = trials[n],Beliefs(study, n)
+    t,b,trials = trial_at(study, n),Beliefs(study, n),study.get_trials(deepcopy=False)
     others = [c for o in latest(trials[:n+1]) if o.number!=n and (c := curve_of(o))]
     res = dict(number=n, state=state_of(t), curve=curve_of(t), n_epoch=b.T, others=others, best=None, forecast=None, low=None, high=None, better=None,
                reason=t.user_attrs.get('verdict') or t.user_attrs.get('reason'))
@@ -122,6 +125,7 @@ def trial_data(
     if not b.view.failed[i] and len(res['curve'])<b.T: res.update(forecast=e.forecast, low=e.low, high=e.high, better=e.better)
     return res
 
+@of_study
 def plot_trial(
     study:optuna.Study, # A study
     n:int, # Number of a trial
@@ -153,5 +157,6 @@ def _ends(o, direction):
 
 def _wrapped(s, width=88, most=3):
     "`s` in lines of at most `width` characters"
-    lines = textwrap.wrap(s, width)
-    return '\n'.join(lines if len(lines)<=most else [*lines[:most-1], elided(' '.join(lines[most-1:]), width)])
+    lines = textwrap.wrap(one_line(s), width)
+    lines = lines if len(lines)<=most else [*lines[:most-1], elided(' '.join(lines[most-1:]), width)]
+    return '\n'.join(plain(o, width) for o in lines)

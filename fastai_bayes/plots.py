@@ -10,12 +10,13 @@ __all__ = ['history_data', 'plot_history', 'curves_data', 'plot_curves', 'params
 import math
 import numpy as np, optuna, pandas as pd
 from optuna.trial import create_trial
-from .axes import blue, epochs, faint, grey, in_first_column, label, legend, new_axis, orange, panels, places, say, scale, shade, ticks, told_apart, window
+from .axes import blue, epochs, faint, grey, in_first_column, label, legend, new_axis, orange, panels, places, plain, say, scale, shade, ticks, told_apart, window
 from .space import Choice, dimension
-from .study import best_of, best_trial, curve_of, finished, first_of, latest, quiet_optuna, state_of
-from .tables import elided
+from .study import (best_of, best_trial, column, curve_of, finished, first_of, latest, of_study, quiet_optuna,
+                                state_of)
 
 # %% ../nbs/13_plots.ipynb #history
+@of_study
 def history_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, spent (epochs of all trials up to its end), value, best (so far)
@@ -30,6 +31,7 @@ def history_data(
     v = df.value = df.value.where(df.state.isin(['complete', 'stopped'])).astype(float)
     return df.assign(best=(v.cummin() if study.direction.name=='MINIMIZE' else v.cummax()).ffill())
 
+@of_study
 def plot_history(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
@@ -51,6 +53,7 @@ def plot_history(
     return ax
 
 # %% ../nbs/13_plots.ipynb #curves
+@of_study
 def curves_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, value, curve
@@ -58,6 +61,7 @@ def curves_data(
     rows = [(t.number, state_of(t), best_of(t, study.direction)[0], curve_of(t)) for t in latest(study.get_trials(deepcopy=False))]
     return pd.DataFrame([o for o in rows if o[3]], columns=['number', 'state', 'value', 'curve'])
 
+@of_study
 def plot_curves(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
@@ -81,11 +85,15 @@ def plot_curves(
     return ax
 
 # %% ../nbs/13_plots.ipynb #slice
+@of_study
 def params_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, value, and a column for each hyperparameter
     "Hyperparameters and values of the finished trials"
-    return pd.DataFrame([dict(number=t.number, state=state_of(t), value=v)|t.params for t,v in finished(study)])
+    return pd.DataFrame([dict(number=t.number, state=state_of(t), value=v)|{column(k, _ours): o for k,o in t.params.items()}
+                         for t,v in finished(study)])
+
+_ours = 'number', 'state', 'value' # Columns that are no hyperparameters
 
 def _dims(study):
     "Name of a hyperparameter -> its dimension, over the finished trials"
@@ -93,14 +101,16 @@ def _dims(study):
 
 def _panel(ax, df, k, d, lim, best):
     "Value against hyperparameter `k` of dimension `d`"
-    df = df[[o in d for o in df[k]]]
-    x,y = places(d, df[k]),df.value.clip(*lim).values
+    values = df[column(k, _ours)]
+    df = df[[o in d for o in values]]
+    x,y = places(d, values[df.index]),df.value.clip(*lim).values
     looks = (df.state=='complete', blue, blue), (df.state=='stopped', 'none', blue), (df.number==best, orange, orange)
     for o,fc,ec in looks: ax.scatter(x[o], y[o], s=22, lw=1, fc=fc, ec=ec, clip_on=False, zorder=3, alpha=1 if fc==orange else faint(len(df), 80))
-    ax.set_title(elided(k, 22), fontsize='medium')
+    ax.set_title(plain(k, 22), fontsize='medium')
     ax.set(ylim=lim)
     scale(ax, d)
 
+@of_study
 def plot_slice(
     study:optuna.Study, # A study
     ax=None # An axis for each hyperparameter; new ones if None
@@ -114,31 +124,33 @@ def plot_slice(
     return axs
 
 # %% ../nbs/13_plots.ipynb #par
+@of_study
 def parallel_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, value, and for each hyperparameter its position between 0 and 1
     "Finished trials as points of the unit cube"
-    return pd.DataFrame([dict(number=t.number, value=v)|{k: float(dimension(d).to_unit(t.params[k])) for k,d in t.distributions.items()}
-                         for t,v in finished(study)])
+    return pd.DataFrame([dict(number=t.number, value=v)|{column(k, _ours): float(dimension(d).to_unit(t.params[k]))
+                         for k,d in t.distributions.items()} for t,v in finished(study)])
 
 def _ticks(d, room):
     "Positions and texts of the ticks of dimension `d`"
     if isinstance(d, Choice): return [((i+.5)/d.size, text) for i,text in zip(*ticks(d, 10, room))]
     return [(float(d.to_unit(v)), f'{v:.3g}') for v in (d.low, d.high)]
 
-def _frame(ax, dims, ends, name):
+def _frame(ax, dims, ends, study):
     "Vertical axes for `dims` and for the value, which goes from `ends[0]` to `ends[1]`"
     n = len(dims)+1
     room = max(4, 76//n)
     for j,ts in enumerate([*(_ticks(d, room) for d in dims.values()), [(u, f'{v:.3g}') for u,v in enumerate(ends)]]):
         ax.axvline(j, color=grey, lw=.8, zorder=1)
         for u,text in ts: ax.annotate(text, (j, u), (4, 3), textcoords='offset points', fontsize='small' if n<9 else 'x-small', zorder=5)
-    names = [elided(o, max(room, 12)) for o in (*dims, name)]
+    names = [*(plain(o, max(room, 12)) for o in dims), label(study, max(room, 12))]
     many = max(map(len, names))>room
     ax.set_xticks(range(n), names, **(dict(rotation=35, ha='right', rotation_mode='anchor') if many else {}))
     ax.set(yticks=[], ylim=(-.04, 1.08), xlim=(-.1, n-.6))
     ax.spines[['left', 'bottom']].set_visible(False)
 
+@of_study
 def plot_parallel(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
@@ -148,15 +160,16 @@ def plot_parallel(
     if not dims: return say(ax, 'no finished trial')
     lo,hi = window(df.value, study.direction)
     colour,best = shade(df.value, study.direction),best_trial(study).number
-    y = np.column_stack([df[k] for k in dims] + [(df.value.clip(lo, hi)-lo)/(hi-lo)])
+    y = np.column_stack([df[column(k, _ours)] for k in dims] + [(df.value.clip(lo, hi)-lo)/(hi-lo)])
     for i in df.value.sort_values(ascending=study.direction.name=='MAXIMIZE').index:
         kw = dict(color=orange, lw=2.5, zorder=4) if df.number[i]==best else dict(color=colour(df.value[i]), lw=1, alpha=faint(len(df)))
         at = np.flatnonzero(np.isfinite(y[i]))  # not what had no value
         ax.plot(at, y[i,at], marker='.', **kw)
-    _frame(ax, dims, (lo, hi), label(study))
+    _frame(ax, dims, (lo, hi), study)
     return ax
 
 # %% ../nbs/13_plots.ipynb #choices
+@of_study
 def choices_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # name, choice, number, value
@@ -166,6 +179,7 @@ def choices_data(
 
 _most = 12 # Choices of one hyperparameter, and hyperparameters, that are shown at most
 
+@of_study
 def plot_choices(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
@@ -177,7 +191,7 @@ def plot_choices(
     for k,named in reversed(list(df.groupby('name', sort=False))):
         found = sorted(named.groupby('choice', sort=False), key=lambda o: sign*o[1].value.median())
         texts = told_apart([c for c,_ in found], 32)
-        groups += [(f'{elided(k, 16)} = {c}  ({len(g)})', g) for c,(_,g) in zip(texts, found)][-_most:]
+        groups += [(f'{plain(k, 16)} = {c}  ({len(g)})', g) for c,(_,g) in zip(texts, found)][-_most:]
     ax = new_axis(ax, max(1.5, .7+.35*len(groups)))
     if df.empty: return say(ax, 'no finished trial made a choice')
     best = best_trial(study).number
@@ -202,6 +216,7 @@ def completed(
                     create_trial(state=optuna.trial.TrialState.FAIL) for t in study.get_trials(deepcopy=False)])
     return res
 
+@of_study
 def importances_data(
     study:optuna.Study # A study
 )->pd.Series: # Importances, largest first, adding up to 1; empty if there are too few trials
@@ -212,6 +227,7 @@ def importances_data(
     res = optuna.importance.get_param_importances(best, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
     return pd.Series(res, dtype=float).sort_values(ascending=False)
 
+@of_study
 def plot_importances(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
@@ -220,7 +236,8 @@ def plot_importances(
     o = importances_data(study)[:_most][::-1]
     ax = new_axis(ax, max(1.5, .7+.35*len(o)))
     if o.empty: return say(ax, 'at least four finished trials are needed')
-    bars = ax.barh([elided(k) for k in o.index], o.values, color=blue, height=.6)
+    bars = ax.barh(range(len(o)), o.values, color=blue, height=.6)
+    ax.set_yticks(range(len(o)), told_apart(o.index))
     ax.bar_label(bars, [f'{v:.0%}' for v in o.values], padding=4)
     ax.set(xticks=[], xlim=(0, o.max()*1.12))
     ax.spines['bottom'].set_visible(False)

@@ -6,17 +6,17 @@
 __all__ = ['best_code']
 
 # %% ../nbs/142_report.ipynb #imports
-import base64, html, io, platform
+import base64, html, io, platform, warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-import matplotlib.pyplot as plt
+import matplotlib.pyplot as plt, numpy as np
 from fastcore.basics import patch
 from matplotlib.text import Text
 from . import forecasts, plots, surrogate, timeline
 from .result import TuneResult, headline
 from .space import label_of
-from .study import best_trial, describe
-from .tables import html_table, table
+from .study import StudyError, best_trial, describe
+from .tables import html_table, one_line, table
 
 # %% ../nbs/142_report.ipynb #code
 def _written(v): return repr(v) if isinstance(v, (str, int, float, bool, type(None))) else str(label_of(v))
@@ -73,17 +73,24 @@ def _data(fig):
 
 def _picture(f, study, text):
     "A plot as a `picture` that holds its data, for light and dark pages; a sentence, if there is nothing else to see"
-    with plt.style.context('default'):
+    with plt.style.context('default'), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Glyph')  # of a script that the font does not have
         ax = f(study)
-        ax = ax.flat[0] if hasattr(ax, 'flat') else ax
-        try:
-            if ax.get_gid()=='sentence': return f'<h3>{text}</h3><p>{html.escape(ax.texts[0].get_text())}</p>'
-            light = _data(ax.figure)
-            _darken(ax.figure)
-            dark = _data(ax.figure)
-        finally: plt.close(ax.figure)
+        ax = np.atleast_1d(ax).ravel()[0]
+        if ax.get_gid()=='sentence': return f'<h3>{text}</h3><p>{html.escape(ax.texts[0].get_text())}</p>'
+        light = _data(ax.figure)
+        _darken(ax.figure)
+        dark = _data(ax.figure)
     source = f'<source media="(prefers-color-scheme:dark)" srcset="{dark}">'
     return f'<h3>{text}</h3><div class="wide"><picture>{source}<img alt="{text}" src="{light}"></picture></div>'
+
+def _picture_or_why(f, study, text):
+    "`_picture`, or why there is none: one that fails does not cost the page"
+    before = plt.get_fignums()
+    try: return _picture(f, study, text)
+    except Exception as e: return f'<h3>{text}</h3><p>{f.__name__} failed: {html.escape(one_line(f"{type(e).__name__}: {e}"))}</p>'
+    finally:
+        for n in set(plt.get_fignums())-set(before): plt.close(n)
 
 def _version(name):
     try: return version(name)
@@ -102,24 +109,36 @@ def _pairs(rows):
     return html_table(rows).replace('<td>', '<td class="text">').replace('<th>', '<th class="text">')
 
 # %% ../nbs/142_report.ipynb #report
+_elsewhere = "give a file in a folder where you may write, as in report('report.html')"
+
+def _file(path):
+    "The file `path`, in a folder that is there"
+    if not isinstance(path, (str, Path)) or not str(path).strip('. ') or chr(0) in str(path):
+        raise StudyError(f'path: expected the name of a file, got {path!r}; {_elsewhere}')
+    path = Path(path).expanduser()
+    if path.is_dir(): raise StudyError(f'path: {str(path)!r} is a folder; give a file in it, as in {str(path/"report.html")!r}')
+    try: path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise StudyError(f'path: the folder {str(path.parent)!r} cannot be made ({e}); {_elsewhere}') from None
+    return path
+
 @patch
 def report(self:TuneResult,
-    path='report.html' # File to write; its folder is there
+    path='report.html' # File to write; its folder is made if need be
 )->Path: # The file
     "Write all there is to say about the study to one page that needs nothing else"
-    df = self.trials
+    path,df = _file(path),self.trials
     failed = df[df.state=='failed'][['number', 'epochs', 'reason']]
-    code = best_code(self)
-    parts = [f'<h1>{html.escape(self.study.study_name)}</h1><p>{html.escape(headline(self))}</p>',
+    name,code = html.escape(one_line(self.study.study_name)),best_code(self)
+    parts = [f'<h1>{name}</h1><p>{html.escape(headline(self))}</p>',
              f'<h2>The best configuration</h2><pre>{html.escape(code)}</pre>' if code else '',
-             '<h2>Pictures</h2>', *(_picture(f, self.study, text) for f,text in _plots.items()),
+             '<h2>Pictures</h2>', *(_picture_or_why(f, self.study, text) for f,text in _plots.items()),
              '<h2>All trials</h2>', html_table(table(df, len(df)), 60),
              *(['<h2>Failures</h2>', html_table(table(failed, len(failed)))] if len(failed) else []),
              '<h2>Space, seed, versions</h2>', _pairs(_about(self))]
     alone = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     page = f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{alone}">' \
            '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">' \
-           f'<title>{html.escape(self.study.study_name)}</title><style>{_style}</style></head><body>{"".join(parts)}</body></html>'
-    path = Path(path)
-    path.write_text(page, encoding='utf-8')
+           f'<title>{name}</title><style>{_style}</style></head><body>{"".join(parts)}</body></html>'
+    try: path.write_text(page, encoding='utf-8', errors='replace')
+    except OSError as e: raise StudyError(f'path: {str(path)!r} cannot be written ({e}); {_elsewhere}') from None
     return path

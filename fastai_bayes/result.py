@@ -12,8 +12,9 @@ import optuna
 from fastcore.basics import patch
 from . import forecasts, plots, surrogate, timeline
 from .space import Space
-from .study import (StudyError, best_of, best_trial, curve_frame, epochs_saved, epochs_spent, first_of, quiet_optuna, trial_frame)
-from .tables import html_table, short, table, text_table
+from .study import (StudyError, best_of, best_trial, curve_frame, epochs_saved, epochs_spent, first_of, of_study, quiet_optuna,
+                                trial_at, trial_frame)
+from .tables import html_table, one_line, short, table, text_table
 
 # %% ../nbs/14_result.ipynb #res
 class TuneResult:
@@ -24,7 +25,14 @@ class TuneResult:
         space:Space, # What may have been tried
         folder=None, # Holds a folder for each trial
         make=None # Function from a trial's number to a learner with its hyperparameters and best weights
-    ): self.study,self.space,self.folder,self._make = study,space,None if folder is None else Path(folder),make
+    ):
+        of_study(TuneResult._check)(study, space, folder, make)
+        self.study,self.space,self.folder,self._make = study,space,None if folder is None else Path(folder),make
+    @staticmethod
+    def _check(study, space, folder, make):
+        if not isinstance(space, Space): raise StudyError(f'space: expected a Space, got {space!r}')
+        if folder is not None and not isinstance(folder, (str, Path)): raise StudyError(f'folder: expected a path, got {folder!r}')
+        if make is not None and not callable(make): raise StudyError(f'make: expected a function of the number of a trial, got {make!r}')
 
     @property
     def best_trial(self):
@@ -51,21 +59,17 @@ class TuneResult:
     @property
     def curves(self): return curve_frame(self.study)
 
-    def _trial(self, n):
-        trials = self.study.get_trials(deepcopy=False)
-        if n not in range(len(trials)): raise StudyError(f'trials are numbered from 0 to {len(trials)-1}, got {n!r}')
-        return trials[n]
     def params_of(self,
         n:int # Number of a trial
     )->dict: # Name -> value, functions as themselves
         "Hyperparameters of trial `n`"
-        return self.space.values(self._trial(n).params)
+        return self.space.values(trial_at(self.study, n).params)
     def learner(self,
         n:int=None # Number of a trial; the best if None
     ):
         "A learner with the hyperparameters and the best weights of trial `n`"
         if self._make is None: raise StudyError('this result cannot build learners; use the one that `bayes_tune` returned')
-        return self._make(self.best_trial.number if n is None else self._trial(n).number)
+        return self._make(self.best_trial.number if n is None else trial_at(self.study, n).number)
 
 # %% ../nbs/14_result.ipynb #plots
 def _add_plot(f):
@@ -87,8 +91,8 @@ def headline(res):
     stopped = f' ({sum(df.state=="stopped")} stopped)' if 'stopped' in set(df.state) else ''
     s = f'{res.study.study_name}: {len(df)} trials{stopped}, {epochs_spent(res.study)} epochs' + (f', {saved} saved by stopping' if saved else '')
     t = best_trial(res.study)
-    if t is None: return f'{s}, none finished yet'
-    return f"{s}, best {res.study.user_attrs.get('monitor') or 'value'} {short(res.best_value)} (trial {t.number}, epoch {res.best_epoch})"
+    if t is None: return one_line(f'{s}, none finished yet')
+    return one_line(f"{s}, best {res.study.user_attrs.get('monitor') or 'value'} {short(res.best_value)} (trial {t.number}, epoch {res.best_epoch})")
 
 def _more(res): return max(0, len(res.trials)-res.max_rows)
 
@@ -116,11 +120,14 @@ def plotly(self:TuneResult,
     **kwargs # As the function of `optuna.visualization` takes them, such as `params=['lr', 'wd']`
 ): # A plotly figure
     "A plot of Optuna's, interactive"
-    if name not in _interactive:
+    if not isinstance(name, str) or name not in _interactive:
         near = difflib.get_close_matches(str(name), _interactive, n=1)
-        raise StudyError(f"no plot is called {name!r}{f', did you mean {near[0]!r}?' if near else '.'} Known are: {', '.join(_interactive)}")
+        raise StudyError(f"name: no plot is called {name!r}{f', did you mean {near[0]!r}?' if near else '.'} Known are: {', '.join(_interactive)}")
     if not optuna.visualization.is_available(): raise PlotlyError("interactive plots need plotly; get it with: pip install 'fastai_bayes[plotly]'")
     f = getattr(optuna.visualization, f'plot_{_interactive[name]}')
     with quiet_optuna(), warnings.catch_warnings():
         warnings.simplefilter('ignore', optuna.exceptions.ExperimentalWarning)
-        return f(self.study if name in ('curves', 'timeline') else plots.completed(self.study), **kwargs)
+        try: return f(self.study if name in ('curves', 'timeline') else plots.completed(self.study), **kwargs)
+        except (TypeError, ValueError) as e:
+            known = ', '.join([*inspect.signature(f).parameters][1:]) or 'nothing more'
+            raise StudyError(f'plotly({name!r}): {e}; {f.__name__} takes {known}, got {kwargs}') from e

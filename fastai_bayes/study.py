@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['distributions', 'ask', 'suggest', 'in_words', 'describe', 'StudyError', 'quiet_optuna', 'JournalLock', 'diff',
-           'open_study', 'first_of', 'latest', 'state_of', 'curve_of', 'reason_of', 'best_of', 'epochs_spent',
-           'epochs_saved', 'seconds_of', 'note', 'finished', 'best_trial', 'carry_on_trial', 'trial_frame',
-           'curve_frame']
+           'open_study', 'of_study', 'trial_at', 'first_of', 'latest', 'state_of', 'curve_of', 'reason_of', 'best_of',
+           'epochs_spent', 'epochs_saved', 'seconds_of', 'note', 'finished', 'best_trial', 'carry_on_trial', 'column',
+           'trial_frame', 'curve_frame']
 
 # %% ../nbs/12_study.ipynb #imports
-import math
+import functools, math
 from collections import defaultdict
 from contextlib import contextmanager
 from decimal import Decimal
+from numbers import Integral
 from pathlib import Path
 import optuna, pandas as pd
 from filelock import FileLock
@@ -148,6 +149,27 @@ def open_study(
         if study.user_attrs.get(k)!=v: study.set_user_attr(k, v)
     return study
 
+# %% ../nbs/12_study.ipynb #given
+def of_study(f):
+    "Let `f`, whose first argument is a study, raise a `StudyError` if that is something else"
+    @functools.wraps(f)
+    def inner(study, *args, **kwargs):
+        if isinstance(study, optuna.Study): return f(study, *args, **kwargs)
+        hint = f'; a result has it in .study, and {f.__name__} among its methods' if hasattr(study, 'study') else ''
+        raise StudyError(f'study: expected an Optuna study, got {study!r}{hint}')
+    return inner
+
+def trial_at(
+    study:optuna.Study, # A study
+    n:int # Number of a trial
+)->optuna.trial.FrozenTrial: # `StudyError` if there is none
+    "Trial `n` of `study`"
+    trials = study.get_trials(deepcopy=False)
+    if not isinstance(n, Integral) or isinstance(n, bool) or not 0<=n<len(trials):
+        known = f'from 0 to {len(trials)-1}' if trials else 'of which there is none yet'
+        raise StudyError(f'n: expected the number of a trial, {known}, got {n!r}')
+    return trials[n]
+
 # %% ../nbs/12_study.ipynb #read
 def first_of(
     trial # An Optuna trial
@@ -259,14 +281,22 @@ def carry_on_trial(
         system_attrs=dict(system or {}, fixed_params=fixed), user_attrs={**facts, **attrs, 'carries_on': first_of(trial), 'carried': n}))
 
 # %% ../nbs/12_study.ipynb #frame
+def column(
+    name:str, # Of a hyperparameter
+    taken # Names of other columns
+)->str: # `name`, with params_ before it if it is taken
+    "Where a table has the values of a hyperparameter"
+    return f'params_{name}' if name in taken else name
+
 def _row(trial, direction, n, seconds):
     "One training as a dictionary, with its last trial"
     value,epoch = best_of(trial, direction)
     row = dict(number=trial.number, state=state_of(trial), value=value, best_epoch=epoch, epochs=len(trial.intermediate_values),
                seconds=seconds)
-    params = {f'params_{k}' if k in row or k=='reason' else k: trial.params.get(k) for k in n}
+    params = {column(k, [*row, 'reason']): trial.params.get(k) for k in n}
     return {**row, **params, 'reason': reason_of(trial)}
 
+@of_study
 def trial_frame(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, value, best_epoch, epochs, seconds, a column for each hyperparameter, reason
@@ -282,6 +312,7 @@ def trial_frame(
     order = pd.DataFrame(dict(rank=rank, value=sign*df.value, number=df.number)).sort_values(['rank', 'value', 'number']).index
     return df.loc[order].reset_index(drop=True)
 
+@of_study
 def curve_frame(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, epoch, value

@@ -6,13 +6,13 @@
 __all__ = ['Surface', 'surrogate_data', 'plot_surrogate', 'plot_contour']
 
 # %% ../nbs/135_surrogate.ipynb #imports
+from numbers import Integral
 import numpy as np, optuna, pandas as pd
-from .axes import blue, cmap, faint, grey, in_first_column, label, new_axis, orange, panels, places, say, scale, unsure, window
+from .axes import blue, cmap, faint, grey, in_first_column, label, new_axis, orange, panels, places, plain, PlotError, say, scale, unsure, window
 from .forecasts import Beliefs
 from .optimizer import one_thread
 from .space import Choice
-from .study import StudyError
-from .tables import elided
+from .study import StudyError, column, of_study
 
 # %% ../nbs/135_surrogate.ipynb #sur
 class Surface:
@@ -47,20 +47,24 @@ def _grid(d, n):
     u = d.grid if d.grid is not None and (isinstance(d, Choice) or len(d.grid)<=n) else np.linspace(0, 1, n)
     return u, [d.from_unit(o) for o in u]
 
+@of_study
 def surrogate_data(
     study:optuna.Study, # A study
     *names, # Hyperparameters that vary: one or two
     n:int=60 # Values of each that is continuous
 )->pd.DataFrame: # a column for each of `names`, value, low, high, and in `.attrs` the number of the trial that has the others; may be empty
     "Expected value of a full training, with its 95 % band, where all other hyperparameters are as in the best configuration"
-    s,cols = Surface(study),[*names, 'value', 'low', 'high']
-    return _swept(s, names, n) if _known(s, names) else pd.DataFrame(columns=cols)
+    if not isinstance(n, Integral) or n<2: raise PlotError(f'n: expected a whole number of 2 or more, got {n!r}')
+    s = Surface(study)
+    return _swept(s, names, n) if _known(s, names) else pd.DataFrame(columns=[*(column(k, _ours) for k in names), *_ours])
+
+_ours = 'value', 'low', 'high' # Columns that are no hyperparameters
 
 def _known(s, names):
     "Has `s` something to say about `names`? Raise a `StudyError` if there are none such"
     if s.ens is None: return False
     for k in names:
-        if k in s.beliefs.space.dims: continue
+        if isinstance(k, str) and k in s.beliefs.space.dims: continue
         raise StudyError(f'{k!r} is no hyperparameter that the engine knows; those are {", ".join(s.beliefs.space.names)}')
     return s.around(*names) is not None
 
@@ -71,15 +75,15 @@ def _swept(s, names, n):
     mesh = np.meshgrid(*[np.arange(len(u)) for u,_ in grids], indexing='ij')
     X = np.repeat(x[None], mesh[0].size, 0)
     for k,(u,_),at in zip(names, grids, mesh): X[:,space.names.index(k)] = u[at.ravel()]
-    cols = {k: [values[i] for i in at.ravel()] for k,(_,values),at in zip(names, grids, mesh)}
-    df = pd.DataFrame(dict(cols, **dict(zip(('value', 'low', 'high'), s.predict(X)))))
+    cols = {column(k, _ours): [values[i] for i in at.ravel()] for k,(_,values),at in zip(names, grids, mesh)}
+    df = pd.DataFrame(dict(cols, **dict(zip(_ours, s.predict(X)))))
     df.attrs['trial'] = trial
     return df
 
 def _sweep(ax, s, k, df, lim):
     "Expected value against hyperparameter `k`"
     b,d = s.beliefs,s.beliefs.space[k]
-    x,show = places(d, df[k]),lambda o: np.clip(o, *lim)
+    x,show = places(d, df[column(k, _ours)]),lambda o: np.clip(o, *lim)
     if isinstance(d, Choice):
         arms = [show(df.value)-show(df.low), show(df.high)-show(df.value)]
         ax.errorbar(x, show(df.value), arms, fmt='_', color=blue, ms=min(14, 90/d.size), lw=2 if d.size<9 else 1, zorder=2)
@@ -92,10 +96,11 @@ def _sweep(ax, s, k, df, lim):
         colour = orange if t.number==df.attrs['trial'] else grey
         ax.plot(places(d, [t.params[k]]), show(v), 'o', ms=4, mew=1, color=colour, mfc='none' if b.view.epochs[i]<b.T else None,
                 alpha=1 if colour==orange else faint(len(s.seen)), zorder=4 if colour==orange else 3, clip_on=False)
-    ax.set_title(elided(k, 22), fontsize='medium')
+    ax.set_title(plain(k, 22), fontsize='medium')
     ax.set(ylim=lim)
     scale(ax, d)
 
+@of_study
 def plot_surrogate(
     study:optuna.Study, # A study
     ax=None # An axis for each hyperparameter; new ones if None
@@ -123,14 +128,14 @@ def _pair(s, names):
 def _mesh(ax, df, dims, z, colours, lim, title):
     "Column `z` of `df` as colours over two dimensions"
     (kx,dx),(ky,dy) = dims.items()
-    x,y = (places(d, list(dict.fromkeys(df[k]))) for k,d in dims.items())
+    x,y = (places(d, list(dict.fromkeys(df[column(k, _ours)]))) for k,d in dims.items())
     Z = df[z].to_numpy().reshape(len(x), len(y)).T
     ix,iy = np.argsort(x),np.argsort(y)
     for d,which in ((dx, 'x'), (dy, 'y')): scale(ax, d, which)
     drawn = ax.pcolormesh(x[ix], y[iy], Z[np.ix_(iy, ix)], cmap=colours, vmin=lim[0], vmax=lim[1], shading='nearest', rasterized=True)
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=.9, aspect=25)
     bar.outline.set_visible(False)
-    ax.set(xlabel=elided(kx, 22), ylabel=elided(ky, 18))
+    ax.set(xlabel=plain(kx, 22), ylabel=plain(ky, 18))
     ax.set_title(title, fontsize='medium')
 
 def _dots(ax, s, dims, trial):
@@ -143,6 +148,7 @@ def _dots(ax, s, dims, trial):
         ax.plot(*at, 'o', ms=6 if top else 3.5, mew=.8, color=orange if top else 'white', mec='black', alpha=1 if top else faint(len(s.seen)),
                 zorder=4 if top else 3, clip_on=False)
 
+@of_study
 def plot_contour(
     study:optuna.Study, # A study
     x:str=None, # Hyperparameters; the two over which the expected value varies most if None

@@ -8,8 +8,8 @@ __all__ = ['timeline_data', 'plot_timeline', 'saved_data', 'plot_saved']
 # %% ../nbs/132_timeline.ipynb #imports
 from datetime import datetime, timedelta
 import numpy as np, optuna, pandas as pd
-from .axes import blue, grey, legend, new_axis, orange, say
-from .study import best_trial, first_of, latest, state_of
+from .axes import blue, grey, legend, new_axis, orange, PlotError, say
+from .study import best_trial, first_of, latest, of_study, state_of
 
 # %% ../nbs/132_timeline.ipynb #time
 def _end(t, now):
@@ -29,11 +29,13 @@ def _rows(df):
     order = {k: i for i,k in enumerate(dict.fromkeys(rows))}
     return [order[k] for k in rows]
 
+@of_study
 def timeline_data(
     study:optuna.Study, # A study
     now:datetime=None # Until when running trials have run; the present if None
 )->pd.DataFrame: # number, training, state, worker, row, start, end, carried (epochs trained before, by an earlier trial)
     "When each trial ran, and where"
+    if now is not None and (not isinstance(now, datetime) or now.tzinfo): raise PlotError(f'now: expected a local datetime, got {now!r}')
     now = now or datetime.now()
     trials = [t for t in study.get_trials(deepcopy=False) if t.datetime_start is not None]
     rows = [(t.number, first_of(t), state_of(t), t.user_attrs.get('worker', ''), t.datetime_start, _end(t, now), t.user_attrs.get('carried', 0))
@@ -60,6 +62,7 @@ def _label_bars(ax, df, x, w, width):
             color = None if o.state in ('stopped', 'running') else 'white'
             ax.text(x[i]+w[i]/2, o.row, o.training, ha='center', va='center', fontsize='small', color=color)
 
+@of_study
 def plot_timeline(
     study:optuna.Study, # A study
     ax=None, # Axis to draw on; a new one if None
@@ -108,6 +111,7 @@ def _joined(df):
     for _,o in df.groupby('training'): yield from zip(o.index[:-1], o.index[1:])
 
 # %% ../nbs/132_timeline.ipynb #saved
+@of_study
 def saved_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # training, state, epochs, saved, spent (epochs of all trainings up to this one), full (had all of them gone to their end)
@@ -120,6 +124,7 @@ def saved_data(
     df = pd.DataFrame(rows, columns=['training', 'state', 'epochs', 'saved'])
     return df.assign(spent=df.epochs.cumsum(), full=(df.epochs+df.saved).cumsum())
 
+@of_study
 def plot_saved(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
