@@ -20,6 +20,7 @@ from .checkpoint import Checkpoint, CheckpointError, read, to_disk
 from .clone import copies, release, seeded, seeded_loaders, settle
 from .display import Status, ranges, view
 from .knobs import fit_args
+from .identity import Pair
 from .loggers import Loggers, OneHead, go_on
 from .maker import AskError, TuneError
 from .memory import MemoryLimit, free_memory, out_of_memory
@@ -107,6 +108,7 @@ class Run:
     keep = 3 # Trainings whose best weights are kept
     spare = 6 # Stopped trainings that can be carried on: those expected to end best
     every = 0. # Seconds between two checkpoints of a training at least; 0 for one after every epoch
+    setup = None # What must not change while the study lasts, as from `facts_of`
     inferred = () # Dimensions of the space to show at the beginning
     deaths = 5 # Deaths of its process in the same epoch after which a training has failed
     def __init__(self, make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose):
@@ -121,8 +123,11 @@ class Run:
         direction = 'minimize' if self.mode=='min' else 'maximize'
         if storage is None: storage = folder/'study.log'
         self.worker = Worker(folder)
-        with self.worker.turn:  # Optuna cannot create a database in two processes at once
-            self.study = open_study(self.space, direction, folder.name, storage, monitor=self.monitor, n_epoch=self.planned)
+        pair = Pair(folder, self.worker.home, storage)
+        with self.worker.turn:
+            self.study = open_study(self.space, direction, folder.name, storage, check=pair.check, monitor=self.monitor, n_epoch=self.planned,
+                                    setup=self.setup)
+            pair.join(self.study)
         self.books = Books.of(self.study)
         for t in self.trials(): self.books.recall(t.system_attrs.get('engine'))
         with self.worker.turn:

@@ -16,6 +16,7 @@ from fastai.learner import Learner
 from optuna.samplers import GridSampler
 from .callback import monitor_and_mode
 from .clone import clone, release, seeded
+from .facts import facts_of
 from .knobs import KnobError, _values, check_knobs, default_space, knobs, losses_compare, takes
 from .maker import Maker, TuneError, _asks
 from .result import TuneResult
@@ -155,7 +156,7 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     _check_search(search, most, make.asks)
     known = [{} if isinstance(search, Grid) or enqueue is False else present(learn, space, fit, new_learner), *_enqueued(enqueue, space, make.asks)]
     run = Run(make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose)
-    run.inferred = inferred
+    run.inferred,run.setup = inferred,facts_of(probe, space.names, fit, fit_kwargs, new_learner is not None)
     return run
 
 # %% ../nbs/24_tune.ipynb #tune

@@ -6,24 +6,28 @@
 __all__ = ['Worker']
 
 # %% ../nbs/125_workers.ipynb #imports
-import secrets
+import hashlib, os, secrets, socket
 from pathlib import Path
 from filelock import FileLock, Timeout
 
 # %% ../nbs/125_workers.ipynb #worker
+def _host(): return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
 class Worker:
     "A process that works on a study, as the others see it"
+    silence = 600. # Seconds without a sign of life after which a worker on another host has died, if its lock is free
     def __init__(self,
         folder # Path of the study, which all its processes reach
     ):
         self.folder = Path(folder)
         self.turn = FileLock(self.folder/'study.lock') # `with worker.turn:` only one worker at a time
-        self.id = f'{self._home()}-{secrets.token_hex(8)}'
+        self.home = self._home() # Id of the folder, which the study has as well
+        self.id = f'{self.home}-{_host()}{secrets.token_hex(8)}'
         self._life = FileLock(self._file(self.id))
         self._life.acquire()
 
     def _home(self):
-        "A name of the folder, by which workers elsewhere that share only the storage can tell that they do not see its locks"
+        "The id in the folder, made if need be"
         file = self.folder/'folder.id'
         with self.turn:
             if not file.exists(): file.write_text(secrets.token_hex(4))
@@ -34,17 +38,31 @@ class Worker:
         self._life.release()
         self._file(self.id).unlink(missing_ok=True)
 
+    def sign(self):
+        "Give a sign of life, for workers on hosts that do not see each other's locks"
+        os.utime(self._file(self.id))
+    def here(self, id):
+        "Does the worker `id` see this folder, and run on this host? Older versions do not tell their hosts"
+        home,_,rest = id.partition('-')
+        return home==self.home and (len(rest)<24 or rest[:8]==_host())
     def alive(self,
         id:str # Of any worker
-    )->bool: # True as well if it works in a folder that cannot be seen from here
+    )->bool: # True as well if that cannot be told from here
         "Is the worker at work?"
-        if id==self.id or id.split('-')[0]!=self.id.split('-')[0]: return True
         file = self._file(id)
-        if not file.exists(): return False
+        if id==self.id or id.split('-')[0]!=self.home: return True
+        if not file.exists(): return not self.here(id)
+        seen = file.stat()
         try:
-            with FileLock(file).acquire(timeout=0): file.unlink(missing_ok=True)
+            with FileLock(file).acquire(timeout=0):
+                if self.here(id) or self._silent(seen): file.unlink(missing_ok=True)
+                else: os.utime(file, ns=(seen.st_atime_ns, seen.st_mtime_ns))  # opening it was no sign of life
         except Timeout: return True
-        return False
+        return file.exists()
+    def _silent(self, seen):
+        "Was the last sign of life too long ago, by the clock of the disk?"
+        self.sign()
+        return self._file(self.id).stat().st_mtime-seen.st_mtime>self.silence
     def sweep(self):
         "Remove the files of workers that have died"
         for f in self.folder.glob('worker-*.lock'): self.alive(f.stem.removeprefix('worker-'))

@@ -1,6 +1,7 @@
 "Faults found by using it: one test an entry, and other members of its kind"
 import matplotlib; matplotlib.use('agg')
 import matplotlib.pyplot as plt, pytest, torch
+import optuna, shutil
 from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.study import distributions
@@ -12,6 +13,83 @@ lrs = dict(lr=(1e-3, 1e-1, 'log'))
 # 1. Callback state changes its type on resume
 
 # 2. Study and folder drift apart
+def one(path, name='s', n=1, make=digits, **kwargs): return make(path).bayes_tune(1, lrs, **{**quick, 'n_trials': n, 'study_name': name, **kwargs})
+def db(path, name): return f'sqlite:///{path}/{name}.db'
+def tree(path): return {o: o.stat().st_mtime_ns for o in Path(path).rglob('*') if o.is_file() and '.lock' not in o.name}
+def refused(path, match, error=StudyError, **kwargs):
+    "The line is refused, and learner and disk are as before"
+    learn,before = digits(path),tree(path)
+    was = picture(learn)
+    with pytest.raises(error, match=f'(?s){match}'): one(path, make=lambda path: learn, **kwargs)
+    assert same(was, picture(learn)) and tree(path)==before
+
+def test_one_name_with_two_storages(tmp_path):
+    res = one(tmp_path, storage=db(tmp_path, 'a'))
+    refused(tmp_path, 'not in this storage', storage=db(tmp_path, 'b'))
+    assert not (tmp_path/'b.db').exists()
+    assert one(tmp_path, storage=db(tmp_path, 'a')).best_value==res.best_value
+
+def test_the_same_storage_and_another_folders_study(tmp_path):
+    "Both exist, each with trials of its own"
+    one(tmp_path/'1', storage=db(tmp_path, 'a')), one(tmp_path/'2', storage=db(tmp_path, 'b'))
+    refused(tmp_path/'1', 'is not that of study .*id: expected', storage=db(tmp_path, 'b'))
+
+def test_a_database_deleted_while_its_folder_stays(tmp_path):
+    one(tmp_path, storage=db(tmp_path, 'a'))
+    (tmp_path/'a.db').unlink()
+    refused(tmp_path, 'not in this storage.*another study_name', storage=db(tmp_path, 'a'))
+
+@pytest.mark.parametrize('left', [False, True])
+def test_a_journal_deleted_while_its_folder_stays(tmp_path, left):
+    one(tmp_path)
+    log = tmp_path/'models/bayes/s/study.log'
+    log.write_bytes(b'') if left else log.unlink()
+    refused(tmp_path, 'not in this storage')
+
+@pytest.mark.parametrize('copied', [False, True])
+def test_a_folder_with_another_name(tmp_path, copied):
+    one(tmp_path)
+    bayes = tmp_path/'models/bayes'
+    shutil.copytree(bayes/'s', bayes/'t') if copied else (bayes/'s').rename(bayes/'t')
+    refused(tmp_path, "holds the study 's'.*Name it 's' again", name='t')
+    if not copied: (bayes/'t').rename(bayes/'s')
+    assert len(one(tmp_path, n=2).trials)==2
+
+def test_a_folder_deleted_while_its_database_stays(tmp_path):
+    one(tmp_path, storage=db(tmp_path, 'a'))
+    shutil.rmtree(tmp_path/'models/bayes/s')
+    refused(tmp_path, 'began in another folder, which is not here.*delete_study', storage=db(tmp_path, 'a'))
+    assert not (tmp_path/'models/bayes/s').exists()
+
+def test_a_folder_that_was_copied_and_one_that_was_moved(tmp_path):
+    "With its own journal a copy is whole; where the database is shared, two would write to one study"
+    one(tmp_path/'a', storage=db(tmp_path, 'a')), one(tmp_path/'j')
+    shutil.copytree(tmp_path/'a', tmp_path/'b'), shutil.copytree(tmp_path/'j', tmp_path/'k')
+    assert len(one(tmp_path/'k', n=2).trials)==2 and len(one(tmp_path/'j').trials)==1
+    refused(tmp_path/'b', 'is a copy of', storage=db(tmp_path, 'a'))
+    shutil.rmtree(tmp_path/'a')
+    assert len(one(tmp_path/'b', n=2, storage=db(tmp_path, 'a')).trials)==2
+
+def test_a_folder_id_that_was_damaged(tmp_path):
+    one(tmp_path)
+    (tmp_path/'models/bayes/s/folder.id').write_text('')
+    refused(tmp_path, 'folder.id')
+
+@pytest.mark.parametrize('storage', [None, 'a'])
+def test_studies_without_an_id_still_open(tmp_path, storage):
+    "As the version before made them"
+    storage = storage and db(tmp_path, storage)
+    study = one(tmp_path, storage=storage).study
+    for k in ('id', 'place', 'setup'): study._storage.set_study_user_attr(study._study_id, k, None)
+    res = one(tmp_path, n=2, storage=storage)
+    assert len(res.trials)==2 and res.study.user_attrs['id']==(res.folder/'folder.id').read_text()
+
+def test_a_study_of_optunas_own(tmp_path):
+    "A folder is made for it; one that another study has used is not it"
+    optuna.create_study(storage=db(tmp_path, 'a'), study_name='s', direction='maximize').enqueue_trial(dict(lr=.01))
+    assert len(one(tmp_path, storage=db(tmp_path, 'a')).trials)==1
+    optuna.create_study(storage=db(tmp_path, 'b'), study_name='s', direction='maximize')
+    refused(tmp_path, 'do not belong together', storage=db(tmp_path, 'b'))
 
 # 3. `storage=` on an ordinary file
 
@@ -30,6 +108,45 @@ lrs = dict(lr=(1e-3, 1e-1, 'log'))
 # 10. Loaders of a class of one's own
 
 # 11. Data and `n_epoch` change under a study's name; `extend=True`
+def sized(path, n=320): return digits(path, loaders(path, n))
+def classes(path, *names):
+    dls = loaders(path)
+    dls.vocab = names
+    return digits(path, dls)
+def later(path, first, then, **kwargs):
+    "A study that begins with `first` is opened again with `then`; learner and disk must be as before"
+    one(path, make=first, **kwargs.pop('before', {}))
+    learn,before = then(path),tree(path)
+    was = picture(learn)
+    try: return one(path, make=lambda path: learn, n=2, **kwargs)
+    except StudyError: assert same(was, picture(learn)) and tree(path)==before; raise
+
+changes = {
+    'half the training set': (sized, lambda p: sized(p, 160), {}, '- training set: 320\n\\+ training set: 160'),
+    'another validation set': (digits, lambda p: digits(p, DataLoaders(loaders(p).train, TfmdDL(TensorDataset(x[:50], y[:50]), bs=50), path=p)), {},
+                               '- validation set: 100\n\\+ validation set: 50'),
+    'one more class': (lambda p: classes(p, 'a', 'b'), lambda p: classes(p, 'a', 'b', 'c'), {}, '- classes: 2: a, b\n\\+ classes: 3: a, b, c'),
+    'classes in another order': (lambda p: classes(p, 'a', 'b'), lambda p: classes(p, 'b', 'a'), {}, 'classes: 2: b, a'),
+    'another model': (digits, lambda p: digits(p, model=net(20)), {}, r'- weights 0.weight: \(16, 64\).*\+ weights 0.weight: \(20, 64\)'),
+    'another fit': (digits, digits, dict(fit='fit'), '- fit: fit_one_cycle\n\\+ fit: fit'),
+    'another argument of the fit': (digits, digits, dict(pct_start=.5), r'\+ pct_start of the fit: 0.5'),
+    'another metric': (lambda p: digits(p, metrics=[accuracy, error_rate]),)*2+(dict(monitor='error_rate'), '- monitor: accuracy'),
+    'what the factory builds': (digits, digits, dict(before=dict(new_learner=lambda p: digits('.')), new_learner=lambda p: digits('.', model=net(20))),
+                                r'\+ weights 0.weight: \(20, 64\)')}
+@pytest.mark.parametrize('change', changes)
+def test_what_changes_the_meaning_of_values_is_refused(tmp_path, change):
+    first,then,kwargs,match = changes[change]
+    with pytest.raises(StudyError, match=f'(?s){match}'): later(tmp_path, first, then, **kwargs)
+
+def test_another_number_of_epochs_is_refused(tmp_path):
+    one(tmp_path)
+    with pytest.raises(StudyError, match='- n_epoch: 1\n\\+ n_epoch: 2'): digits(tmp_path).bayes_tune(2, lrs, n_trials=2, study_name='s', **quick)
+    assert list(one(tmp_path).trials.epochs)==[1]
+
+@pytest.mark.parametrize('change', [lambda p: digits(p, loaders(p, bs=16)), lambda p: digits(p, cbs=[MixUp()]), lambda p: digits(p, lr=.1),
+    lambda p: digits(p, DataLoaders(*[dl.new(num_workers=1) for dl in loaders(p).loaders], path=p)), lambda p: digits(p, opt_func=SGD)])
+def test_what_may_change(tmp_path, change):
+    assert len(later(tmp_path, digits, change).trials)==2
 
 # 12. The clock, bound fits, instances of samplers and pruners
 

@@ -6,8 +6,8 @@ import pytest
 pkg = Path(__file__).resolve().parent.parent/'fastai_bayes'
 floors = {
     'ground': ('fastai optuna matplotlib pandas fastprogress', 'space kernels gp acq cost curves optimizer manual'),
-    'middle': ('fastai fastprogress', 'study workers seen sampler pruner searches tables axes plots timeline forecasts surrogate result report'),
-    'top': ('', 'change clone knobs callback checkpoint maker memory display loggers run tune all')}
+    'middle': ('fastai fastprogress', 'study identity workers seen sampler pruner searches tables axes plots timeline forecasts surrogate result report'),
+    'top': ('', 'change clone knobs callback checkpoint facts maker memory display loggers run tune all')}
 
 @pytest.mark.parametrize('floor', floors)
 def test_imports_with_higher_floors_blocked(floor):
