@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['distributions', 'ask', 'suggest', 'in_words', 'describe', 'StudyError', 'quiet_optuna', 'JournalLock', 'diff',
-           'open_study', 'of_study', 'trial_at', 'first_of', 'latest', 'state_of', 'curve_of', 'reason_of', 'best_of',
-           'epochs_spent', 'epochs_saved', 'seconds_of', 'note', 'finished', 'best_trial', 'carry_on_trial', 'column',
-           'trial_frame', 'curve_frame']
+           'missing', 'check_same', 'open_study', 'of_study', 'trial_at', 'first_of', 'latest', 'state_of', 'curve_of',
+           'reason_of', 'best_of', 'epochs_spent', 'epochs_saved', 'seconds_of', 'note', 'finished', 'best_trial',
+           'carry_on_trial', 'column', 'trial_frame', 'curve_frame']
 
 # %% ../nbs/12_study.ipynb #imports
-import functools, math
+import functools, math, random, time
 from collections import defaultdict
 from contextlib import contextmanager
 from decimal import Decimal
@@ -18,9 +18,11 @@ from pathlib import Path
 import optuna, pandas as pd
 from filelock import FileLock
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages import JournalStorage
+from optuna.storages import JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from .optimizer import in_epochs
 from .space import Choice, Space
 
@@ -116,9 +118,18 @@ class JournalLock:
         try: self.link.release()
         finally: self.system.release()
 
+def _database(url):
+    "The storage at `url`, whose tables several processes may be making at the same time"
+    for again in range(20):
+        try: return get_storage(url)
+        except (DBAPIError, RuntimeError) as e:  # tables that are there but have no version yet give a RuntimeError
+            if again==19 or not any(o in str(e) for o in ('exist', 'UNIQUE', 'uplicate', 'locked', 'version')): raise
+            time.sleep(random.Random().uniform(.02, .2))
+
 def _storage(o):
     "The Optuna storage that `o` means"
-    if not isinstance(o, (str, Path)) or '://' in str(o): return o
+    if o is not None and '://' in str(o): return _database(str(o))
+    if not isinstance(o, (str, Path)): return o
     Path(o).parent.mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(str(o), JournalLock(str(o))))
 
@@ -126,6 +137,42 @@ def diff(old, new):
     "Lines that differ between two dictionaries"
     return '\n'.join(f'{sign} {k}: {d[k]}' for k in {**old, **new} for sign,d in (('-', old), ('+', new)) if k in d and old.get(k)!=new.get(k))
 
+# %% ../nbs/12_study.ipynb #same
+_most = 30 # Lines of a diff that are shown
+
+def missing(
+    storage # Path, URL or Optuna storage
+)->bool: # True if opening it would make a new file
+    "Is there nothing yet where `storage` would be?"
+    if not isinstance(storage, (str, Path)): return False
+    if '://' not in str(storage): return not Path(storage).exists()
+    try: url = make_url(str(storage))
+    except Exception: return False  # whoever opens it says what is wrong with it
+    return url.get_backend_name()=='sqlite' and not Path(url.database or '').is_file()
+
+def _found(storage, name):
+    "The study `name` in the Optuna storage `storage`; None if there is none"
+    if storage is None or name is None: return None
+    try: return optuna.load_study(study_name=name, storage=storage)
+    except KeyError: return None
+
+
+def check_same(
+    study:optuna.Study, # A study
+    about:dict, # What it should be about
+    facts:dict # `n_epoch`, and `setup` if that was told
+):
+    "Raise a `StudyError` that shows what is not as it was when `study` began, as far as both are known"
+    attrs,plain = study.user_attrs,{**about, 'direction': study.direction.name.lower()}
+    pairs = [(attrs.get('about') or plain, about)]
+    for k in ('n_epoch', 'setup'):
+        if attrs.get(k) and facts.get(k): pairs.append([o if isinstance(o, dict) else {k: o} for o in (attrs[k], facts[k])])
+    lines = [o for old,new in pairs for o in diff(old, new).splitlines()]
+    if len(lines)>_most: lines[_most:] = [f'... and {len(lines)-_most} more']
+    if lines: raise StudyError(f'study {study.study_name!r} exists and is about something else, so that values could not be compared; '
+                               'take another name, or change these back:\n' + '\n'.join(lines))
+
+# %% ../nbs/12_study.ipynb #openstudy
 def open_study(
     space:Space, # What may be tried
     direction:str='maximize', # 'minimize' or 'maximize'
@@ -133,18 +180,20 @@ def open_study(
     storage=None, # Path, URL or Optuna storage; memory if None
     sampler=None, # Optuna sampler
     pruner=None, # Optuna pruner
-    **facts # What else to note about the study: `monitor`, `n_epoch` ...
+    check=None, # Function that raises if the study that is there, None if none is, is not the right one
+    **facts # What else to note: `monitor`, `n_epoch`, a dictionary `setup` of what must stay as it is, and what may change
 )->optuna.Study:
     "Create a study about `space`, or find it by its `name`"
-    with quiet_optuna():
-        study = optuna.create_study(storage=_storage(storage), sampler=sampler, pruner=pruner, study_name=name, direction=direction,
-                                    load_if_exists=name is not None)
     about = {**describe(space), 'direction': direction, 'monitor': facts.get('monitor')}
-    known = study.user_attrs.get('about')
-    if known is None and study.direction.name.lower()!=direction: known = {**about, 'direction': study.direction.name.lower()}
-    if known is not None and known!=about:
-        raise StudyError(f'study {study.study_name!r} exists and is about something else; '
-                         f'take another name, or change these back:\n{diff(known, about)}')
+    check = check or (lambda study: None)
+    if missing(storage): check(None)  # before there is a file
+    with quiet_optuna():
+        storage = _storage(storage)
+        study = _found(storage, name)
+        check(study)
+        if study is not None: check_same(study, about, facts)
+        study = optuna.create_study(storage=storage, sampler=sampler, pruner=pruner, study_name=name, direction=direction,
+                                    load_if_exists=name is not None)
     for k,v in dict(about=about, **facts).items():
         if study.user_attrs.get(k)!=v: study.set_user_attr(k, v)
     return study
