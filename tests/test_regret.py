@@ -1,6 +1,6 @@
 """A gate: what the engine reaches on three functions and two tables of recorded learning curves, few seeds each
 
-The bounds are what 20 other seeds reach on average plus three standard errors of so few; python tests/test_regret.py prints them anew."""
+The bounds are what 20 other seeds reach on average (imdb: 12 seeds) plus three standard errors of so few; python tests/test_regret.py prints them anew."""
 import math, sys
 from pathlib import Path
 import numpy as np, optuna, pytest
@@ -46,17 +46,17 @@ def on_table(name, full, seed, make=Optimizer):
     best = np.minimum.accumulate(trace)[:full*T]
     return float(table.regret(best[full*T//4:]).mean())
 
-# what is measured: function of a seed, how many seeds, and mean and standard deviation of 20 others
+# what is measured: function of a seed, how many seeds, and mean and standard deviation of more
 tasks = {
     'branin': (lambda seed: on_function(branin, 28, seed), 8, -2.736, .888),
     'hartmann6': (lambda seed: on_function(hartmann6, 44, seed), 8, -1.472, 1.337),
     'mixed5': (lambda seed: on_function(mixed5, 28, seed), 8, -2.277, 1.091),
     'fabert': (lambda seed: on_table('fabert', 6, seed), 6, .079, .042),
-    'imdb': (lambda seed: on_table('imdb', 6, seed), 6, .422, .250)}
+    'imdb': (lambda seed: on_table('imdb', 6, seed), 6, .367, .289)}
 
 @pytest.mark.parametrize('task', tasks)
 def test_regret(task):
-    "Random search gets, in the order of the tasks, -.10, .20, -.50, .22, .85, and fails all"
+    "Random search gets, in the order of the tasks, -.10, .20, -.50, .22, .76, and fails all"
     f,n,mean,sd = tasks[task]
     got = np.mean([f(seed) for seed in range(n)])
     assert got<=mean+3*sd/n**.5, f'{got:.3f} on average'
