@@ -17,7 +17,7 @@ from fastai.losses import LabelSmoothingCrossEntropy
 from fastai.text.models.awdlstm import EmbeddingDropout, RNNDropout, WeightDropout
 from fastai.text.models.core import PoolingLinearClassifier
 from fastai.vision.augment import AffineCoordTfm, RandomResizedCrop, RandomResizedCropGPU, Resize, SpaceTfm
-from .clone import _forgotten
+from .clone import anew
 
 # %% ../nbs/205_change.ipynb #given
 def _given(o, name):
@@ -81,7 +81,7 @@ def _fs(dl, where): return getattr(vars(dl).get(where), 'fs', [])
 def _with_tfms(dls, where, change, n=None):
     "A shallow copy of `dls`, whose first `n` loaders have `change(t)` in place of each transform `t`"
     def _other(dl):
-        new = dl.new(**_forgotten(dl))
+        new = anew(dl)
         p = copy(vars(new)[where])
         p.fs = L(change(t) for t in p.fs)
         setattr(new, where, p)

@@ -110,6 +110,7 @@ class Run:
     every = 0. # Seconds between two checkpoints of a training at least; 0 for one after every epoch
     setup = None # What must not change while the study lasts, as from `facts_of`
     inferred = () # Dimensions of the space to show at the beginning
+    notes = () # Lines to show at the beginning
     deaths = 5 # Deaths of its process in the same epoch after which a training has failed
     def __init__(self, make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose):
         self.make,self.space,self.fit,self.n_epoch,self.planned = make,space,fit,n_epoch,planned
@@ -411,6 +412,7 @@ def loop(self:Run):
     try:
         if isinstance(self.study.sampler, Grid) and self.study.sampler.size: self.view.say(f'grid of {self.study.sampler.size} combinations')
         if self.inferred: self.view.say(ranges(self.inferred))
+        for o in self.notes: self.view.say(o)
         with patient(self):
             while (trial := self.next()) is not None:
                 self.one(trial)

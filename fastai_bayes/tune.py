@@ -15,9 +15,9 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from optuna.samplers import GridSampler
 from .callback import monitor_and_mode
-from .clone import clone, release, seeded
+from .clone import LoaderError, clone, release, seeded
 from .facts import facts_of
-from .knobs import KnobError, _values, check_knobs, default_space, knobs, losses_compare, takes
+from .knobs import KnobError, _values, check_knobs, default_space, knobs, left_out, losses_compare, takes
 from .maker import Maker, TuneError, _asks
 from .result import TuneResult
 from .run import Run, epochs_of
@@ -108,6 +108,7 @@ def _space(learn, space, fit, fit_kwargs, new_learner=None):
     spec = dict(space)
     ours = [n for n,o in spec.items() if o is None]
     for n in ours:
+        if n not in usual and n in (why := left_out(learn)): raise LoaderError(f'{n}: {why[n]}')
         if n not in usual: raise KnobError(f'{n}: no range can be inferred; give one. Inferred are {", ".join(usual)}')
     res = Space({n: usual[n] if o is None else o for n,o in spec.items()})
     return res,{n: res[n] for n in ours}
@@ -138,6 +139,7 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     cbs = list(cbs) if isinstance(cbs, (list, tuple)) or hasattr(cbs, 'map') else [] if cbs is None else [cbs]
     _check_callbacks(learn, cbs)
     takes(fit)
+    told_nothing = space is None and not _asks(new_learner)
     space,inferred = _space(learn, space, fit, fit_kwargs, new_learner)
     _check_fit(fit, fit_kwargs, space.names)
     make = Maker(learn, new_learner, space)
@@ -157,6 +159,7 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     known = [{} if isinstance(search, Grid) or enqueue is False else present(learn, space, fit, new_learner), *_enqueued(enqueue, space, make.asks)]
     run = Run(make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose)
     run.inferred,run.setup = inferred,facts_of(probe, space.names, fit, fit_kwargs, new_learner is not None)
+    run.notes = [f'{k} is left out: {why}' for k,why in left_out(learn).items() if told_nothing]
     return run
 
 # %% ../nbs/24_tune.ipynb #tune

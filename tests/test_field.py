@@ -107,6 +107,72 @@ def test_a_study_of_optunas_own(tmp_path):
 
 # 10. Loaders of a class of one's own
 
+from torch.utils.data import TensorDataset, WeightedRandomSampler
+
+class Balanced(TfmdDL):
+    "Draws as many items of each class; asks for the labels"
+    def __init__(self, dataset, labels, **kw):
+        self.w = 1/np.bincount(labels)[labels]
+        super().__init__(dataset, **kw)
+    def get_idxs(self): return list(np.random.choice(self.n, self.n, p=self.w/self.w.sum()))
+
+class Maybe(TfmdDL):
+    "The same, if labels are given"
+    def __init__(self, dataset, labels=None, **kw):
+        self.sampler = None if labels is None else WeightedRandomSampler(1/np.bincount(labels)[labels], len(labels))
+        super().__init__(dataset, **kw)
+    def get_idxs(self): return super().get_idxs() if self.sampler is None else list(self.sampler)
+
+class HandsOn(Maybe):
+    def __init__(self, dataset, labels=None, **kw):
+        super().__init__(dataset, labels, **kw)
+        self.labels,self.rand = labels,np.random.rand(3)
+    def new(self, *args, **kw): return super().new(*args, **{'labels': self.labels, **kw})
+
+class Plain(TfmdDL):
+    "Its `get_idxs` needs nothing that could be lost"
+    def get_idxs(self): return sorted(super().get_idxs(), key=lambda i: i%7)
+
+def own(path, cls, labels=True, **kw):
+    dls = loaders(path)
+    if labels: kw['labels'] = y[:320].numpy()
+    dls.loaders[0] = cls(dls.train_ds, bs=32, shuffle=True, drop_last=True, num_workers=0, **kw)
+    return digits(path, dls)
+
+def after_the_fact(path):
+    learn = own(path, TfmdDL, False)
+    learn.dls.train.weights = torch.rand(320)
+    return learn
+
+lossy = {'asks for labels': (lambda p: own(p, Balanced), 'missing 1 required positional'), 'loses them': (lambda p: own(p, Maybe), 'hand on sampler'),
+         'after the fact': (after_the_fact, 'hand on weights')}
+@pytest.mark.parametrize('name', lossy)
+def test_a_loader_that_would_lose_something_keeps_its_batch_size(tmp_path, capsys, name):
+    mk,why = lossy[name]
+    learn = mk(tmp_path)
+    dl,rng = learn.dls.train,process()[:4]
+    with pytest.raises(LoaderError, match=why): learn.bayes_tune(1, dict(lrs, bs=[16, 32]), **quick)
+    with pytest.raises(LoaderError, match=why): learn.bayes_tune(1, dict(bs=None), **quick)
+    assert files(tmp_path)==[] and process()[:4]==rng
+    res = learn.bayes_tune(1, n_trials=2, seed=0)
+    out = capsys.readouterr().out
+    assert 'bs is left out: the batch size stays 32' in out and why in out
+    assert 'bs' not in res.best_params and learn.dls.train is dl and set(res.trials.state)<={'complete', 'stopped'}
+
+@pytest.mark.parametrize('cls,labels', [(HandsOn, True), (Plain, False), (TfmdDL, False)])
+def test_a_loader_that_keeps_everything(tmp_path, cls, labels):
+    learn = own(tmp_path, cls, labels)
+    learn.bayes_tune(1, dict(bs=[16, 64]), n_trials=2, enqueue=False, **quick)
+    assert type(learn.dls.train) is cls and learn.dls.train.bs in (16, 64)
+    if labels: assert learn.dls.train.labels is not None and learn.dls.train.sampler is not None
+
+def test_what_changes_transforms_makes_loaders_anew_too(tmp_path):
+    ims = TensorDataset(torch.rand(320, 3, 8, 8), y[:320])
+    dls = DataLoaders(Maybe(ims, y[:320].numpy(), bs=32, num_workers=0, after_batch=aug_transforms(size=8)), TfmdDL(ims, bs=64, num_workers=0), path=tmp_path)
+    learn = Learner(dls, nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)), loss_func=CrossEntropyLossFlat())
+    for space in (dict(size=(8, 16)), dict(aug=(0., 2.))):
+        with pytest.raises(LoaderError, match='hand on sampler'): learn.bayes_tune(1, space, **quick)
+
 # 11. Data and `n_epoch` change under a study's name; `extend=True`
 def sized(path, n=320): return digits(path, loaders(path, n))
 def classes(path, *names):
