@@ -64,7 +64,7 @@ class Pair:
 
     def _plain(self, study):
         "May a study without an id, of an older version or made with Optuna alone, be that of the folder?"
-        workers = {t.user_attrs['worker'].split('-')[0] for t in study.get_trials(deepcopy=False) if 'worker' in t.user_attrs}
+        workers = {str(t.user_attrs['worker']).split('-')[0] for t in study.get_trials(deepcopy=False) if 'worker' in t.user_attrs}
         return self.own or self.id in workers or not workers and not self._left()
 
     def _check_copy(self, study):

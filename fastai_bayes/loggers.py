@@ -6,11 +6,12 @@
 __all__ = ['go_on', 'OneHead', 'Loggers']
 
 # %% ../nbs/234_loggers.ipynb #imports
-import json, os, secrets, sys
+import json, os, re, secrets, sys
 from contextlib import contextmanager
 from pathlib import Path
 from fastai.callback.core import Callback
 from fastai.callback.progress import CSVLogger
+from .folder import FolderError, has, opened, put
 from .clone import seeded
 
 # %% ../nbs/234_loggers.ipynb #csv
@@ -23,7 +24,9 @@ def go_on(
     for o in cbs:
         if not isinstance(o, CSVLogger): continue
         o.append,file = True,Path(folder)/o.fname
-        if file.exists(): file.write_text(''.join(file.read_text().splitlines(True)[:done+1]))
+        if not has(file): continue
+        with opened(file) as f: lines = f.readlines()
+        put(file, lambda f: f.writelines(lines[:done+1]))
 
 class OneHead(Callback):
     "Takes back the names of the columns that a `CSVLogger` has written, if they are in its file already"
@@ -32,8 +35,8 @@ class OneHead(Callback):
         for o in self.learn.cbs:
             if not isinstance(o, CSVLogger) or not hasattr(o, 'file') or o.file.closed: continue
             o.file.flush()
-            names,text = ','.join(self.recorder.metric_names)+'\n',Path(o.file.name).read_text()
-            if text!=names and text.startswith(names) and text.endswith(names): o.file.truncate(len(text.encode())-len(names.encode()))
+            names,text = ','.join(self.recorder.metric_names)+'\n',Path(o.file.name).read_text(errors='surrogateescape')
+            if text!=names and text.startswith(names) and text.endswith(names): o.file.truncate(os.path.getsize(o.file.name)-len(names.encode()))
 
 # %% ../nbs/234_loggers.ipynb #runs
 def _used(name, attr):
@@ -44,6 +47,14 @@ def _used(name, attr):
 def _run_of_mlflow(m): return m.active_run().info.run_id if m and m.active_run() else None
 def _run_of_wandb(w): return w.run.id if w and w.run else None
 def _open(): return _run_of_wandb(_used('wandb', 'run')), _run_of_mlflow(_used('mlflow', 'active_run'))
+
+def _ids(file):
+    "Runs that `file` names; none if it is damaged, or names what cannot be one"
+    try:
+        with opened(file) as f: res = json.load(f)
+    except (FolderError, ValueError, RecursionError): return {}
+    if not isinstance(res, dict): return {}
+    return {k: v for k,v in res.items() if k in ('wandb', 'mlflow') and isinstance(v, str) and re.fullmatch('[0-9A-Za-z_-]{1,64}', v)}
 
 class Loggers:
     "Gives each training a run of its own in the tracking services that are in use"
@@ -76,7 +87,7 @@ class Loggers:
     )->dict: # What is put into it is noted in the runs when they end
         "Runs for one training, which end with it"
         file,facts,before,last = folder/'runs.json',{},_open(),_latest()
-        ids = json.loads(file.read_text()) if file.exists() else {}
+        ids = _ids(file)
         env = os.environ.get('MLFLOW_RUN_ID')
         try:
             with seeded():
@@ -90,7 +101,7 @@ class Loggers:
             if env is None: os.environ.pop('MLFLOW_RUN_ID', None)
             new = dict(wandb=_open()[0], mlflow=_latest())
             ids.update({k: v for k,v,old in zip(new, new.values(), (before[0], last)) if v not in (None, old)})
-            if ids: file.write_text(json.dumps(ids))
+            if ids: put(file, lambda f: f.write(json.dumps(ids).encode()))
             _end(before, facts)
 
 def _latest():

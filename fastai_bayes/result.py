@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 from fastcore.basics import patch
 from . import forecasts, plots, surrogate, timeline
+from .folder import has
 from .space import Space
 from .study import (StudyError, best_of, best_trial, curve_frame, epochs_saved, epochs_spent, first_of, of_study, quiet_optuna,
                                 trial_at, trial_frame)
@@ -24,7 +25,7 @@ class TuneResult:
         study:optuna.Study, # The study
         space:Space, # What may have been tried
         folder=None, # Holds a folder for each trial
-        make=None # Function from a trial's number to a learner with its hyperparameters and best weights
+        make=None # Function from a trial's number, None for the best, to a learner with its hyperparameters and best weights
     ):
         of_study(TuneResult._check)(study, space, folder, make)
         self.study,self.space,self.folder,self._make = study,space,None if folder is None else Path(folder),make
@@ -53,7 +54,7 @@ class TuneResult:
     def best_path(self):
         "Weights of the best trial, None if they were not kept"
         file = self.folder and self.folder/f'trial_{first_of(self.best_trial)}'/'best.pth'
-        return file if file and file.exists() else None
+        return file if file and has(file) else None
     @property
     def trials(self): return trial_frame(self.study)
     @property
@@ -65,11 +66,12 @@ class TuneResult:
         "Hyperparameters of trial `n`"
         return self.space.values(trial_at(self.study, n).params)
     def learner(self,
-        n:int=None # Number of a trial; the best if None
+        n:int=None # Number of a trial; the best that has weights if None
     ):
         "A learner with the hyperparameters and the best weights of trial `n`"
         if self._make is None: raise StudyError('this result cannot build learners; use the one that `bayes_tune` returned')
-        return self._make(self.best_trial.number if n is None else trial_at(self.study, n).number)
+        if n is None and self.best_trial: return self._make(None)
+        return self._make(trial_at(self.study, n).number)
 
 # %% ../nbs/14_result.ipynb #plots
 def _add_plot(f):

@@ -9,14 +9,13 @@ __all__ = ['timeline_data', 'plot_timeline', 'saved_data', 'plot_saved']
 from datetime import datetime, timedelta
 import numpy as np, optuna, pandas as pd
 from .axes import blue, grey, legend, new_axis, orange, PlotError, say
-from .study import best_trial, first_of, latest, of_study, state_of
+from .study import best_trial, first_of, latest, of_study, seconds_of, state_of
 
 # %% ../nbs/132_timeline.ipynb #time
 def _end(t, now):
     "When `t` ended; a trial whose process died has worked until its last checkpoint, as far as one can tell"
     if t.datetime_complete is None: return max(now, t.datetime_start)
-    took = t.user_attrs.get('seconds')
-    return t.datetime_complete if took is None else min(t.datetime_start+timedelta(seconds=took), t.datetime_complete)
+    return t.datetime_start+timedelta(seconds=seconds_of(t))
 
 def _rows(df):
     "A row for each worker; trials without one go where there is room"
