@@ -6,23 +6,23 @@
 __all__ = ['BestEpoch', 'quiet', 'RecordError', 'recording', 'Watched', 'epochs_of', 'Run', 'patient', 'outcome']
 
 # %% ../nbs/235_run.ipynb #imports
-import math, secrets, shutil, signal, threading, time, warnings
+import math, secrets, signal, threading, time, warnings
 from contextlib import contextmanager
 import numpy as np
 from fastcore.basics import GetAttr, patch
 from fastai.callback import tracker
 from fastai.callback.progress import ShowGraphCallback
 from fastai.callback.tracker import SaveModelCallback
-from fastai.learner import load_model
 from optuna.trial import TrialState, create_trial
 from .callback import BayesPruningCallback, recorded
-from .checkpoint import Checkpoint, CheckpointError, read, to_disk
+from .checkpoint import Checkpoint, CheckpointError, read_training
+from .folder import check_folder, clear, copy_file, expect, has, make_folder, shut, to_disk
 from .clone import copies, release, seeded, seeded_loaders, settle
 from .display import Status, ranges, view
 from .knobs import fit_args
 from .identity import Pair
 from .loggers import Loggers, OneHead, go_on
-from .maker import AskError, TuneError
+from .maker import AskError, TuneError, load_weights
 from .memory import MemoryLimit, free_memory, out_of_memory
 from .optimizer import n_starts, start_points
 from .pruner import BayesPruner
@@ -31,7 +31,7 @@ from .sampler import BayesSampler, Books
 from .searches import PBT, EndOfRound, Grid, pruner_of, sampler_of
 from .study import (ask, best_of, best_trial, carry_on_trial, curve_of, epochs_saved, finished, first_of, latest, note, open_study, quiet_optuna,
                                 reason_of, seconds_of, state_of)
-from .workers import Worker
+from .workers import Worker, is_worker
 
 # %% ../nbs/235_run.ipynb #best
 class BestEpoch(SaveModelCallback):
@@ -47,10 +47,11 @@ class BestEpoch(SaveModelCallback):
     def _save(self, name):
         file = self.learn.path/self.learn.model_dir/f'{name}.part.pth'
         try:
+            clear(file)
             self.learn.save(f'{name}.part', with_opt=False)
             self.last_saved_path = to_disk(file, file.with_name(f'{name}.pth'))
         except (OSError, RuntimeError) as e:
-            file.unlink(missing_ok=True)
+            clear(file)
             if not self.warned: warnings.warn(f'the weights of the best epoch could not be saved ({e}); the training goes on', stacklevel=2)
             self.warned = True
     def after_fit(self):
@@ -120,7 +121,7 @@ class Run:
 
     def open(self, folder, storage, sampler, pruner):
         "Open the study in `folder`, and begin to work on it"
-        self.folder = folder
+        self.folder = check_folder(folder)
         direction = 'minimize' if self.mode=='min' else 'maximize'
         if storage is None: storage = folder/'study.log'
         self.worker = Worker(folder)
@@ -172,7 +173,7 @@ class Run:
     def trials(self): return self.study.get_trials(deepcopy=False)
     def place(self, trial):
         "Folder of the training that `trial` belongs to"
-        return self.folder/f'trial_{first_of(trial)}'
+        return expect(self.folder/f'trial_{first_of(trial)}', 'folder', '')
     def checkpoint(self, trial): return self.place(trial)/'checkpoint.pt'
 
 # %% ../nbs/235_run.ipynb #limits
@@ -232,7 +233,7 @@ def _bury(self:Run):
     "End the trials whose process has died"
     for t in self.trials():
         worker = t.user_attrs.get('worker')
-        if t.state!=TrialState.RUNNING or worker is None or self.worker.alive(worker): continue
+        if t.state!=TrialState.RUNNING or not is_worker(worker) or self.worker.alive(worker): continue
         n,carried = len(t.intermediate_values),t.user_attrs.get('carried', 0)
         saved = self._read(t) if n>carried else None  # an older one is of the trial before
         deaths = 1+(t.user_attrs.get('deaths', 0) if n==carried else 0)
@@ -246,8 +247,8 @@ def _bury(self:Run):
 @patch
 def _read(self:Run, trial):
     "Checkpoint of a training; None if there is none, or a damaged one, which is removed"
-    try: saved = read(self.checkpoint(trial))
-    except CheckpointError: self.checkpoint(trial).unlink()
+    try: saved = read_training(self.checkpoint(trial))
+    except CheckpointError: clear(self.checkpoint(trial))
     else:
         self.books.recall(saved and saved['note'])
         return saved
@@ -278,7 +279,7 @@ def _queued(self:Run):
 def _resumable(self:Run, trials):
     "Which of the stopped `trials` can be carried on: numbers of those with which they began"
     if not self.carries_on: return []
-    return [first_of(t) for t in trials if t.state==TrialState.PRUNED and self.checkpoint(t).exists()]
+    return [first_of(t) for t in trials if t.state==TrialState.PRUNED and has(self.checkpoint(t))]
 
 @patch
 def _carry_on(self:Run, trial, source=None, params=None):
@@ -292,11 +293,8 @@ def _carry_on(self:Run, trial, source=None, params=None):
 @patch
 def _copy(self:Run, source, trial):
     "Put the checkpoint and the best weights of `source` in the place of those of `trial`"
-    self.place(trial).mkdir(exist_ok=True)
-    for name in ('best.pth', 'checkpoint.pt'):
-        part = self.place(trial)/f'{name}.tmp'
-        shutil.copyfile(self.place(source)/name, part)
-        to_disk(part, self.place(trial)/name)
+    dest = make_folder(self.place(trial))
+    for name in ('best.pth', 'checkpoint.pt'): copy_file(self.place(source)/name, dest/name)
 
 @patch
 def _add(self:Run, params):
@@ -349,8 +347,8 @@ def one(self:Run, trial):
     params,folder,s = self.make.params_of(trial, self.trials()),self.place(trial),self.status
     s.number,s.params,s.curve = trial.number,trial.params,curve_of(self.trials()[trial.number])
     self.view.update(s)
-    if not s.curve or not self.checkpoint(trial).exists(): shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(exist_ok=True)
+    if not s.curve or not has(self.checkpoint(trial)): clear(folder)
+    shut(make_folder(folder))  # callbacks write here as well
     some = lambda: TrialState.PRUNED if any(map(math.isfinite, s.curve)) else TrialState.FAIL
     try:
         if not self.make.asks and (why := self._too_large(trial)): return self._tell(trial, TrialState.FAIL, why)
@@ -361,7 +359,7 @@ def one(self:Run, trial):
         self._tell(trial, TrialState.FAIL, str(e), error=e)
         raise
     except CheckpointError as e:
-        self.checkpoint(trial).unlink(missing_ok=True)
+        clear(self.checkpoint(trial))
         self._tell(trial, some(), str(e), 'damaged')
     except Exception as e: self._tell(trial, TrialState.FAIL, f'{type(e).__name__}: {e}', error=e)
     except BaseException:
@@ -399,9 +397,9 @@ def _tidy(self:Run):
     for t in ended:
         n,d = first_of(t),self.place(t)
         if not d.exists(): continue
-        if n not in again: (d/'checkpoint.pt').unlink(missing_ok=True)
-        if n not in weights: (d/'best.pth').unlink(missing_ok=True)
-        for f in ('checkpoint.pt.tmp', 'best.pth.tmp', 'best.part.pth'): (d/f).unlink(missing_ok=True)  # from a process that died
+        if n not in again: clear(d/'checkpoint.pt')
+        if n not in weights: clear(d/'best.pth')
+        for f in ('checkpoint.pt.tmp', 'best.pth.tmp', 'best.part.pth'): clear(d/f)  # from a process that died
         if not any(d.iterdir()): d.rmdir()
 
 # %% ../nbs/235_run.ipynb #loop
@@ -427,27 +425,52 @@ def _give_up(self:Run):
     last = next((e for e in reversed(self.errors) if e), None)
     raise TuneError(f'{len(reasons)} trials, none succeeded; the last failed with: {reasons[-1]}') from last
 
-@patch
-def learner(self:Run, n):
-    "A learner with the hyperparameters and best weights of trial `n`"
-    t = self.trials()[n]
-    file = self.place(t)/'best.pth'
-    if not file.exists(): raise TuneError(f'the weights of trial {n} were not kept; kept are those of the best {self.keep} trials')
-    with seeded(): res = self.make(self.make.params_of(t), file.parent)
-    load_model(file, res.model, None, with_opt=False, device=getattr(res.dls, 'device', None))
+# %% ../nbs/235_run.ipynb #weights
+def _weights(run, trial):
+    "File with the best weights of `trial`"
+    return run.place(trial)/'best.pth'
+
+def _best_weights(run, load):
+    "What `load` makes of the best trial whose weights it can load, None if there is none; a warning unless it is the best of all"
+    ranked,why,res = [t for t,_ in sorted(finished(run.study), key=lambda o: o[1], reverse=run.mode=='max')],'',None
+    for t in ranked:
+        if has(_weights(run, t)):
+            try: res = load(t)
+            except CheckpointError as e: why = why or str(e)
+            else: break
+        elif t is ranked[0]: why = f'the weights of trial {t.number}, the best, are not there'
+    else: t = None
+    if why: warnings.warn(f'{why}; ' + ('the learner is left as it was' if t is None else f'those of trial {t.number} are loaded'), stacklevel=4)
     return res
+
+@patch
+def learner(self:Run, n=None):
+    "A learner with the hyperparameters and best weights of trial `n`, of the best one that has weights if None"
+    if n is None:
+        res = _best_weights(self, self._learner)
+        if res is None: raise TuneError(f'no trial in {self.folder} has weights that can be loaded')
+        return res
+    t = self.trials()[n]
+    if not has(_weights(self, t)): raise TuneError(f'the weights of trial {n} were not kept; kept are those of the best {self.keep} trials')
+    try: return self._learner(t)
+    except CheckpointError as e: raise TuneError(f'trial {n}: {e}; train it again with enqueue=, or take another') from e
+
+@patch
+def _learner(self:Run, trial):
+    with seeded(): res = self.make(self.make.params_of(trial), self.place(trial))
+    load_weights(res, _weights(self, trial))
+    return res
+
+@patch
+def _load(self:Run, trial):
+    "Make the lent learner what the training of `trial` was; True"
+    with seeded(): self.make.load(self.make.params_of(trial), _weights(self, trial), self.fit)
+    return True
 
 @patch
 def result(self:Run):
     "Load the winner into the lent learner, if there is one"
-    with self.worker.turn:
-        ranked = [t for t,_ in sorted(finished(self.study), key=lambda o: o[1], reverse=self.mode=='max')]
-        t = next((t for t in ranked if (self.place(t)/'best.pth').exists()), None)
-        if ranked and t is not ranked[0]:
-            warnings.warn(f'the weights of trial {ranked[0].number}, the best, are not there; ' +
-                          ('the learner is left as it was' if t is None else f'those of trial {t.number} are loaded'), stacklevel=3)
-        if t is not None:
-            with seeded(): self.make.load(self.make.params_of(t), self.place(t)/'best.pth', self.fit)
+    with self.worker.turn: _best_weights(self, self._load)
     return TuneResult(self.study, self.make.space, self.folder, self.learner)
 
 @patch

@@ -6,7 +6,7 @@
 __all__ = ['present']
 
 # %% ../nbs/24_tune.ipynb #imports
-import difflib, inspect, math, shutil, time
+import difflib, inspect, math, time
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
@@ -15,6 +15,7 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from optuna.samplers import GridSampler
 from .callback import monitor_and_mode
+from .folder import clear, make_folder
 from .clone import LoaderError, clone, release, seeded
 from .facts import facts_of
 from .knobs import KnobError, _values, check_knobs, default_space, knobs, left_out, losses_compare, takes
@@ -64,8 +65,7 @@ def _new_folder(root, name):
     "Folder of the study, made if need be; one with a new name if `name` is None"
     _check_name(name)
     if name is not None:
-        (root/name).mkdir(parents=True, exist_ok=True)
-        return root/name
+        return make_folder(root/name)
     stamp,i = time.strftime('%Y%m%d-%H%M%S'),0
     while True:
         res,i = root/(stamp+(f'-{i}' if i else '')),i+1
@@ -168,7 +168,7 @@ def _open(run, folder, *args):
     try: run.open(folder, *args)
     except BaseException:
         run.close()
-        if {o.name for o in folder.iterdir()}<={'study.lock', 'folder.id'}: shutil.rmtree(folder)
+        if {o.name for o in folder.iterdir()}<={'study.lock', 'folder.id'}: clear(folder)
         raise
 
 @patch
