@@ -124,6 +124,7 @@ class Checkpoint(Callback):
         self.note,self.hypers = note or (lambda: None),hypers
         self.start,self.written,self.fresh,self.warned = time.monotonic(),None,False,False
         self.done = self.saved['done'] if self.saved else 0 # Epochs, of all fits
+        self.trained = self.saved.get('trained', self.done) if self.saved else 0 # Those of them that were not cancelled before their training
 
     @property
     def learn(self): return self._learn
@@ -140,6 +141,7 @@ class Checkpoint(Callback):
         if self.saved: first = self._restore()
         for learn.epoch in range(first, learn.n_epoch): learn._with_events(learn._do_epoch, 'epoch', CancelEpochException)
 
+    def before_train(self): self.trained += 1
     def after_epoch(self):
         self.done += 1
         self.fresh = self.written is None or time.monotonic()-self.written>=self.every
@@ -150,7 +152,7 @@ class Checkpoint(Callback):
         "All of the training, as it is after an epoch"
         learn = self.learn
         memory = {k: _memory(o) for k,o in _named(learn.cbs).items() if o is not self}
-        return dict(stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, done=self.done, seconds=time.monotonic()-self.start,
+        return dict(stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, done=self.done, trained=self.trained, seconds=time.monotonic()-self.start,
                     model=learn.model.state_dict(), opt=learn.opt.state_dict(), gradients=_gradients(learn.model),
                     scaler=learn.scaler.state_dict() if getattr(learn, 'scaler', None) else None, memory=memory,
                     values=learn.recorder.values, train_iter=learn.train_iter, random=_random(learn.dls), note=self.note())
