@@ -74,6 +74,7 @@ def _memory(cb):
 
 def _remember(cb, memory):
     for k,v in memory.items():
+        if k in cb._stateattrs: continue  # written by a version that kept it
         old = vars(cb).get(k)
         if isinstance(old, Metric): vars(old).update(v)
         else: vars(cb)[k] = L(v) if isinstance(old, L) else v
@@ -118,13 +119,13 @@ class Checkpoint(Callback):
         file, # Path; `CheckpointError` if it is there and damaged
         every:float=0., # Seconds between two checkpoints at least; 0 for one after every epoch
         note=None, # Function without arguments; what it returns is kept as `note`
-        hypers:bool=True # Also the settings of the optimizer? Else they are as the fit sets them
+        hypers:bool=True, # Also the settings of the optimizer? Else they are as the fit sets them
+        longer:bool=False # May the fit have more epochs than the one that was saved? It goes on at the same epoch of the longer schedule
     ):
         self.file,self.every,self.saved,self.stage = Path(file),every,read_training(file),-1
-        self.note,self.hypers = note or (lambda: None),hypers
+        self.note,self.hypers,self.longer = note or (lambda: None),hypers,longer
         self.start,self.written,self.fresh,self.warned = time.monotonic(),None,False,False
         self.done = self.saved['done'] if self.saved else 0 # Epochs, of all fits
-        self.trained = self.saved.get('trained', self.done) if self.saved else 0 # Those of them that were not cancelled before their training
 
     @property
     def learn(self): return self._learn
@@ -141,7 +142,6 @@ class Checkpoint(Callback):
         if self.saved: first = self._restore()
         for learn.epoch in range(first, learn.n_epoch): learn._with_events(learn._do_epoch, 'epoch', CancelEpochException)
 
-    def before_train(self): self.trained += 1
     def after_epoch(self):
         self.done += 1
         self.fresh = self.written is None or time.monotonic()-self.written>=self.every
@@ -152,7 +152,7 @@ class Checkpoint(Callback):
         "All of the training, as it is after an epoch"
         learn = self.learn
         memory = {k: _memory(o) for k,o in _named(learn.cbs).items() if o is not self}
-        return dict(stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, done=self.done, trained=self.trained, seconds=time.monotonic()-self.start,
+        return dict(stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, done=self.done, seconds=time.monotonic()-self.start,
                     model=learn.model.state_dict(), opt=learn.opt.state_dict(), gradients=_gradients(learn.model),
                     scaler=learn.scaler.state_dict() if getattr(learn, 'scaler', None) else None, memory=memory,
                     values=learn.recorder.values, train_iter=learn.train_iter, random=_random(learn.dls), note=self.note())
@@ -171,7 +171,7 @@ class Checkpoint(Callback):
     def _restore(self):
         "Make the training what it was, and the rest of the saved epoch happen; the number of epochs done"
         s,self.saved,learn = self.saved,None,self.learn
-        if s['n_epoch']!=learn.n_epoch: raise CheckpointError(f'{self.file.name} is of a fit of {s["n_epoch"]} epochs, this one has {learn.n_epoch}')
+        if s['n_epoch']!=learn.n_epoch and not (self.longer and s['n_epoch']<learn.n_epoch): raise CheckpointError(f'{self.file.name} is of a fit of {s["n_epoch"]} epochs, this one has {learn.n_epoch}')
         device = next((p.device for p in learn.model.parameters()), 'cpu')
         try:
             learn.model.load_state_dict(s['model'])

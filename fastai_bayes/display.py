@@ -34,7 +34,7 @@ class Status:
     @property
     def best(self):
         "The best finished trial, or None"
-        ok = [o for o in self.trials if o['state']!='failed' and math.isfinite(o['value'])]
+        ok = [o for o in self.trials if o['state'] not in ('failed', 'outside') and math.isfinite(o['value'])]
         return (min if self.mode=='min' else max)(ok, key=lambda o: o['value'], default=None)
     @property
     def share(self):

@@ -9,12 +9,12 @@ __all__ = ['Pair']
 import os, socket
 from pathlib import Path
 import optuna
-from .study import StudyError, _storage
+from .study import Owner, StudyError, _storage
 
 # %% ../nbs/124_identity.ipynb #pair
 _other = 'take another study_name'
 
-class Pair:
+class Pair(Owner):
     "A folder, and the study that is said to belong to it"
     def __init__(self,
         folder, # Path of the folder

@@ -18,7 +18,7 @@ from .folder import kind, opened
 from .clone import clone, move_to, release
 from .knobs import KnobError, knobs, turn
 from .space import Choice, Space, dimension
-from .study import ask, diff, in_words, quiet_optuna, suggest
+from .study import ask, diff, in_words, own_params, quiet_optuna, suggest
 
 # %% ../nbs/228_maker.ipynb #err
 class TuneError(ValueError):
@@ -119,10 +119,10 @@ class Maker:
         return Space.of({**self.told.dims, **self.met}, self.told.conditions)
     def params_of(self, trial, trials=()):
         "Hyperparameters of the Optuna `trial`, as `make` takes them; `trials` are all of the study"
-        if not self.asks: return self.told.values(trial.params)
+        if not self.asks: return self.told.values(own_params(trial))
         for k,d in ((k, _dim(d)) for t in trials for k,d in t.distributions.items()):
             if k not in self.met or not _same(self.met[k], d): self.met[k] = d
-        known = self.told.values({k: v for k,v in trial.params.items() if k in self.told})
+        known = self.told.values({k: v for k,v in own_params(trial).items() if k in self.told or k not in trial.params})
         return Asked(trial, known, self.met, trials[trial.number].system_attrs.get('fixed_params') if len(trials) else None)
     def probe(self):
         "A learner from the middle of the space, to look at; without a factory the lent one"

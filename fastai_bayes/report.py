@@ -31,7 +31,8 @@ def best_code(
     "Python that trains the best configuration of `res` again"
     if best_trial(res.study) is None: return ''
     p,attrs = res.best_params,res.study.user_attrs
-    asked = [k for k in p if k not in attrs.get('about', p)]  # by a factory
+    dropped = res.best_trial.user_attrs.get('dropped', {})
+    asked = [k for k in p if k not in attrs.get('about', p) and k not in dropped]  # by a factory
     dicts = dict(space=[f'{k}=[{_written(v)}]' for k,v in p.items() if k not in asked], first=[f'{k}={_written(p[k])}' for k in asked])
     args = [str(attrs.get('n_epoch', 'n_epoch')), *(['space'] if dicts['space'] else []), 'n_trials=1',
             'enqueue=[first], new_learner=new_learner' if asked else 'enqueue=False']

@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from . import forecasts, plots, surrogate, timeline
 from .folder import has
 from .space import Space
-from .study import (StudyError, best_of, best_trial, curve_frame, epochs_saved, epochs_spent, first_of, of_study, quiet_optuna,
+from .study import (own_params, StudyError, best_of, best_trial, curve_frame, epochs_saved, epochs_spent, first_of, of_study, quiet_optuna,
                                 trial_at, trial_frame)
 from .tables import html_table, one_line, short, table, text_table
 
@@ -64,7 +64,7 @@ class TuneResult:
         n:int # Number of a trial
     )->dict: # Name -> value, functions as themselves
         "Hyperparameters of trial `n`"
-        return self.space.values(trial_at(self.study, n).params)
+        return self.space.values(own_params(trial_at(self.study, n)))
     def learner(self,
         n:int=None # Number of a trial; the best that has weights if None
     ):

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['distributions', 'ask', 'suggest', 'in_words', 'describe', 'StudyError', 'quiet_optuna', 'diff', 'JournalLock',
-           'Journal', 'check_study', 'missing', 'check_same', 'open_study', 'of_study', 'trial_at', 'first_of',
-           'latest', 'state_of', 'was_stopped', 'steps_of', 'curve_of', 'points_of', 'epochs_trained', 'value_at',
-           'diverged', 'reason_of', 'best_of', 'epochs_spent', 'saved_of', 'epochs_saved', 'seconds_of', 'note',
-           'finished', 'best_trial', 'carry_on_trial', 'column', 'trial_frame', 'curve_frame']
+           'Journal', 'check_study', 'is_new_file', 'check_same', 'Owner', 'open_study', 'of_study', 'trial_at',
+           'first_of', 'latest', 'state_of', 'curve_of', 'reason_of', 'best_of', 'all_params', 'own_params',
+           'epochs_spent', 'epochs_saved', 'seconds_of', 'note', 'finished', 'best_trial', 'carry_on_trial', 'column',
+           'trial_frame', 'curve_frame']
 
 # %% ../nbs/12_study.ipynb #imports
-import functools, json, math, os, random, re, time
+import ast, functools, json, math, os, random, re, time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from decimal import Decimal
 from numbers import Integral
 from pathlib import Path
@@ -21,12 +22,12 @@ from filelock import FileLock
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage, get_storage
 from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from .folder import FolderError, clear, expect, has, kind, opened, own
 from .optimizer import in_epochs
-from .space import Choice, Space
+from .space import Choice, Space, label_of
 
 # %% ../nbs/12_study.ipynb #dist
 def _distribution(d):
@@ -279,8 +280,10 @@ def check_study(
 
 # %% ../nbs/12_study.ipynb #same
 _most = 30 # Lines of a diff that are shown
+_fixed = ' of the fit' # Ends the names of its arguments in `setup`
+_spare = ' (being extended)' # Ends the name under which an extended study is put together
 
-def missing(
+def is_new_file(
     storage # Path, URL or Optuna storage
 )->bool: # True if opening it would make a new file
     "Is there nothing yet where `storage` would be?"
@@ -290,27 +293,57 @@ def missing(
     except Exception: return False  # whoever opens it says what is wrong with it
     return url.get_backend_name()=='sqlite' and not Path(url.database or '').is_file()
 
-def _found(storage, name):
-    "The study `name` in the Optuna storage `storage`; None if there is none"
-    if storage is None or name is None: return None
+def _load(storage, name):
     try: return optuna.load_study(study_name=name, storage=storage)
     except KeyError: return None
 
+def _found(storage, name):
+    "The study `name` in the Optuna storage `storage`; None if there is none"
+    if storage is None or name is None: return None
+    spare = _load(storage, name+_spare)  # a process died while it extended the study
+    if spare is not None and spare.user_attrs.get('partial', True): optuna.delete_study(study_name=name+_spare, storage=storage)
+    elif spare is not None: _take_over(storage, name)
+    return _load(storage, name)
 
-def check_same(
-    study:optuna.Study, # A study
-    about:dict, # What it should be about
-    facts:dict # `n_epoch`, and `setup` if that was told
-):
-    "Raise a `StudyError` that shows what is not as it was when `study` began, as far as both are known"
+def _changes(study, about, facts):
+    "What is not as it was when `study` began, as far as both are known: name -> what it was and what it is, None for nothing"
     attrs,plain = study.user_attrs,{**about, 'direction': study.direction.name.lower()}
     pairs = [(attrs.get('about') or plain, about)]
     for k in ('n_epoch', 'setup'):
         if attrs.get(k) and facts.get(k): pairs.append([o if isinstance(o, dict) else {k: o} for o in (attrs[k], facts[k])])
-    lines = [o for old,new in pairs for o in diff(old, new).splitlines()]
+    return {k: (old.get(k), new.get(k)) for old,new in pairs for k in {**old, **new} if old.get(k)!=new.get(k)}
+
+def _extends(changes, names):
+    "Those of `changes` with which a study about the hyperparameters `names` can go on"
+    def _ok(k, old, new): return k in names or k.removesuffix(_fixed) in names or k=='n_epoch' and new>old
+    return {k for k,(old,new) in changes.items() if _ok(k, old, new)}
+
+def check_same(
+    study:optuna.Study, # A study
+    about:dict, # What it should be about
+    facts:dict, # `n_epoch`, and `setup` if that was told
+    extend=False # May the space have changed, and `n_epoch` have grown?
+)->dict: # What has changed: name -> what it was and what it is
+    "Raise a `StudyError` that shows what is not as it was when `study` began"
+    changes = _changes(study, about, facts)
+    may = _extends(changes, {*about, *study.user_attrs.get('about', {})}-{'direction', 'monitor'})
+    bad = {k: o for k,o in changes.items() if extend is False or k not in may}
+    if not bad: return changes
+    lines = diff(*({k: o[i] for k,o in bad.items() if o[i] is not None} for i in (0, 1))).splitlines()
     if len(lines)>_most: lines[_most:] = [f'... and {len(lines)-_most} more']
-    if lines: raise StudyError(f'study {study.study_name!r} exists and is about something else, so that values could not be compared; '
-                               'take another name, or change these back:\n' + '\n'.join(lines))
+    hint = ('' if len(may)<len(changes) else ', or say extend=True to go on with the trials that there are') if extend is False else \
+        ' (extend=True allows another space, and more epochs)'
+    raise StudyError(f'study {study.study_name!r} exists and is about something else, so that values could not be compared; '
+                     f'take another name, or change these back{hint}:\n' + '\n'.join(lines))
+
+class Owner:
+    "Who opens a study, and what they know about it"
+    def check(self, study): "Raise if `study`, None if there is none, is not the right one"
+    def present(self, name): "The value that trainings have of the hyperparameter `name` if it is not tuned; None if that is not known"
+    def free(self, study, changes):
+        "Raise unless the study can be changed: nobody is at work on it"
+        busy = [t.number for t in study.get_trials(deepcopy=False) if t.state==TrialState.RUNNING]
+        if busy: raise StudyError(f'trial {busy[0]} of study {study.study_name!r} is under way; a study can be extended when all have ended')
 
 # %% ../nbs/12_study.ipynb #openstudy
 def open_study(
@@ -320,19 +353,20 @@ def open_study(
     storage=None, # Path, URL or Optuna storage; memory if None
     sampler=None, # Optuna sampler
     pruner=None, # Optuna pruner
-    check=None, # Function that raises if the study that is there, None if none is, is not the right one
+    extend=False, # True to go on with another space or a larger `n_epoch`; or what trials had of hyperparameters that are new, or are tuned no more
+    owner=None, # `Owner` that knows more about the study
     **facts # What else to note: `monitor`, `n_epoch`, a dictionary `setup` of what must stay as it is, and what may change
 )->optuna.Study:
     "Create a study about `space`, or find it by its `name`"
-    about = {**describe(space), 'direction': direction, 'monitor': facts.get('monitor')}
-    check = check or (lambda study: None)
-    if missing(storage): check(None)  # before there is a file
+    about,owner = {**describe(space), 'direction': direction, 'monitor': facts.get('monitor')},owner or Owner()
+    if is_new_file(storage): owner.check(None)  # before there is a file
     with quiet_optuna():
         path,storage = _path(storage),_storage(storage)
         study = _found(storage, name)
         if study is not None: check_study(study, path if isinstance(path, Path) else None)
-        check(study)
-        if study is not None: check_same(study, about, facts)
+        owner.check(study)
+        changes = check_same(study, about, facts, extend) if study is not None else {}
+        if changes: _extended(storage, study, space, {**facts, 'about': about}, changes, extend, owner)
         study = optuna.create_study(storage=storage, sampler=sampler, pruner=pruner, study_name=name, direction=direction,
                                     load_if_exists=name is not None)
     for k,v in dict(about=about, **facts).items():
@@ -379,56 +413,15 @@ _states = dict(COMPLETE='complete', PRUNED='stopped', FAIL='failed', RUNNING='ru
 
 def state_of(
     trial # An Optuna trial
-)->str: # 'complete', 'stopped', 'failed', 'running' or 'waiting'
-    "What became of `trial`"
-    return 'stopped' if was_stopped(trial) else _states[trial.state.name]
-
-def was_stopped(
-    trial # An Optuna trial
-)->bool:
-    "Did a pruner stop `trial`, although it was told as complete?"
-    return trial.state==TrialState.COMPLETE and 'stopped' in trial.user_attrs
-
-def steps_of(
-    trial, # An Optuna trial
-    unit:int=1 # Steps an epoch, as where they count batches
-)->list: # Epochs, the first is 1
-    "Epochs at which `trial` has reported; where its steps begin at 0, that is the first epoch"
-    steps = sorted(trial.intermediate_values)
-    first = steps[0] if steps and steps[0]<unit else unit
-    return [(s-first)//unit+1 for s in steps]
+)->str: # 'complete', 'stopped', 'failed', 'running', 'waiting' or 'outside'
+    "What became of `trial`; one that lies outside the space since that was changed is 'outside'"
+    return 'outside' if 'outside' in trial.user_attrs else _states[trial.state.name]
 
 def curve_of(
     trial # An Optuna trial
-)->list: # Values at the epochs of `steps_of`; NaN where an epoch has none
+)->list: # Values, the first epoch's first
     "Learning curve of `trial`"
     return [v for _,v in sorted(trial.intermediate_values.items())]
-
-def points_of(
-    trial # An Optuna trial
-)->list: # Pairs of an epoch and its value
-    "Learning curve of `trial` without what is missing"
-    return [(e,v) for e,v in zip(steps_of(trial), curve_of(trial)) if math.isfinite(v)]
-
-def epochs_trained(
-    trial # An Optuna trial
-)->int:
-    "Epochs of `trial`, those of the trials that it carries on among them"
-    return max(steps_of(trial), default=0)
-
-def value_at(
-    trial, # An Optuna trial
-    epoch:int # Counted from 1
-)->float: # NaN if there is none
-    "Value of `trial` after `epoch`; if that is missing, the last one before"
-    return next((v for e,v in reversed(points_of(trial)) if e<=epoch), math.nan)
-
-def diverged(
-    trial # An Optuna trial
-)->bool: # None if nobody knows
-    "Has `trial` diverged, as the callback notes where the loss is no number? What was cut short, or was told as complete with a value, has not"
-    if 'diverged' in trial.user_attrs: return True
-    return False if trial.state==TrialState.COMPLETE or 'cut' in trial.user_attrs else None
 
 def reason_of(
     trial # An Optuna trial
@@ -436,6 +429,8 @@ def reason_of(
     "What `trial` carried on, and why it stopped or failed"
     n = trial.user_attrs.get('carried')
     told = [f'trial {first_of(trial)} carried on after {in_epochs(n)}'] if n else []
+    if 'outside' in trial.user_attrs: told.append('outside the space since that was changed')
+    if 'whole' in trial.user_attrs: told.append(f'complete with {in_epochs(trial.user_attrs["whole"])}, before trainings became longer')
     return '; '.join([*told, *filter(None, [trial.user_attrs.get('reason')])])
 
 def best_of(
@@ -443,29 +438,35 @@ def best_of(
     direction # 'minimize', 'maximize' or a `StudyDirection`
 )->tuple: # Value, and the epoch it came from, counted from 1
     "Best epoch of `trial`; where none was reported its value with epoch 0, or NaN"
-    ok = [(v,e) for e,v in points_of(trial)]
+    ok = [(v,i) for i,v in enumerate(curve_of(trial), 1) if math.isfinite(v)]
     if not ok: return (math.nan if trial.value is None else trial.value), 0
     best = min if getattr(direction, 'name', direction).lower()=='minimize' else max
     return best(ok, key=lambda o: o[0])
+
+def all_params(
+    trial # An Optuna trial
+)->dict: # Name -> value, choices by label
+    "Hyperparameters of `trial`, with those that are no longer tuned, or lie outside the space since that was changed"
+    return {**trial.user_attrs.get('outside', {}), **trial.user_attrs.get('dropped', {}), **trial.params}
+
+def own_params(
+    trial # An Optuna trial
+)->dict: # Name -> value, choices by label
+    "Hyperparameters with which the training of `trial` is built: with numbers that are no longer tuned; text that is not is as the learner has it"
+    return {**{k: v for k,v in trial.user_attrs.get('dropped', {}).items() if not isinstance(v, str)}, **trial.params}
 
 def epochs_spent(
     study:optuna.Study # A study
 )->int: # Epochs of all trainings together
     "How much has been trained"
-    return sum(map(epochs_trained, latest(study.get_trials(deepcopy=False))))
-
-def saved_of(
-    trial # An Optuna trial
-)->int:
-    "Epochs that `trial` would have had more if it had not been stopped; 0 where it was a limit, Ctrl-C, a crash or divergence that cut it short"
-    if state_of(trial)!='stopped' or 'cut' in trial.user_attrs or diverged(trial): return 0
-    return max(trial.user_attrs.get('n_epoch', 0)-epochs_trained(trial), 0)
+    return sum(len(t.intermediate_values) for t in latest(study.get_trials(deepcopy=False)))
 
 def epochs_saved(
     study:optuna.Study # A study
 )->int: # Epochs that the stopped trainings would have had more
-    "What stopping early has saved"
-    return sum(map(saved_of, latest(study.get_trials(deepcopy=False))))
+    "What stopping early has saved; nothing where it was a limit, Ctrl-C or a crash that cut a training short"
+    stopped = [t for t in latest(study.get_trials(deepcopy=False)) if t.state==TrialState.PRUNED and 'cut' not in t.user_attrs]
+    return sum(max(t.user_attrs.get('n_epoch', 0)-len(t.intermediate_values), 0) for t in stopped)
 
 def seconds_of(
     trial # An Optuna trial
@@ -473,7 +474,7 @@ def seconds_of(
     "How long `trial` took; if its process died, up to its last checkpoint"
     s = trial.user_attrs.get('seconds')
     if isinstance(s, (int, float)) and 0<=s<1e9: return s  # counted by a clock that is never set
-    return max(trial.duration.total_seconds(), 0.) if trial.duration else math.nan
+    return math.nan if trial.duration is None else max(trial.duration.total_seconds(), 0.)
 
 def note(
     study:optuna.Study, # A study
@@ -512,10 +513,10 @@ def carry_on_trial(
 ):
     "Queue a trial that carries `trial` on: the next `study.ask` returns it"
     source = source or trial
-    kept = {s: v for s,v in source.intermediate_values.items() if s<=n}
+    kept = dict(sorted(source.intermediate_values.items())[:n])
     now = {**source.params, **(params or {})}
     fixed = {**source.system_attrs.get('fixed_params', {}), **now}  # its process may have died before all were in `params`
-    facts = {k: v for k,v in trial.user_attrs.items() if k not in ('reason', 'verdict', 'cut', 'seconds', 'worker', 'stopped', 'diverged')}
+    facts = {k: v for k,v in trial.user_attrs.items() if k not in ('reason', 'verdict', 'cut', 'seconds', 'worker', 'whole')}
     study.add_trial(optuna.trial.create_trial(
         state=TrialState.WAITING, params=now, distributions=source.distributions, intermediate_values=kept,
         system_attrs=dict(system or {}, fixed_params=fixed), user_attrs={**facts, **attrs, 'carries_on': first_of(trial), 'carried': n}))
@@ -531,9 +532,9 @@ def column(
 def _row(trial, direction, n, seconds):
     "One training as a dictionary, with its last trial"
     value,epoch = best_of(trial, direction)
-    row = dict(number=trial.number, state=state_of(trial), value=value, best_epoch=epoch, epochs=epochs_trained(trial),
+    row = dict(number=trial.number, state=state_of(trial), value=value, best_epoch=epoch, epochs=len(trial.intermediate_values),
                seconds=seconds)
-    params = {column(k, [*row, 'reason']): trial.params.get(k) for k in n}
+    params = {column(k, [*row, 'reason']): all_params(trial).get(k) for k in n}
     return {**row, **params, 'reason': reason_of(trial)}
 
 @of_study
@@ -544,10 +545,10 @@ def trial_frame(
     seconds = defaultdict(float)
     for t in study.get_trials(deepcopy=False): seconds[first_of(t)] += seconds_of(t)
     trials = latest(study.get_trials(deepcopy=False))
-    names = list(dict.fromkeys(k for t in trials for k in t.params))
+    names = list(dict.fromkeys(k for t in trials for k in all_params(t)))
     df = pd.DataFrame([_row(t, study.direction, names, seconds[first_of(t)]) for t in trials], columns=None if trials else
                       ['number', 'state', 'value', 'best_epoch', 'epochs', 'seconds', 'reason'])
-    rank = df.state.map({'complete': 0, 'stopped': 0, 'running': 1, 'waiting': 2, 'failed': 3})
+    rank = df.state.map({'complete': 0, 'stopped': 0, 'running': 1, 'waiting': 2, 'failed': 3, 'outside': 3})
     sign = 1 if study.direction.name=='MINIMIZE' else -1
     order = pd.DataFrame(dict(rank=rank, value=sign*df.value, number=df.number)).sort_values(['rank', 'value', 'number']).index
     return df.loc[order].reset_index(drop=True)
@@ -556,6 +557,130 @@ def trial_frame(
 def curve_frame(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, epoch, value
-    "One row an epoch that was reported"
-    rows = [(t.number, e, v) for t in latest(study.get_trials(deepcopy=False)) for e,v in zip(steps_of(t), curve_of(t))]
+    "One row an epoch"
+    rows = [(t.number, i, v) for t in latest(study.get_trials(deepcopy=False)) for i,v in enumerate(curve_of(t), 1)]
     return pd.DataFrame(rows, columns=['number', 'epoch', 'value'])
+
+# %% ../nbs/12_study.ipynb #extend
+_again = 3 # Complete trials that go on first when trainings become longer
+
+def _as_stored(d, v):
+    if isinstance(d, Choice): return d.labels[d.index(v)]
+    return float(v) if d.step is None else d.from_unit(d.to_unit(v))
+
+def _in_space(params, space, fill):
+    "`params` as a configuration of `space`, with what `fill` says of names that they lack; None if they lie outside"
+    res = {}
+    for k in space.names:
+        if k not in space.active(res): continue
+        v = params[k] if k in params else fill(k)
+        if v not in space[k]: return None
+        res[k] = _as_stored(space[k], v)
+    return res
+
+class _Filled:
+    "What trials had of a hyperparameter that they do not hold"
+    def __init__(self, extend, setup, owner): self.extend,self.setup,self.owner = {} if extend is True else extend,setup or {},owner
+    def __call__(self, k):
+        if k in self.extend: return label_of(self.extend[k])
+        if k+_fixed in self.setup: return self._read(self.setup[k+_fixed])
+        v = self.owner.present(k)
+        if v is None: raise StudyError(f'{k}: which value did the trials have that there are? Say it, as in extend=dict({k}=...)')
+        return v
+    def _read(self, text):
+        try: return ast.literal_eval(text)
+        except (ValueError, SyntaxError): return text
+
+def _copy_of(t, state, params, dists, attrs, direction):
+    "A trial like `t`, in another state and with other hyperparameters"
+    ended,now,fixed = state.is_finished(),datetime.now(),t.system_attrs.get('fixed_params')
+    start = None if state==TrialState.WAITING else t.datetime_start or now
+    system = t.system_attrs if fixed is None else {**t.system_attrs, 'fixed_params': {**{k: v for k,v in fixed.items() if k in dists}, **params}}
+    values = [t.values[0] if t.values else best_of(t, direction)[0]] if state==TrialState.COMPLETE else None
+    return FrozenTrial(t.number, state, None, start, (t.datetime_complete or now) if ended else None, params,
+                       {k: d for k,d in dists.items() if k in params}, attrs, system, t.intermediate_values, -1, values=values)
+
+class _Mover:
+    "Puts trials into another space"
+    def __init__(self, study, space, facts, changes, fill):
+        self.space,self.fill,self.direction = space,fill,study.direction
+        self.old,self.dists,self.longer = study.user_attrs.get('about', {}),distributions(space),'n_epoch' in changes
+        self._new = {}  # what trials are given that lie outside, so that they can come back
+        for k in space:
+            if k in self.old or k in space.conditions: continue
+            with suppress(StudyError): self._new[k] = fill(k)
+
+    def _state(self, t, attrs):
+        "State of `t` after what has changed; its process has died if it was under way"
+        state = TrialState[attrs.pop('was', t.state.name)]
+        if state==TrialState.RUNNING:
+            attrs.update(cut='died', reason='its process died')
+            return TrialState.PRUNED if any(map(math.isfinite, curve_of(t))) else TrialState.FAIL
+        if self.longer and state==TrialState.COMPLETE:
+            attrs['whole'] = len(t.intermediate_values)
+            return TrialState.PRUNED
+        return state
+
+    def _dropped(self, params):
+        "What of `params` is not tuned any more; None if that shows that they are of another space"
+        res = {k: v for k,v in params.items() if k in self.old and k not in self.space}
+        return None if any(isinstance(v, str) and v!=self.fill(k) for k,v in res.items()) else res
+
+    def __call__(self, t):
+        "`t` in the new space"
+        attrs = {k: v for k,v in t.user_attrs.items() if k not in ('outside', 'dropped')}
+        state,own = self._state(t, attrs),{**self._new, **all_params(t)} if all_params(t) else {}
+        extra = {k: t.distributions[k] for k in t.params if k not in self.old and k not in self.space}  # that a factory asked for
+        if state==TrialState.WAITING and 'carried' not in t.user_attrs: return self._waiting(t, attrs, extra)
+        if not own: return _copy_of(t, state, {}, {}, attrs, self.direction)
+        dropped,params = self._dropped(own),_in_space(own, self.space, self.fill)
+        if params is None or dropped is None: return self._outside(t, state, own, attrs)
+        if dropped: attrs['dropped'] = dropped
+        return _copy_of(t, state, {**params, **{k: own[k] for k in extra}}, {**self.dists, **extra}, attrs, self.direction)
+
+    def _outside(self, t, state, own, attrs):
+        return _copy_of(t, TrialState.FAIL, {}, {}, {**attrs, 'outside': own, 'was': state.name}, self.direction)
+
+    def _waiting(self, t, attrs, extra):
+        "A trial that waits, and has only what was fixed for it"
+        fixed = t.system_attrs.get('fixed_params', {})
+        if any(k in self.space and v not in self.space[k] for k,v in fixed.items()): return self._outside(t, TrialState.WAITING, fixed, attrs)
+        return _copy_of(t, TrialState.WAITING, {}, {**self.dists, **extra}, attrs, self.direction)
+
+def _go_on_with_best(trials, direction):
+    "Mark the best of the `trials` that were complete when trainings became longer: they go on first"
+    sign = 1 if direction.name=='MINIMIZE' else -1
+    whole = [t for t in latest(trials) if 'whole' in t.user_attrs and t.state==TrialState.PRUNED]
+    for t in sorted(whole, key=lambda t: (sign*best_of(t, direction)[0], t.number))[:_again]: t.user_attrs['cut'] = 'extended'
+
+def _filled(storage, name, direction, attrs, trials):
+    "A study with `attrs` and `trials`; its attribute `partial` is True until all is there"
+    res = optuna.create_study(storage=storage, study_name=name, direction=direction)
+    for k,v in {'partial': True, **attrs}.items(): res.set_user_attr(k, v)
+    res.add_trials(trials)
+    res.set_user_attr('partial', False)
+    return res
+
+def _take_over(storage, name):
+    "Put the study that is whole under its spare name in the place of the one called `name`"
+    new = _load(storage, name+_spare)
+    if _load(storage, name) is not None: optuna.delete_study(study_name=name, storage=storage)
+    attrs = {k: v for k,v in new.user_attrs.items() if k!='partial'}
+    _filled(storage, name, new.direction, attrs, new.get_trials(deepcopy=False))
+    optuna.delete_study(study_name=name+_spare, storage=storage)
+
+def _extended(storage, study, space, facts, changes, extend, owner):
+    "Put the trials of `study` into `space`, and note `facts`; `changes` are what has changed"
+    known = {*space, *study.user_attrs.get('about', {})}
+    unused = [k for k in (extend if isinstance(extend, dict) else ()) if k not in known]
+    if unused: raise StudyError(f'extend: expected names that are new in the space, or no longer in it, got {unused[0]!r}')
+    trials = study.get_trials(deepcopy=False)
+    move = _Mover(study, space, facts, changes, _Filled(extend, study.user_attrs.get('setup'), owner))
+    owner.free(study, changes)
+    new = [move(t) for t in trials]
+    if move.longer: _go_on_with_best(new, study.direction)
+    text = diff(*({k: o[i] for k,o in changes.items() if o[i] is not None} for i in (0, 1)))
+    attrs = {k: v for k,v in study.user_attrs.items() if k!='partial'}
+    attrs = {**attrs, **facts, 'extended': [*attrs.get('extended', []), text]}
+    _filled(storage, study.study_name+_spare, study.direction, attrs, new)
+    _take_over(storage, study.study_name)

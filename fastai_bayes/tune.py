@@ -23,7 +23,7 @@ from .maker import Maker, TuneError, _asks
 from .result import TuneResult
 from .run import Run, epochs_of
 from .searches import Grid, PBT, pruner_of, sampler_of
-from .space import Space
+from .space import Space, label_of
 from .study import describe
 
 # %% ../nbs/24_tune.ipynb #err
@@ -84,6 +84,15 @@ def present(learn, space, fit, new_learner=None):
     now = {n: knobs[n].present(learn, fit) for n in space.names}
     now = {n: v for n,v in now.items() if v is not None and v in space[n]}
     return space.labels({n: now[n] for n in space.active(now) if n in now})
+
+def _label_now(learn, fit, new_learner, name):
+    "The value of the knob `name` with which `fit` would train `learn` now, by label; None if it is not known, or a factory's"
+    v = None if new_learner or name not in knobs else knobs[name].present(learn, fit)
+    return None if v is None else label_of(v)
+
+def _checked_extend(o):
+    if isinstance(o, (bool, dict)): return o
+    raise TuneError(f'extend: expected True, False, or the values that trials had of hyperparameters that are new or gone, as in dict(mom=.9), got {o!r}')
 
 def _enqueued(enqueue, space, asks):
     "What the user wants tried, by label; `asks` if a factory may ask for more than is in `space`"
@@ -190,12 +199,14 @@ def bayes_tune(self:Learner,
     enqueue:list=None, # Dictionaries of hyperparameters to begin with, after those that the learner has; False for not even these
     cbs=None, # Callbacks for each training; each gets copies
     verbose:bool=True, # Show progress?
+    extend=False, # Go on with another space or more epochs under the same study_name? True, or what trials had of hyperparameters that are new or gone
     **fit_kwargs # Further arguments of the fit, the same for each training, as in `pct_start=.3` for 'fit_one_cycle'
 )->TuneResult: # What was found
     "Tune this learner, and leave the best training in it"
     with seeded():
         run = _plan(self, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, new_learner, sampler, pruner, seed, enqueue, cbs,
                     verbose, fit_kwargs)
+        run.extend,run.present = _checked_extend(extend),partial(_label_now, self, fit, new_learner)
         folder = _new_folder(Path(self.path)/self.model_dir/'bayes', study_name)
         try:
             _open(run, folder, storage, sampler, pruner)

@@ -6,7 +6,8 @@
 __all__ = ['is_worker', 'Worker']
 
 # %% ../nbs/125_workers.ipynb #imports
-import hashlib, os, re, secrets, socket
+import hashlib, os, re, secrets, socket, time
+from contextlib import suppress
 from pathlib import Path
 from filelock import FileLock, Timeout
 from .folder import FolderError, clear, expect, has, opened, put
@@ -51,7 +52,7 @@ class Worker:
 
     def sign(self):
         "Give a sign of life, for workers on hosts that do not see each other's locks"
-        os.utime(self._file(self.id))
+        with suppress(OSError): os.utime(self._file(self.id))
     def here(self, id):
         "Does the worker `id` see this folder, and run on this host? Older versions do not tell their hosts"
         home,_,rest = id.partition('-')
@@ -66,14 +67,22 @@ class Worker:
         seen = file.stat()
         try:
             with FileLock(file).acquire(timeout=0):
-                if self.here(id) or self._silent(seen): clear(file)
+                if self.here(id): clear(file)
                 else: os.utime(file, ns=(seen.st_atime_ns, seen.st_mtime_ns))  # opening it was no sign of life
         except Timeout: return True
-        return file.exists()
+        return not self.here(id) and not self._silent(seen)
     def _silent(self, seen):
         "Was the last sign of life too long ago, by the clock of the disk?"
+        own = self._file(self.id)
         self.sign()
-        return self._file(self.id).stat().st_mtime-seen.st_mtime>self.silence
-    def sweep(self):
+        return (own.stat().st_mtime if own.exists() else time.time())-seen.st_mtime>self.silence
+    def others(self):
+        "Ids of the workers that have left files in the folder, but for this one"
+        ids = (f.stem.removeprefix('worker-') for f in self.folder.glob('worker-*.lock'))
+        return [o for o in ids if is_worker(o) and o!=self.id]
+    def sweep(self,
+        needed=() # Ids of workers whose files must stay, as they show that these have died
+    ):
         "Remove the files of workers that have died"
-        for f in self.folder.glob('worker-*.lock'): self.alive(f.stem.removeprefix('worker-'))
+        for o in self.others():
+            if o not in needed and not self.alive(o): clear(self._file(o))

@@ -232,7 +232,7 @@ def test_the_disk_is_bounded(tmp_path):
     learn = digits(tmp_path)
     res = learn.bayes_tune(9, lrs, budget=120, study_name='s', **quick)
     had = files(tmp_path)
-    assert len([o for o in had if o.endswith('checkpoint.pt')])<=Run.spare+1 and len([o for o in had if o.endswith('best.pth')])<=Run.keep+Run.spare+1
+    assert len([o for o in had if o.endswith('checkpoint.pt')])<=Run.keep+Run.spare+1 and len([o for o in had if o.endswith('best.pth')])<=Run.keep+Run.spare+1
     assert sorted(res.trials.state.unique())==['complete', 'stopped'] and len(res.trials)>Run.keep+Run.spare+2
     assert not [o for o in had if o.endswith('.tmp') or '.part' in o or 'worker' in o]
     assert all(t.user_attrs['carries_on']==first_of(t) for t in res.study.trials if 'carried' in t.user_attrs)

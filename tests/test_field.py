@@ -2,10 +2,6 @@
 import matplotlib; matplotlib.use('agg')
 import matplotlib.pyplot as plt, pytest, torch
 import optuna, shutil
-import sklearn.metrics as skm
-from fastai.metrics import skm_to_fastai
-from fastai_bayes.sampler import Books, horizon
-from fastai_bayes.study import latest, state_of
 from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.study import distributions
@@ -104,188 +100,8 @@ def test_a_study_of_optunas_own(tmp_path):
 # 6. A damaged `best.pth` of the winner
 
 # 7. Not measured is not diverged
-class Shown(Callback):
-    "The recorded accuracy of epoch `n` of a fit, counted from 1, is `f(n)`"
-    order = 51
-    def __init__(self, f): self.f = f
-    def after_epoch(self): self.recorder.values[-1][2] = self.f(self.epoch+1)
-
-def every_third(n): return .5+n/100 if n%3==0 else None
-missing = {'None in a warm-up': lambda n: None if n<3 else .5+n/100, 'NaN in a warm-up': lambda n: math.nan if n<3 else .5+n/100,
-           'inf in epoch 1': lambda n: math.inf if n==1 else .5+n/100, 'every third': every_third, 'not at the end': lambda n: .5+n/100 if n<6 else math.nan}
-
-@pytest.mark.parametrize('kind,pruner', [*zip(missing, ['median', 'asha', 'none', 'hyperband', None]), *(('every third', o) for o in ('asha', 'median', 'patient', None))])
-def test_a_missing_value_is_no_divergence(tmp_path, kind, pruner):
-    res = digits(tmp_path, cbs=Shown(missing[kind])).bayes_tune(6, lrs, n_trials=3, pruner=pruner, **quick)
-    assert set(res.trials.state)<={'complete', 'stopped'} and res.trials.epochs.max()==6
-    assert all(list(t.intermediate_values)==[*range(1, len(t.intermediate_values)+1)] for t in res.study.trials)
-    whole = res.trials[res.trials.state=='complete']
-    best = max((missing[kind](n), n) for n in range(1, 7) if is_number(missing[kind](n)))
-    assert {*zip(whole.value, whole.best_epoch)}=={best} and not any('diverged' in t.user_attrs for t in res.study.trials)
-    # nothing stops where nothing is known
-    assert all(is_number(list(t.intermediate_values.values())[-1]) for t in res.study.trials if t.state.name=='PRUNED')
-
-def is_number(v): return v is not None and math.isfinite(v)
-
-class Lost(Callback):
-    "The loss is NaN from epoch `at` on, for large learning rates"
-    order = -11
-    def __init__(self, at=1, train=True, valid=True): self.at,self.which = at,(valid, train)
-    def after_loss(self):
-        if self.which[self.training] and self.epoch+1>=self.at and self.opt.hypers[-1]['lr']>.014:
-            self.learn.loss = self.loss*math.nan
-            if all(self.which): self.learn.loss_grad = self.loss_grad*math.nan  # and with it the weights
-
-def test_a_loss_that_is_no_number_is_divergence_whatever_the_metric_says(tmp_path):
-    "Accuracy stays finite, as a network of NaN hits a class"
-    kw = dict(fit='fit', n_trials=4, pruner='none', **quick)
-    for at in (1, 3):
-        res = digits(tmp_path/f'{at}', cbs=Lost(at)).bayes_tune(5, lrs, **kw)
-        bad = res.trials[res.trials.lr>.014]
-        assert 0<len(bad)<4 and set(bad.epochs)=={at} and set(bad.state)=={'failed' if at==1 else 'stopped'}  # at once
-        assert set(bad.reason)=={f'diverged in epoch {at}: the loss is no finite number'} and (bad.best_epoch<at).all()
-        assert set(res.trials[res.trials.lr<=.014].state)=={'complete'}
-
-@pytest.mark.parametrize('part', ['train', 'valid'])
-def test_one_loss_alone_is_no_divergence(tmp_path, part):
-    "A bad last batch, as with fp16, after which all is well; a validation set with a bad item"
-    lost = Lost(1, train=part=='train', valid=part=='valid')
-    res = digits(tmp_path, cbs=lost).bayes_tune(2, lrs, fit='fit', n_trials=4, pruner='none', **quick)
-    assert set(res.trials.state)=={'complete'} and (res.trials.epochs==2).all()
-
-def test_a_loss_alone_that_is_not_there_in_an_epoch(tmp_path):
-    "valid_loss is monitored, and NaN in epoch 1 with a finite loss in training"
-    class Hole(Callback):
-        order = 51
-        def after_epoch(self):
-            if self.epoch==0: self.recorder.values[-1][1] = math.nan
-    res = digits(tmp_path, metrics=None, cbs=Hole()).bayes_tune(3, lrs, n_trials=3, pruner='none', **quick)
-    assert set(res.trials.state)=={'complete'} and (res.trials.best_epoch>1).all()
-
-def test_metrics_that_are_not_defined_in_a_warm_up(tmp_path):
-    learn = digits(tmp_path, metrics=[skm_to_fastai(skm.precision_score, average='macro', labels=[77], zero_division=math.nan), accuracy])
-    with pytest.raises(TuneError, match='never had a finite value'):  # after whole trainings: the loss is fine
-        learn.bayes_tune(2, lrs, n_trials=3, mode='max', **quick)
-    res = learn.bayes_tune(2, lrs, n_trials=2, monitor='accuracy', **quick)
-    assert set(res.trials.state)=={'complete'}
-
-def ends(T, curves, **kwargs):
-    "What an `Optimizer` makes of curves: epochs after which it stops, and states"
-    o,res = Optimizer(dict(x=(0., 1.)), T, seed=0, **kwargs),[]
-    for curve in curves:
-        t = o.next()
-        for e,v in enumerate(curve[t.epoch:], t.epoch+1):
-            o.report(t.id, e, v)
-            if o.should_stop(t.id): break
-        o.finish(t.id)
-        res.append((o.trainings[t.id].epochs, o.trainings[t.id].state))
-    return o,res
-
-def test_the_optimizer_waits_for_the_next_value():
-    nan = math.nan
-    o,res = ends(4, [[.1, .2, .3, .4], [nan, .3, None, .5], [math.inf, None, .45, .6], [.59, .59, .59, nan], [None]*4], carry_on=False)
-    assert [e for e,_ in res]==[4]*5 and [s for _,s in res]==['complete']*3+['failed']*2
-    assert o.best[1:]==(.6, 4)
-    o = Optimizer(dict(x=(0., 1.)), 9, seed=0)
-    t = o.next()
-    o.report(t.id, 4, .2); o.report(t.id, 8, .5)  # epochs between are missing
-    assert o.trainings[t.id].epochs==8 and o.best[1:]==(.5, 8)
-    o.report(t.id, 9, diverged=False); o.finish(t.id)
-    assert o.trainings[t.id].state=='complete'
-    t = o.next()
-    o.report(t.id, 1, .9, diverged=True)
-    assert o.should_stop(t.id) and o.decide(t.id).reason=='diverged'
-    o.finish(t.id)
-    assert o.trainings[t.id].state=='failed'
-
-def reported(values, state='COMPLETE', x=.5, **kwargs):
-    dist = dict(x=optuna.distributions.FloatDistribution(0, 1))
-    value = dict(value=max(v for v in values.values() if v==v)) if state=='COMPLETE' else {}
-    return optuna.trial.create_trial(state=getattr(optuna.trial.TrialState, state), params=dict(x=x), distributions=dist, intermediate_values=values, **value, **kwargs)
-
-def seen_as(trials, n_epoch=None):
-    "Trainings as `BayesSampler` sees them, and the epochs of a full one"
-    s = optuna.create_study(direction='maximize', sampler=BayesSampler(n_epoch, seed=0))
-    s.add_trials(trials)
-    T = n_epoch or horizon(s.trials)
-    return [(o.values(T).tolist(), o.failed) for o in Books.of(s).view(s, Space(dict(x=(0., 1.))), T)[0].trainings], T
-
-def test_the_sampler_counts_epochs_however_they_are_reported():
-    v,nan = [.1, .2, .3, .4],math.nan
-    for steps in ([0, 1, 2, 3], [1, 2, 3, 4], [50, 100, 150, 200]): assert seen_as([reported(dict(zip(steps, v)))])==([(v, False)], 4)
-    assert seen_as([reported({5: .1, 10: .2})], 10)[0][0][0]==pytest.approx([.1]*5+[.12, .14, .16, .18, .2])  # every fifth epoch
-    assert seen_as([reported({100: .1, 200: .3})], 2)==([([.1, .3], False)], 2)  # batches
-    assert seen_as([reported({1: nan, 2: nan, 3: .3, 4: nan, 5: .5})])[0]==[(pytest.approx([.3, .3, .3, .4, .5]), False)]
-    kinds = dict(last=reported({1: .1, 2: nan}, 'PRUNED'), told=reported({1: .1, 2: nan}), cut=reported({1: .1, 2: nan}, 'PRUNED', user_attrs=dict(cut='budget')),
-                 loss=reported({1: .1}, 'PRUNED', user_attrs=dict(diverged=1)))
-    assert [bad for _,bad in seen_as(list(kinds.values()), 4)[0]]==[True, False, False, True]
-
-def test_a_plain_study_with_gaps(tmp_path):
-    "Every third epoch, some NaN, counted from 0 or 1: nobody is failed, and the pruner decides where there are values"
-    for base in (0, 1):
-        s = optuna.create_study(direction='maximize', sampler=BayesSampler(seed=0), pruner=BayesPruner())
-        def objective(trial):
-            x = trial.suggest_float('x', 0, 1)
-            for e in range(12):
-                v = (1-(x-.3)**2)*(1-.5**(e+1))
-                trial.report(v if e%3==2 else math.nan, e+base)
-                if trial.should_prune():
-                    assert e%3==2
-                    raise optuna.TrialPruned
-            return v
-        s.optimize(objective, 14)
-        assert {t.state.name for t in s.trials}=={'COMPLETE', 'PRUNED'} and abs(s.best_params['x']-.3)<.05
 
 # 8. The step is the epoch trained
-class Counts(Callback):
-    "Epochs trained, of all trainings"
-    n,order = 0,-20
-    def after_train(self): Counts.n += 1
-
-class Skip(Callback):
-    "Cancels `what` in two of three epochs"
-    def __init__(self, event, what): self.event,self.what,self.order = event,what,45+10*(event=='before_epoch')  # the recorder comes first
-    def __call__(self, event):
-        if event==self.event and self.epoch%3!=2: raise self.what
-        super().__call__(event)
-
-skips = {'validation': lambda: Skip('before_validate', CancelValidException), 'epoch': lambda: Skip('after_train', CancelEpochException)}
-
-@pytest.mark.parametrize('skip,pruner', [('validation', None), ('validation', 'median'), ('epoch', None), ('epoch', 'none')])
-def test_limits_count_epochs_trained(tmp_path, skip, pruner):
-    Counts.n = 0
-    learn = digits(tmp_path)
-    res = learn.bayes_tune(6, lrs, budget=24, pruner=pruner, cbs=[Counts(), skips[skip]()], **quick)
-    assert Counts.n==24==res.trials.epochs.sum()
-    assert all(e in (0, 3, 6) for e in res.trials.best_epoch) and res.best_epoch in (3, 6)
-    assert abs(learn.validate()[1]-res.best_value)<1e-6 and '24 epochs' in str(res)
-
-def test_an_epoch_that_is_not_trained_does_not_count(tmp_path):
-    Counts.n = 0
-    res = digits(tmp_path).bayes_tune(6, lrs, budget=8, pruner='none', cbs=[Counts(), Skip('before_epoch', CancelEpochException)], **quick)
-    assert Counts.n==8==res.trials.epochs.sum()
-
-def test_the_two_fits_of_fine_tune_count_on(tmp_path):
-    Counts.n = 0
-    res = digits(tmp_path).bayes_tune(4, lrs, fit='fine_tune', freeze_epochs=2, n_trials=2, pruner='none', cbs=[Counts(), skips['validation']()], **quick)
-    assert Counts.n==12 and all(list(t.intermediate_values)==[1, 2, 3, 4, 5, 6] for t in res.study.trials)
-    assert set(res.trials.best_epoch)=={5}  # the third of the second fit
-
-def test_a_training_without_all_values_goes_on_where_it_was(tmp_path):
-    whole = digits(tmp_path/'a').bayes_tune(6, lrs, n_trials=3, study_name='s', pruner='none', cbs=skips['validation'](), **quick)
-    for budget in (4, 11, 18):
-        Counts.n = 0
-        res = digits(tmp_path/'b').bayes_tune(6, lrs, budget=budget, study_name='s', pruner='none', cbs=[Counts(), skips['validation']()], **quick)
-        assert res.trials.epochs.sum()==budget
-    assert Counts.n==7
-    curves = lambda r: [[v for v in t.intermediate_values.values() if v==v] for t in latest(r.study.trials)][:3]
-    assert curves(whole)==curves(res)
-
-def test_a_saver_of_ones_own_keeps_the_right_epoch(tmp_path):
-    "Where the metric is there in every third epoch only"
-    res = digits(tmp_path, cbs=Shown(lambda n: .5+n/100 if n%3==0 else math.nan)).bayes_tune(
-        6, lrs, n_trials=2, pruner='none', cbs=SaveModelCallback(monitor='accuracy'), **quick)
-    assert set(res.trials.state)=={'complete'} and set(res.trials.best_epoch)=={6}
 
 # 9. A hyperparameter without effect
 
@@ -398,6 +214,155 @@ def test_another_number_of_epochs_is_refused(tmp_path):
 def test_what_may_change(tmp_path, change):
     assert len(later(tmp_path, digits, change).trials)==2
 
+def grow(path, n=6, epochs=1, space=lrs, storage=None, make=digits, **kwargs):
+    return make(path).bayes_tune(epochs, space, **{**quick, 'n_trials': n, 'study_name': 's', 'pruner': 'none', 'storage': storage, **kwargs})
+def plainly(path, storage=None):
+    "The study, as Optuna finds it without this package"
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+    return optuna.load_study(study_name='s', storage=storage or JournalStorage(JournalFileBackend(f'{path}/models/bayes/s/study.log')))
+
+two = dict(lr=(1e-3, 1e-1, 'log'), opt_func=[Adam, SGD])
+spaces = {  # before, after, which trials lie in the new space, and arguments
+    'a wider range': (lrs, dict(lr=(1e-4, 1., 'log')), lambda p: True, {}),
+    'a narrower range': (lrs, dict(lr=(1e-2, 1e-1, 'log')), lambda p: p['lr']>=1e-2, {}),
+    'another scale': (lrs, dict(lr=(1e-3, 1e-1)), lambda p: True, {}),
+    'more choices': (two, dict(two, opt_func=[ranger, SGD, Adam]), lambda p: True, {}),
+    'fewer choices': (two, dict(two, opt_func=[SGD, ranger]), lambda p: p['opt_func']=='SGD', {}),
+    'one more': (lrs, dict(lrs, wd=(1e-3, .3, 'log')), lambda p: p['wd']==.01, {}),
+    'one more, of which they had what is told': (lrs, dict(lrs, wd=(1e-3, .3, 'log')), lambda p: p['wd']==.1, dict(extend=dict(wd=.1))),
+    'one more, that was an argument': (lrs, dict(lrs, pct_start=(.1, .9)), lambda p: p['pct_start']==.5, dict(before=dict(pct_start=.5))),
+    'one fewer': (dict(lrs, wd=(1e-3, .3, 'log')), lrs, lambda p: True, {}),
+    'one fewer, of text': (two, lrs, lambda p: p['opt_func']=='Adam', {}),
+    'numbers for choices': (dict(lr=[1e-3, 1e-2, 1e-1]), dict(lr=(1e-3, 1e-1, 'log')), lambda p: True, {}),
+    'all at once': (two, dict(lr=(1e-2, 1., 'log'), opt_func=[SGD, ranger], wd=(1e-3, .3, 'log')), lambda p: p['lr']>=1e-2 and p['opt_func']=='SGD', {})}
+@pytest.mark.parametrize('change', spaces)
+def test_another_space(tmp_path, change):
+    "Trials keep numbers, curves and values; those in the new space are learned from, the others are only in the tables"
+    before,after,inside,kwargs = spaces[change]
+    storage = db(tmp_path, 'a') if len(change)%2 else None
+    kwargs = dict(kwargs)
+    first = grow(tmp_path, 6, space=before, storage=storage, **kwargs.pop('before', {}))
+    old = {t.number: (t.params, t.intermediate_values, t.datetime_start) for t in first.study.trials}
+    with pytest.raises(StudyError, match='extend=True'): grow(tmp_path, 6, space=after, storage=storage)
+    res = grow(tmp_path, 8, space=after, storage=storage, **{'extend': True, **kwargs})
+    trials = plainly(tmp_path, storage).trials
+    assert [t.number for t in trials]==list(range(8)) and len(res.trials)==8
+    from fastai_bayes.study import all_params, distributions, state_of
+    for t in trials[:6]:
+        params,curve,start = old[t.number]
+        assert (t.intermediate_values, t.datetime_start)==(curve, start) and {**all_params(t), **params}==all_params(t)
+        assert (state_of(t)=='complete')==bool(inside(all_params(t))), t
+        assert state_of(t)=='outside' or t.distributions==distributions(res.space)
+    from fastai_bayes.sampler import Books
+    assert len(Books.of(res.study).view(res.study, res.space, 1)[1])==sum(state_of(t)=='complete' for t in trials)
+    assert [set(t.params) for t in trials[6:]]==[set(after)]*2
+    assert grow(tmp_path, 8, space=after, storage=storage).best_params.keys()>=set(after)  # the new space is the study's now
+
+@pytest.mark.parametrize('sampler', ['bayes', 'tpe', 'gp', 'cmaes', 'random'])
+def test_samplers_go_on_in_another_space(tmp_path, sampler):
+    kwargs = dict(sampler=sampler, storage=db(tmp_path, 'a'))
+    grow(tmp_path, 11, space=two, **kwargs)
+    after = dict(lr=(3e-3, 1., 'log'), opt_func=[SGD, ranger, Adam], wd=(1e-3, .3, 'log'))
+    res = grow(tmp_path, 14, space=after, extend=True, **kwargs)
+    from fastai_bayes.space import Space
+    space = Space(after)
+    assert len(res.trials)==14 and all(space.check(space.values(t.params)) for t in res.study.trials[11:])
+    assert res.best_value==max(v for v,s in zip(res.trials.value, res.trials.state) if s=='complete')
+    if sampler=='bayes': res.report(tmp_path/'r.html')
+    plain = plainly(tmp_path, db(tmp_path, 'a'))
+    plain.sampler = optuna.samplers.TPESampler(seed=0, multivariate=True, n_startup_trials=2)
+    assert set(plain.ask(dict(lr=optuna.distributions.FloatDistribution(3e-3, 1., log=True))).params)=={'lr'}
+
+class Rates(Callback):
+    "Notes epochs and learning rates"
+    def __init__(self, seen): self.seen = seen
+    def __deepcopy__(self, memo): return Rates(self.seen)
+    def before_batch(self):
+        if self.training and self.iter==1: self.seen.append((self.n_epoch, self.epoch, float(self.opt.hypers[-1]['lr'])))
+
+@pytest.mark.parametrize('fit,frozen', [('fit_one_cycle', 0), ('fit', 0), ('fine_tune', 1)])
+def test_more_epochs(tmp_path, fit, frozen):
+    "The best three go on from their checkpoints, on the schedule of the new length"
+    short = grow(tmp_path, 5, 2, fit=fit)
+    curves = {t.number: t.intermediate_values for t in short.study.trials}
+    with pytest.raises(StudyError, match='extend=True'): grow(tmp_path, 5, 4, fit=fit)
+    seen = []
+    res = grow(tmp_path, 5, 4, fit=fit, extend=True, cbs=Rates(seen))
+    df = res.trials.sort_values('number')
+    assert sorted(df.epochs)==[2+frozen]*2+[4+frozen]*3 and sorted(df.state)==['complete']*3+['stopped']*2
+    assert len([o for o in seen if o[0]==4])==3*2 and {o[1] for o in seen if o[0]==4}=={2, 3}  # no epoch is trained again
+    best = sorted(curves, key=lambda n: max(curves[n].values()), reverse=True)[:3]
+    longer = [t for t in res.study.trials if t.user_attrs.get('carried')]
+    assert {t.user_attrs['carries_on'] for t in longer}=={*best}
+    for t in longer: assert {k: v for k,v in t.intermediate_values.items() if k<=2+frozen}==curves[t.user_attrs['carries_on']]
+    assert all(t.user_attrs['n_epoch']==4+frozen for t in longer) and res.study.user_attrs['n_epoch']==4+frozen
+    if fit=='fit_one_cycle':
+        lr = longer[0].params['lr']
+        first = next(o[2] for o in seen if o[0]==4)
+        assert .5*lr<first<.95*lr  # half of the schedule is over: past its top, far from its end
+    assert plainly(tmp_path).best_trial.number in [t.number for t in longer]
+    with pytest.raises(StudyError, match='- n_epoch: .*\n\\+ n_epoch: '): grow(tmp_path, 5, 2, fit=fit, extend=True)
+
+def test_more_epochs_with_the_engine_and_another_space(tmp_path):
+    "Stopped trainings can be resumed to the new length as well"
+    grow(tmp_path, None, 4, budget=20, pruner='bayes')
+    spent = sum(len(t.intermediate_values) for t in plainly(tmp_path).trials)
+    res = grow(tmp_path, None, 6, dict(lr=(1e-3, 1., 'log')), budget=spent+20, pruner='bayes', extend=True)
+    assert (res.trials.epochs<=6).all() and (res.trials[res.trials.state=='complete'].epochs==6).all() and (res.trials.epochs==6).any()
+
+def test_more_epochs_without_the_checkpoints(tmp_path):
+    "They are trained again from the start, and say so"
+    res = grow(tmp_path, 2, 1)
+    for f in res.folder.glob('trial_*/checkpoint.pt'): f.unlink()
+    res = grow(tmp_path, 2, 2, extend=True)
+    assert list(res.trials.epochs)==[2, 2] and res.trials.reason.str.contains('trained again from the start').all()
+
+def test_more_epochs_and_a_factory_that_asks(tmp_path):
+    dls = loaders(tmp_path)
+    def make(trial): return digits(tmp_path, dls, net(trial.suggest_int('width', 8, 16)))
+    line = dict(new_learner=make, space=None)
+    assert list(grow(tmp_path, 3, 1, **line).trials.epochs)==[1]*3
+    res = grow(tmp_path, 3, 2, extend=True, **line)
+    assert list(res.trials.epochs)==[2]*3 and set(res.best_params)>={'width'}
+
+@pytest.mark.parametrize('kwargs,match', [(dict(make=lambda p: sized(p, 160)), 'training set: 160'), (dict(fit='fit'), r'\+ fit: fit'),
+    (dict(make=lambda p: digits(p, model=net(20))), r'weights 0.weight: \(20, 64\)'), (dict(extend=dict(x=1)), "got 'x'"),
+    (dict(space=dict(lrs, width=[8]), new_learner=lambda p: digits('.')), r'extend=dict\(width=...\)')])
+def test_what_extending_cannot_mean(tmp_path, kwargs, match):
+    "Refused, with nothing written"
+    grow(tmp_path, 1)
+    before = tree(tmp_path)
+    with pytest.raises(StudyError, match=f'(?s){match}'): grow(tmp_path, 2, **{'space': dict(lr=(1e-3, 1., 'log')), 'extend': True, **kwargs})
+    assert tree(tmp_path)==before and len(grow(tmp_path, 2).trials)==2
+
+@pytest.mark.parametrize('extend', [None, 1, 'yes', ['wd'], .5])
+def test_extend_is_true_false_or_values(tmp_path, extend):
+    with pytest.raises(TuneError, match='extend: expected True, False'): grow(tmp_path, 1, extend=extend)
+    assert not list(tmp_path.rglob('*'))
+
+def test_extending_while_others_are_at_work(tmp_path):
+    from fastai_bayes.workers import Worker
+    folder = grow(tmp_path, 1).folder
+    other = Worker(folder)
+    with pytest.raises(StudyError, match='no other process'): grow(tmp_path, 1, 2, extend=True)
+    other.close()
+    assert list(grow(tmp_path, 1, 2, extend=True).trials.epochs)==[2]
+
+def test_extending_what_a_dead_process_left(tmp_path):
+    "A trial that was under way goes on, in the new space"
+    with pytest.raises(ArithmeticError): dying(tmp_path)
+    res = grow(tmp_path, 3, 3, dict(lr=(1e-4, 1., 'log')), extend=True)
+    assert list(res.trials.epochs)==[3]*3 and any(t.user_attrs.get('cut')=='died' for t in res.study.trials)
+
+def dying(path):
+    "A trial is left running, as if its process had been killed"
+    from fastai_bayes.run import Run
+    tell = Run._tell
+    Run._tell = lambda *args, **kwargs: (_ for _ in ()).throw(ArithmeticError)
+    try: grow(path, 3, 3, cbs=Break(KeyboardInterrupt(), range(99), 2))
+    finally: Run._tell = tell
+
 # 12. The clock, bound fits, instances of samplers and pruners
 
 # 13. Threads, nesting, and callbacks that change the state dict
@@ -502,64 +467,112 @@ def test_one_bad_picture_does_not_cost_the_page(tmp_path, monkeypatch, closed):
     assert page.count('<picture>')==2 and '<h2>All trials</h2>' in page and plt.get_fignums()==before
 
 # 19. Sizes that never end
-@pytest.mark.parametrize('T', [3000, 10**6])
-def test_long_trainings_cost_no_more_than_short_ones(T):
-    import tracemalloc
-    ends = sorted({*range(1, 9), *np.geomspace(9, T, 12).astype(int).tolist(), T})
-    def value(x, e): return (1-(x-.3)**2)*(1-np.exp(-8*e/T))
-    tracemalloc.start()
-    o = Optimizer(dict(x=(0., 1.)), T, seed=0)
-    for _ in range(12):
-        t = o.next()
-        for e in ends:
-            if e<=t.epoch: continue
-            o.report(t.id, e, value(t.params['x'], e))
-            if o.should_stop(t.id): break
-        o.explain(t.id)
-        o.finish(t.id)
-    s = optuna.create_study(direction='maximize', sampler=BayesSampler(T, seed=0), pruner=BayesPruner(T))
-    def objective(trial):
-        for e in ends:
-            trial.report(value(trial.suggest_float('x', 0, 1), e), e)
-            if trial.should_prune(): raise optuna.TrialPruned
-        return value(trial.params['x'], e)
-    s.optimize(objective, 14)
-    assert any(t.state.name=='PRUNED' for t in s.trials) and abs(s.best_params['x']-.3)<.1 and o.best is not None
-    assert tracemalloc.get_traced_memory()[1]<5e7
-    tracemalloc.stop()
-
-def test_a_plan_for_a_million_epochs(tmp_path):
-    res = digits(tmp_path).bayes_tune(10**6, lrs, budget=2, **quick)
-    assert res.trials.epochs.sum()==2
 
 # 20. The recorder after tuning
 
 # 21. The callback as a drop-in
-def attached(trial, value, learn):
-    cb = BayesPruningCallback(trial, 'accuracy')
-    with learn.no_bar(), learn.no_logging(): learn.fit(4, trial.suggest_float('lr', 1e-3, .1), cbs=cb)
-    return value(learn, cb)
-
-class After2(optuna.pruners.BasePruner):
-    def prune(self, study, trial): return trial.number%2==1 and len(trial.intermediate_values)==2
-
-def test_a_stopped_trial_that_is_told_as_complete(tmp_path):
-    "As by who swaps only the callback and keeps `return learn.validate()[1]`"
-    study = optuna.create_study(direction='maximize', sampler=BayesSampler(4, seed=0), pruner=After2())
-    with pytest.warns(UserWarning, match='trial 1 was stopped .* `return cb.value`') as w:
-        study.optimize(lambda trial: attached(trial, lambda learn, cb: learn.validate()[1], digits(tmp_path)), 6)
-    assert sum('return cb.value' in str(o.message) for o in w)==1
-    assert [t.user_attrs.get('stopped') for t in study.trials]==[None, 2]*3
-    view,_ = Books.of(study).view(study, Space(dict(lr=(1e-3, .1))), 4)
-    assert [(o.state, len(o.values(4))) for o in view.trainings]==[('complete', 4), ('paused', 2)]*3
-    assert [state_of(t) for t in study.trials]==['complete', 'stopped']*3
-
-def test_cb_value_is_not_warned_of(tmp_path, recwarn):
-    study = optuna.create_study(direction='maximize', sampler=BayesSampler(4, seed=0), pruner=After2())
-    study.optimize(lambda trial: attached(trial, lambda learn, cb: cb.value, digits(tmp_path)), 4)
-    assert [t.state.name for t in study.trials]==['COMPLETE', 'PRUNED']*2
-    assert not [o for o in recwarn if 'cb.value' in str(o.message)]
 
 # 22. Several hosts
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    "Turns this process into one on another host"
+    import socket
+    return lambda name='another': monkeypatch.setattr(socket, 'gethostname', lambda: name)
+
+def under_way(folder, storage=None, worker=None):
+    "A trial that a process elsewhere is training, or was; the process's id"
+    from fastai_bayes.workers import Worker
+    study = plainly(folder.parent.parent.parent, storage)
+    t = study.ask(dict(lr=optuna.distributions.FloatDistribution(1e-3, 1e-1, log=True)))
+    w = worker or Worker(folder)
+    t.set_user_attr('worker', w.id)
+    return w
+
+def test_two_hosts_that_share_only_the_database(tmp_path, elsewhere):
+    one(tmp_path/'a', storage=db(tmp_path, 's'))
+    elsewhere()
+    refused(tmp_path/'b', 'on another machine, let both use one folder', storage=db(tmp_path, 's'))
+
+def test_two_hosts_that_share_the_folder(tmp_path, elsewhere):
+    "Where no lock is seen, a trial is taken over only after a long silence; else that is said"
+    import os, time
+    folder = one(tmp_path).folder
+    w = under_way(folder)
+    w._life.release()  # as if its lock did not reach here
+    elsewhere()
+    with pytest.warns(UserWarning, match='trial 1: .*cannot be seen from here.*res.study.tell.1'): res = one(tmp_path, n=2)
+    assert dict(zip(res.trials.number, res.trials.state))=={0: 'complete', 1: 'running'}
+    os.utime(w._file(w.id), (time.time()-1e4,)*2)
+    assert set(one(tmp_path, n=2).trials.state)=={'complete'}
+
+def test_a_copied_folder_on_another_host(tmp_path, elsewhere):
+    "It does not take the other's trial for dead"
+    storage = db(tmp_path, 's')
+    folder = one(tmp_path/'a', storage=storage).folder
+    shutil.copytree(tmp_path/'a', tmp_path/'b')
+    w = under_way(folder, storage)
+    elsewhere()
+    with pytest.warns(UserWarning, match='cannot be seen from here'): res = one(tmp_path/'b', n=2, storage=storage)
+    assert dict(zip(res.trials.number, res.trials.state))[1]=='running'
+    w.close()
+
+def test_who_ends_first_says_that_others_are_at_work(tmp_path):
+    w = under_way(one(tmp_path).folder)
+    with pytest.warns(UserWarning, match='trial 1: other processes are still training.*run again'): one(tmp_path, n=2)
+    w.close()
+    assert set(one(tmp_path, n=2).trials.state)=={'complete'}  # it was on this host: taken over
+
+@pytest.mark.parametrize('state', ['PRUNED', 'FAIL', 'COMPLETE'])
+def test_a_trial_that_another_process_has_taken(tmp_path, state):
+    "The line takes the next"
+    class Taken(Callback):
+        order,done = 40,[]
+        def before_epoch(self):
+            if self.epoch==1 and not self.done:
+                self.done.append(1)
+                plainly(tmp_path).tell(0, .5 if state=='COMPLETE' else None, state=optuna.trial.TrialState[state])
+    Taken.done = []
+    learn = digits(tmp_path)
+    with pytest.warns(UserWarning, match='went on with its trial 0, so this one takes the next'):
+        res = learn.bayes_tune(3, lrs, n_trials=3, study_name='s', pruner='none', cbs=Taken(), **quick)
+    assert len(res.trials)==3 and list(res.trials.epochs).count(3)==2 and picture(learn)[3] is None
+
+def forked(code, n=4):
+    "Runs `code` in `n` processes that begin at the same time"
+    import subprocess, sys
+    src = 'import os, sys, time; sys.path[:0] = [' + repr(str(Path(__file__).parent)) + ']\n' + code.split('---')[0] + f"""
+begin = time.time()+.3
+pids = []
+for i in range({n}):
+    pid = os.fork()
+    if not pid:
+        while time.time()<begin: pass
+        try:
+            exec({code.split('---')[1]!r})
+            os._exit(0)
+        except BaseException:
+            import traceback; traceback.print_exc(); os._exit(1)
+    pids.append(pid)
+sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(p, 0)[1])!=0 for p in pids))"""
+    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', src], capture_output=True, text=True)
+    assert r.returncode==0, r.stderr
+
+def test_four_processes_open_an_empty_database(tmp_path):
+    code = f'from fastai_bayes.study import open_study; from fastai_bayes.space import Space; s = Space(dict(a=(0., 1.)))---' \
+           f'for k in range(5): open_study(s, name="x" if k%2 else f"{{k}}{{i}}", storage=f"sqlite:///{tmp_path}/{{k}}.db")'
+    forked(code)
+    for k in range(5): assert len(optuna.get_all_study_names(f'sqlite:///{tmp_path}/{k}.db'))==(1 if k%2 else 4)
+
+def test_pbt_in_several_processes(tmp_path):
+    "All take part to the end"
+    code = f"""from tuning import *; from fastai_bayes.all import *
+class Slow(Callback):
+    def before_epoch(self): time.sleep(.05)
+---digits({str(tmp_path)!r}, loaders({str(tmp_path)!r}, 64)).bayes_tune(4, lrs, sampler='pbt', study_name='s', cbs=Slow(), **quick)"""
+    forked(code.replace('class Slow', 'lrs = dict(lr=(1e-3, 1e-1, "log"))\nclass Slow'), 2)
+    trials = plainly(tmp_path).trials
+    last = [t for t in trials if len(t.intermediate_values)==4]
+    assert len(last)==8 and all(len({t.user_attrs['worker'] for t in trials if len(t.intermediate_values)==n})==2 for n in (1, 2, 3, 4))
 
 # 23. What reading the code showed
