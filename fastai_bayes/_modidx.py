@@ -491,6 +491,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.Engine._posterior': ( 'optimizer.html#engine._posterior',
                                                                                       'fastai_bayes/optimizer.py'),
+                                        'fastai_bayes.optimizer.Engine._sound': ( 'optimizer.html#engine._sound',
+                                                                                  'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.Engine.chain': ('optimizer.html#engine.chain', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.Engine.data': ('optimizer.html#engine.data', 'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.Engine.epoch_cost': ( 'optimizer.html#engine.epoch_cost',

@@ -277,12 +277,23 @@ class Engine:
                     cost=cost and [cost.n, None if cost.theta is None else cost.theta.tolist()])
     @memory.setter
     def memory(self, o):
-        if o.get('model')!=self.model: return  # of another version, which fitted other parameters
-        arr = lambda v: None if v is None else np.array(v)
-        n,*thetas = o['final']
-        self._final = n, *map(arr, thetas)
-        self._chain = o['chain'] and SimpleNamespace(fitted=[(n, arr(v), k) for n,v,k in o['chain']])
-        self._cost = o['cost'] and SimpleNamespace(n=o['cost'][0], theta=arr(o['cost'][1]))
+        if not isinstance(o, dict) or o.get('model')!=self.model: return  # of another version, which fitted other parameters
+        try: self._final,self._chain,self._cost = self._sound(o)
+        except (TypeError, ValueError, KeyError): pass  # damaged; the next fits start anew
+    def _sound(self, o):
+        "What `memory` holds, as attributes; a TypeError, ValueError or KeyError if it cannot be of this engine"
+        d = len(self.space)
+        def theta(v, *shape):
+            res = np.array(v, float)
+            if res.shape[-1:]!=shape[-1:] or res.ndim!=len(shape) or not (np.abs(res)<100).all(): raise ValueError(f'{np.shape(v)} for {shape}')
+            return res
+        maybe = lambda v, *shape: None if v is None else theta(v, *shape)
+        (n,draws,last),chain,cost = o['final'],o['chain'],o['cost']
+        final = whole(n, 'count', 0), maybe(draws, None, 3*d+2), maybe(last, d+2)
+        chain = chain and SimpleNamespace(fitted=[(whole(n, 'count', 0), theta(v, d+2), min(whole(k, 'prior', 0), int(j>0)))
+                                                  for j,(n,v,k) in enumerate(chain)])
+        if chain and len(chain.fitted)!=len(rungs(self.T)): raise ValueError('another number of levels')
+        return final, chain, cost and SimpleNamespace(n=whole(cost[0], 'count', 0), theta=maybe(cost[1], d+2))
 
 # %% ../nbs/05_optimizer.ipynb #propose
 def n_starts(n_epoch):

@@ -368,6 +368,7 @@ def one(self:Run, trial):
     params,folder,s = self.make.params_of(trial, self.trials()),self.place(trial),self.status
     s.number,s.params,s.curve = trial.number,trial.params,curve_of(self.trials()[trial.number])
     self.view.update(s)
+    self.began = time.monotonic()
     if not s.curve or not has(self.checkpoint(trial)): clear(folder)
     shut(make_folder(folder))  # callbacks write here as well
     some = lambda: TrialState.PRUNED if any(map(math.isfinite, s.curve)) else TrialState.FAIL
@@ -394,7 +395,7 @@ def _tell(self:Run, trial, state, reason, cut=None, value=None, error=None, verd
     self.errors = [*self.errors, error] if failed else []
     if error is not None: free_memory(error)
     if len(reason)>500: reason = f'{reason[:150]} ... {reason[-345:]}'
-    facts = dict(reason=reason, verdict=verdict, cut=cut, out_of_memory=error is not None and out_of_memory(error))
+    facts = dict(seconds=time.monotonic()-self.began, reason=reason, verdict=verdict, cut=cut, out_of_memory=error is not None and out_of_memory(error))
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)

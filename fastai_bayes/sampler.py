@@ -85,9 +85,10 @@ class Books:
         return dict(count=self.count, engines=[[*k, o] for k,o in list(known.items())[-self.most:]])
     def recall(self, memory):
         "Go on from `memory`, if it is later than what is known"
-        if not memory or memory['count']<=self.count: return
-        self.count,self.engines = memory['count'],{}
-        self.recalled = {tuple(k): o for *k,o in memory['engines']}
+        try: count,engines = memory['count'],{(str(s), int(T), str(cost)): o for s,T,cost,o in memory['engines']}
+        except (TypeError, ValueError, KeyError): return  # there is none, or it is damaged
+        if not isinstance(count, int) or count<=self.count: return
+        self.count,self.engines,self.recalled = count,{},engines
 
     def view(self, study, space, T, trial=None, cost=None):
         "View of all trainings that have parameters, and numbers of the trials with which they began; `trial` is newer than what the study holds"

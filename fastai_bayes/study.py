@@ -186,15 +186,15 @@ _heads = {  # how files of other kinds begin
     b'\x1f\x8b': 'compressed; unpack it first',
     b'PK\3\4': 'an archive; unpack it first'}
 
-def _check_journal(path):
-    "Raise a `StudyError` unless the file `path` is a journal, or empty, or is not there"
+def _check_journal(path, name):
+    "Raise a `StudyError` unless the file `path`, which the user calls `name`, is a journal, or empty, or is not there"
     if not kind(path): return
-    if not has(path): raise StudyError(f'storage: {path} is no file; give the path of a file, as in {path/"study.log"}')
+    if not has(path): raise StudyError(f'storage: {name} is no file; give the path of a file, as in {Path(name)/"study.log"}')
     with opened(path) as f: head = f.read(40)
     if not head or re.match(rb'\s*{\s*"op_code"\s*:', head): return
     other = f"no journal of Optuna's: it begins with {head!r}; give another path"
     what = next((s.format(path=path) for o,s in _heads.items() if head.startswith(o)), other)
-    raise StudyError(f'storage: {path} is {what}. It was left as it is')
+    raise StudyError(f'storage: {name} is {what}. It was left as it is')
 
 def _path(storage):
     "`storage` as a path, if it is one"
@@ -205,7 +205,7 @@ def _storage(o):
     if o is not None and '://' in str(o): return _database(str(o))
     if not isinstance(o, (str, Path)): return o
     path = Path(os.path.realpath(o))  # so that it has the same lock by any other name
-    _check_journal(path)
+    _check_journal(path, o)
     path.parent.mkdir(parents=True, exist_ok=True)
     journal = Journal(path)
     try: return JournalStorage(journal)
@@ -254,9 +254,12 @@ def _wrong_times(trial):
         yield f'{trial.state.name}, but it began at {trial.datetime_start} and ended at {trial.datetime_complete}'
 
 def _wrong_params(trial):
+    "What is wrong with the hyperparameters of `trial`"
     for k,d in trial.distributions.items():
-        try: d.to_internal_repr(trial.params[k])
-        except Exception: yield f'{k}: expected {d}, got {trial.params.get(k)!r}'
+        v = trial.params.get(k)
+        if isinstance(d, CategoricalDistribution): ok = v in d.choices
+        else: ok = all(_number(o) and math.isfinite(o) for o in (d.low, d.high, v))
+        if not ok or not _text(k): yield f'{k}: expected {d}, got {v!r}'
 
 def _wrong(trial, trials):
     "What is wrong with `trial`"

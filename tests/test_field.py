@@ -92,12 +92,214 @@ def test_a_study_of_optunas_own(tmp_path):
     refused(tmp_path, 'do not belong together', storage=db(tmp_path, 'b'))
 
 # 3. `storage=` on an ordinary file
+import gzip, os, sqlite3, warnings
+try: from fastai_bayes.folder import FolderError
+except ImportError: FolderError = ZeroDivisionError  # what nobody raises
+
+def _gz(p): p.write_bytes(gzip.compress(b'{"op_code":0}\n'))
+def _sqlite(p):
+    db = sqlite3.connect(p)
+    db.execute('create table a (b)')
+    db.commit(), db.close()
+def _link(p): (p.parent/'target').write_text('precious'), p.symlink_to(p.parent/'target')
+other_files = {
+    'one line': (lambda p: p.write_text('{"lr": 0.001}'), 'no journal'),
+    'text': (lambda p: p.write_text('lr: 0.001\nwd: 0\n'), 'no journal'),
+    'list': (lambda p: p.write_text('[1, 2]\n'), 'no journal'),
+    'binary': (lambda p: p.write_bytes(bytes(range(256))*40), 'no journal'),
+    'gz': (_gz, 'unpack'), 'sqlite': (_sqlite, 'sqlite:///'), 'folder': (lambda p: p.mkdir(), 'is no file'),
+    'pipe': (os.mkfifo, 'is no file'), 'link': (_link, 'no journal')}
+@pytest.mark.parametrize('what', other_files)
+def test_storage_that_is_another_file(tmp_path, what):
+    make,why = other_files[what]
+    make(tmp_path/'config.json')
+    before = files(tmp_path), {o: (tmp_path/o).read_bytes() for o in files(tmp_path) if (tmp_path/o).is_file()}
+    with pytest.raises(StudyError, match=why): open_study(Space(lrs), storage=tmp_path/'config.json')
+    with pytest.raises(StudyError, match='config.json'): digits(tmp_path).bayes_tune(1, lrs, n_trials=1, storage=tmp_path/'config.json', **quick)
+    assert [o for o in files(tmp_path) if not o.startswith('models')]==before[0]
+    assert all((tmp_path/o).read_bytes()==data for o,data in before[1].items())
+
+def _journal(path, name='s'):
+    open_study(Space(lrs), name=name, storage=path).enqueue_trial(dict(lr=.01))
+    return path.read_bytes().splitlines(True)
+
+@pytest.mark.parametrize('bad', [b'\x00\xff\n', b'{"op_code":4,\n', b'['*10**5+b'\n', b'3\n', b'{"op_code":99}\n', b'{"op_code":4}\n', b'{"a":1}\n'])
+def test_a_damaged_line_of_a_journal_is_named(tmp_path, bad):
+    file = tmp_path/'s.log'
+    lines = _journal(file)
+    file.write_bytes(b''.join([*lines[:2], bad, *lines[2:]]))
+    whole = file.read_bytes()
+    with pytest.raises(StudyError, match='s.log, line 3 is damaged'): open_study(Space(lrs), name='s', storage=file)
+    assert file.read_bytes()==whole
+    file.write_bytes(b''.join(lines[:2]))  # as the message says
+    assert open_study(Space(lrs), name='s', storage=file).trials==[]
+
+def test_a_journal_by_two_names_and_one_that_was_being_written(tmp_path):
+    file = tmp_path/'s.log'
+    whole = b''.join(_journal(file))
+    (tmp_path/'l.log').symlink_to(file)  # the user's own link
+    file.write_bytes(whole+b'{"op_code":8,"wor')
+    assert len(open_study(Space(lrs), name='s', storage=tmp_path/'l.log').trials)==1
+    assert not (tmp_path/'l.log.lock.system').exists()
+    open_study(Space(lrs), name='s', storage=file).set_user_attr('a', 1)
+    assert file.read_bytes().startswith(whole) and b'wor"' not in file.read_bytes()[len(whole):]
 
 # 4. A resumed epoch that cancels at once
 
 # 5. A foreign study folder
+@pytest.fixture
+def foreign(tmp_path):
+    "A study's folder, and beside it files of the user's"
+    tune = lambda **kw: digits(tmp_path).bayes_tune(2, lrs, **{**quick, **dict(n_trials=2, study_name='s', pruner='none'), **kw})
+    tune()
+    (tmp_path/'out').mkdir()
+    for o in ('poetry.lock', 'a.pth', 'b.log'): (tmp_path/'out'/o).write_text('precious')
+    yield tmp_path/'models/bayes/s', tmp_path/'out', tune
+    assert [(o.name, o.read_text()) for o in sorted((tmp_path/'out').iterdir())]==[(o, 'precious') for o in ('a.pth', 'b.log', 'poetry.lock')]
+
+def _study(folder): return open_study(Space(lrs), name='s', storage=folder/'study.log', monitor='accuracy')
+
+def test_a_worker_is_no_path(foreign):
+    folder,out,tune = foreign
+    home = (folder/'folder.id').read_text()
+    for name in (f'{home}-x/../../../../out/poetry', f'{home}-../../../out/poetry', f'{home}-0/../../out/poetry', f'{home}-', 3, None, [home]):
+        t = _study(folder).ask()
+        t.set_user_attr('worker', name)
+    (folder/f'worker-{home}-x').mkdir()
+    tune(n_trials=12)
+
+def test_an_id_of_the_folder_is_no_path(foreign):
+    folder,out,tune = foreign
+    (folder/'folder.id').write_text('../../../out/x')
+    with pytest.raises(FolderError, match='folder.id'): tune()
+
+@pytest.mark.parametrize('name', ['study.log', 'study.lock', 'study.log.lock.system', 'folder.id', 'start.pt', 'trial_0', 'worker-0-0.lock'])
+def test_a_link_at_the_top_is_refused(foreign, name):
+    folder,out,tune = foreign
+    p = folder/name
+    if p.exists(): p.rename(folder.parent/'before')
+    p.symlink_to(out if name=='trial_0' else out/'b.log')
+    before = files(folder)
+    with pytest.raises(FolderError, match=f'{name}.* link'): tune(n_trials=3)
+    assert files(folder)==before
+
+def test_a_study_folder_that_is_a_link_is_refused(foreign):
+    folder,out,tune = foreign
+    (folder.parent/'t').symlink_to(out)
+    with pytest.raises(FolderError, match='t: .* link'): tune(study_name='t')
+    (folder.parent/'f').write_text('')
+    with pytest.raises(FolderError, match='f: .* a file'): tune(study_name='f')
+
+def test_a_models_folder_that_is_a_link_is_usual(tmp_path):
+    (tmp_path/'disk').mkdir(), (tmp_path/'models').symlink_to(tmp_path/'disk')
+    res = digits(tmp_path).bayes_tune(1, lrs, n_trials=1, study_name='s', **quick)
+    assert res.best_path.exists() and (tmp_path/'disk/bayes/s/study.log').exists()
+
+class Writes(Callback):
+    "As callbacks do that know of no links"
+    def after_epoch(self):
+        with (self.path/'notes.txt').open('a') as f: f.write('x')
+
+def test_links_in_a_training_are_not_followed(foreign):
+    folder,out,tune = foreign
+    s = _study(folder)
+    t = s.ask(dict(lr=optuna.distributions.FloatDistribution(1e-3, 1e-1, log=True)))
+    t.set_user_attr('worker', f'{(folder/"folder.id").read_text()}-{"0"*16}')
+    d = folder/f'trial_{t.number}'
+    shutil.copytree(folder/'trial_1', d)
+    torch.save(dict(a=1), d/'checkpoint.pt')
+    for o in ('best.pth', 'checkpoint.pt.tmp', 'best.part.pth', 'best.pth.tmp', 'runs.json', 'history.csv', 'model.pth', 'notes.txt'):
+        (d/o).unlink(missing_ok=True)
+        (d/o).symlink_to(out/'a.pth') if o!='notes.txt' else os.link(out/'b.log', d/o)
+    (d/'sub').symlink_to(out)
+    res = tune(n_trials=4, cbs=[CSVLogger(), SaveModelCallback('accuracy'), Writes()])
+    assert set(res.trials.state)=={'complete'} and len(res.trials)==4
+
+@pytest.mark.parametrize('name', ['start.pt.tmp', 'study.log.lock'])
+def test_what_is_replaced_is_not_followed(foreign, name):
+    folder,out,tune = foreign
+    (folder/'start.pt').unlink(), (folder/name).unlink(missing_ok=True)
+    (folder/name).symlink_to(out/'a.pth')
+    if name.endswith('tmp'):
+        with pytest.raises(FolderError, match='start.pt.tmp'): tune(n_trials=3)
+    else: assert len(tune(n_trials=3).trials)==3 and (folder/'start.pt').exists()
+
+def test_a_second_name_of_a_file_elsewhere(foreign):
+    folder,out,tune = foreign
+    for o in ('study.log', 'study.lock', 'start.pt'):
+        data = (folder/o).read_bytes()
+        (folder.parent/o).write_bytes(data), (folder/o).unlink(), os.link(folder.parent/o, folder/o)
+    tune(n_trials=3)
+    assert (folder/'study.log').read_bytes().startswith((folder.parent/'study.log').read_bytes())
+    assert len((folder.parent/'study.log').read_bytes())<len((folder/'study.log').read_bytes())
+
+class Runs:
+    def __init__(self, path): self.path = str(path)
+    def __reduce__(self): return os.mkdir, (self.path,)
+
+@pytest.mark.parametrize('file', ['trial_0/best.pth', 'trial_1/best.pth', 'trial_0/checkpoint.pt', 'start.pt', 'trial_0/runs.json'])
+def test_nothing_in_a_file_of_the_folder_runs(foreign, file):
+    folder,out,tune = foreign
+    for proto in (2, 4):
+        torch.save(dict(model=Runs(out/'ran'), a=Runs(out/'ran')), folder/file, pickle_protocol=proto)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            assert len(tune(n_trials=3).trials)==3
+
+@pytest.mark.parametrize('attr,v', [('carries_on', '../../../out'), ('carries_on', 7), ('carries_on', -1), ('carries_on', True), ('carried', 'x'),
+                                    ('n_epoch', 'x'), ('reason', 3), ('deaths', -1), ('size', 'big'), ('seconds', '1'), ('out_of_memory', 'no')])
+def test_attributes_of_trials_are_checked(foreign, attr, v):
+    folder,out,tune = foreign
+    t = _study(folder).ask(dict(lr=optuna.distributions.FloatDistribution(1e-3, 1e-1, log=True)))
+    t.set_user_attr(attr, v)
+    with pytest.raises(StudyError, match=f'study.log: trial 2: {attr}: expected'): tune(n_trials=4)
+
+def test_what_the_engine_remembers_is_checked(foreign):
+    folder,out,tune = foreign
+    s = _study(folder)
+    for v in (3, 'x', dict(count='x'), dict(count=10**9, engines=3), dict(count=10**9, engines=[[1]]),
+              dict(count=10**9, engines=[[repr(Space(lrs)), 2, 'epochs', dict(model=4, final=['x'], chain=3, cost=[])]])):
+        t = s.ask(dict(lr=optuna.distributions.FloatDistribution(1e-3, 1e-1, log=True)))
+        s._storage.set_trial_system_attr(t._trial_id, 'engine', v)
+        s.tell(t, state=optuna.trial.TrialState.FAIL)
+    assert len(tune(n_trials=10).trials)==10
 
 # 6. A damaged `best.pth` of the winner
+def _short(f): f.write_bytes(f.read_bytes()[:300])
+def _noise(f): f.write_bytes(b'x'*2000)
+def _empty(f): f.write_bytes(b'')
+def _folder(f): f.unlink(), f.mkdir()
+def _saved(state): return lambda f: torch.save(state(torch.load(f, weights_only=True)), f)
+damages = {
+    'short': _short, 'noise': _noise, 'empty': _empty, 'folder': _folder, 'list': _saved(lambda s: [1]), 'number': _saved(lambda s: 3),
+    'shape': _saved(lambda s: {**s, '3.weight': torch.ones(10, 17)}), 'missing': _saved(lambda s: {k: v for k,v in s.items() if k!='3.bias'}),
+    'more': _saved(lambda s: {**s, 'x': torch.ones(1)}), 'text': _saved(lambda s: {**s, '3.bias': 'x'}), 'nothing': _saved(lambda s: {})}
+@pytest.mark.parametrize('how', damages)
+@pytest.mark.parametrize('factory', [False, True])
+def test_damaged_weights_of_the_winner(tmp_path, how, factory):
+    made = dict(new_learner=lambda p: digits(tmp_path)) if factory else {}
+    tune = lambda learn, n=3: learn.bayes_tune(1, lrs, n_trials=n, study_name='s', **made, **quick)
+    res = tune(digits(tmp_path))
+    first,second = res.trials.number[:2]
+    damages[how](res.folder/f'trial_{first}'/'best.pth')
+    learn = digits(tmp_path)
+    with pytest.warns(UserWarning, match=f'trial_{first}.*those of trial {second} are loaded' if how!='folder' else f'trial {first}, .* {second}'):
+        res = tune(learn)
+    assert res.best_trial.number==first
+    want = torch.load(res.folder/f'trial_{second}'/'best.pth', weights_only=True)
+    assert all((v==want[k]).all() for k,v in learn.model.state_dict().items())
+    with pytest.raises(TuneError, match=f'trial {first}'): res.learner(int(first))
+    with pytest.warns(UserWarning, match=f'trial {second}'): other = res.learner()
+    assert all((v==want[k]).all() for k,v in other.model.state_dict().items())
+
+def test_no_weights_that_can_be_loaded(tmp_path):
+    res = digits(tmp_path).bayes_tune(1, lrs, n_trials=2, study_name='s', **quick)
+    for f in res.folder.glob('trial_*/best.pth'): damages['shape'](f)
+    learn = digits(tmp_path)
+    before = {k: v.clone() for k,v in learn.model.state_dict().items()}
+    with pytest.warns(UserWarning, match='left as it was'): res = learn.bayes_tune(1, lrs, n_trials=2, study_name='s', **quick)
+    assert all((v==before[k]).all() for k,v in learn.model.state_dict().items()) and res.best_params
+    with pytest.raises(TuneError, match='no trial .* can be loaded'), pytest.warns(UserWarning): res.learner()
 
 # 7. Not measured is not diverged
 
@@ -364,6 +566,33 @@ def dying(path):
     finally: Run._tell = tell
 
 # 12. The clock, bound fits, instances of samplers and pruners
+import datetime
+class Clock(datetime.datetime):
+    jump = datetime.timedelta(0)
+    @classmethod
+    def now(cls, tz=None): return datetime.datetime.now(tz)+cls.jump
+
+@pytest.mark.parametrize('hours', [-5, 5])
+def test_a_clock_that_is_set(tmp_path, monkeypatch, hours):
+    "Seconds are counted by a clock that nobody sets, so `timeout` neither ends at once nor never"
+    monkeypatch.setattr(optuna.storages.journal._storage, 'datetime', Clock)
+    class Set(Callback):
+        def after_epoch(self): Clock.jump += datetime.timedelta(hours=hours)
+    tune = lambda **kw: digits(tmp_path).bayes_tune(1, lrs, study_name='s', cbs=Set(), **quick, **kw)
+    Clock.jump = datetime.timedelta(0)
+    assert len(tune(n_trials=2).trials)==2
+    res = tune(n_trials=4, timeout=600)
+    assert len(res.trials)==4 and (res.trials.seconds>=0).all() and res.trials.seconds.sum()<600
+    assert len(tune(timeout=res.trials.seconds.sum()/2).trials)==4
+
+def test_seconds_of_trials_that_did_not_count_them(tmp_path):
+    from fastai_bayes.study import seconds_of
+    now = datetime.datetime(2026, 1, 1)
+    trial = lambda s, **attrs: optuna.trial.create_trial(state=optuna.trial.TrialState.COMPLETE, value=1., user_attrs=attrs)
+    for attrs,span,want in [({}, -9, 0), ({}, 9, 9), (dict(seconds=3.), -9, 3), (dict(seconds=-3.), 9, 9), (dict(seconds='x'), 9, 9), (dict(seconds=1e99), -9, 0)]:
+        t = trial(1, **attrs)
+        t.datetime_start,t.datetime_complete = now,now+datetime.timedelta(seconds=span)
+        assert seconds_of(t)==want
 
 # 13. Threads, nesting, and callbacks that change the state dict
 
