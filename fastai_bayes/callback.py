@@ -80,9 +80,15 @@ class BayesPruningCallback(Callback):
         self.trial,self.monitor,self.mode,self.planned = trial,monitor,mode,n_epoch
         self.curve = [] # Value of each epoch, over all fits
         self.stopped = False # Did the pruner stop it?
-        self.seen,self.total,self.live = 0,None,False
+        self.seen,self.total,self.live,self.batches = 0,None,False,[0, 0]
 
-    def before_epoch(self): self.live = False
+    def before_epoch(self): self.live,self.batches = False,[0, 0]
+    def after_loss(self): self.batches[self.training] += 1
+    def after_cancel_train(self):
+        "An epoch that is cut short, as by `ShortEpochCallback`, counts as far as it went"
+        if self.live and self.batches[True]: self.recorder.cancel_train = False
+    def after_cancel_validate(self):
+        if self.live and self.batches[False] and self.recorder.loss.count: self.recorder.cancel_valid = False
     def before_train(self):
         "Get ready for an epoch, unless it is one of `lr_find`; validation alone never comes here"
         if hasattr(self.learn, 'lr_finder'): return

@@ -90,5 +90,5 @@ def facts_of(
     made:bool=False # Does a factory make the learners?
 )->dict: # Name -> text or number
     "What must not change while a study lasts"
-    model = {} if not made and any(knobs[n].make for n in names) else model_facts(learn.model)
+    model = {} if not made and any(n in knobs and knobs[n].make for n in names) else model_facts(learn.model)
     return {**fit_facts(fit, kwargs), **data_facts(learn.dls, made or 'size' not in names), **model}

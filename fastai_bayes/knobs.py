@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['fits', 'knobs', 'KnobError', 'takes', 'as_opt_func', 'hypers_of', 'with_arch', 'with_layers', 'Knob', 'left_out',
-           'check_knobs', 'default_space', 'turn', 'fit_args', 'losses_compare']
+           'mentioned', 'uses', 'own_arg', 'default_arg', 'check_knobs', 'default_space', 'turn', 'fit_args',
+           'losses_compare']
 
 # %% ../nbs/21_knobs.ipynb #imports
-import difflib, importlib.util, inspect, tempfile
+import difflib, dis, importlib.util, inspect, sys, tempfile
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -57,7 +58,7 @@ def hypers_of(
     o # What `as_opt_func` takes
 )->set: # Names of the hyperparameters that the optimizer has
     "What can be set in an optimizer"
-    try: return set(as_opt_func(o)([torch.nn.Parameter(torch.zeros(1))], lr=.1).hypers[0])
+    try: return set(as_opt_func(o)([torch.nn.Parameter(torch.zeros(1, 1))], lr=.1).hypers[0])  # a matrix, as Muon takes nothing else
     except Exception as e:
         raise KnobError(f'opt_func: {label_of(o)!r} is not an optimizer ({type(e).__name__}: {e}); '
                         'give fastai or torch optimizers, as in [Adam, SGD, torch.optim.AdamW]') from e
@@ -193,7 +194,7 @@ def _now(name):
 def _now_hyper(name, learn):
     "The value of `name` that the optimizer of `learn` begins with"
     f = learn.opt_func
-    return None if isinstance(f, OptimWrapper) else f([torch.nn.Parameter(torch.zeros(1))], lr=learn.lr).hypers[0].get(name)
+    return None if isinstance(f, OptimWrapper) else f([torch.nn.Parameter(torch.zeros(1, 1))], lr=learn.lr).hypers[0].get(name)
 
 def _now_wd(learn): return _now_hyper('wd', learn) if learn.wd is None else learn.wd
 def _now_bs(learn): return getattr(learn.dls.train, 'bs', None)
@@ -336,6 +337,86 @@ knobs = {o.name: o for o in (
     Knob('lr_mult', 'learning rate of the last layers over the first ones', args=('lr_mult',), why_not=_not_lr_mult, now=lambda learn: 1),
     Knob('freeze_epochs', 'epochs of fine_tune in which only the last layers learn', args=('freeze_epochs',), why_not=_not_freeze_epochs))}
 
+# %% ../nbs/21_knobs.ipynb #reads
+def _functions(f):
+    "The Python functions behind `f`: a `partial`, method, class or object that can be called"
+    while isinstance(f, partial): f = f.func
+    f = inspect.unwrap(f) if callable(f) else f
+    if inspect.ismethod(f): f = f.__func__
+    if inspect.isfunction(f): return [f]
+    if isinstance(f, type): return [o for k in f.__mro__ if _own(k) for o in vars(k).values() if inspect.isfunction(o)]
+    return [o for o in [getattr(type(f), '__call__', None)] if inspect.isfunction(o)]
+
+def _own(o):
+    "Is `o` neither of Python nor of the packages that everybody uses?"
+    return (getattr(o, '__module__', None) or 'builtins').split('.')[0] not in {
+        *sys.stdlib_module_names-{'__main__'}, 'torch', 'torchvision', 'fastai', 'fastcore', 'numpy', 'pandas', 'sklearn', 'optuna', 'fastai_bayes'}
+
+def _codes(code): return [code, *(c for o in code.co_consts if inspect.iscode(o) for c in _codes(o))]
+
+def _strings(consts):
+    for o in consts:
+        if isinstance(o, str): yield o
+        elif isinstance(o, (tuple, frozenset)): yield from _strings(o)
+
+def _called(f, code):
+    "What the function `f` may call by a name in its `code`"
+    cells = {n: c.cell_contents for n,c in zip(f.__code__.co_freevars, f.__closure__ or ()) if _filled(c)}
+    found = [{**f.__globals__, **cells}.get(n) for n in (*code.co_names, *code.co_freevars)]
+    mods = [o for o in found if inspect.ismodule(o)]
+    return [o for o in (*found, *(getattr(m, n, None) for m in mods for n in code.co_names)) if callable(o) and _own(o)]
+
+def _filled(cell):
+    try: cell.cell_contents
+    except ValueError: return False
+    return True
+
+def mentioned(
+    f # Function
+)->set: # Names
+    "All texts, and names of arguments, in `f` and in the functions that it may call"
+    todo,seen,res = _functions(f),set(),set()
+    while todo and len(seen)<500:
+        o = todo.pop()
+        if o in seen: continue
+        seen.add(o)
+        for code in _codes(o.__code__):
+            res |= {*_strings(code.co_consts), *code.co_varnames[:code.co_argcount+code.co_kwonlyargcount]}
+            todo += [g for c in _called(o, code) for g in _functions(c)]
+    return res
+
+def uses(
+    f, # Function
+    name:str # One of its arguments
+)->bool: # True if `f` cannot be looked into
+    "Does `f` ever look at its argument `name`?"
+    codes = [c for o in _functions(f) if name in o.__code__.co_varnames for c in _codes(o.__code__)]
+    loaded = lambda i: i.opname.startswith('LOAD') and name in (i.argval if isinstance(i.argval, tuple) else (i.argval,))
+    return not codes or any('locals' in c.co_names or any(map(loaded, dis.get_instructions(c))) for c in codes)
+
+def own_arg(
+    name:str, # Of a hyperparameter
+    fit # Name of a fit method, or a function
+)->bool:
+    "Is `name` an argument of the function `fit`?"
+    if isinstance(fit, str) or name in ('cbs', 'reset_opt', 'start_epoch'): return False
+    known = takes(fit)
+    return name in known or '**' in known and name not in knobs and name in mentioned(fit)
+
+def _without_use(name, fit):
+    "Why the hyperparameter `name`, which the function `fit` takes, would be without effect"
+    k = knobs.get(name)
+    arg = name if own_arg(name, fit) else k and not k.put and k.arg(fit)
+    if isinstance(fit, str) or not arg or k and k.put: return
+    kwargs = next((p.name for p in _parameters(fit) if p.kind==p.VAR_KEYWORD), None)
+    if not uses(fit, arg if arg in takes(fit) else kwargs): return f'{getattr(fit, "__name__", fit)} takes it, but never uses it'
+
+def default_arg(name, fit):
+    "The default of the argument `name` of `fit`; None if there is none"
+    p = next((p for p in _parameters(fit) if p.name==name and p.default is not p.empty), None)
+    return p and p.default
+
+
 # %% ../nbs/21_knobs.ipynb #check
 def _unknown(name):
     near = difflib.get_close_matches(name, knobs, n=1, cutoff=.5)
@@ -351,7 +432,8 @@ def check_knobs(
     "Raise a `KnobError` unless everything in `space` can be tuned"
     takes(fit)
     for n,d in space.dims.items():
-        if n not in knobs and not free: raise KnobError(_unknown(n))
+        if n not in knobs and not free and not own_arg(n, fit): raise KnobError(_unknown(n))
+        if why := _without_use(n, fit): raise KnobError(f'{n}: {why}')
         k = knobs.get(n)
         if k is None or free and (k.make or k.made or not (k.put or k.hyper)) or not k.why_not: continue
         try: why = k.why_not(learn, d, space, fit)
@@ -410,7 +492,7 @@ def fit_args(
     named = {n: knobs[n].arg(fit) for n in params if n in knobs}
     if named.get('lr') and named.get('lr_mult', True) is None:  # the fit takes a range of learning rates, from the first layers to the last
         params = dict(params, lr=slice(params['lr']/params['lr_mult'], params['lr']))
-    return {a: params[n] for n,a in named.items() if a}
+    return {**{n: params[n] for n in params if own_arg(n, fit)}, **{a: params[n] for n,a in named.items() if a}}
 
 def losses_compare(
     space # Names of the hyperparameters

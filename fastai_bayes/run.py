@@ -26,6 +26,7 @@ from .loggers import Loggers, OneHead, go_on
 from .maker import AskError, TuneError, load_weights
 from .memory import MemoryLimit, free_memory, out_of_memory
 from .optimizer import n_starts, start_points
+from .probe import Closure
 from .pruner import BayesPruner
 from .report import TuneResult  # it adds the report
 from .sampler import BayesSampler, Books
@@ -340,7 +341,7 @@ def train(self:Run, trial, params, folder):
             planned = epochs_of(self.fit, self.n_epoch, {**self.fit_kwargs, **params})
             cb = BayesPruningCallback(Watched(trial, self, checkpoint), self.monitor, self.mode, planned)
             own = copies([o for o in self.cbs if not isinstance(o, ShowGraphCallback)], folder)
-            cbs += [BestEpoch(self.monitor, self.mode), checkpoint, cb, OneHead(), *own]
+            cbs += [BestEpoch(self.monitor, self.mode), checkpoint, cb, OneHead(), Closure(), *own]
             go_on([*learn.cbs, *cbs], folder, checkpoint.done)
             fit = getattr(learn, self.fit) if isinstance(self.fit, str) else lambda *args, **kwargs: self.fit(learn, *args, **kwargs)
             settle(learn.dls)

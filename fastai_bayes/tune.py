@@ -18,8 +18,9 @@ from .callback import monitor_and_mode
 from .folder import clear, make_folder
 from .clone import LoaderError, clone, release, seeded
 from .facts import facts_of
-from .knobs import KnobError, _values, check_knobs, default_space, knobs, left_out, losses_compare, takes
+from .knobs import KnobError, _values, check_knobs, default_arg, default_space, fits, knobs, left_out, losses_compare, takes
 from .maker import Maker, TuneError, _asks
+from .probe import Attempt, awake, first_step
 from .result import TuneResult
 from .run import Run, epochs_of
 from .searches import Grid, PBT, pruner_of, sampler_of
@@ -42,11 +43,24 @@ def _check_callbacks(learn, cbs):
 
 def _check_data(learn):
     loaders = learn.dls.loaders
+    for name,dl in zip(('training', 'validation'), loaders):
+        try: len(dl)
+        except TypeError:
+            raise TuneError(f'the {name} loader has no length, which fastai needs to train; say how many items an epoch has, as in '
+                            'TfmdDL(dataset, n=1000), or give the dataset __len__') from None
     if len(loaders)<2 or len(loaders[1])==0: raise TuneError('the learner has no validation set; make the DataLoaders with one, as in valid_pct=.2')
     if len(loaders[0])==0: raise TuneError('the training loader has no batches: its batch size is more than the training set has')
 
 # %% ../nbs/24_tune.ipynb #check2
 _ours = 'cbs', 'reset_opt', 'start_epoch' # arguments of a fit that a trial has no use for, or sets itself
+
+def _as_fit(fit, kwargs):
+    "`fit` by its name if it is a method of `Learner`, with the arguments that a `partial` has for it; an error if it is bound to a learner"
+    f,given = (fit.func,fit.keywords) if isinstance(fit, partial) else (fit,{})
+    if isinstance(getattr(f, '__self__', None), Learner):
+        raise TuneError(f'fit: {f.__name__} is bound to a learner, which it would train in place of the copies; give the name, as in fit={f.__name__!r}')
+    name = next((n for n in fits if f is getattr(Learner, n)), None)
+    return (fit, kwargs) if name is None or getattr(fit, 'args', ()) else (name, {**given, **kwargs})
 
 def _check_fit(fit, kwargs, names):
     "Raise unless `fit` can be called with `kwargs` and the hyperparameters `names`"
@@ -58,7 +72,7 @@ def _check_fit(fit, kwargs, names):
             near = difflib.get_close_matches(k, [*inspect.signature(Learner.bayes_tune).parameters, *known], n=1)
             hint = f', did you mean {near[0]!r}?' if near and near[0]!=k else f'; {fit} takes {", ".join(o for o in known if o not in _ours)}'
             raise TuneError(f'unknown argument {k!r}{hint}')
-        if k in [knobs[n].arg(fit) for n in names if n in knobs]: raise TuneError(f'{k} is given to the fit and tuned as well; drop one')
+        if k in names or k in [knobs[n].arg(fit) for n in names if n in knobs]: raise TuneError(f'{k} is given to the fit and tuned as well; drop one')
 
 # %% ../nbs/24_tune.ipynb #check3
 def _new_folder(root, name):
@@ -81,7 +95,7 @@ def _check_name(name):
 def present(learn, space, fit, new_learner=None):
     "The hyperparameters with which `fit` would train `learn` now, by label, as far as they are in `space`; a factory's are not known"
     if new_learner: return {}
-    now = {n: knobs[n].present(learn, fit) for n in space.names}
+    now = {n: knobs[n].present(learn, fit) if n in knobs else default_arg(n, fit) for n in space.names}
     now = {n: v for n,v in now.items() if v is not None and v in space[n]}
     return space.labels({n: now[n] for n in space.active(now) if n in now})
 
@@ -147,14 +161,15 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     if seed is not None and (not isinstance(seed, Integral) or seed<0): raise TuneError(f'seed: expected a whole number of 0 or more, got {seed!r}')
     cbs = list(cbs) if isinstance(cbs, (list, tuple)) or hasattr(cbs, 'map') else [] if cbs is None else [cbs]
     _check_callbacks(learn, cbs)
+    fit,fit_kwargs = _as_fit(fit, fit_kwargs)
     takes(fit)
     told_nothing = space is None and not _asks(new_learner)
     space,inferred = _space(learn, space, fit, fit_kwargs, new_learner)
     _check_fit(fit, fit_kwargs, space.names)
+    if new_learner is None: awake(learn)
     make = Maker(learn, new_learner, space)
     probe = make.probe()
     _check_callbacks(probe, []), _check_data(probe)
-    if new_learner is None: release(clone(learn))  # can it be copied?
     monitor,mode = monitor_and_mode(probe, monitor, mode)
     make.check = partial(_check_space, told=space, fit=fit, fit_kwargs=fit_kwargs, monitor=monitor, free=new_learner is not None)
     make.check_met(probe)
@@ -168,6 +183,9 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     known = [{} if isinstance(search, Grid) or enqueue is False else present(learn, space, fit, new_learner), *_enqueued(enqueue, space, make.asks)]
     run = Run(make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose)
     run.inferred,run.setup = inferred,facts_of(probe, space.names, fit, fit_kwargs, new_learner is not None)
+    make.check_read(fit)
+    for o in known[1:]: make.check_enqueued(o)
+    first_step(make, probe, Attempt(learn, fit, n_epoch, fit_kwargs, cbs, monitor))
     run.notes = [f'{k} is left out: {why}' for k,why in left_out(learn).items() if told_nothing]
     return run
 
@@ -203,6 +221,7 @@ def bayes_tune(self:Learner,
     **fit_kwargs # Further arguments of the fit, the same for each training, as in `pct_start=.3` for 'fit_one_cycle'
 )->TuneResult: # What was found
     "Tune this learner, and leave the best training in it"
+    _check_name(study_name)
     with seeded():
         run = _plan(self, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, new_learner, sampler, pruner, seed, enqueue, cbs,
                     verbose, fit_kwargs)
@@ -211,5 +230,6 @@ def bayes_tune(self:Learner,
         try:
             _open(run, folder, storage, sampler, pruner)
             run.loop()
+            run.make.warn_unread(fit)
             return run.result()
         finally: run.close()

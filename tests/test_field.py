@@ -307,6 +307,93 @@ def test_no_weights_that_can_be_loaded(tmp_path):
 
 # 9. A hyperparameter without effect
 
+def shares(seen):
+    def two_parts(learn, n_epoch, cbs, share=.5):
+        seen.append(share)
+        learn.fit_one_cycle(n_epoch, cbs=cbs)
+    return two_parts
+def with_kwargs(seen):
+    def two_parts(learn, n_epoch, cbs, **kwargs):
+        seen.append(kwargs['share'])
+        learn.fit_one_cycle(n_epoch, cbs=cbs)
+    return two_parts
+def through(seen):
+    inner = shares(seen)
+    def outer(learn, n_epoch, **kwargs): inner(learn, n_epoch, **kwargs)
+    return outer
+class Fits:
+    def __init__(self, seen): self.seen = seen
+    def __call__(self, learn, n_epoch, cbs, share=.5): shares(self.seen)(learn, n_epoch, cbs, share)
+@pytest.mark.parametrize('factory', [False, True])
+@pytest.mark.parametrize('mk', [shares, with_kwargs, through, Fits, lambda seen: partial(shares(seen), share=.3)])
+def test_what_the_fit_takes_is_given_to_it(tmp_path, mk, factory):
+    seen = []
+    kwargs = dict(new_learner=lambda p: digits(tmp_path)) if factory else {}
+    res = digits(tmp_path).bayes_tune(1, dict(lrs, share=(.1, .9)), n_trials=3, fit=mk(seen), **kwargs, **quick)
+    assert seen[-3:]==[t.params['share'] for t in res.study.trials] and len(set(seen[-3:]))==3
+
+def test_the_default_of_the_fit_is_tried_first(tmp_path):
+    res = digits(tmp_path).bayes_tune(1, dict(lrs, share=(.1, .9)), n_trials=1, fit=shares([]), **quick)
+    assert res.params_of(0)['share']==.5
+
+def ignores(learn, n_epoch, cbs, share=.5, pct_start=.3): learn.fit(n_epoch, cbs=cbs)
+def swallows(learn, n_epoch, cbs, **kwargs): learn.fit(n_epoch, cbs=cbs)
+def swallows_too(learn, n_epoch, cbs, **kwargs): learn.fit(n_epoch, cbs=cbs, **{k: v for k,v in kwargs.items() if k=='wd'})
+def drops_out(p): return digits('.', model=nn.Sequential(nn.Dropout(p.get('dropout', .1)), nn.Linear(64, 10)))
+def constant(p): return digits('.')
+def asks(trial):
+    trial.suggest_float('dropout', .1, .5)
+    return digits('.')
+without = {
+    'unused argument': (dict(share=(.1, .9)), dict(fit=ignores), 'share: ignores takes it, but never uses it'),
+    'unused knob': (dict(pct_start=(.1, .9)), dict(fit=ignores), 'pct_start: ignores takes it, but never uses it'),
+    'kwargs': (dict(pct_start=(.1, .9)), dict(fit=swallows), 'pct_start: swallows takes it, but never uses it'),
+    'kwargs, own name': (dict(share=(.1, .9)), dict(fit=swallows_too), "unknown hyperparameter 'share'"),
+    'misspelt': (dict(drpout=(.1, .9)), dict(new_learner=drops_out), "drpout is in the space, but .* did you mean 'dropout'"),
+    'nothing read': (dict(width=[8, 16]), dict(new_learner=constant), 'width is in the space, but .* reads nothing'),
+    'knob that a factory sees to': (dict(ps=(.1, .5)), dict(new_learner=constant), 'ps is in the space'),
+    'with trial': (dict(drpout=(.1, .9)), dict(new_learner=asks), "drpout is in the space, but .* did you mean 'dropout'"),
+    'enqueued': (dict(lrs), dict(new_learner=asks, enqueue=[dict(drpout=.2)]), 'new_learner does not ask for drpout'),
+    'given and tuned': (dict(share=(.1, .9)), dict(fit=shares([]), share=.2), 'share is given to the fit and tuned as well'),
+}
+@pytest.mark.parametrize('name', without)
+def test_a_name_without_effect_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    space,kwargs,match = without[name]
+    learn = digits(tmp_path)
+    before,proc = picture(learn),process()
+    with pytest.raises(ValueError, match=match): learn.bayes_tune(1, {**lrs, **space}, **kwargs, **quick)
+    assert same(before, picture(learn)) and process()==proc and files(tmp_path)==[]
+
+class Takes(dict): pass
+readers = {'item': lambda p: p['x'], 'get': lambda p: p.get('x'), 'in': lambda p: 'x' in p, 'stars': lambda p: dict(**p), 'iteration': lambda p: [k for k in p],
+           'items': lambda p: list(p.items()), 'values': lambda p: list(p.values()), 'dict': dict, 'copy, then item': lambda p: p.copy()['x'],
+           'deepcopy': deepcopy, 'pop': lambda p: p.pop('x'), 'union': lambda p: {} | p, 'format': lambda p: '{x}'.format_map(p), 'json': lambda p: __import__('json').dumps(p),
+           'under a condition': lambda p: p['lr']>.0999 and p['x'], 'at an end': lambda p: p['lr']>.09 and getattr(p, 'g'+'et')('x'.lower())}
+@pytest.mark.parametrize('name', readers)
+def test_every_way_to_read_a_name_counts(tmp_path, name):
+    def make(p):
+        readers[name](p)
+        return digits(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        res = digits(tmp_path).bayes_tune(1, dict(lrs, x=(.1, .9)), n_trials=1, new_learner=make, **quick)
+    assert len(res.trials)==1 and 'x' in res.best_params
+
+def test_what_is_read_in_one_branch_only(tmp_path):
+    def make(p):
+        if p['kind']=='b': p['depth']
+        return digits(tmp_path)
+    spec = dict(kind={'a': {}, 'b': dict(depth=(1, 4)), 'c': {}}, lr=(1e-3, .1, 'log'))
+    assert len(digits(tmp_path).bayes_tune(1, spec, n_trials=2, new_learner=make, **quick).trials)==2
+
+def test_what_no_trial_has_read_is_said(tmp_path):
+    def make(p):
+        if p['lr']<0: p['depth']
+        return digits(tmp_path)
+    with pytest.warns(UserWarning, match='depth is in the space, but new_learner has not read it in any of'):
+        digits(tmp_path).bayes_tune(1, dict(lrs, depth=(1, 4)), n_trials=4, new_learner=make, **quick)
+
 # 10. Loaders of a class of one's own
 
 from torch.utils.data import TensorDataset, WeightedRandomSampler
@@ -594,6 +681,21 @@ def test_seconds_of_trials_that_did_not_count_them(tmp_path):
         t.datetime_start,t.datetime_complete = now,now+datetime.timedelta(seconds=span)
         assert seconds_of(t)==want
 
+bound = {'method': lambda l: l.fit_one_cycle, 'partial': lambda l: partial(l.fit_one_cycle, pct_start=.3), 'of another': lambda l: digits(l.path).fit,
+         'in a function': lambda l: lambda learn, n, cbs: l.fit(n, cbs=cbs), 'without cbs': lambda l: lambda learn, n, cbs: l.fit(n)}
+@pytest.mark.parametrize('name', bound)
+def test_a_fit_that_trains_another_learner(tmp_path, name):
+    learn = digits(tmp_path)
+    before = picture(learn)
+    with pytest.raises(TuneError, match='give (the|a) name'): learn.bayes_tune(1, lrs, fit=bound[name](learn), **quick)
+    assert same(before, picture(learn)) and files(tmp_path)==[]
+
+@pytest.mark.parametrize('fit,epochs', [(Learner.fit_one_cycle, 2), (Learner.fine_tune, 3), (partial(Learner.fine_tune, freeze_epochs=2), 4),
+                                        (partial(Learner.fit_one_cycle, pct_start=.5), 2)])
+def test_methods_of_the_class_are_fits(tmp_path, fit, epochs):
+    res = digits(tmp_path).bayes_tune(2, lrs, n_trials=1, fit=fit, **quick)
+    assert res.trials.epochs.tolist()==[epochs] and res.trials.state.tolist()==['complete']
+
 # 13. Threads, nesting, and callbacks that change the state dict
 
 # 14. Bit for bit with Optuna's samplers
@@ -603,6 +705,100 @@ def test_seconds_of_trials_that_did_not_count_them(tmp_path):
 # 16. Finite spaces
 
 # 17. The probe takes one step
+
+torch_opt = lambda o: partial(OptimWrapper, opt=o)
+def flat_only(): return nn.Sequential(nn.Linear(64, 32, bias=False), nn.ReLU(), nn.Linear(32, 10, bias=False))
+def two(pred, targ): return torch.stack([pred.mean(), targ.float().mean()])
+def bad_metric(pred, targ): return pred.view(-1, 3).mean()
+def named(name):
+    def f(pred, targ): return accuracy(pred, targ)
+    f.__name__ = name
+    return f
+class NaN(Module):
+    def __init__(self): self.l = nn.Linear(64, 10)
+    def forward(self, x): return self.l(x)*float('nan')
+class Refuses(Callback):
+    "Of a class of the user's own"
+    def before_batch(self): raise AttributeError('no such thing')
+def endless(path):
+    class Items(torch.utils.data.IterableDataset):
+        def __iter__(self): return iter([(x[i], y[i]) for i in range(64)])
+    return DataLoaders(DataLoader(Items(), bs=16), TfmdDL(TensorDataset(x[:50], y[:50]), num_workers=0), path=path)
+
+# name: (how the learner is made, arguments, error, what is said)
+cannot_step = {
+    'loss': (lambda p: digits(p, loss_func=nn.MSELoss()), {}, TuneError, r'the loss fails in the first batch of training, on predictions of \(32, 10\) and targets of \(32,\)'),
+    'model': (lambda p: digits(p, model=nn.Linear(32, 10)), {}, TuneError, r'the model fails .* on inputs of \(32, 64\)'),
+    'loss of several': (lambda p: digits(p, loss_func=nn.CrossEntropyLoss(reduction='none')), {}, TuneError, 'the backward pass fails'),
+    'nan': (lambda p: digits(p, model=NaN()), {}, TuneError, 'it is nan before anything was trained'),
+    'metric': (lambda p: digits(p, metrics=[accuracy, bad_metric]), {}, TuneError, 'the metric bad_metric fails'),
+    'monitored metric': (lambda p: digits(p, metrics=bad_metric), dict(mode='max'), MonitorError, 'the metric bad_metric fails'),
+    'two numbers': (lambda p: digits(p, metrics=two), dict(mode='max'), MonitorError, "expected one number an epoch from 'two'"),
+    'one name': (lambda p: digits(p, metrics=[named('acc'), named('acc')]), dict(mode='max'), MonitorError, "'acc' is what 2 metrics are called"),
+    'muon': (lambda p: digits(p, opt_func=torch_opt(torch.optim.Muon)), {}, TuneError, 'optimizer .* cannot be made for this model'),
+    'choice of muon': (digits, dict(space=dict(lrs, opt_func=[Adam, torch.optim.Muon]), fit='fit'), KnobError, "opt_func: 'Muon' cannot be tried"),
+    'choice of a loss': (digits, dict(space=dict(lrs, loss_func=[CrossEntropyLossFlat(), nn.MSELoss()]), ), KnobError, "loss_func: .* cannot be tried: .*the loss fails"),
+    'no length': (lambda p: digits(p, endless(p)), {}, TuneError, 'training loader has no length'),
+    'lbfgs has no wd': (digits, dict(space=dict(lrs, wd=(.1, .2), opt_func=[torch.optim.LBFGS, Adam]), fit='fit'), KnobError, "opt_func: 'LBFGS' cannot be tried"),
+    'fit': (digits, dict(fit=lambda l, n, cbs: l.no_such_fit(n, cbs=cbs)), TuneError, 'the fit cannot begin'),
+    'without cbs': (digits, dict(fit=lambda l, n, cbs: l.fit(n)), TuneError, 'must pass cbs on'),
+}
+@pytest.mark.parametrize('name', cannot_step)
+def test_what_cannot_take_a_step_is_refused_by_name(tmp_path, name):
+    mk,kwargs,error,match = cannot_step[name]
+    learn = mk(tmp_path)
+    before,proc = picture(learn),process()
+    with pytest.raises(error, match=match): learn.bayes_tune(2, **{**dict(space=lrs), **kwargs}, **quick)
+    assert same(before, picture(learn)) and process()==proc and files(tmp_path)==[]
+
+def lazy(path): return digits(path, model=nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.LazyBatchNorm1d(), nn.LazyLinear(10)))
+class Needs(Callback):
+    "Without it the model does not fit the data"
+    def before_batch(self): self.learn.xb = (self.xb[0][:, :32],)
+class Ratio(Metric):
+    "Fails on less than all of the validation set"
+    def reset(self): self.n = 0
+    def accumulate(self, learn): self.n += len(learn.yb[0])
+    @property
+    def value(self): return 1/(self.n>50)
+    @property
+    def name(self): return 'accuracy'
+can_step = {
+    'ShortEpoch': (lambda p: digits(p, cbs=ShortEpochCallback(.3)), {}),
+    'ShortEpoch, whole validation': (digits, dict(cbs=ShortEpochCallback(.3, short_valid=False))),
+    'LBFGS': (lambda p: digits(p, opt_func=torch_opt(torch.optim.LBFGS), lr=.1), dict(fit='fit_flat_cos')),
+    'LBFGS as a choice': (digits, dict(space=dict(lrs, opt_func=[torch.optim.LBFGS, SGD]), fit='fit')),
+    'Muon for matrices': (lambda p: digits(p, model=flat_only(), opt_func=torch_opt(torch.optim.Muon)), dict(fit='fit')),
+    'LazyLinear': (lazy, {}),
+    'a callback that the model needs': (lambda p: digits(p, model=nn.Linear(32, 10)), dict(cbs=Needs())),
+    'a metric that needs all': (lambda p: digits(p, metrics=Ratio()), {}),
+    'two metrics of one name, loss monitored': (lambda p: digits(p, metrics=[named('acc'), named('acc')]), dict(monitor='valid_loss')),
+    'accumulated gradients': (lambda p: digits(p, cbs=GradientAccumulation(100)), {}),
+    'mixed': (lambda p: digits(p, cbs=[MixUp(), GradientClip(.1)]), {}),
+}
+@pytest.mark.parametrize('name', can_step)
+def test_what_fastai_can_train_is_trained(tmp_path, name):
+    mk,kwargs = can_step[name]
+    learn = mk(tmp_path)
+    res = learn.bayes_tune(2, **{**dict(space=lrs, n_trials=3), **kwargs}, **quick)
+    assert set(res.trials.state)<={'complete', 'stopped'}, res.trials.reason.tolist()
+    assert math.isfinite(res.best_value)
+    value = learn.validate()[list(learn.recorder.metric_names[2:-1]).index(res.study.user_attrs['monitor'])] if 'ShortEpoch' not in name and 'needs' not in name else None
+    if value is not None: assert value==pytest.approx(res.best_value, abs=1e-5)
+
+def test_the_step_leaves_all_as_it_was(tmp_path):
+    "Generators of loaders, data and the process, callbacks that are not fastai's, prints, workers"
+    class Counts(Callback):
+        n = 0
+        def before_fit(self): Counts.n += 1
+    g = torch.Generator().manual_seed(3)
+    sets = TensorDataset(x[:120], y[:120]), TensorDataset(x[120:160], y[120:160])
+    dls = DataLoaders(*[torch.utils.data.DataLoader(o, batch_size=16, shuffle=True, generator=g, num_workers=1) for o in sets], path=tmp_path)
+    learn = digits(tmp_path, dls, cbs=[Counts(), SaveModelCallback()])
+    before,proc,state = picture(learn),process(),g.get_state()
+    with pytest.raises(Exception): learn.bayes_tune(1, lrs, storage=tmp_path, cbs=Counts(), **quick)  # a folder; said after the step
+    assert same(before, picture(learn)) and process()==proc and torch.equal(g.get_state(), state) and Counts.n==0
+    assert all(o.num_workers==1 for o in dls.loaders)
 
 # 18. `$` in labels
 hostile = [r'$\frac{a$', 'a$b', '$$', 'a_b^c', 'back\\slash', '{brace}', '100 %', 'x'*3000, '学習率', 'two\nlines', '🙂', '\x1b[31m', 'nul\0', '\ud800half', '<b>&amp;"',

@@ -57,7 +57,7 @@ def test_fit_arguments_reach_the_fit(learn):
     def train(learn, n_epoch, cbs, div, lr): seen.append((div, lr, learn.lr)); learn.fit_one_cycle(n_epoch, div=div, cbs=cbs)
     res = tune(learn, fit=train, div=7.)
     lr = [t.params['lr'] for t in res.study.trials]
-    assert seen==[(7., o, o) for o in lr]
+    assert seen[1:]==[(7., o, o) for o in lr]  # the first step, on a copy that is thrown away, comes first
 
 # What is left alone
 
