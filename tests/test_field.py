@@ -2,6 +2,7 @@
 import matplotlib; matplotlib.use('agg')
 import matplotlib.pyplot as plt, pytest, torch
 import optuna, shutil
+from collections import defaultdict
 from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.study import distributions
@@ -11,6 +12,17 @@ except ImportError: pass
 lrs = dict(lr=(1e-3, 1e-1, 'log'))
 
 # 1. Callback state changes its type on resume
+def test_paused_trainings_go_on_with_a_log(tmp_path, recwarn):
+    "The example: a Path and a defaultdict"
+    class Log(Callback):
+        order = 51
+        def __init__(self, f): self.folder,self.seen = Path(f),defaultdict(list)
+        def after_epoch(self):
+            self.seen[self.epoch].append(1)
+            (self.folder/'log.txt').open('a').write('x')
+    res = digits(tmp_path).bayes_tune(6, lrs, n_trials=10, cbs=Log(tmp_path), **quick)
+    assert res.trials.reason.str.contains('carried on').any() and not (res.trials.state=='failed').any()
+    assert len((tmp_path/'log.txt').read_text())==res.trials.epochs.sum()
 
 # 2. Study and folder drift apart
 def one(path, name='s', n=1, make=digits, **kwargs): return make(path).bayes_tune(1, lrs, **{**quick, 'n_trials': n, 'study_name': name, **kwargs})
@@ -145,6 +157,22 @@ def test_a_journal_by_two_names_and_one_that_was_being_written(tmp_path):
     assert file.read_bytes().startswith(whole) and b'wor"' not in file.read_bytes()[len(whole):]
 
 # 4. A resumed epoch that cancels at once
+class Dies(BaseException): pass
+class DiesOnce(Callback):
+    "The process dies in epoch 3 of the first training, between checkpoint and `EarlyStoppingCallback`"
+    order,done = 62.9,False
+    def after_epoch(self):
+        if self.epoch==2 and not DiesOnce.done:
+            DiesOnce.done = True
+            raise Dies
+
+def test_the_process_dies_in_the_epoch_that_stops(tmp_path):
+    "The example; other callbacks and moments are in test_state.py"
+    DiesOnce.done = False
+    args = dict(n_trials=1, study_name='s', cbs=[MixUp(), DiesOnce(), EarlyStoppingCallback('accuracy', min_delta=10, patience=2)], **quick)
+    with pytest.raises(Dies): digits(tmp_path).bayes_tune(5, lrs, **args)
+    res = digits(tmp_path).bayes_tune(5, lrs, **args)
+    assert res.trials.state.tolist()==['complete'] and res.trials.epochs.tolist()==[3]
 
 # 5. A foreign study folder
 @pytest.fixture
@@ -263,6 +291,27 @@ def test_what_the_engine_remembers_is_checked(foreign):
         s._storage.set_trial_system_attr(t._trial_id, 'engine', v)
         s.tell(t, state=optuna.trial.TrialState.FAIL)
     assert len(tune(n_trials=10).trials)==10
+
+class Evil:
+    "Code in a file of weights"
+    def __reduce__(self): return Path.touch, (Path('ran'),)
+
+@pytest.mark.parametrize('saver', ['fastai', 'load', 'load_model', 'torch'])
+def test_no_saver_runs_code_from_the_folder(tmp_path, monkeypatch, saver):
+    monkeypatch.chdir(tmp_path)
+    class Swap(Callback):
+        "Puts another file in the place of the weights, and loads it in some way"
+        order = 60.5
+        def after_fit(self):
+            file = Path(self.learn.path)/'model.pth'
+            torch.save(Evil(), file)
+            if saver=='load': self.learn.load('model', weights_only=False)
+            if saver=='load_model': load_model(file, self.model, self.opt, weights_only=False)
+            if saver=='torch': torch.load(open(file, 'rb'), weights_only=False)
+    load = torch.load
+    with pytest.raises(TuneError, match='more than weights'):
+        digits(tmp_path).bayes_tune(1, lrs, n_trials=1, cbs=[SaveModelCallback('accuracy'), Swap()], **quick)
+    assert not (tmp_path/'ran').exists() and torch.load is load
 
 # 6. A damaged `best.pth` of the winner
 def _short(f): f.write_bytes(f.read_bytes()[:300])
@@ -697,6 +746,21 @@ def test_methods_of_the_class_are_fits(tmp_path, fit, epochs):
     assert res.trials.epochs.tolist()==[epochs] and res.trials.state.tolist()==['complete']
 
 # 13. Threads, nesting, and callbacks that change the state dict
+def test_studies_in_two_threads(tmp_path, capsys):
+    import threading
+    errors,gate,learners = [],threading.Barrier(2),[digits(tmp_path/o) for o in 'ab']
+    class Meet(Callback):
+        order = 51
+        def __init__(self, gate=None): self.__dict__['gate'] = gate
+        def __deepcopy__(self, memo): return self
+        def before_fit(self): gate.wait(60)
+    def study(learn):
+        try: learn.bayes_tune(1, lrs, n_trials=1, cbs=[Meet(), SaveModelCallback('accuracy')], **quick)
+        except BaseException as e: errors.append(e)
+    threads,before = [threading.Thread(target=study, args=[o]) for o in learners],process()
+    for o in threads: o.start()
+    for o in threads: o.join()
+    assert errors==[] and process()==before and capsys.readouterr().out==''
 
 # 14. Bit for bit with Optuna's samplers
 
@@ -894,6 +958,19 @@ def test_one_bad_picture_does_not_cost_the_page(tmp_path, monkeypatch, closed):
 # 19. Sizes that never end
 
 # 20. The recorder after tuning
+@pytest.mark.parametrize('fit', ['fit_one_cycle', 'fine_tune'])
+def test_the_recorder_shows_the_winner(tmp_path, fit):
+    learn = digits(tmp_path)
+    with learn.no_bar(), learn.no_logging(): learn.fit(7)
+    res = learn.bayes_tune(3, lrs, n_trials=6, fit=fit, **quick)
+    r,curve = learn.recorder,res.curves[res.curves.number==res.best_trial.number]
+    assert len(r.values) and len(r.values)<=3 and [o[2] for o in r.values]==pytest.approx(curve.value.tolist()[-len(r.values):])
+    assert r.metric_names==['epoch', 'train_loss', 'valid_loss', 'accuracy', 'time'] and learn.final_record==r.values[-1]
+    assert len(r.losses)==len(r.lrs)==10*len(r.values)==r.iters[-1] and max(r.lrs)<=max(res.best_params['lr']*1.01, .1)
+    ax = r.plot_loss(show_epochs=True)
+    assert len(ax.lines[0].get_ydata())==len(r.losses)-5
+    r.plot_sched()
+    plt.close('all')
 
 # 21. The callback as a drop-in
 

@@ -7,7 +7,7 @@ pkg = Path(__file__).resolve().parent.parent/'fastai_bayes'
 floors = {
     'ground': ('fastai optuna matplotlib pandas fastprogress', 'space kernels gp acq cost curves optimizer manual'),
     'middle': ('fastai fastprogress', 'folder study identity workers seen sampler pruner searches tables axes plots timeline forecasts surrogate result report'),
-    'top': ('', 'change clone knobs callback checkpoint facts maker probe memory display loggers run tune all')}
+    'top': ('', 'change clone knobs callback state checkpoint facts maker probe memory display loggers run tune all')}
 
 @pytest.mark.parametrize('floor', floors)
 def test_imports_with_higher_floors_blocked(floor):
