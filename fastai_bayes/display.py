@@ -196,7 +196,7 @@ class Terminal(Silent):
         if self.drawn: self.out.write(self._up()+'\x1b[J')
         self.drawn = False
 
-    new,busy = (),False
+    new,busy,closed = (),False,False
     def show(self, s):
         with self.lock:
             if self.busy: return  # Ctrl-C came while the table was drawn
@@ -204,7 +204,7 @@ class Terminal(Silent):
             self._draw()
     def above(self, stream, text):
         "Print `text` to `stream` above the table"
-        if os.getpid()!=self.pid: return stream.write(text)  # a worker process of a loader
+        if os.getpid()!=self.pid or self.closed: return stream.write(text)  # a worker process of a loader, or another study goes on
         with self.lock:
             self._wipe()
             self.out.flush()
@@ -217,8 +217,9 @@ class Terminal(Silent):
     def say(self, text): print(text, file=sys.stdout, flush=True)
     def close(self, s):
         self.show(s)
-        for k,(stream,mine) in self.streams.items():
-            if getattr(sys, k) is mine: setattr(sys, k, stream)
+        self.closed = True
+        for k in self.streams:  # those of studies in other threads that have ended come off as well
+            while isinstance(o := getattr(sys, k), Above) and o.view.closed: setattr(sys, k, o.stream)
 
 # %% ../nbs/23_display.ipynb #note
 class Notebook(Silent):

@@ -13,6 +13,7 @@ from fastai.learner import Learner, load_model
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
+from .callback import recorded
 from .checkpoint import CheckpointError, read, write
 from .folder import kind, opened
 from .clone import clone, move_to, release
@@ -152,6 +153,7 @@ class Maker:
         self.learn,self.new_learner,self.last = learn,new_learner,None
         self.middle = None # Hyperparameters of the factory's learner that `probe` returned
         self.start = None # Weights with which copies begin; the lent learner's present ones if None
+        self.trained = False # Do they come from an earlier training?
         self.told = Space.of({}) if space is None else space
         self.asks,self.met = _asks(new_learner),dict(self.told.dims) # Does the factory suggest, and what was suggested so far?
         self.used = set(self.told) # Names that the factory has been told, or has asked for
@@ -283,6 +285,11 @@ def check_enqueued(self:Maker, labels):
 
 
 # %% ../nbs/228_maker.ipynb #start
+def _was_trained(learn):
+    "Has `learn` been trained, or tuned? What `lr_find` leaves does not count"
+    rows = vars(getattr(learn, 'recorder', learn)).get('values') or ()
+    return any(len(o)==len(recorded(learn)) for o in rows)
+
 @patch
 def begin(self:Maker, file, names):
     "Start all copies from the weights in `file`, or put the present ones there; nothing to do if one of the knobs `names` makes new models"
@@ -298,5 +305,6 @@ def begin(self:Maker, file, names):
         if old!=new:
             raise TuneError(f'the model is another one than when the study began; take another study_name, or change it back:\n{diff(old, new)}')
         return
+    self.trained = _was_trained(self.learn)
     try: write(now, file)
     except (OSError, RuntimeError) as e: warnings.warn(f'the weights with which the study begins could not be saved ({e})', stacklevel=2)

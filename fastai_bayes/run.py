@@ -8,17 +8,21 @@ __all__ = ['BestEpoch', 'quiet', 'RecordError', 'TakenError', 'recording', 'Watc
 # %% ../nbs/235_run.ipynb #imports
 import math, secrets, signal, threading, time, warnings
 from contextlib import contextmanager, suppress
-import numpy as np
+from contextvars import ContextVar
+from pathlib import Path
+import numpy as np, torch
 from fastcore.basics import GetAttr, patch
+from fastcore.foundation import L
 from fastai.callback import tracker
 from fastai.callback.progress import ShowGraphCallback
 from fastai.callback.tracker import SaveModelCallback
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
 from .callback import BayesPruningCallback, recorded
-from .checkpoint import Checkpoint, CheckpointError, read_training
-from .folder import check_folder, clear, copy_file, expect, has, make_folder, shut, to_disk
-from .clone import copies, release, seeded, seeded_loaders, settle
+from .checkpoint import (ChangedModelError, Checkpoint, CheckpointError, as_built, holds, read, read_training, recorder_state,
+                                     set_recorder, shapes, write)
+from .folder import check_folder, clear, copy_file, expect, has, make_folder, put, shut
+from .clone import copies, release, seeded, seeded_loaders, settle, weights_only
 from .display import Status, ranges, view
 from .knobs import fit_args
 from .identity import Pair
@@ -31,42 +35,65 @@ from .pruner import BayesPruner
 from .report import TuneResult  # it adds the report
 from .sampler import BayesSampler, Books
 from .searches import PBT, EndOfRound, Grid, pruner_of, sampler_of
-from .study import (StudyError, ask, best_of, best_trial, carry_on_trial, curve_of, epochs_saved, finished, first_of, latest, note, open_study, quiet_optuna,
+from .study import (Shared, StudyError, ask, best_of, best_trial, carry_on_trial, curve_of, epochs_saved, finished, first_of, latest, note, open_study, quiet_optuna,
                                 reason_of, seconds_of, state_of)
 from .workers import Worker, is_worker
 
 # %% ../nbs/235_run.ipynb #best
 class BestEpoch(SaveModelCallback):
     "Keep the weights of the best epoch in `best.pth`, and load them at the end"
-    def __init__(self, monitor, mode):
+    _stateattrs = ('built',)
+    def __init__(self, monitor, mode, built=None):
         super().__init__(monitor, np.less if mode=='min' else np.greater, fname='best', reset_on_fit=False)
-        self.warned = False
+        self.warned,self.behind,self.built = False,False,built
+    def before_fit(self):
+        if self.built is None: self.built = shapes(self.model)
+        super().before_fit()
     def after_epoch(self):
         row,self.new_best = self.recorder.values[-1],False
         if len(row)!=len(recorded(self.learn)): return  # the epoch was cut short
         if row[self.idx] is not None and math.isfinite(row[self.idx]): tracker.TrackerCallback.after_epoch(self)
         if self.new_best: self._save(self.fname)
     def _save(self, name):
-        file = self.learn.path/self.learn.model_dir/f'{name}.part.pth'
-        try:
-            clear(file)
-            self.learn.save(f'{name}.part', with_opt=False)
-            self.last_saved_path = to_disk(file, file.with_name(f'{name}.pth'))
+        if (state := as_built(self.learn.model, self.built)) is not None: self._put(self.learn, state)
+        self.behind = state is None
+    def _put(self, learn, state):
+        file = Path(learn.path)/learn.model_dir/f'{self.fname}.pth'
+        try: self.last_saved_path = put(file, lambda f: torch.save(state, f))
         except (OSError, RuntimeError) as e:
-            clear(file)
             if not self.warned: warnings.warn(f'the weights of the best epoch could not be saved ({e}); the training goes on', stacklevel=2)
             self.warned = True
     def after_fit(self):
-        if self.last_saved_path: self.learn.load(self.fname, with_opt=False)
+        if self.last_saved_path and not self.behind and holds(self.model.state_dict(), self.built):
+            self.learn.load(self.fname, with_opt=False, strict=False)
+    def settle(self, learn):
+        "After the training of `learn`: where the best weights could not be kept, keep the last ones that fit"
+        if not self.behind: return
+        if (state := as_built(learn.model, self.built)) is not None: self._put(learn, state)
+        kept = 'the last ones are kept' if state is not None else 'those of an earlier epoch are kept' if self.last_saved_path else 'none are kept'
+        warnings.warn('callbacks have changed the parameters of the model in the training, so that the weights of the best epoch do not fit the '
+                      f'learner: {kept}', stacklevel=2)
+
+_silent = ContextVar('silent', default=False)
+def _say(*args, **kwargs):
+    if not _silent.get(): print(*args, **kwargs)
+def _hush(): # `SaveModelCallback` and `EarlyStoppingCallback` do not use the logger
+    old = vars(tracker).get('print')
+    tracker.print = _say
+    return old
+def _unhush(old):
+    if old is None: del tracker.print
+    else: tracker.print = old
+_hushed = Shared(_hush, _unhush)
 
 @contextmanager
 def quiet(learn):
     "No bars, tables, graphs or messages of trackers"
     learn.remove_cbs([o for o in learn.cbs if isinstance(o, ShowGraphCallback)])
-    tracker.print = lambda *args, **kwargs: None  # `SaveModelCallback` and `EarlyStoppingCallback` do not use the logger
+    token = _silent.set(True)
     try:
-        with learn.no_bar(), learn.no_logging(): yield
-    finally: del tracker.print
+        with _hushed, learn.no_bar(), learn.no_logging(): yield
+    finally: _silent.reset(token)
 
 # %% ../nbs/235_run.ipynb #watched
 class RecordError(TuneError):
@@ -127,6 +154,7 @@ class Run:
         self.monitor,self.mode,self.seed,self.known,self.cbs = monitor,mode,seed,known,cbs
         self.fit_kwargs,self.limits,self.verbose = fit_kwargs,limits,verbose
         self.errors,self.start,self.interrupted,self.worker = [],time.monotonic(),False,None
+        self.told = set() # What callbacks hold that is not carried over, as far as it was said
 
     def open(self, folder, storage, sampler, pruner):
         "Open the study in `folder`, and begin to work on it"
@@ -227,10 +255,11 @@ def patient(run):
     "The first Ctrl-C ends `run` after the epoch, the second at once"
     usual = signal.getsignal(signal.SIGINT)
     def _note(sig, frame):
-        if run.interrupted: usual(sig, frame)
+        if run.interrupted or hasattr(usual, 'patient'): usual(sig, frame)  # that of a study in whose callback this one is ends as well
         run.interrupted = True
         run.status.note = 'ends after this epoch; Ctrl-C again: at once'
         run.view.update(run.status)
+    _note.patient = True
     mine = callable(usual) and threading.current_thread() is threading.main_thread()  # others cannot set handlers
     if mine: signal.signal(signal.SIGINT, _note)
     try: yield
@@ -337,19 +366,55 @@ def train(self:Run, trial, params, folder):
             if self.make.asks and (why := self._too_large(trial)): raise MemoryError(why)
             if 'arch' in trial.params: trial.set_user_attr('size', sum(p.numel() for p in learn.model.parameters()))
             checkpoint = Checkpoint(self.checkpoint(trial), self.every, lambda: self.books.memory,
-                                    hypers=not isinstance(self.study.sampler, PBT), longer='extended' in self.study.user_attrs)
+                                    hypers=not isinstance(self.study.sampler, PBT), longer='extended' in self.study.user_attrs,
+                                    told=self.told)
             planned = epochs_of(self.fit, self.n_epoch, {**self.fit_kwargs, **params})
             cb = BayesPruningCallback(Watched(trial, self, checkpoint), self.monitor, self.mode, planned)
             own = copies([o for o in self.cbs if not isinstance(o, ShowGraphCallback)], folder)
-            cbs += [BestEpoch(self.monitor, self.mode), checkpoint, cb, OneHead(), Closure(), *own]
+            best = BestEpoch(self.monitor, self.mode, shapes(learn.model))
+            cbs += [best, checkpoint, cb, OneHead(), Closure(), *own]
             go_on([*learn.cbs, *cbs], folder, checkpoint.done)
             fit = getattr(learn, self.fit) if isinstance(self.fit, str) else lambda *args, **kwargs: self.fit(learn, *args, **kwargs)
             settle(learn.dls)
-            with seeded_loaders(learn.dls, seed), quiet(learn), self.loggers.run([*learn.cbs, *cbs], folder, trial.params) as facts:
+            log = self.loggers.run([*learn.cbs, *cbs], folder, trial.params)
+            with seeded_loaders(learn.dls, seed), quiet(learn), weights_only(self.folder), log as facts:
                 fit(self.n_epoch, cbs=cbs, **{**self.fit_kwargs, **fit_args(params, self.fit)})
                 facts['state'] = 'stopped' if cb.stopped else 'complete'
+            best.settle(learn)
+            self._keep_curves(learn, folder)
             return cb
         finally: release(learn, cbs)
+
+# %% ../nbs/235_run.ipynb #curves
+@patch
+def _keep_curves(self:Run, learn, folder):
+    "Keep what the recorder of a training shows"
+    if not hasattr(learn, 'recorder'): return
+    try: write(recorder_state(learn.recorder), folder/'recorder.pt')
+    except (OSError, RuntimeError, TypeError): pass  # it is not worth a word beside what the disk did to the weights
+
+def _read_curves(files, n):
+    "The first curves in `files` that can be read and have rows of `n` numbers; empty ones if there are none"
+    empty = torch.zeros(0)
+    for f in files:
+        try:
+            state = read(f)
+            if state and all(len(o)==n for o in state['values']): return state
+        except (CheckpointError, KeyError, TypeError): pass
+    return dict(values=[], curves=dict(lrs=empty, iters=empty, losses=empty))
+
+@patch
+def show_curves(self:Run, trial):
+    "Give the recorder of the lent learner the curves of `trial`, as far as they are known"
+    learn,place = self.make.learn,self.place(trial)
+    r = getattr(learn, 'recorder', None)
+    if r is None: return
+    names = recorded(learn)
+    vars(r).pop('hps', None)
+    try: set_recorder(r, _read_curves([place/'recorder.pt', place/'checkpoint.pt'], len(names)))
+    except (AttributeError, KeyError, TypeError): set_recorder(r, _read_curves([], 0))
+    r.metric_names = L('epoch', *names, *(['time'] if r.add_time else []))
+    if r.values: learn.final_record = r.values[-1]
 
 # %% ../nbs/235_run.ipynb #outcome
 def outcome(cb):
@@ -381,6 +446,9 @@ def one(self:Run, trial):
     except AskError as e:
         self._tell(trial, TrialState.FAIL, str(e), error=e)
         raise
+    except ChangedModelError as e:
+        clear(self.checkpoint(trial))  # another try would end in the same way
+        self._tell(trial, some(), str(e))
     except CheckpointError as e:
         clear(self.checkpoint(trial))
         self._tell(trial, some(), str(e), 'damaged')
@@ -419,8 +487,8 @@ def _tidy(self:Run):
     for t in ended:
         n,d = first_of(t),self.place(t)
         if not d.exists(): continue
-        for f in () if n in again else ('checkpoint.pt', 'best.pth'): clear(d/f)
-        for f in ('checkpoint.pt.tmp', 'best.pth.tmp', 'best.part.pth'): clear(d/f)  # from a process that died
+        for f in () if n in again else ('checkpoint.pt', 'best.pth', 'recorder.pt'): clear(d/f)
+        for f in ('checkpoint.pt.tmp', 'best.pth.tmp', 'best.part.pth', 'recorder.pt.tmp'): clear(d/f)  # from a process that died
         if not any(d.iterdir()): d.rmdir()
 
 # %% ../nbs/235_run.ipynb #loop
@@ -431,6 +499,7 @@ def loop(self:Run):
     try:
         if isinstance(self.study.sampler, Grid) and self.study.sampler.size: self.view.say(f'grid of {self.study.sampler.size} combinations')
         if self.inferred: self.view.say(ranges(self.inferred))
+        if self.make.trained: self.view.say('the learner has been trained before: every trial starts from its present weights')
         for o in self.notes: self.view.say(o)
         with patient(self):
             while self._step():
@@ -485,6 +554,7 @@ def _learner(self:Run, trial):
 def _load(self:Run, trial):
     "Make the lent learner what the training of `trial` was; True"
     with seeded(): self.make.load(self.make.params_of(trial), _weights(self, trial), self.fit)
+    self.show_curves(trial)
     return True
 
 @patch
