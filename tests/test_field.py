@@ -104,7 +104,7 @@ def test_a_study_of_optunas_own(tmp_path):
     refused(tmp_path, 'do not belong together', storage=db(tmp_path, 'b'))
 
 # 3. `storage=` on an ordinary file
-import gzip, os, sqlite3, warnings
+import gzip, json, os, sqlite3, warnings
 try: from fastai_bayes.folder import FolderError
 except ImportError: FolderError = ZeroDivisionError  # what nobody raises
 
@@ -123,6 +123,7 @@ other_files = {
     'pipe': (os.mkfifo, 'is no file'), 'link': (_link, 'no journal')}
 @pytest.mark.parametrize('what', other_files)
 def test_storage_that_is_another_file(tmp_path, what):
+    "A file that is no journal is left as it is, if it is given as `storage=`"
     make,why = other_files[what]
     make(tmp_path/'config.json')
     before = files(tmp_path), {o: (tmp_path/o).read_bytes() for o in files(tmp_path) if (tmp_path/o).is_file()}
@@ -137,6 +138,7 @@ def _journal(path, name='s'):
 
 @pytest.mark.parametrize('bad', [b'\x00\xff\n', b'{"op_code":4,\n', b'['*10**5+b'\n', b'3\n', b'{"op_code":99}\n', b'{"op_code":4}\n', b'{"a":1}\n'])
 def test_a_damaged_line_of_a_journal_is_named(tmp_path, bad):
+    "A damaged line of the journal is named"
     file = tmp_path/'s.log'
     lines = _journal(file)
     file.write_bytes(b''.join([*lines[:2], bad, *lines[2:]]))
@@ -188,6 +190,7 @@ def foreign(tmp_path):
 def _study(folder): return open_study(Space(lrs), name='s', storage=folder/'study.log', monitor='accuracy')
 
 def test_a_worker_is_no_path(foreign):
+    "The name of a worker has hexadecimal digits only; anything else is nobody's name"
     folder,out,tune = foreign
     home = (folder/'folder.id').read_text()
     for name in (f'{home}-x/../../../../out/poetry', f'{home}-../../../out/poetry', f'{home}-0/../../out/poetry', f'{home}-', 3, None, [home]):
@@ -197,12 +200,14 @@ def test_a_worker_is_no_path(foreign):
     tune(n_trials=12)
 
 def test_an_id_of_the_folder_is_no_path(foreign):
+    "The id of the folder has hexadecimal digits only"
     folder,out,tune = foreign
     (folder/'folder.id').write_text('../../../out/x')
     with pytest.raises(FolderError, match='folder.id'): tune()
 
 @pytest.mark.parametrize('name', ['study.log', 'study.lock', 'study.log.lock.system', 'folder.id', 'start.pt', 'trial_0', 'worker-0-0.lock'])
 def test_a_link_at_the_top_is_refused(foreign, name):
+    "A link at the top of the folder is refused by name"
     folder,out,tune = foreign
     p = folder/name
     if p.exists(): p.rename(folder.parent/'before')
@@ -212,6 +217,7 @@ def test_a_link_at_the_top_is_refused(foreign, name):
     assert files(folder)==before
 
 def test_a_study_folder_that_is_a_link_is_refused(foreign):
+    "The folder itself is no link"
     folder,out,tune = foreign
     (folder.parent/'t').symlink_to(out)
     with pytest.raises(FolderError, match='t: .* link'): tune(study_name='t')
@@ -219,6 +225,7 @@ def test_a_study_folder_that_is_a_link_is_refused(foreign):
     with pytest.raises(FolderError, match='f: .* a file'): tune(study_name='f')
 
 def test_a_models_folder_that_is_a_link_is_usual(tmp_path):
+    "A folder above it may be a link, to another disk for instance"
     (tmp_path/'disk').mkdir(), (tmp_path/'models').symlink_to(tmp_path/'disk')
     res = digits(tmp_path).bayes_tune(1, lrs, n_trials=1, study_name='s', **quick)
     assert res.best_path.exists() and (tmp_path/'disk/bayes/s/study.log').exists()
@@ -229,6 +236,7 @@ class Writes(Callback):
         with (self.path/'notes.txt').open('a') as f: f.write('x')
 
 def test_links_in_a_training_are_not_followed(foreign):
+    "Links in the folder of a trial are removed before it trains, if they lead out of it"
     folder,out,tune = foreign
     s = _study(folder)
     t = s.ask(dict(lr=optuna.distributions.FloatDistribution(1e-3, 1e-1, log=True)))
@@ -245,6 +253,7 @@ def test_links_in_a_training_are_not_followed(foreign):
 
 @pytest.mark.parametrize('name', ['start.pt.tmp', 'study.log.lock'])
 def test_what_is_replaced_is_not_followed(foreign, name):
+    "What is replaced is never followed"
     folder,out,tune = foreign
     (folder/'start.pt').unlink(), (folder/name).unlink(missing_ok=True)
     (folder/name).symlink_to(out/'a.pth')
@@ -253,6 +262,7 @@ def test_what_is_replaced_is_not_followed(foreign, name):
     else: assert len(tune(n_trials=3).trials)==3 and (folder/'start.pt').exists()
 
 def test_a_second_name_of_a_file_elsewhere(foreign):
+    "A file that is the second name of one elsewhere gets a copy of its own before it is written"
     folder,out,tune = foreign
     for o in ('study.log', 'study.lock', 'start.pt'):
         data = (folder/o).read_bytes()
@@ -267,6 +277,7 @@ class Runs:
 
 @pytest.mark.parametrize('file', ['trial_0/best.pth', 'trial_1/best.pth', 'trial_0/checkpoint.pt', 'start.pt', 'trial_0/runs.json'])
 def test_nothing_in_a_file_of_the_folder_runs(foreign, file):
+    "Nothing in the folder runs: weights, checkpoints and all else are read as data"
     folder,out,tune = foreign
     for proto in (2, 4):
         torch.save(dict(model=Runs(out/'ran'), a=Runs(out/'ran')), folder/file, pickle_protocol=proto)
@@ -277,12 +288,14 @@ def test_nothing_in_a_file_of_the_folder_runs(foreign, file):
 @pytest.mark.parametrize('attr,v', [('carries_on', '../../../out'), ('carries_on', 7), ('carries_on', -1), ('carries_on', True), ('carried', 'x'),
                                     ('n_epoch', 'x'), ('reason', 3), ('deaths', -1), ('size', 'big'), ('seconds', '1'), ('out_of_memory', 'no')])
 def test_attributes_of_trials_are_checked(foreign, attr, v):
+    "Attributes of trials that cannot be are named, and the study is not opened"
     folder,out,tune = foreign
     t = _study(folder).ask(dict(lr=optuna.distributions.FloatDistribution(1e-3, 1e-1, log=True)))
     t.set_user_attr(attr, v)
     with pytest.raises(StudyError, match=f'study.log: trial 2: {attr}: expected'): tune(n_trials=4)
 
 def test_what_the_engine_remembers_is_checked(foreign):
+    "What the engine remembers is used only if it can be its own"
     folder,out,tune = foreign
     s = _study(folder)
     for v in (3, 'x', dict(count='x'), dict(count=10**9, engines=3), dict(count=10**9, engines=[[1]]),
@@ -313,6 +326,30 @@ def test_no_saver_runs_code_from_the_folder(tmp_path, monkeypatch, saver):
         digits(tmp_path).bayes_tune(1, lrs, n_trials=1, cbs=[SaveModelCallback('accuracy'), Swap()], **quick)
     assert not (tmp_path/'ran').exists() and torch.load is load
 
+def test_runs_of_trackers(tmp_path):
+    "Runs of trackers are taken over only if their names can be such"
+    from fastai_bayes.loggers import _ids
+    for data,want in [({'wandb': 'ab1', 'mlflow': '../x', 'a': 'b'}, {'wandb': 'ab1'}), ([1], {}), ({'wandb': 3}, {}), ({'wandb': 'x'*999}, {})]:
+        (tmp_path/'runs.json').write_text(json.dumps(data))
+        assert _ids(tmp_path/'runs.json')==want
+    for data in ('', '{', '['*10**5, '\0'):
+        (tmp_path/'runs.json').write_text(data)
+        assert _ids(tmp_path/'runs.json')=={}
+    assert _ids(tmp_path/'none')==_ids(tmp_path)=={}
+
+@pytest.mark.parametrize('how', ['short', 'noise', 'empty', 'folder', 'list', 'nothing', 'link'])
+def test_a_damaged_checkpoint(foreign, how):
+    "A damaged checkpoint costs its epochs, not the trial"
+    folder,out,tune = foreign
+    tune(n_trials=3, cbs=Break(KeyboardInterrupt(), which=(Break.count+1,)))
+    file = folder/'trial_2'/'checkpoint.pt'
+    assert file.exists()
+    if how=='link': file.unlink(), file.symlink_to(out/'a.pth')
+    else: damages[how](file)
+    res = tune(n_trials=3)
+    assert len(res.trials)==3 and set(res.trials.state)=={'complete'} and set(res.trials.epochs)=={2}
+    assert [o for o in res.trials.reason if o.startswith('trained again from the start')]
+
 # 6. A damaged `best.pth` of the winner
 def _short(f): f.write_bytes(f.read_bytes()[:300])
 def _noise(f): f.write_bytes(b'x'*2000)
@@ -326,6 +363,7 @@ damages = {
 @pytest.mark.parametrize('how', damages)
 @pytest.mark.parametrize('factory', [False, True])
 def test_damaged_weights_of_the_winner(tmp_path, how, factory):
+    "Damaged weights of the winner are passed over with a warning"
     made = dict(new_learner=lambda p: digits(tmp_path)) if factory else {}
     tune = lambda learn, n=3: learn.bayes_tune(1, lrs, n_trials=n, study_name='s', **made, **quick)
     res = tune(digits(tmp_path))

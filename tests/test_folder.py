@@ -1,5 +1,5 @@
 "A study's folder that was damaged, or comes from someone who means no good: the same line ends with a result or an error that names the file"
-import json, os, pickle, shutil, signal, socket, warnings
+import ast, json, os, pickle, shutil, signal, warnings
 from contextlib import contextmanager
 import optuna, pytest
 from hypothesis import given, settings, strategies as st
@@ -171,4 +171,19 @@ n_examples = {100: 300, 1000: 5000}.get(settings().max_examples, settings().max_
 @settings(max_examples=n_examples)
 @given(attacks)
 def test_a_damaged_folder(made, tmp_path_factory, attack):
+    "Every other damage ends with a result, or with an error of this package that names the file"
     attacked(tmp_path_factory.getbasetemp()/'attacked', made, attack)
+
+def test_what_each_kind_of_harm_would_change(made, tmp_path):
+    "Nothing outside the folder is written, renamed or removed"
+    for i,kind in enumerate(kinds):
+        for n in (3, 11, 40): attacked(tmp_path/'x', made, [(kind, 2**20//n+i, n, n*i)])
+
+def test_each_sentence_of_the_page_has_a_test():
+    here = Path(__file__).parent
+    cells = json.loads((here.parent/'nbs/73_foreign_folders.ipynb').read_text())['cells']
+    page = ''.join(next(c['source'] for c in cells if c['id']=='holds'))
+    said = {o[2:].removesuffix('.') for o in page.splitlines() if o.startswith('- ')}
+    trees = [ast.parse((here/o).read_text()) for o in ('test_field.py', 'test_folder.py')]
+    shown = {ast.get_docstring(o) for t in trees for o in t.body if isinstance(o, ast.FunctionDef) and o.name.startswith('test_')}
+    assert len(said)>15 and not said-shown
