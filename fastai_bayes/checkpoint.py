@@ -230,6 +230,7 @@ class Checkpoint(Callback):
         self.start,self.written,self.fresh,self.warned = time.monotonic(),None,False,False
         self.built,self.before = None,None # Shapes of the model, and what cannot be kept of the callbacks, before the training
         self.done = self.saved['done'] if self.saved else 0 # Epochs, of all fits
+        self.trained = self.saved.get('trained', self.done) if self.saved else 0 # Those of them that were not cancelled before their training
 
     @property
     def learn(self): return self._learn
@@ -254,6 +255,7 @@ class Checkpoint(Callback):
         if self.saved: first = self._restore()
         for learn.epoch in range(first, learn.n_epoch): learn._with_events(learn._do_epoch, 'epoch', CancelEpochException)
 
+    def before_train(self): self.trained += 1
     def after_epoch(self):
         self.done += 1
         self.fresh = self.written is None or time.monotonic()-self.written>=self.every
@@ -265,7 +267,7 @@ class Checkpoint(Callback):
         learn,model = self.learn,self.learn.model
         memory,skipped = _memory(learn)
         added = [k for k,_ in model.named_buffers() if k not in self.built]
-        return dict(stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, done=self.done, seconds=time.monotonic()-self.start,
+        return dict(stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, done=self.done, trained=self.trained, seconds=time.monotonic()-self.start,
                     model=model.state_dict(), built=self.built, added=added, opt=learn.opt.state_dict(), gradients=_gradients(model),
                     scaler=learn.scaler.state_dict() if getattr(learn, 'scaler', None) else None, memory=memory,
                     lost=_changed(learn, skipped, self.before or {}), train_iter=learn.train_iter, random=_random(learn.dls), note=self.note(),

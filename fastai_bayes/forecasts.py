@@ -13,7 +13,7 @@ from .axes import blue, epochs, faint, grey, label, legend, new_axis, orange, pl
 from .optimizer import explain, in_epochs, one_thread
 from .sampler import Books, horizon, space_of
 from .space import Space
-from .study import curve_of, first_of, latest, of_study, state_of, trial_at
+from .study import curve_of, epochs_trained, first_of, latest, of_study, points_of, state_of, trial_at
 from .tables import elided, one_line
 
 # %% ../nbs/134_forecasts.ipynb #view
@@ -67,7 +67,7 @@ def _expected(b):
     if not open: return pd.DataFrame(columns=cols)
     ends,better = b.band(*b.view.forecast(open)),b.view.better(open)
     trials = [b.trials[i] for i in open]
-    df = pd.DataFrame(dict(number=[t.number for t in trials], state=[state_of(t) for t in trials], epochs=b.view.epochs[open],
+    df = pd.DataFrame(dict(number=[t.number for t in trials], state=[state_of(t) for t in trials], epochs=[epochs_trained(t) for t in trials],
                            curve=[curve_of(t) for t in trials], forecast=ends[0], low=ends[1], high=ends[2], better=better))
     return df.sort_values(['better', 'forecast'], ascending=[False, b.sign<0], ignore_index=True)
 
@@ -89,10 +89,12 @@ def plot_forecast(
     if df.empty: return say(ax, 'no trial was stopped or is under way' if b.T else 'the length of a full training is not known yet')
     df = df.sort_values('state', kind='stable') if len(df)<=most else df[:most]  # running before stopped
     gap = max(b.T/40, .12)
+    curves = {t.number: np.array(points_of(t)).T for t in b.trials}
     for i,o in enumerate(df.itertuples()):
         x,colour = b.T+gap*(i+2),blue if o.state=='stopped' else orange
-        ax.plot(range(1, o.epochs+1), o.curve, color=colour, lw=1.2, alpha=.8, marker='.' if o.epochs==1 else None)
-        ax.plot([o.epochs, x], [o.curve[-1], o.forecast], color=grey, lw=.7, ls=':', zorder=1)
+        at,y = curves[o.number]
+        ax.plot(at, y, color=colour, lw=1.2, alpha=.8, marker='.' if len(y)==1 else None)
+        ax.plot([at[-1], x], [y[-1], o.forecast], color=grey, lw=.7, ls=':', zorder=1)
         ax.plot([x, x], [o.low, o.high], color=colour, lw=2.5, alpha=.45, solid_capstyle='butt')
         ax.plot(x, o.forecast, 'o', ms=4, color=colour)
     for state,colour in (('running', orange), ('stopped', blue)):
@@ -111,18 +113,19 @@ def plot_forecast(
 def trial_data(
     study:optuna.Study, # A study
     n:int # Number of a trial
-)->dict: # number, state, curve, n_epoch, others (curves before), best, forecast, low, high, better, reason; None if there is nothing to say
+)->dict: # number, state, curve, epochs, n_epoch, points (epochs and values of the curve), others (those of the trainings before), best, forecast, low, high, better, reason; None if there is nothing to say
     "What the engine believed about trial `n` when it ended"
     t,b,trials = trial_at(study, n),Beliefs(study, n),study.get_trials(deepcopy=False)
-    others = [c for o in latest(trials[:n+1]) if o.number!=n and (c := curve_of(o))]
-    res = dict(number=n, state=state_of(t), curve=curve_of(t), n_epoch=b.T, others=others, best=None, forecast=None, low=None, high=None, better=None,
+    others = [c for o in latest(trials[:n+1]) if o.number!=n and (c := points_of(o))]
+    res = dict(number=n, state=state_of(t), curve=curve_of(t), epochs=epochs_trained(t), points=points_of(t), n_epoch=b.T, others=others,
+               best=None, forecast=None, low=None, high=None, better=None,
                reason=t.user_attrs.get('verdict') or t.user_attrs.get('reason'))
     if n not in b.numbers or not res['curve']: return res
     i = b.numbers.index(n)
     e = explain(b.view, i, b.sign, getattr(study.pruner, 'patience', 0))
     known = e.verdict.stop or res['state']!='stopped'  # near the threshold fits that start elsewhere may come to another verdict than the one that stopped it
-    res.update(best=b.sign*b.view.warp.best, reason=res['reason'] or (e.verdict.reason if known and len(res['curve'])<b.T else None))
-    if not b.view.failed[i] and len(res['curve'])<b.T: res.update(forecast=e.forecast, low=e.low, high=e.high, better=e.better)
+    res.update(best=b.sign*b.view.warp.best, reason=res['reason'] or (e.verdict.reason if known and res['epochs']<b.T else None))
+    if not b.view.failed[i] and res['epochs']<b.T: res.update(forecast=e.forecast, low=e.low, high=e.high, better=e.better)
     return res
 
 @of_study
@@ -134,13 +137,12 @@ def plot_trial(
     "Learning curve of trial `n` with what the engine believed about it when it ended, and why it was stopped"
     o = trial_data(study, n)
     ax = new_axis(ax)
-    told = f"trial {n}, {o['state']} after {in_epochs(len(o['curve']))}" + (f": {o['reason']}" if o['reason'] else '')
-    if not any(map(math.isfinite, o['curve'])): return say(ax, _wrapped(told, 60))
-    l,T = len(o['curve']),o['n_epoch'] or len(o['curve'])
-    for c in o['others']: ax.plot(range(1, len(c)+1), c, color=grey, lw=.8, alpha=.5*faint(len(o['others'])), marker='.' if len(c)==1 else None)
-    ax.plot(range(1, l+1), o['curve'], color=blue, lw=2.5, marker='.' if l==1 else None, label=f'trial {n}')
+    told = f"trial {n}, {o['state']} after {in_epochs(o['epochs'])}" + (f": {o['reason']}" if o['reason'] else '')
+    if not o['points']: return say(ax, _wrapped(told, 60))
+    (l,v),T = o['points'][-1],o['n_epoch'] or o['epochs']
+    for c in o['others']: ax.plot(*zip(*c), color=grey, lw=.8, alpha=.5*faint(len(o['others'])), marker='.' if len(c)==1 else None)
+    ax.plot(*zip(*o['points']), color=blue, lw=2.5, marker='.' if l==1 else None, label=f'trial {n}')
     if o['forecast'] is not None and l<T:
-        v = next(v for v in reversed(o['curve']) if math.isfinite(v))
         ax.fill_between([l, T], [v, o['low']], [v, o['high']], color=blue, alpha=.2, lw=0, label='95 % band')
         ax.plot([l, T], [v, o['forecast']], color=blue, lw=1.5, ls='--', label='forecast')
     if o['best'] is not None: ax.axhline(o['best'], color=orange, lw=1.2, ls='--', label='best so far')

@@ -21,38 +21,61 @@ from .kernels import Prior
 from .gp import Data, Ensemble, Posterior, fit
 from .acq import LogEI, acquisitions, distinct, log_ei, maximize, sobol
 from .cost import Cost, PerCost, Within
-from .curves import Chain, Warp, noise_left, rungs, smooth
+from .curves import Chain, Warp, grid, noise_left, rungs, smooth
 
 # %% ../nbs/05_optimizer.ipynb #training
 @dataclass
 class Training:
     "A configuration and what its training has shown so far"
     x:np.ndarray # (d,) point of the unit cube
-    curve:list=field(default_factory=list) # Value after each epoch, more is better
+    curve:list=field(default_factory=list) # Value after each epoch, more is better; what is no finite number is missing
     state:str='running' # One of running, paused, complete, failed
     reason:str='' # Why it failed, if it is known
     seconds:float=None # Mean seconds an epoch, if they were measured
     timed:int=0 # Epochs that were measured
+    at:list=None # Epochs of the values; 1, 2, 3 ... if None
+    diverged:bool=None # Did it diverge? If that is not known, a value missing at its end says so
     _known:tuple=field(default=None, repr=False, compare=False)
 
-    @property
-    def diverged(self): return self._read()[1]
     def took(self, seconds):
         "Note the `seconds` of an epoch"
         mean,self.timed = self.seconds or 0.,self.timed+1
         self.seconds = mean+(seconds-mean)/self.timed
-    def values(self, T):
-        "The curve up to the first value that is no finite number; one that is complete before `T` epochs, as by early stopping, stays at its best"
-        y = self._read()[0][:T]
-        return np.r_[y, np.full(T-len(y), y.max())] if self.state=='complete' and 0<len(y)<T else y
-    def _read(self):
-        "The curve as far as it is finite, as an array, and whether it ends there; worked out where it has changed"
-        if self._known is None or self._known[0]!=self.curve:
+    @property
+    def epochs(self): return self.at[-1] if self.at else len(self.curve)
+    @property
+    def last(self):
+        "Epoch of the last value that is not missing; 0 if there is none"
+        return int(max(self.points[0], default=0))
+    @property
+    def failed(self):
+        "Is it worth no more than the worst?"
+        ended = self.state in ('paused', 'complete') and self.last<self.epochs
+        return self.state=='failed' or (ended if self.diverged is None else self.diverged)
+    @property
+    def points(self):
+        "Epochs and values without those that are missing, as arrays; worked out where they have changed"
+        now = self.curve,self.at
+        if self._known is None or self._known[0]!=now:
             y = np.array(self.curve, float)
             ok = np.isfinite(y)
-            n = len(y) if ok.all() else int(ok.argmin())
-            self._known = list(self.curve), np.clip(y[:n], -1e150, 1e150), n<len(y)  # differences and ratios of such values are still finite
-        return self._known[1:]
+            at = np.arange(1, len(y)+1) if self.at is None else np.array(self.at, int)
+            y = np.clip(y[ok], -1e150, 1e150)  # differences and ratios of such values are still finite
+            self._known = (list(self.curve), self.at and list(self.at)),(at[ok], y)
+        return self._known[1]
+    def values(self, T):
+        "The curve at `grid(T)`, up to the last value; what is complete before `T` epochs, as by early stopping, stays at its best"
+        at,y = (o[self.points[0]<=T] for o in self.points)
+        if not len(y): return y
+        res = y if at[-1]==len(y)<=len(grid(T))==T else _filled(at, y, grid(T))
+        return np.r_[res, np.full(len(grid(T))-len(res), y.max())] if self.state=='complete' else res
+
+def _filled(at, y, g):
+    "Values at those epochs of `g` that `y` at the epochs `at` reaches: means of what came since the one before, lines over what is missing"
+    i = np.searchsorted(g, at)
+    n = np.bincount(i)
+    means = np.bincount(i, y)[n>0]/n[n>0]
+    return np.interp(g[:np.searchsorted(g, at[-1], 'right')], np.minimum(g[:len(n)], at[-1])[n>0], means)
 
 # %% ../nbs/05_optimizer.ipynb #threads
 @functools.cache
@@ -72,8 +95,9 @@ class View:
         self.engine,self.trainings = engine,trainings
         self.X = np.array([o.x for o in trainings]).reshape(-1, len(engine.space))  # (n,d)
         self.Y = [o.values(engine.T) for o in trainings]  # values, more is better
-        self.epochs = np.array([len(y) for y in self.Y], int)
-        self.failed = np.array([o.state=='failed' or o.diverged for o in trainings], bool)
+        self.lens = np.array([len(y) for y in self.Y], int)  # how much of the grid they reach
+        self.epochs = np.r_[0, grid(engine.T)][self.lens]  # after which they are compared
+        self.failed = np.array([o.failed for o in trainings], bool)
         self._doubts = {}  # by epoch
 
     def aside(self):
@@ -87,10 +111,10 @@ class View:
     @functools.cached_property
     def Z(self):
         "Warped curves, all in one go"
-        z,ends = self.warp(np.concatenate([*self.Y, []])),np.cumsum(self.epochs)
-        return [z[e-n:e] for e,n in zip(ends, self.epochs)]
+        z,ends = self.warp(np.concatenate([*self.Y, []])),np.cumsum(self.lens)
+        return [z[e-n:e] for e,n in zip(ends, self.lens)]
     @functools.cached_property
-    def smooth(self): return smooth(self.Z, self.noise) # The same with less noise
+    def smooth(self): return smooth(self.Z, self.noise, self.engine.T) # The same with less noise
     @functools.cached_property
     def chain(self): return self.engine.chain(self.X[~self.failed], [z for z,bad in zip(self.smooth, self.failed) if not bad])
     @functools.cached_property
@@ -113,7 +137,7 @@ class View:
         return float(min(z.max(), self.warp(self.warp.best))) if len(z) else 0.
     def _shown(self, curves):
         "The `curves` of all trainings in a row, without what early stopping left out, and how many values each training has"
-        shown = [z[:len(o.curve)] for z,o in zip(curves, self.trainings)]
+        shown = [z[:self._place(o.last)] for z,o in zip(curves, self.trainings)]
         return np.concatenate([*shown, []]), np.array([len(z) for z in shown], int)
     @functools.cached_property
     def final(self):
@@ -121,10 +145,18 @@ class View:
         m,v = np.zeros(len(self.Z)),np.zeros(len(self.Z))
         left = self.noise**2*noise_left(self.engine.T)
         for i,z in enumerate(self.smooth):
-            if len(z)>=self.engine.T: m[i],v[i] = z[-1],left
+            if self.epochs[i]>=self.engine.T: m[i],v[i] = z[-1],left
         open = np.flatnonzero((self.epochs>=self.engine.first_rung) & (self.epochs<self.engine.T))
         if len(open): m[open],v[open] = self.forecast(open)
         return m,v
+
+    def _place(self, l):
+        "How many epochs of the grid there are up to `l`"
+        return int(np.searchsorted(grid(self.engine.T), l, 'right'))
+    def before(self, i):
+        "Epoch after which training `i` was compared the last time before now"
+        known = self.trainings[i].points[0]
+        return int(grid(self.engine.T)[self._place(known[-2])-1]) if len(known)>1 else 0
 
     @functools.cached_property
     def cost(self):
@@ -146,22 +178,24 @@ class View:
     def doubt(self, l):
         "How little the order of trainings after `l` epochs says about that later on: 0 if at most a pair in eight changes it, 1 if half or more do"
         if l not in self._doubts:
-            Y = [y for y,bad in zip(self.Y, self.failed) if len(y)>=max(1.6*l, l+1) and not bad]
+            Y = [y for y,e,bad in zip(self.Y, self.epochs, self.failed) if e>=max(1.6*l, l+1) and not bad]
             n = np.array([len(y) for y in Y], int)
             i,j = np.tril_indices(len(Y), -1)
             last = np.minimum(n[i], n[j])-1
-            V = np.array([np.r_[y, np.zeros(self.engine.T-len(y))] for y in Y]).reshape(-1, self.engine.T)
-            kept = np.sign(V[i,l-1]-V[j,l-1])*np.sign(V[i,last]-V[j,last])
+            wide,at = len(grid(self.engine.T)),self._place(l)-1
+            V = np.array([np.r_[y, np.zeros(wide-len(y))] for y in Y]).reshape(-1, wide)
+            kept = np.sign(V[i,at]-V[j,at])*np.sign(V[i,last]-V[j,last])
             changed = ((1-kept).sum()/2+.1)/(len(kept)+1)
             self._doubts[l] = float(np.clip((changed-1/8)/(1/2-1/8), 0, 1))
         return self._doubts[l]
     def rising(self, l):
         "Are most trainings better after `l` epochs than after five eighths of them? Where they are not, as in a warm-up, values say little"
-        Y = [y for y,bad in zip(self.Y, self.failed) if len(y)>=l and not bad]
-        return 2*sum(y[l-1]>y[max(5*l//8, 1)-1] for y in Y)>len(Y)
+        now,then = self._place(l),self._place(max(5*l//8, 1))
+        Y = [y for y,bad in zip(self.Y, self.failed) if len(y)>=now and not bad]
+        return 2*sum(y[now-1]>y[then-1] for y in Y)>len(Y)
     def rank(self, i):
         "How many trainings were better after as many epochs as training `i` has, and how many got that far, itself included"
-        l = self.epochs[i]
+        l = self.lens[i]
         others = [y[l-1] for y,bad in zip(self.Y, self.failed) if len(y)>=l and not bad]
         return sum(o>self.Y[i][-1] for o in others), len(others)
 
@@ -348,10 +382,12 @@ def decide(
     engine,l = view.engine,view.epochs[i]
     if view.failed[i]: return Verdict(True, view.trainings[i].reason or 'diverged')
     if l>=engine.T: return Verdict(False, 'finished')
-    first = engine.min_epochs if patience else engine.min_final_epochs
+    first,before = engine.min_epochs if patience else engine.min_final_epochs,view.before(i)
     if l<first: return Verdict(False, f'fewer than {in_epochs(first)}')
-    if i<patience and l==engine.min_epochs: return Verdict(True, f'first look of {in_epochs(l)}')
-    if i<patience and l in engine.looks and view.rising(l): return Verdict(True, f'next look after {in_epochs(l)}')
+    missing = view.trainings[i].last<view.trainings[i].epochs
+    if missing or before==l: return Verdict(False, f'nothing to compare after {in_epochs(view.trainings[i].epochs)}')
+    if i<patience and before<engine.min_epochs: return Verdict(True, f'first look of {in_epochs(l)}')
+    if i<patience and any(before<o<=l for o in engine.looks) and view.rising(l): return Verdict(True, f'next look after {in_epochs(l)}')
     if not patience and view.Y[i].max()>=view.warp.best: return Verdict(False, 'the best value so far')  # Optuna does not count what was stopped
     rank,of = view.rank(i)
     if rank<max(1, engine.top_share*of): return Verdict(False, f'number {rank+1} of {of} after {in_epochs(l)}', rank=rank, of=of)
@@ -389,7 +425,7 @@ def carry_on(
     if len(paused): paused = paused[view.better(paused)>=view.engine.min_better]
     if not len(paused): return None
     m,v = view.forecast(paused)
-    rate = log_ei(m, np.maximum(v, 1e-12), view.top)[0]-np.log(view.engine.T-view.epochs[paused])
+    rate = log_ei(m, np.maximum(v, 1e-12), view.top)[0]-np.log(view.engine.T-np.array([view.trainings[i].epochs for i in paused]))
     if view.cost is not None: rate = rate-view.cost(view.X[paused])
     return int(paused[rate.argmax()]) if rate.max()>=log_ei_new-np.log(view.engine.new_epochs) else None
 
@@ -456,24 +492,33 @@ class Optimizer:
             i = carry_on(view, value) if self.carry_on else None
             if i is not None:
                 self.trainings[i].state = 'running'
-                return Trial(i, self.space.decode(self.trainings[i].x), len(self.trainings[i].curve))
+                return Trial(i, self.space.decode(self.trainings[i].x), self.trainings[i].epochs)
         self.trainings.append(Training(x))
         return Trial(n, self.space.decode(x), 0)
 
     def report(self,
         id:int, # Of the trial
-        epoch:int, # Epochs trained so far, this one included
-        value:float, # Monitored value after it; not finite if the training diverged
-        seconds:float=None # How long it took, if that was measured
+        epoch:int, # Epochs trained so far, this one included; values of epochs that are left out are missing
+        value:float=None, # Monitored value after it; missing if None or not finite
+        seconds:float=None, # How long it took since the last report, if that was measured
+        diverged:bool=None # Has the training diverged, as a loss that is no number tells? If nobody says so, a value missing at the end does
     ):
         "Tell the value after an epoch"
         t = self._training(id)
-        if epoch!=len(t.curve)+1 or epoch>self.n_epoch:
-            raise OptimizerError(f'expected epoch {len(t.curve)+1} of {self.n_epoch} of trial {id}, got {epoch!r}; report each epoch once, in order')
-        value,secs = _number(value, 'the value'),0. if seconds is None else _number(seconds, 'seconds')
+        n = t.epochs
+        if isinstance(epoch, bool) or not isinstance(epoch, Integral) or not n<epoch<=self.n_epoch:
+            raise OptimizerError(f'expected epoch {n+1} of {self.n_epoch} of trial {id}, or a later one, got {epoch!r}; report epochs in order')
+        value,secs = np.nan if value is None else _number(value, 'the value'),0. if seconds is None else _number(seconds, 'seconds')
         if not 0<=secs<np.inf: raise OptimizerError(f'expected seconds of 0 or more, got {seconds!r}')
-        t.curve.append(self.sign*value)
-        if seconds is not None: t.took(secs)
+        if diverged is not None and not isinstance(diverged, (bool, np.bool_)): raise OptimizerError(f'diverged: expected True, False or None, got {diverged!r}')
+        self._note(t, int(epoch), self.sign*value)
+        if seconds is not None: t.took(secs/(epoch-n))
+        t.diverged = diverged if diverged is None else bool(diverged)
+    def _note(self, t, epoch, value):
+        "Append a value to the curve of training `t`"
+        if t.at is None and epoch!=len(t.curve)+1: t.at = list(range(1, len(t.curve)+1))
+        if t.at is not None: t.at.append(epoch)
+        t.curve.append(value)
 
     @one_thread
     def decide(self, id:int)->Verdict:
@@ -490,7 +535,8 @@ class Optimizer:
     def finish(self, id:int):
         "The trial ended, at its last epoch or because it should stop"
         t = self._training(id)
-        t.state = 'failed' if t.diverged or not t.curve else 'complete' if len(t.curve)==self.n_epoch else 'paused'
+        t.state = 'complete' if t.epochs==self.n_epoch else 'paused'
+        if t.failed or not t.last: t.state = 'failed'
     def fail(self, id:int, reason:str=''):
         "The trial can't be trained; its configuration counts as bad as the worst and is not tried again"
         t = self._training(id)
@@ -499,7 +545,8 @@ class Optimizer:
     @property
     def best(self):
         "Hyperparameters, value and epoch (1-based) of the best value reported; None before the first"
-        vals = [(y.max(), -i) for i,y in enumerate(self.view.Y) if len(y)]
+        vals = [(t.points[1].max(), -i) for i,t in enumerate(self.trainings) if t.last]
         if not vals: return None
         value,i = max(vals)
-        return self.space.decode(self.trainings[-i].x), self.sign*float(value), int(self.view.Y[-i].argmax())+1
+        at,y = self.trainings[-i].points
+        return self.space.decode(self.trainings[-i].x), self.sign*float(value), int(at[y.argmax()])

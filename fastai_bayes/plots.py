@@ -12,8 +12,8 @@ import numpy as np, optuna, pandas as pd
 from optuna.trial import create_trial
 from .axes import blue, epochs, faint, grey, in_first_column, label, legend, new_axis, orange, panels, places, plain, say, scale, shade, ticks, told_apart, window
 from .space import Choice, dimension
-from .study import (best_of, best_trial, column, curve_of, finished, first_of, latest, of_study, quiet_optuna,
-                                state_of)
+from .study import (best_of, best_trial, column, curve_of, epochs_trained, finished, first_of, latest, of_study,
+                                quiet_optuna, state_of, steps_of)
 
 # %% ../nbs/13_plots.ipynb #history
 @of_study
@@ -24,7 +24,7 @@ def history_data(
     trials = study.get_trials(deepcopy=False)
     epochs,spent = {},[]
     for t in trials:
-        epochs[first_of(t)] = len(curve_of(t))  # those of an earlier trial of the same training are among them
+        epochs[first_of(t)] = epochs_trained(t)  # those of an earlier trial of the same training are among them
         spent.append(sum(epochs.values()))
     df = pd.DataFrame(dict(number=[t.number for t in trials], state=[state_of(t) for t in trials], spent=spent,
                            value=[best_of(t, study.direction)[0] for t in trials]))
@@ -56,10 +56,10 @@ def plot_history(
 @of_study
 def curves_data(
     study:optuna.Study # A study
-)->pd.DataFrame: # number, state, value, curve
+)->pd.DataFrame: # number, state, value, curve, epochs (of its values)
     "Learning curve, state and value of each trial that has begun"
-    rows = [(t.number, state_of(t), best_of(t, study.direction)[0], curve_of(t)) for t in latest(study.get_trials(deepcopy=False))]
-    return pd.DataFrame([o for o in rows if o[3]], columns=['number', 'state', 'value', 'curve'])
+    rows = [(t.number, state_of(t), best_of(t, study.direction)[0], curve_of(t), steps_of(t)) for t in latest(study.get_trials(deepcopy=False))]
+    return pd.DataFrame([o for o in rows if o[3]], columns=['number', 'state', 'value', 'curve', 'epochs'])
 
 @of_study
 def plot_curves(
@@ -74,13 +74,12 @@ def plot_curves(
     for o in df.sort_values('value', ascending=study.direction.name=='MAXIMIZE', na_position='first').itertuples():
         top = best is not None and o.number==best.number
         kw = dict(color=orange, lw=2.5, zorder=4) if top else dict(color=colour(o.value), lw=1.2, alpha=alpha)
-        x = np.arange(1, len(o.curve)+1)
-        ax.plot(x, o.curve, label=f'best: trial {o.number}' if top else None, marker='.' if len(x)==1 else None, **kw)
-        end = [i for i,v in enumerate(o.curve, 1) if math.isfinite(v)][-1:]
+        x,y = np.array([o.epochs, o.curve])[:,np.isfinite(o.curve)]  # over what is missing goes a line
+        ax.plot(x, y, label=f'best: trial {o.number}' if top else None, marker='.' if len(x)==1 else None, **kw)
         mark = dict(stopped='o', failed='x').get(o.state)
-        if mark and end: ax.plot(end, o.curve[end[0]-1], mark, ms=5*alpha, mfc='none', color=kw['color'], alpha=alpha)
+        if mark and len(x): ax.plot(x[-1], y[-1], mark, ms=5*alpha, mfc='none', color=kw['color'], alpha=alpha)
     ax.set(xlabel='epoch', ylabel=label(study), ylim=window(values, study.direction, reach=12))
-    epochs(ax, df.curve.map(len).max())
+    epochs(ax, df.epochs.map(max).max())
     if best is not None: legend(ax)
     return ax
 

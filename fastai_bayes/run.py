@@ -18,7 +18,7 @@ from fastai.callback.progress import ShowGraphCallback
 from fastai.callback.tracker import SaveModelCallback
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
-from .callback import BayesPruningCallback, recorded
+from .callback import BayesPruningCallback, Measured, recorded
 from .checkpoint import (ChangedModelError, Checkpoint, CheckpointError, as_built, holds, read, read_training, recorder_state,
                                      set_recorder, shapes, write)
 from .folder import check_folder, clear, copy_file, expect, has, make_folder, put, shut
@@ -35,12 +35,13 @@ from .pruner import BayesPruner
 from .report import TuneResult  # it adds the report
 from .sampler import BayesSampler, Books
 from .searches import PBT, EndOfRound, Grid, pruner_of, sampler_of
-from .study import (Shared, StudyError, ask, best_of, best_trial, carry_on_trial, curve_of, epochs_saved, finished, first_of, latest, note, open_study, quiet_optuna,
-                                reason_of, seconds_of, state_of)
+from .study import (Shared, StudyError, ask, best_of, best_trial, carry_on_trial, curve_of, diverged, epochs_saved,
+                               epochs_trained, finished, first_of, latest, note, open_study, quiet_optuna, reason_of,
+                               seconds_of, state_of)
 from .workers import Worker, is_worker
 
 # %% ../nbs/235_run.ipynb #best
-class BestEpoch(SaveModelCallback):
+class BestEpoch(Measured, SaveModelCallback):
     "Keep the weights of the best epoch in `best.pth`, and load them at the end"
     _stateattrs = ('built',)
     def __init__(self, monitor, mode, built=None):
@@ -50,10 +51,11 @@ class BestEpoch(SaveModelCallback):
         if self.built is None: self.built = shapes(self.model)
         super().before_fit()
     def after_epoch(self):
-        row,self.new_best = self.recorder.values[-1],False
-        if len(row)!=len(recorded(self.learn)): return  # the epoch was cut short
-        if row[self.idx] is not None and math.isfinite(row[self.idx]): tracker.TrackerCallback.after_epoch(self)
-        if self.new_best: self._save(self.fname)
+        v,_ = self.measure(self.monitor)
+        self.new_best = math.isfinite(v) and self.comp(v-self.min_delta, self.best)
+        if not self.new_best: return
+        self.best = v
+        self._save(self.fname)
     def _save(self, name):
         if (state := as_built(self.learn.model, self.built)) is not None: self._put(self.learn, state)
         self.behind = state is None
@@ -115,7 +117,7 @@ class Watched(GetAttr):
     _default = 'trial'
     def __init__(self, trial, run, checkpoint):
         self.trial,self.run,self.checkpoint,self.cut,self.verdict = trial,run,checkpoint,None,None
-        self.known = len(run.trials()[trial.number].intermediate_values)  # epochs that an earlier trial has reported
+        self.known = epochs_trained(run.trials()[trial.number])  # epochs that an earlier trial has reported
         self.whole = 'present' in trial.user_attrs and isinstance(run.study.pruner, BayesPruner)
     def set_user_attr(self, key, value):
         with recording(): self.trial.set_user_attr(key, value)
@@ -126,8 +128,13 @@ class Watched(GetAttr):
         self.run.saw(value)
     def should_prune(self):
         "Stop here? If so, there is a checkpoint to carry on from"
+        return self._stops(not self.whole and self.trial.should_prune)
+    def should_end(self):
+        "Stop here, although the epoch has no value? Only limits and rounds do that"
+        return self._stops(isinstance(self.run.study.pruner, EndOfRound) and self.trial.should_prune)
+    def _stops(self, ask):
         self.cut = self.run.over()
-        if not self.cut and (self.whole or not self.trial.should_prune()): return False
+        if not self.cut and not (ask and ask()): return False
         if not self.cut: self.verdict = getattr(getattr(self.run.study.pruner, 'verdict', None), 'reason', None)
         if not self.cut or not self.checkpoint.fresh: self.checkpoint.save(stopped=not self.cut)  # a cut training asks the pruner again
         return True
@@ -230,7 +237,7 @@ class Run:
 def over(self:Run):
     "What ends the work now: 'budget', 'timeout', 'interrupted', or None"
     s,trials = self.status,latest(self.trials())
-    s.spent = sum(max(len(t.intermediate_values), t.state==TrialState.FAIL) for t in trials)
+    s.spent = sum(max(epochs_trained(t), t.state==TrialState.FAIL) for t in trials)
     s.seconds = self.before+time.monotonic()-self.start
     if self.interrupted: return 'interrupted'
     return next((k for k,now in (('budget', s.spent), ('timeout', s.seconds)) if self.limits[k] is not None and now>=self.limits[k]), None)
@@ -247,7 +254,7 @@ def _refresh(self:Run, last=None):
     "Put the trainings that have ended into the status, that of the trial `last` at the end"
     ended = sorted((t for t in latest(self.trials()) if t.state.is_finished()), key=lambda t: (t.number==last, t.number))
     self.status.trials = [dict(number=t.number, state=state_of(t), value=best_of(t, self.study.direction)[0], params=t.params,
-                               epochs=len(t.intermediate_values), reason=reason_of(t) or t.user_attrs.get('verdict', '')) for t in ended]
+                               epochs=epochs_trained(t), reason=reason_of(t) or t.user_attrs.get('verdict', '')) for t in ended]
     self.status.saved = epochs_saved(self.study)
 
 @contextmanager
@@ -284,7 +291,7 @@ def _bury(self:Run):
     for t in self.trials():
         worker = t.user_attrs.get('worker')
         if t.state!=TrialState.RUNNING or not is_worker(worker) or self.worker.alive(worker): continue
-        n,carried = len(t.intermediate_values),t.user_attrs.get('carried', 0)
+        n,carried = epochs_trained(t),t.user_attrs.get('carried', 0)
         saved = self._read(t) if n>carried else None  # an older one is of the trial before
         deaths = 1+(t.user_attrs.get('deaths', 0) if n==carried else 0)
         facts = dict(seconds=saved['seconds'] if saved else 0., deaths=deaths)
@@ -330,14 +337,14 @@ def _queued(self:Run):
 def _resumable(self:Run, trials):
     "Which of the stopped `trials` can be carried on: numbers of those with which they began"
     if not self.carries_on: return []
-    return [first_of(t) for t in trials if t.state==TrialState.PRUNED and has(self.checkpoint(t))]
+    return [first_of(t) for t in trials if t.state==TrialState.PRUNED and not diverged(t) and has(self.checkpoint(t))]
 
 @patch
 def _carry_on(self:Run, trial, source=None, params=None):
     "Queue a trial that carries `trial` on from its checkpoint, or that of `source` with other `params`; from the start if that is not there"
     if source is not None and source is not trial: self._copy(source, trial)
     saved = self._read(trial)
-    n = saved['done'] if saved else 0
+    n = saved.get('trained', saved['done']) if saved else 0
     again = dict(reason='trained again from the start: its checkpoint was not there, or damaged') if trial.intermediate_values and not n else {}
     carry_on_trial(self.study, trial, n, dict(engine=self.books.memory), source, params, worker=self.worker.id, **again)
 
@@ -420,7 +427,9 @@ def show_curves(self:Run, trial):
 def outcome(cb):
     "State, reason, and what cut a training short that `cb` watched"
     if not cb.curve: return TrialState.FAIL, 'no epoch was reported; a fit of your own must pass cbs on', None
-    if not math.isfinite(cb.best[0]): return TrialState.FAIL, f'{cb.monitor} never had a finite value', None
+    why = f'diverged in epoch {cb.seen}: the loss is no finite number' if cb.diverged else f'{cb.monitor} never had a finite value'
+    if not math.isfinite(cb.best[0]): return TrialState.FAIL, why, None
+    if cb.diverged: return TrialState.PRUNED, why, None
     return (TrialState.PRUNED, cb.trial.cut or '', cb.trial.cut) if cb.stopped else (TrialState.COMPLETE, '', None)
 
 @patch

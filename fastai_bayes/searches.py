@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from .pruner import BayesPruner
 from .sampler import BayesSampler
 from .space import Choice, Space
+from .study import diverged, epochs_trained, value_at
 
 # %% ../nbs/118_searches.ipynb #grid
 def grid_of(
@@ -67,11 +68,11 @@ class PBT(RandomSampler):
     )->list: # Triples of a trial to carry on, the one whose checkpoint it takes, and hyperparameters that change
         "What comes after a round; nothing while some are under way, or if all are done"
         if any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials): return []
-        done = [t for t in trials if t.state!=TrialState.FAIL]
-        end = min((len(t.intermediate_values) for t in done), default=0)
+        done = [t for t in trials if t.state!=TrialState.FAIL and not diverged(t)]
+        end = min(map(epochs_trained, done), default=0)
         if end not in self.ends[:-1]: return []
         sign = 1 if mode=='max' else -1
-        value = lambda t: sign*t.intermediate_values[end] if t in done and math.isfinite(t.intermediate_values[end]) else -math.inf
+        def value(t): return sign*v if t in done and math.isfinite(v := value_at(t, end)) else -math.inf
         ranked = sorted(trials, key=value, reverse=True)
         k,rng = max(1, int(self.share*len(trials))),np.random.default_rng([self._seed, end])
         top,worst = ranked[:k],[t for t in ranked if value(t)==-math.inf or t in ranked[max(len(ranked)-k, k):]]
@@ -80,7 +81,7 @@ class PBT(RandomSampler):
 
 class EndOfRound(BasePruner):
     "Stops trainings at the end of the rounds of the study's `PBT`"
-    def prune(self, study, trial): return len(trial.intermediate_values) in study.sampler.ends[:-1]
+    def prune(self, study, trial): return epochs_trained(trial) in study.sampler.ends[:-1]
 
 # %% ../nbs/118_searches.ipynb #names
 samplers = {  # name -> function of the epochs of a training, the seed and the space

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['distributions', 'ask', 'suggest', 'in_words', 'describe', 'StudyError', 'Shared', 'quiet_optuna', 'diff',
            'JournalLock', 'Journal', 'check_study', 'is_new_file', 'check_same', 'Owner', 'open_study', 'of_study',
-           'trial_at', 'first_of', 'latest', 'state_of', 'curve_of', 'reason_of', 'best_of', 'all_params', 'own_params',
-           'epochs_spent', 'epochs_saved', 'seconds_of', 'note', 'finished', 'best_trial', 'carry_on_trial', 'column',
+           'trial_at', 'first_of', 'latest', 'state_of', 'was_stopped', 'steps_of', 'curve_of', 'points_of',
+           'epochs_trained', 'value_at', 'diverged', 'reason_of', 'best_of', 'all_params', 'own_params', 'epochs_spent',
+           'saved_of', 'epochs_saved', 'seconds_of', 'note', 'finished', 'best_trial', 'carry_on_trial', 'column',
            'trial_frame', 'curve_frame']
 
 # %% ../nbs/12_study.ipynb #imports
@@ -435,13 +436,55 @@ def state_of(
     trial # An Optuna trial
 )->str: # 'complete', 'stopped', 'failed', 'running', 'waiting' or 'outside'
     "What became of `trial`; one that lies outside the space since that was changed is 'outside'"
-    return 'outside' if 'outside' in trial.user_attrs else _states[trial.state.name]
+    if 'outside' in trial.user_attrs: return 'outside'
+    return 'stopped' if was_stopped(trial) else _states[trial.state.name]
+
+def was_stopped(
+    trial # An Optuna trial
+)->bool:
+    "Did a pruner stop `trial`, although it was told as complete?"
+    return trial.state==TrialState.COMPLETE and 'stopped' in trial.user_attrs
+
+def steps_of(
+    trial, # An Optuna trial
+    unit:int=1 # Steps an epoch, as where they count batches
+)->list: # Epochs, the first is 1
+    "Epochs at which `trial` has reported; where its steps begin at 0, that is the first epoch"
+    steps = sorted(trial.intermediate_values)
+    first = steps[0] if steps and steps[0]<unit else unit
+    return [(s-first)//unit+1 for s in steps]
 
 def curve_of(
     trial # An Optuna trial
-)->list: # Values, the first epoch's first
+)->list: # Values at the epochs of `steps_of`; NaN where an epoch has none
     "Learning curve of `trial`"
     return [v for _,v in sorted(trial.intermediate_values.items())]
+
+def points_of(
+    trial # An Optuna trial
+)->list: # Pairs of an epoch and its value
+    "Learning curve of `trial` without what is missing"
+    return [(e,v) for e,v in zip(steps_of(trial), curve_of(trial)) if math.isfinite(v)]
+
+def epochs_trained(
+    trial # An Optuna trial
+)->int:
+    "Epochs of `trial`, those of the trials that it carries on among them"
+    return max(steps_of(trial), default=0)
+
+def value_at(
+    trial, # An Optuna trial
+    epoch:int # Counted from 1
+)->float: # NaN if there is none
+    "Value of `trial` after `epoch`; if that is missing, the last one before"
+    return next((v for e,v in reversed(points_of(trial)) if e<=epoch), math.nan)
+
+def diverged(
+    trial # An Optuna trial
+)->bool: # None if nobody knows
+    "Has `trial` diverged, as the callback notes where the loss is no number? What was cut short, or was told as complete with a value, has not"
+    if 'diverged' in trial.user_attrs: return True
+    return False if trial.state==TrialState.COMPLETE or 'cut' in trial.user_attrs else None
 
 def reason_of(
     trial # An Optuna trial
@@ -458,7 +501,7 @@ def best_of(
     direction # 'minimize', 'maximize' or a `StudyDirection`
 )->tuple: # Value, and the epoch it came from, counted from 1
     "Best epoch of `trial`; where none was reported its value with epoch 0, or NaN"
-    ok = [(v,i) for i,v in enumerate(curve_of(trial), 1) if math.isfinite(v)]
+    ok = [(v,e) for e,v in points_of(trial)]
     if not ok: return (math.nan if trial.value is None else trial.value), 0
     best = min if getattr(direction, 'name', direction).lower()=='minimize' else max
     return best(ok, key=lambda o: o[0])
@@ -479,14 +522,20 @@ def epochs_spent(
     study:optuna.Study # A study
 )->int: # Epochs of all trainings together
     "How much has been trained"
-    return sum(len(t.intermediate_values) for t in latest(study.get_trials(deepcopy=False)))
+    return sum(map(epochs_trained, latest(study.get_trials(deepcopy=False))))
+
+def saved_of(
+    trial # An Optuna trial
+)->int:
+    "Epochs that `trial` would have had more if it had not been stopped; 0 where it was a limit, Ctrl-C, a crash or divergence that cut it short"
+    if state_of(trial)!='stopped' or 'cut' in trial.user_attrs or diverged(trial): return 0
+    return max(trial.user_attrs.get('n_epoch', 0)-epochs_trained(trial), 0)
 
 def epochs_saved(
     study:optuna.Study # A study
 )->int: # Epochs that the stopped trainings would have had more
-    "What stopping early has saved; nothing where it was a limit, Ctrl-C or a crash that cut a training short"
-    stopped = [t for t in latest(study.get_trials(deepcopy=False)) if t.state==TrialState.PRUNED and 'cut' not in t.user_attrs]
-    return sum(max(t.user_attrs.get('n_epoch', 0)-len(t.intermediate_values), 0) for t in stopped)
+    "What stopping early has saved"
+    return sum(map(saved_of, latest(study.get_trials(deepcopy=False))))
 
 def seconds_of(
     trial # An Optuna trial
@@ -533,10 +582,10 @@ def carry_on_trial(
 ):
     "Queue a trial that carries `trial` on: the next `study.ask` returns it"
     source = source or trial
-    kept = dict(sorted(source.intermediate_values.items())[:n])
+    kept = {s: v for s,v in source.intermediate_values.items() if s<=n}
     now = {**source.params, **(params or {})}
     fixed = {**source.system_attrs.get('fixed_params', {}), **now}  # its process may have died before all were in `params`
-    facts = {k: v for k,v in trial.user_attrs.items() if k not in ('reason', 'verdict', 'cut', 'seconds', 'worker', 'whole')}
+    facts = {k: v for k,v in trial.user_attrs.items() if k not in ('reason', 'verdict', 'cut', 'seconds', 'worker', 'whole', 'stopped', 'diverged')}
     study.add_trial(optuna.trial.create_trial(
         state=TrialState.WAITING, params=now, distributions=source.distributions, intermediate_values=kept,
         system_attrs=dict(system or {}, fixed_params=fixed), user_attrs={**facts, **attrs, 'carries_on': first_of(trial), 'carried': n}))
@@ -552,7 +601,7 @@ def column(
 def _row(trial, direction, n, seconds):
     "One training as a dictionary, with its last trial"
     value,epoch = best_of(trial, direction)
-    row = dict(number=trial.number, state=state_of(trial), value=value, best_epoch=epoch, epochs=len(trial.intermediate_values),
+    row = dict(number=trial.number, state=state_of(trial), value=value, best_epoch=epoch, epochs=epochs_trained(trial),
                seconds=seconds)
     params = {column(k, [*row, 'reason']): all_params(trial).get(k) for k in n}
     return {**row, **params, 'reason': reason_of(trial)}
@@ -577,8 +626,8 @@ def trial_frame(
 def curve_frame(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, epoch, value
-    "One row an epoch"
-    rows = [(t.number, i, v) for t in latest(study.get_trials(deepcopy=False)) for i,v in enumerate(curve_of(t), 1)]
+    "One row an epoch that was reported"
+    rows = [(t.number, e, v) for t in latest(study.get_trials(deepcopy=False)) for e,v in zip(steps_of(t), curve_of(t))]
     return pd.DataFrame(rows, columns=['number', 'epoch', 'value'])
 
 # %% ../nbs/12_study.ipynb #extend

@@ -9,7 +9,7 @@ __all__ = ['timeline_data', 'plot_timeline', 'saved_data', 'plot_saved']
 from datetime import datetime, timedelta
 import numpy as np, optuna, pandas as pd
 from .axes import blue, grey, legend, new_axis, orange, PlotError, say
-from .study import best_trial, first_of, latest, of_study, seconds_of, state_of
+from .study import best_trial, epochs_trained, first_of, latest, of_study, saved_of, seconds_of, state_of
 
 # %% ../nbs/132_timeline.ipynb #time
 def _end(t, now):
@@ -115,11 +115,7 @@ def saved_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # training, state, epochs, saved, spent (epochs of all trainings up to this one), full (had all of them gone to their end)
     "Epochs that each training has had, and those that stopping it has saved"
-    rows = []
-    for t in latest(study.get_trials(deepcopy=False)):
-        n = len(t.intermediate_values)
-        stopped = state_of(t)=='stopped' and 'cut' not in t.user_attrs
-        rows.append((first_of(t), state_of(t), n, max(t.user_attrs.get('n_epoch', 0)-n, 0) if stopped else 0))
+    rows = [(first_of(t), state_of(t), epochs_trained(t), saved_of(t)) for t in latest(study.get_trials(deepcopy=False))]
     df = pd.DataFrame(rows, columns=['training', 'state', 'epochs', 'saved'])
     return df.assign(spent=df.epochs.cumsum(), full=(df.epochs+df.saved).cumsum())
 

@@ -3,6 +3,10 @@ import matplotlib; matplotlib.use('agg')
 import matplotlib.pyplot as plt, pytest, torch
 import optuna, shutil
 from collections import defaultdict
+import sklearn.metrics as skm
+from fastai.metrics import skm_to_fastai
+from fastai_bayes.sampler import Books, horizon
+from fastai_bayes.study import latest, state_of
 from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.study import distributions
@@ -389,8 +393,188 @@ def test_no_weights_that_can_be_loaded(tmp_path):
     with pytest.raises(TuneError, match='no trial .* can be loaded'), pytest.warns(UserWarning): res.learner()
 
 # 7. Not measured is not diverged
+class Shown(Callback):
+    "The recorded accuracy of epoch `n` of a fit, counted from 1, is `f(n)`"
+    order = 51
+    def __init__(self, f): self.f = f
+    def after_epoch(self): self.recorder.values[-1][2] = self.f(self.epoch+1)
+
+def every_third(n): return .5+n/100 if n%3==0 else None
+missing = {'None in a warm-up': lambda n: None if n<3 else .5+n/100, 'NaN in a warm-up': lambda n: math.nan if n<3 else .5+n/100,
+           'inf in epoch 1': lambda n: math.inf if n==1 else .5+n/100, 'every third': every_third, 'not at the end': lambda n: .5+n/100 if n<6 else math.nan}
+
+@pytest.mark.parametrize('kind,pruner', [*zip(missing, ['median', 'asha', 'none', 'hyperband', None]), *(('every third', o) for o in ('asha', 'median', 'patient', None))])
+def test_a_missing_value_is_no_divergence(tmp_path, kind, pruner):
+    res = digits(tmp_path, cbs=Shown(missing[kind])).bayes_tune(6, lrs, n_trials=3, pruner=pruner, **quick)
+    assert set(res.trials.state)<={'complete', 'stopped'} and res.trials.epochs.max()==6
+    assert all(list(t.intermediate_values)==[*range(1, len(t.intermediate_values)+1)] for t in res.study.trials)
+    whole = res.trials[res.trials.state=='complete']
+    best = max((missing[kind](n), n) for n in range(1, 7) if is_number(missing[kind](n)))
+    assert {*zip(whole.value, whole.best_epoch)}=={best} and not any('diverged' in t.user_attrs for t in res.study.trials)
+    # nothing stops where nothing is known
+    assert all(is_number(list(t.intermediate_values.values())[-1]) for t in res.study.trials if t.state.name=='PRUNED')
+
+def is_number(v): return v is not None and math.isfinite(v)
+
+class Lost(Callback):
+    "The loss is NaN from epoch `at` on, for large learning rates"
+    order = -11
+    def __init__(self, at=1, train=True, valid=True): self.at,self.which = at,(valid, train)
+    def after_loss(self):
+        if self.which[self.training] and self.epoch+1>=self.at and self.opt.hypers[-1]['lr']>.014:
+            self.learn.loss = self.loss*math.nan
+            if all(self.which): self.learn.loss_grad = self.loss_grad*math.nan  # and with it the weights
+
+def test_a_loss_that_is_no_number_is_divergence_whatever_the_metric_says(tmp_path):
+    "Accuracy stays finite, as a network of NaN hits a class"
+    kw = dict(fit='fit', n_trials=4, pruner='none', **quick)
+    for at in (1, 3):
+        res = digits(tmp_path/f'{at}', cbs=Lost(at)).bayes_tune(5, lrs, **kw)
+        bad = res.trials[res.trials.lr>.014]
+        assert 0<len(bad)<4 and set(bad.epochs)=={at} and set(bad.state)=={'failed' if at==1 else 'stopped'}  # at once
+        assert set(bad.reason)=={f'diverged in epoch {at}: the loss is no finite number'} and (bad.best_epoch<at).all()
+        assert set(res.trials[res.trials.lr<=.014].state)=={'complete'}
+
+@pytest.mark.parametrize('part', ['train', 'valid'])
+def test_one_loss_alone_is_no_divergence(tmp_path, part):
+    "A bad last batch, as with fp16, after which all is well; a validation set with a bad item"
+    lost = Lost(1, train=part=='train', valid=part=='valid')
+    res = digits(tmp_path, cbs=lost).bayes_tune(2, lrs, fit='fit', n_trials=4, pruner='none', **quick)
+    assert set(res.trials.state)=={'complete'} and (res.trials.epochs==2).all()
+
+def test_a_loss_alone_that_is_not_there_in_an_epoch(tmp_path):
+    "valid_loss is monitored, and NaN in epoch 1 with a finite loss in training"
+    class Hole(Callback):
+        order = 51
+        def after_epoch(self):
+            if self.epoch==0: self.recorder.values[-1][1] = math.nan
+    res = digits(tmp_path, metrics=None, cbs=Hole()).bayes_tune(3, lrs, n_trials=3, pruner='none', **quick)
+    assert set(res.trials.state)=={'complete'} and (res.trials.best_epoch>1).all()
+
+def test_metrics_that_are_not_defined_in_a_warm_up(tmp_path):
+    learn = digits(tmp_path, metrics=[skm_to_fastai(skm.precision_score, average='macro', labels=[77], zero_division=math.nan), accuracy])
+    with pytest.raises(TuneError, match='never had a finite value'):  # after whole trainings: the loss is fine
+        learn.bayes_tune(2, lrs, n_trials=3, mode='max', **quick)
+    res = learn.bayes_tune(2, lrs, n_trials=2, monitor='accuracy', **quick)
+    assert set(res.trials.state)=={'complete'}
+
+def ends(T, curves, **kwargs):
+    "What an `Optimizer` makes of curves: epochs after which it stops, and states"
+    o,res = Optimizer(dict(x=(0., 1.)), T, seed=0, **kwargs),[]
+    for curve in curves:
+        t = o.next()
+        for e,v in enumerate(curve[t.epoch:], t.epoch+1):
+            o.report(t.id, e, v)
+            if o.should_stop(t.id): break
+        o.finish(t.id)
+        res.append((o.trainings[t.id].epochs, o.trainings[t.id].state))
+    return o,res
+
+def test_the_optimizer_waits_for_the_next_value():
+    nan = math.nan
+    o,res = ends(4, [[.1, .2, .3, .4], [nan, .3, None, .5], [math.inf, None, .45, .6], [.59, .59, .59, nan], [None]*4], carry_on=False)
+    assert [e for e,_ in res]==[4]*5 and [s for _,s in res]==['complete']*3+['failed']*2
+    assert o.best[1:]==(.6, 4)
+    o = Optimizer(dict(x=(0., 1.)), 9, seed=0)
+    t = o.next()
+    o.report(t.id, 4, .2); o.report(t.id, 8, .5)  # epochs between are missing
+    assert o.trainings[t.id].epochs==8 and o.best[1:]==(.5, 8)
+    o.report(t.id, 9, diverged=False); o.finish(t.id)
+    assert o.trainings[t.id].state=='complete'
+    t = o.next()
+    o.report(t.id, 1, .9, diverged=True)
+    assert o.should_stop(t.id) and o.decide(t.id).reason=='diverged'
+    o.finish(t.id)
+    assert o.trainings[t.id].state=='failed'
+
+def reported(values, state='COMPLETE', x=.5, **kwargs):
+    dist = dict(x=optuna.distributions.FloatDistribution(0, 1))
+    value = dict(value=max(v for v in values.values() if v==v)) if state=='COMPLETE' else {}
+    return optuna.trial.create_trial(state=getattr(optuna.trial.TrialState, state), params=dict(x=x), distributions=dist, intermediate_values=values, **value, **kwargs)
+
+def seen_as(trials, n_epoch=None):
+    "Trainings as `BayesSampler` sees them, and the epochs of a full one"
+    s = optuna.create_study(direction='maximize', sampler=BayesSampler(n_epoch, seed=0))
+    s.add_trials(trials)
+    T = n_epoch or horizon(s.trials)
+    return [(o.values(T).tolist(), o.failed) for o in Books.of(s).view(s, Space(dict(x=(0., 1.))), T)[0].trainings], T
+
+def test_the_sampler_counts_epochs_however_they_are_reported():
+    v,nan = [.1, .2, .3, .4],math.nan
+    for steps in ([0, 1, 2, 3], [1, 2, 3, 4], [50, 100, 150, 200]): assert seen_as([reported(dict(zip(steps, v)))])==([(v, False)], 4)
+    assert seen_as([reported({5: .1, 10: .2})], 10)[0][0][0]==pytest.approx([.1]*5+[.12, .14, .16, .18, .2])  # every fifth epoch
+    assert seen_as([reported({100: .1, 200: .3})], 2)==([([.1, .3], False)], 2)  # batches
+    assert seen_as([reported({1: nan, 2: nan, 3: .3, 4: nan, 5: .5})])[0]==[(pytest.approx([.3, .3, .3, .4, .5]), False)]
+    kinds = dict(last=reported({1: .1, 2: nan}, 'PRUNED'), told=reported({1: .1, 2: nan}), cut=reported({1: .1, 2: nan}, 'PRUNED', user_attrs=dict(cut='budget')),
+                 loss=reported({1: .1}, 'PRUNED', user_attrs=dict(diverged=1)))
+    assert [bad for _,bad in seen_as(list(kinds.values()), 4)[0]]==[True, False, False, True]
+
+def test_a_plain_study_with_gaps(tmp_path):
+    "Every third epoch, some NaN, counted from 0 or 1: nobody is failed, and the pruner decides where there are values"
+    for base in (0, 1):
+        s = optuna.create_study(direction='maximize', sampler=BayesSampler(seed=0), pruner=BayesPruner())
+        def objective(trial):
+            x = trial.suggest_float('x', 0, 1)
+            for e in range(12):
+                v = (1-(x-.3)**2)*(1-.5**(e+1))
+                trial.report(v if e%3==2 else math.nan, e+base)
+                if trial.should_prune():
+                    assert e%3==2
+                    raise optuna.TrialPruned
+            return v
+        s.optimize(objective, 14)
+        assert {t.state.name for t in s.trials}=={'COMPLETE', 'PRUNED'} and abs(s.best_params['x']-.3)<.05
 
 # 8. The step is the epoch trained
+class Counts(Callback):
+    "Epochs trained, of all trainings"
+    n,order = 0,-20
+    def after_train(self): Counts.n += 1
+
+class Skip(Callback):
+    "Cancels `what` in two of three epochs"
+    def __init__(self, event, what): self.event,self.what,self.order = event,what,45+10*(event=='before_epoch')  # the recorder comes first
+    def __call__(self, event):
+        if event==self.event and self.epoch%3!=2: raise self.what
+        super().__call__(event)
+
+skips = {'validation': lambda: Skip('before_validate', CancelValidException), 'epoch': lambda: Skip('after_train', CancelEpochException)}
+
+@pytest.mark.parametrize('skip,pruner', [('validation', None), ('validation', 'median'), ('epoch', None), ('epoch', 'none')])
+def test_limits_count_epochs_trained(tmp_path, skip, pruner):
+    Counts.n = 0
+    learn = digits(tmp_path)
+    res = learn.bayes_tune(6, lrs, budget=24, pruner=pruner, cbs=[Counts(), skips[skip]()], **quick)
+    assert Counts.n==24==res.trials.epochs.sum()
+    assert all(e in (0, 3, 6) for e in res.trials.best_epoch) and res.best_epoch in (3, 6)
+    assert abs(learn.validate()[1]-res.best_value)<1e-6 and '24 epochs' in str(res)
+
+def test_an_epoch_that_is_not_trained_does_not_count(tmp_path):
+    Counts.n = 0
+    res = digits(tmp_path).bayes_tune(6, lrs, budget=8, pruner='none', cbs=[Counts(), Skip('before_epoch', CancelEpochException)], **quick)
+    assert Counts.n==8==res.trials.epochs.sum()
+
+def test_the_two_fits_of_fine_tune_count_on(tmp_path):
+    Counts.n = 0
+    res = digits(tmp_path).bayes_tune(4, lrs, fit='fine_tune', freeze_epochs=2, n_trials=2, pruner='none', cbs=[Counts(), skips['validation']()], **quick)
+    assert Counts.n==12 and all(list(t.intermediate_values)==[1, 2, 3, 4, 5, 6] for t in res.study.trials)
+    assert set(res.trials.best_epoch)=={5}  # the third of the second fit
+
+def test_a_training_without_all_values_goes_on_where_it_was(tmp_path):
+    whole = digits(tmp_path/'a').bayes_tune(6, lrs, n_trials=3, study_name='s', pruner='none', cbs=skips['validation'](), **quick)
+    for budget in (4, 11, 18):
+        Counts.n = 0
+        res = digits(tmp_path/'b').bayes_tune(6, lrs, budget=budget, study_name='s', pruner='none', cbs=[Counts(), skips['validation']()], **quick)
+        assert res.trials.epochs.sum()==budget
+    assert Counts.n==7
+    curves = lambda r: [[v for v in t.intermediate_values.values() if v==v] for t in latest(r.study.trials)][:3]
+    assert curves(whole)==curves(res)
+
+def test_a_saver_of_ones_own_keeps_the_right_epoch(tmp_path):
+    "Where the metric is there in every third epoch only"
+    res = digits(tmp_path, cbs=Shown(lambda n: .5+n/100 if n%3==0 else math.nan)).bayes_tune(
+        6, lrs, n_trials=2, pruner='none', cbs=SaveModelCallback(monitor='accuracy'), **quick)
+    assert set(res.trials.state)=={'complete'} and set(res.trials.best_epoch)=={6}
 
 # 9. A hyperparameter without effect
 
@@ -994,6 +1178,35 @@ def test_one_bad_picture_does_not_cost_the_page(tmp_path, monkeypatch, closed):
     assert page.count('<picture>')==2 and '<h2>All trials</h2>' in page and plt.get_fignums()==before
 
 # 19. Sizes that never end
+@pytest.mark.parametrize('T', [3000, 10**6])
+def test_long_trainings_cost_no_more_than_short_ones(T):
+    import tracemalloc
+    ends = sorted({*range(1, 9), *np.geomspace(9, T, 12).astype(int).tolist(), T})
+    def value(x, e): return (1-(x-.3)**2)*(1-np.exp(-8*e/T))
+    tracemalloc.start()
+    o = Optimizer(dict(x=(0., 1.)), T, seed=0)
+    for _ in range(12):
+        t = o.next()
+        for e in ends:
+            if e<=t.epoch: continue
+            o.report(t.id, e, value(t.params['x'], e))
+            if o.should_stop(t.id): break
+        o.explain(t.id)
+        o.finish(t.id)
+    s = optuna.create_study(direction='maximize', sampler=BayesSampler(T, seed=0), pruner=BayesPruner(T))
+    def objective(trial):
+        for e in ends:
+            trial.report(value(trial.suggest_float('x', 0, 1), e), e)
+            if trial.should_prune(): raise optuna.TrialPruned
+        return value(trial.params['x'], e)
+    s.optimize(objective, 14)
+    assert any(t.state.name=='PRUNED' for t in s.trials) and abs(s.best_params['x']-.3)<.1 and o.best is not None
+    assert tracemalloc.get_traced_memory()[1]<5e7
+    tracemalloc.stop()
+
+def test_a_plan_for_a_million_epochs(tmp_path):
+    res = digits(tmp_path).bayes_tune(10**6, lrs, budget=2, **quick)
+    assert res.trials.epochs.sum()==2
 
 # 20. The recorder after tuning
 @pytest.mark.parametrize('fit', ['fit_one_cycle', 'fine_tune'])
@@ -1011,6 +1224,30 @@ def test_the_recorder_shows_the_winner(tmp_path, fit):
     plt.close('all')
 
 # 21. The callback as a drop-in
+def attached(trial, value, learn):
+    cb = BayesPruningCallback(trial, 'accuracy')
+    with learn.no_bar(), learn.no_logging(): learn.fit(4, trial.suggest_float('lr', 1e-3, .1), cbs=cb)
+    return value(learn, cb)
+
+class After2(optuna.pruners.BasePruner):
+    def prune(self, study, trial): return trial.number%2==1 and len(trial.intermediate_values)==2
+
+def test_a_stopped_trial_that_is_told_as_complete(tmp_path):
+    "As by who swaps only the callback and keeps `return learn.validate()[1]`"
+    study = optuna.create_study(direction='maximize', sampler=BayesSampler(4, seed=0), pruner=After2())
+    with pytest.warns(UserWarning, match='trial 1 was stopped .* `return cb.value`') as w:
+        study.optimize(lambda trial: attached(trial, lambda learn, cb: learn.validate()[1], digits(tmp_path)), 6)
+    assert sum('return cb.value' in str(o.message) for o in w)==1
+    assert [t.user_attrs.get('stopped') for t in study.trials]==[None, 2]*3
+    view,_ = Books.of(study).view(study, Space(dict(lr=(1e-3, .1))), 4)
+    assert [(o.state, len(o.values(4))) for o in view.trainings]==[('complete', 4), ('paused', 2)]*3
+    assert [state_of(t) for t in study.trials]==['complete', 'stopped']*3
+
+def test_cb_value_is_not_warned_of(tmp_path, recwarn):
+    study = optuna.create_study(direction='maximize', sampler=BayesSampler(4, seed=0), pruner=After2())
+    study.optimize(lambda trial: attached(trial, lambda learn, cb: cb.value, digits(tmp_path)), 4)
+    assert [t.state.name for t in study.trials]==['COMPLETE', 'PRUNED']*2
+    assert not [o for o in recwarn if 'cb.value' in str(o.message)]
 
 # 22. Several hosts
 
