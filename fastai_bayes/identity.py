@@ -9,6 +9,7 @@ __all__ = ['Pair']
 import os, socket
 from pathlib import Path
 import optuna
+from .folder import has, opened
 from .study import Owner, StudyError, _storage
 
 # %% ../nbs/124_identity.ipynb #pair
@@ -72,7 +73,7 @@ class Pair(Owner):
         host,path = study.user_attrs.get('place', (None, None))
         if self.own or host!=socket.gethostname() or not Path(path).is_dir() or os.path.samefile(path, self.folder): return
         file = Path(path)/'folder.id'
-        if file.exists() and file.read_text()==self.id:
+        if has(file) and opened(file).read(99)==self.id.encode():
             raise StudyError(f'the folder {self.folder} is a copy of {path}, which study {study.study_name!r} in this storage belongs to; '
                              f'go on there, or {_other} or another storage')
 

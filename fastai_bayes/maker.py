@@ -138,11 +138,12 @@ _parts = 'model dls loss_func opt_func lr wd moms splitter wd_bn_bias train_bn _
 
 def load_weights(
     learn, # A `Learner`; half overwritten where that fails
-    file # Path of weights, as `Learner.save` writes them
+    file, # Path of weights, as `Learner.save` writes them
+    strict:bool=True # Must it hold all that the model has, and no more?
 ):
     "Load `file` into the model of `learn`; a CheckpointError if it is damaged, or of another model"
     try:
-        with opened(file) as f: load_model(f, learn.model, None, with_opt=False, device=getattr(learn.dls, 'device', None), weights_only=True)
+        with opened(file) as f: load_model(f, learn.model, None, False, getattr(learn.dls, 'device', None), strict, weights_only=True)
     except Exception as e:
         why = str(e).split('\n')[0][:200] if isinstance(e, RuntimeError) else type(e).__name__  # torch advises to read it with its code
         raise CheckpointError(f'{file} is damaged, or of another model ({why})') from e

@@ -66,8 +66,12 @@ class BestEpoch(Measured, SaveModelCallback):
             if not self.warned: warnings.warn(f'the weights of the best epoch could not be saved ({e}); the training goes on', stacklevel=2)
             self.warned = True
     def after_fit(self):
-        if self.last_saved_path and not self.behind and holds(self.model.state_dict(), self.built):
-            self.learn.load(self.fname, with_opt=False, strict=False)
+        if not self.last_saved_path or self.behind or not holds(self.model.state_dict(), self.built): return
+        last = {k: v.clone() if isinstance(v, torch.Tensor) else v for k,v in self.model.state_dict().items()}
+        try: load_weights(self.learn, Path(self.learn.path)/self.learn.model_dir/f'{self.fname}.pth', strict=False)
+        except CheckpointError as e:  # written before the process died, and damaged since
+            self.model.load_state_dict(last)
+            warnings.warn(f'{e}; the training keeps its last weights', stacklevel=2)
     def settle(self, learn):
         "After the training of `learn`: where the best weights could not be kept, keep the last ones that fit"
         if not self.behind: return

@@ -392,6 +392,17 @@ def test_no_weights_that_can_be_loaded(tmp_path):
     assert all((v==before[k]).all() for k,v in learn.model.state_dict().items()) and res.best_params
     with pytest.raises(TuneError, match='no trial .* can be loaded'), pytest.warns(UserWarning): res.learner()
 
+def test_damaged_weights_of_a_training_that_is_resumed(tmp_path):
+    class Worse(Callback):
+        order = 51
+        def after_epoch(self): self.recorder.values[-1][2] = -self.epoch
+    tune = lambda *cbs: digits(tmp_path).bayes_tune(3, lrs, n_trials=1, study_name='s', cbs=[Worse(), *cbs], **quick)
+    Break.count = 0
+    tune(Break(KeyboardInterrupt(), epoch=2))
+    _noise(tmp_path/'models/bayes/s/trial_0/best.pth')
+    with pytest.warns(UserWarning, match='keeps its last weights'): res = tune()
+    assert res.trials.state.tolist()==['complete'] and res.trials.epochs.tolist()==[3]
+
 # 7. Not measured is not diverged
 class Shown(Callback):
     "The recorded accuracy of epoch `n` of a fit, counted from 1, is `f(n)`"
