@@ -7,7 +7,8 @@ __all__ = ['MonitorError', 'mode_of', 'recorded', 'monitor_and_mode', 'recorded_
            'BayesPruningCallback']
 
 # %% ../nbs/22_callback.ipynb #imports
-import difflib, math
+import difflib, math, re
+from numbers import Integral
 import optuna, torch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.tracker import EarlyStoppingCallback
@@ -46,14 +47,38 @@ def recorded(
     if not r.valid_metrics: return ['train_loss', *(mets if r.train_metrics else [])]
     return [f'{p}_{o}' for p in ('train', 'valid') for o in ('loss', *mets)] if r.train_metrics else ['train_loss', 'valid_loss', *mets]
 
+_elsewhere = dict(acc='accuracy', auc='roc_auc_score', rocauc='roc_auc_score', ap='average_precision_score', f1='f1_score', loss='valid_loss',
+                  testloss='valid_loss', evalloss='valid_loss', valloss='valid_loss', mcc='matthews_corrcoef', kappa='cohen_kappa_score')
+
+def _plain(name): return re.sub('[^a-z0-9]', '', re.sub('^(val|valid|validation|test|eval)[^a-z]', '', name.lower()))
+
+def _near(name, names):
+    "The one of `names` that is most like `name`, which may be what other libraries say; None if none is"
+    key,known = _plain(name),{_plain(o): o for o in reversed(names)}
+    for o in (_elsewhere.get(name.lower().replace('_', '')), _elsewhere.get(key), name):
+        if o in names or o and _plain(o) in known: return o if o in names else known[_plain(o)]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=.4)
+    return known[near[0]] if near else None
+
+def _named(o):
+    "A hint for who gives a metric instead of its name"
+    name = getattr(o, 'name', None) or getattr(o, '__name__', None)
+    return f', as in monitor={name!r}' if isinstance(name, str) else ''
+
+def _check_mode(mode):
+    if mode is None or isinstance(mode, str) and mode in ('min', 'max'): return
+    near = {'mi': "; say mode='min'", 'lo': "; say mode='min'", 'ma': "; say mode='max'", 'hi': "; say mode='max'"}.get(str(mode).lower()[:2], '')
+    raise MonitorError(f"mode is 'min' or 'max', got {mode!r}{near}")
+
 def _find(learn, monitor=None):
     "The recorded name that `monitor` means"
     names = recorded(learn)
+    if monitor is not None and not isinstance(monitor, str): raise MonitorError(f'monitor: expected a name{_named(monitor)}, got {monitor!r}')
     if monitor is None: monitor = ([*names[names.index('valid_loss')+1:], 'valid_loss'] if 'valid_loss' in names else ['valid_loss'])[0]
     for o in names:
         if monitor in (o, o.strip('_')): return o  # fastai's `rmse` records itself as `_rmse`
-    near = difflib.get_close_matches(str(monitor), names, n=1, cutoff=.4)
-    hint = f', did you mean {near[0]!r}? ' if near else '. '
+    near = _near(monitor, names)
+    hint = f', did you mean {near!r}? ' if near else '. '
     raise MonitorError(f'nothing named {monitor!r} is recorded{hint}Known are: {", ".join(names)}')
 
 def monitor_and_mode(
@@ -62,10 +87,10 @@ def monitor_and_mode(
     mode:str=None # 'min' or 'max'; looked up if None
 )->tuple: # The recorded name, and 'min' or 'max'
     "What to monitor, and which way is better"
+    _check_mode(mode)
     monitor = _find(learn, monitor)
     if mode is None: mode = mode_of(monitor)
     if mode is None: raise MonitorError(f"it is not known whether {monitor!r} should be small or large; say mode='min' or mode='max'")
-    if mode not in ('min', 'max'): raise MonitorError(f"mode is 'min' or 'max', got {mode!r}")
     return monitor,mode
 
 # %% ../nbs/22_callback.ipynb #cb
@@ -100,6 +125,13 @@ class Measured(Callback):
         diverged = not finite and (math.isnan(v) or valid is not None and not is_finite(valid))
         return math.nan if diverged else v, diverged  # a network without numbers may still hit a class
 
+def _check_trial(o):
+    "Raise unless epochs can be reported to `o`"
+    able = not isinstance(o, type) and all(callable(getattr(o, k, None)) for k in ('report', 'should_prune', 'set_user_attr'))
+    if able and not isinstance(o, optuna.trial.FrozenTrial): return
+    hint = ('; this one has ended' if able else '; a study gives one to the objective, study.ask() another' if isinstance(o, optuna.Study) else '')
+    raise MonitorError(f'trial: expected the trial that the objective is given, or study.ask() returns, got {o!r}{hint}')
+
 class BayesPruningCallback(Measured):
     "Report every epoch to `trial`, and stop the training when the study's pruner says so"
     order,remove_on_fetch,_only_train_loop,_stateattrs = EarlyStoppingCallback.order-.5,True,True,('trial','planned')
@@ -109,6 +141,10 @@ class BayesPruningCallback(Measured):
         mode:str=None, # 'min' or 'max'; by the metric's name if None, else as the study says
         n_epoch:int=None # Planned epochs of all fits together; those of the fits seen so far if None
     ):
+        _check_trial(trial), _check_mode(mode)
+        if not isinstance(monitor, (str, type(None))): raise MonitorError(f'monitor: expected a name{_named(monitor)}, got {monitor!r}')
+        if n_epoch is not None and (isinstance(n_epoch, bool) or not isinstance(n_epoch, Integral) or n_epoch<1):
+            raise MonitorError(f'n_epoch: expected a whole number of 1 or more, got {n_epoch!r}')
         self.trial,self.monitor,self.mode,self.planned = trial,monitor,mode,n_epoch
         self.curve = [] # Value of each epoch, over all fits
         self.stopped = False # Did the pruner stop it?

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['fits', 'knobs', 'KnobError', 'takes', 'as_opt_func', 'hypers_of', 'with_arch', 'with_layers', 'Knob', 'left_out',
-           'mentioned', 'uses', 'own_arg', 'default_arg', 'check_knobs', 'default_space', 'turn', 'fit_args',
-           'losses_compare']
+           'named_here', 'mentioned', 'uses', 'own_arg', 'default_arg', 'check_args', 'check_knobs', 'default_space',
+           'turn', 'fit_args', 'losses_compare']
 
 # %% ../nbs/21_knobs.ipynb #imports
-import difflib, dis, importlib.util, inspect, sys, tempfile
+import difflib, dis, importlib.util, inspect, re, sys, tempfile
 from dataclasses import dataclass
 from functools import partial
-from math import inf
+from math import inf, isfinite
 from numbers import Integral, Real
 from pathlib import Path
 import torch
@@ -43,7 +43,8 @@ def takes(
 
 def _parameters(fit):
     if not callable(fit) and fit not in fits: raise KnobError(f'fit: expected one of {fits} or a function f(learn, n_epoch, **kwargs), got {fit!r}')
-    return list(inspect.signature(getattr(Learner, fit) if isinstance(fit, str) else fit).parameters.values())[2:]
+    try: return list(inspect.signature(getattr(Learner, fit) if isinstance(fit, str) else fit).parameters.values())[2:]
+    except (TypeError, ValueError): raise KnobError(f'fit: expected a function f(learn, n_epoch, cbs, **kwargs), got {fit!r}') from None
 
 # %% ../nbs/21_knobs.ipynb #opt
 def as_opt_func(
@@ -76,10 +77,18 @@ def _vision(learn, arch, pretrained):
     return vision_learner(learn.dls, arch, normalize=False, pretrained=pretrained, loss_func=learn.loss_func, opt_func=learn.opt_func,
                           train_bn=learn.train_bn, **kw)
 
+def _in_timm(name):
+    if not importlib.util.find_spec('timm'): return False
+    import timm
+    return timm.is_model(name)
+
 def _not_timm(options):
     "What is wrong with architectures that are given by name, which are timm's"
     names = [o for o in options if isinstance(o, str)]
     if not names: return
+    import torchvision  # slow to import, as timm is
+    own = first(o for o in names if callable(getattr(torchvision.models, o, None)))
+    if own and not _in_timm(own): return f'names are those of timm, and torchvision has {own!r}; pass the function, as in torchvision.models.{own}'
     if not importlib.util.find_spec('timm'): return 'architectures given by name come from timm, which is not installed; pip install timm'
     import timm
     bad = first(o for o in names if ':' not in o and not timm.is_model(o))  # those with a colon are to be found elsewhere
@@ -209,8 +218,7 @@ def _opts(learn, space, name):
     return [space['opt_func'].options[i] for i in own] if own else _values(space['opt_func']), bool(own)
 
 def _not_bs(learn, d, space, fit):
-    bad = [o for o in _values(d) if isinstance(o, bool) or not isinstance(o, int)]
-    if bad: return f'expected whole numbers, got {bad[0]!r}'
+    if why := _not_in(_values(d), 1, whole=True): return why
     with seeded():
         for o in (min(_values(d)), max(_values(d))): with_bs(learn.dls, o)  # a loader of torch's has one that cannot be changed
 
@@ -227,12 +235,14 @@ def _not_hyper(name, learn, d, space, fit):
     opts,each = _opts(learn, space, name)
     bad = [o for o in opts if name not in hypers_of(o)]
     if bad and (each or len(bad)==len(opts)): return f'no such setting in {", ".join(str(label_of(o)) for o in bad)}'
+    return _not_in(_values(d)) if name=='eps' else _not_in(_values(d), below=1)
 
 def _not_arg(name, learn, d, space, fit):
     if '**' in takes(fit) or name in takes(fit) or callable(fit) and knobs[name].put: return
     return f'{getattr(fit, "__name__", fit)} has no such argument; it takes {", ".join(takes(fit))}'
 
 def _not_lr_mult(learn, d, space, fit):
+    if why := _not_in(_values(d), above=0): return why
     if not _not_arg('lr_mult', learn, d, space, fit): return
     if not knobs['lr'].arg(fit): return f'expected a fit with the argument lr_mult or lr, got {getattr(fit, "__name__", fit)}'
     if 'lr' not in space.dims or not all(isinstance(o, Real) for o in _values(space['lr'])):
@@ -240,12 +250,37 @@ def _not_lr_mult(learn, d, space, fit):
     groups = learn.splitter(learn.model)
     if not isinstance(first(groups), (list, L)) or len(groups)<2: return 'the model has one group of parameters; give a splitter'
 
+def _not_in(values, low=0, high=inf, whole=False, above=None, below=None):
+    "What is wrong, if not all `values` are finite numbers from `low` to `high`; `above` and `below` are ends that are left out"
+    def good(o):
+        if isinstance(o, bool) or not isinstance(o, Integral if whole else Real) or not isfinite(o): return False
+        return (low<=o if above is None else above<o) and (o<=high if below is None else o<below)
+    bad = [o for o in values if not good(o)]
+    if not bad: return
+    start = f'above {above}' if above is not None else f'from {low}' if high<inf or below is not None else f'of {low} or more'
+    end = f' to less than {below}' if below is not None else f' to {high}' if high<inf else ''
+    return f"expected {'whole numbers' if whole else 'numbers'} {start}{end}, got {bad[0]!r}"
+
+def _each(v):
+    "Numbers of `v`, which may have one for each group of layers"
+    if isinstance(v, slice): return [o for o in (v.start, v.stop) if o is not None] or [v]
+    return list(v) if isinstance(v, (list, tuple, L)) or hasattr(v, '__len__') and hasattr(v, 'dtype') else [v]
+
+def _not_lr(learn, d, space, fit): return _not_in([o for v in _values(d) for o in _each(v)], above=0)
+def _not_wd(learn, d, space, fit): return _not_in([o for v in _values(d) if v is not None for o in _each(v)])
+def _not_moms(learn, d, space, fit):
+    bad = [o for o in _values(d) if not isinstance(o, (list, tuple)) or len(o)!=3 or _not_in(o, below=1)]
+    if bad: return f'expected choices of three momentums from 0 to less than 1, as in moms=[(.95,.85,.95), (.9,.8,.9)], got {bad[0]!r}'
+    return _not_arg('moms', learn, d, space, fit)
+
+def _not_share(name, learn, d, space, fit):
+    "The same for an argument of a schedule, which in a function of one's own may be anything"
+    within = _not_in(_values(d), high=1) if name=='pct_start' else _not_in(_values(d), above=0)
+    return _not_arg(name, learn, d, space, fit) or (within if isinstance(fit, str) else None)
+
 def _not_number(low, high, whole, why_not, learn, d, space, fit):
     "Why not, if a value is not from `low` to `high`; else what `why_not(learn, space)` says"
-    bad = [o for o in _values(d) if isinstance(o, bool) or not isinstance(o, Integral if whole else Real) or not low<=o<=high]
-    kind,ends = 'whole numbers' if whole else 'numbers',f'from {low} to {high}' if high<inf else f'of {low} or more'
-    if bad: return f'expected {kind} {ends}, got {bad[0]!r}'
-    return why_not(learn, space)
+    return _not_in(_values(d), low, high, whole) or why_not(learn, space)
 
 def _losses(learn, space): return _values(space['loss_func']) if 'loss_func' in space.dims else [learn.loss_func]
 
@@ -325,17 +360,55 @@ knobs = {o.name: o for o in (
          why_not=partial(_not_number, 0, 1, False, _not_smoothing)),
     Knob('opt_func', 'optimizer', put=_put_opt_func, why_not=_not_opt_func, default=_default_opt_func, now=_now('opt_func')),
     Knob('lr', 'learning rate, the largest one of a schedule', put=_put_lr, args=('base_lr', 'lr_max', 'lr'),
-         default=_default_lr, now=_now('lr')),
-    Knob('wd', 'weight decay', put=_put_wd, args=('wd',), default=lambda learn: (3e-3, .3, 'log'), now=_now_wd),
-    Knob('moms', 'momentum at the start, in the middle and at the end', put=_put_moms, args=('moms',), why_not=partial(_not_arg, 'moms'),
+         why_not=_not_lr, default=_default_lr, now=_now('lr')),
+    Knob('wd', 'weight decay', put=_put_wd, args=('wd',), why_not=_not_wd, default=lambda learn: (3e-3, .3, 'log'), now=_now_wd),
+    Knob('moms', 'momentum at the start, in the middle and at the end', put=_put_moms, args=('moms',), why_not=_not_moms,
          now=_now('moms')),
     *(Knob(n, what, hyper=True, why_not=partial(_not_hyper, n), now=partial(_now_hyper, n)) for n,what in
         dict(mom='momentum', sqr_mom='momentum of the squared gradients', eps='what keeps the optimizer from dividing by zero').items()),
-    *(Knob(n, what, args=(n,), why_not=partial(_not_arg, n)) for n,what in
+    *(Knob(n, what, args=(n,), why_not=partial(_not_share, n)) for n,what in
         dict(pct_start='share of the training before the learning rate falls', div='largest learning rate over the first',
              div_final='largest learning rate over the last').items()),
     Knob('lr_mult', 'learning rate of the last layers over the first ones', args=('lr_mult',), why_not=_not_lr_mult, now=lambda learn: 1),
     Knob('freeze_epochs', 'epochs of fine_tune in which only the last layers learn', args=('freeze_epochs',), why_not=_not_freeze_epochs))}
+
+# %% ../nbs/21_knobs.ipynb #names
+_names = dict(  # what is called so here -> names that it has elsewhere
+    lr='learning_rate learn_rate lr_max base_lr max_lr peak_lr initial_lr lr_init learning_rate_init lrate eta step_size',
+    bs='batch_size batch batch_sz minibatch_size train_batch_size per_device_train_batch_size n_batch',
+    wd='weight_decay decay l2 l2_reg l2_penalty reg_lambda', opt_func='optimizer optimiser optim opt solver opt_fn',
+    ps='dropout dropout_rate drop_rate dropout_p drop_p drop p_drop', drop_mult='dropout_mult dropout_multiplier',
+    moms='betas mom_schedule', mom='momentum beta1 beta_1', sqr_mom='beta2 beta_2 rho sq_mom', eps='epsilon adam_epsilon',
+    arch='model architecture backbone encoder body network net model_name', layers='hidden_layers hidden_layer_sizes hidden_sizes n_hidden',
+    size='img_size image_size imgsz item_size resolution', aug='augmentation aug_strength augment', loss_func='loss criterion loss_fn loss_function',
+    label_smoothing='smoothing label_smooth', freeze_epochs='frozen_epochs n_freeze', pct_start='warmup warmup_ratio warmup_pct warmup_epochs',
+    lr_mult='discriminative_lr layer_decay llrd', div='div_factor', div_final='final_div_factor',
+    n_epoch='epochs n_epochs max_epochs num_epochs epoch nb_epochs num_train_epochs n_iter', n_trials='trials max_trials num_trials num_samples n_calls',
+    timeout='max_time time_limit time_budget', monitor='metric metrics objective scoring eval_metric', mode='direction goal maximize minimize',
+    cbs='callbacks callback cb', sampler='algo search_alg tuner', seed='random_state random_seed rng', storage='db database url',
+    study_name='name experiment_name run_name project_name', enqueue='points_to_evaluate initial_points x0 starts', verbose='verbosity progress silent quiet',
+    space='search_space config param_space params hyperparameters distributions', new_learner='factory make_learner learner_fn get_learner model_fn')
+
+_no_name = {  # the same, where nothing is called so here
+    'act_cls activation act act_fn nonlinearity': f'the activation is no knob; {_factory}',
+    'n_layers depth width hidden_dim hidden_size units n_out': f'what a model is made of is no knob, but for arch and layers; {_factory}',
+    'scheduler lr_scheduler schedule sched lr_schedule': "the schedule is the fit's; say fit='fit_one_cycle', 'fit_flat_cos', 'fit' or 'fine_tune'",
+    'n_jobs n_workers num_workers jobs': 'run the same line with its study_name in several processes',
+    'gradient_clip gradient_clip_val clip grad_clip clip_grad_norm max_grad_norm max_norm': 'pass the callback: cbs=GradientClip(.1)',
+    'mixup cutmix mixup_alpha': 'pass the callback: cbs=MixUp()', 'fp16 amp precision mixed_precision': 'call learn.to_fp16() before',
+    'patience early_stopping early_stop': 'trainings that are not worth their epochs are stopped by pruner=; for a callback say cbs=EarlyStoppingCallback()'}
+
+def _plain(name): return re.sub('[^a-z0-9]', '', str(name).lower())
+_said = {_plain(o): k for k,names in _names.items() for o in (k, *names.split())} | {_plain(o): v for k,v in _no_name.items() for o in k.split()}
+
+def named_here(
+    name, # Of a hyperparameter or an argument, as it may be called elsewhere
+    cutoff=.75 # How alike a misspelt one must be to one of those
+)->str: # One of `knobs`, an argument of `bayes_tune`, or a sentence; None if nothing is known
+    "What `name` is called here"
+    key = _plain(name)
+    near = [key] if key in _said else difflib.get_close_matches(key, _said, n=1, cutoff=cutoff)
+    return _said[near[0]] if near else None
 
 # %% ../nbs/21_knobs.ipynb #reads
 def _functions(f):
@@ -418,10 +491,30 @@ def default_arg(name, fit):
 
 
 # %% ../nbs/21_knobs.ipynb #check
-def _unknown(name):
-    near = difflib.get_close_matches(name, knobs, n=1, cutoff=.5)
-    hint = f', did you mean {near[0]!r}?' if near else '.'
-    return f'unknown hyperparameter {name!r}{hint} Known are {", ".join(knobs)}; for anything else {_factory}'
+def _hint(name, fit):
+    "What to say about the unknown hyperparameter `name`"
+    here = named_here(name)
+    if here=='mom' and fit in ('fit_one_cycle', 'fine_tune'): here = 'moms'
+    if here in knobs: return f', did you mean {here!r}?'
+    if here: return f'; {here} is an argument of bayes_tune.' if here in _names else f'; {here}.'
+    near = difflib.get_close_matches(name, knobs, n=1, cutoff=.6)
+    return f', did you mean {near[0]!r}?' if near else '.'
+
+def _unknown(name, fit):
+    return f'unknown hyperparameter {name!r}{_hint(name, fit)} Known are {", ".join(knobs)}; for anything else {_factory}'
+
+def check_args(
+    learn:Learner, # Learner to be tuned
+    fit, # Name of a fit method, or a function, which may be given anything
+    kwargs:dict # Arguments of the fit by name
+):
+    "Raise a `KnobError` unless `kwargs` are values that could be tuned"
+    if not isinstance(fit, str): return
+    for name,v in kwargs.items():
+        k = next((k for k in knobs.values() if k.arg(fit)==name), None)
+        if k is None or v is None and k.put: continue
+        why = k.why_not(learn, Choice((v,)), Space({k.name: [v]}), fit)
+        if why: raise KnobError(f'{name}: {why}')
 
 def check_knobs(
     learn:Learner, # Learner to be tuned
@@ -431,11 +524,12 @@ def check_knobs(
 ):
     "Raise a `KnobError` unless everything in `space` can be tuned"
     takes(fit)
+    if not isinstance(space, Space): raise KnobError(f'space: expected a Space, got {space!r}')
     for n,d in space.dims.items():
-        if n not in knobs and not free and not own_arg(n, fit): raise KnobError(_unknown(n))
+        if n not in knobs and not free and not own_arg(n, fit): raise KnobError(_unknown(n, fit))
         if why := _without_use(n, fit): raise KnobError(f'{n}: {why}')
         k = knobs.get(n)
-        if k is None or free and (k.make or k.made or not (k.put or k.hyper)) or not k.why_not: continue
+        if k is None or free and (k.make or k.made or not (k.put or k.hyper or k.arg(fit))) or not k.why_not: continue
         try: why = k.why_not(learn, d, space, fit)
         except LoaderError as e:
             if free and not isinstance(learn.dls.train, DataLoader): continue  # the factory's loaders have the batch size that they should
@@ -456,6 +550,8 @@ def default_space(
     lr_find:bool=False # Train a copy for a moment, to find the middle of the range for lr?
 )->dict: # Name -> range, as in `Space`
     "What to try if nothing is said"
+    if not isinstance(learn, Learner): raise KnobError(f'learn: expected a Learner, got {learn!r}')
+    if not isinstance(lr_find, bool): raise KnobError(f'lr_find: expected True or False, got {lr_find!r}')
     with seeded(): res = {n: k.default(learn) for n,k in knobs.items() if k.default}
     if lr_find:
         lr = _found_lr(learn)

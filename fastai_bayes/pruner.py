@@ -11,7 +11,7 @@ from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 from .space import Space, dimension
-from .optimizer import Explanation, Verdict, decide, explain, one_thread, whole
+from .optimizer import Explanation, OptimizerError, Verdict, decide, explain, one_thread, whole
 from .sampler import Books, fits, horizon, nothing, one_objective, space_of
 from .seen import stored
 from .study import first_of
@@ -24,8 +24,9 @@ class BayesPruner(BasePruner):
         patience:int=0, # Trainings, from the first, that stop after a first look whatever they show; for studies that carry stopped ones on
         space:dict=None # As `BayesSampler` takes it; the sampler's if None. What is not there is learned from the trials
     ):
-        if n_epoch is not None: whole(n_epoch, 'n_epoch', 1)
-        self.n_epoch,self.patience,self.verdict,self.known = n_epoch,patience,None,stored(space) if space else None
+        if n_epoch is not None: n_epoch = whole(n_epoch, 'n_epoch', 1)
+        self.n_epoch,self.patience,self.verdict = n_epoch,whole(patience, 'patience', 0),None
+        self.known = None if space is None else stored(space)
 
     def about(self, space):
         "A copy that knows the `space`"
@@ -68,7 +69,7 @@ class BayesPruner(BasePruner):
         "What the engine thinks of `trial`, given all trials of `study`"
         T = self._horizon(study, trial)
         if not trial.intermediate_values or T is None:
-            raise ValueError(f'expected a trial with values, and a known n_epoch, got {len(trial.intermediate_values)} values and n_epoch={T};'
+            raise OptimizerError(f'expected a trial with values, and a known n_epoch, got {len(trial.intermediate_values)} values and n_epoch={T};'
                              ' report first, or set BayesPruner(n_epoch=...)')
         with Books.lock:
             view,i = self._view(study, trial, T)

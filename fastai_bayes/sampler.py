@@ -16,9 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 from fastcore.basics import patch
 from .space import Space, dimension
 from .acq import distinct
-from .optimizer import Engine, Training, carry_on, counted, n_starts, one_thread, propose, start_points, weighable, whole
+from .optimizer import Engine, Training, carry_on, counted, flag, n_starts, one_thread, propose, start_points, weighable, whole
 from .seen import seen_space, stored
-from .study import curve_of, distributions, diverged, epochs_spent, first_of, latest, seconds_of, steps_of, was_stopped
+from .study import StudyError, curve_of, distributions, diverged, epochs_spent, first_of, latest, seconds_of, steps_of, was_stopped
 
 # %% ../nbs/10_sampler.ipynb #horizon
 def unit_of(trials, T=None)->int:
@@ -152,9 +152,9 @@ def space_of(
 
 # %% ../nbs/10_sampler.ipynb #single
 def one_objective(study):
-    "Raise a ValueError if `study` has several objectives"
+    "Raise a `StudyError` if `study` has several objectives"
     n = len(study.directions)
-    if n>1: raise ValueError(f'expected a study with one objective, got {n}; use optuna.samplers.TPESampler for several')
+    if n>1: raise StudyError(f'expected a study with one objective, got {n}; use optuna.samplers.TPESampler for several')
 
 # %% ../nbs/10_sampler.ipynb #sampler
 class BayesSampler(BaseSampler):
@@ -167,9 +167,11 @@ class BayesSampler(BaseSampler):
         carry_on:bool=True, # May `bayes_tune` come back to trainings that were stopped?
         acq:str='logei' # What is maximised: 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or 'pi' (probability of improvement)
     ):
-        if n_epoch is not None: whole(n_epoch, 'n_epoch', 1)
-        self.n_epoch,self.space,self.cost,self.carry_on,self.acq = n_epoch,space,counted(cost),carry_on,weighable(acq, cost)
-        self.known = stored(space) if space else None  # `Space` of what is given and can vary
+        if n_epoch is not None: n_epoch = whole(n_epoch, 'n_epoch', 1)
+        if seed is not None: seed = whole(seed, 'seed', 0)
+        self.n_epoch,self.space,self.cost,self.acq = n_epoch,space,counted(cost),weighable(acq, cost)
+        self.carry_on = flag(carry_on, 'carry_on')
+        self.known = None if space is None else stored(space)  # `Space` of what is given and can vary
         given = {} if isinstance(space, Space) or not space else {k:v for k,v in space.items() if isinstance(v, BaseDistribution)}
         self._dists = {k: given.get(k, d) for k,d in distributions(self.known).items()} if self.known else {}
         self._seed = np.random.SeedSequence(seed).entropy

@@ -112,8 +112,8 @@ def _named(kind, o, table, base):
     "The function that makes what `o` means"
     if isinstance(o, base): return lambda *args: _told(o)
     if isinstance(o, str) and o in table: return table[o]
-    near = difflib.get_close_matches(str(o), table, n=1, cutoff=.5)
-    hint = f', did you mean {near[0]!r}?' if near else ''
+    near = difflib.get_close_matches(o.lower(), table, n=1, cutoff=.5) if isinstance(o, str) else []
+    hint = f', did you mean {near[0]!r}?' if near else f'; make one of it, as in {o.__name__}()' if isinstance(o, type) else ''
     raise SearchError(f'{kind}: expected one of {", ".join(table)} or an Optuna {kind}, got {o!r}{hint}')
 
 def sampler_of(

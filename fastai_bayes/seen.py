@@ -9,12 +9,14 @@ __all__ = ['stored', 'seen_space']
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
-from .space import Choice, Space, dimension
+from .space import Choice, Space, SpaceError, dimension
 from .study import distributions
 
 # %% ../nbs/105_seen.ipynb #stored
 def stored(space):
     "The `Space` of what can vary in `space`, a `Space`, a dictionary in its notation or of distributions, as trials hold it; None if nothing can"
+    if not isinstance(space, (dict, Space)):
+        raise SpaceError(f"space: expected a Space, a dictionary in its notation, or one of distributions, got {space!r}")
     if not isinstance(space, Space):
         plain = all(isinstance(o, BaseDistribution) for o in space.values())
         space = {k:v for k,v in space.items() if not (isinstance(v, BaseDistribution) and v.single())}

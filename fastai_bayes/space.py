@@ -162,7 +162,7 @@ def dimension(spec):
     if isinstance(spec, (Number, Choice)): return spec
     if isinstance(spec, (list, dict)): return Choice(tuple(spec))
     if isinstance(spec, tuple) and len(spec) in (2,3): return _number(*spec)
-    if hasattr(spec, 'choices') or all(hasattr(spec, o) for o in ('low', 'high', 'log', 'step')): return _distribution(spec)
+    if isinstance(getattr(spec, 'choices', None), (list, tuple)) or all(hasattr(spec, o) for o in ('low', 'high', 'log', 'step')): return _distribution(spec)
     raise SpaceError(f"expected (low, high), (low, high, 'log'), (low, high, step), a list of choices or an Optuna distribution, got {spec!r}")
 
 # %% ../nbs/00_space.ipynb #space
@@ -203,6 +203,7 @@ class Space:
         if not isinstance(spec, dict):
             raise SpaceError(f'{parent}: expected a dictionary of what depends on {self[parent].labels[i]!r}, {{}} if nothing does, got {spec!r}')
         for k,v in spec.items():
+            if not isinstance(k, str): raise SpaceError(f"expected names of hyperparameters, as in dict(lr=(1e-5, 1e-1, 'log')), got {k!r}")
             try: new = dimension(v)
             except SpaceError as e: raise SpaceError(f'{k}: {e}') from None
             if k in self.dims: self._check_same(k, v, new, parent)

@@ -6,7 +6,8 @@
 __all__ = ['present']
 
 # %% ../nbs/24_tune.ipynb #imports
-import difflib, inspect, math, time
+import difflib, inspect, math, os, time
+from contextlib import suppress
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
@@ -18,21 +19,46 @@ from .callback import monitor_and_mode
 from .folder import clear, make_folder
 from .clone import LoaderError, clone, release, seeded
 from .facts import facts_of
-from .knobs import KnobError, _values, check_knobs, default_arg, default_space, fits, knobs, left_out, losses_compare, takes
+from .knobs import (KnobError, _values, check_args, check_knobs, default_arg, default_space, fits, knobs, left_out,
+                                losses_compare, named_here, takes)
 from .maker import Maker, TuneError, _asks
 from .probe import Attempt, awake, first_step
 from .result import TuneResult
 from .run import Run, epochs_of
 from .searches import Grid, PBT, pruner_of, sampler_of
 from .space import Space, label_of
-from .study import describe
+from .study import check_storage, describe
 
 # %% ../nbs/24_tune.ipynb #err
-def _count(name, v, whole=True, none=True):
-    "Raise unless `v` is a positive number, or None where that is allowed"
+def _count(name, v, none=True):
+    "`v` as an int, or None where that is allowed; raise unless it counts something"
     if v is None and none: return
-    if isinstance(v, bool) or not isinstance(v, Integral if whole else Real) or not 0<v<math.inf:
-        raise TuneError(f"{name}: expected a {'whole number of 1 or more' if whole else 'positive number'}, got {v!r}")
+    if isinstance(v, bool) or not isinstance(v, Integral) or v<1: raise TuneError(f'{name}: expected a whole number of 1 or more, got {v!r}')
+    return int(v)
+
+def _seconds(v):
+    "`v` as a float, or None; raise unless it is a time"
+    if v is None: return
+    if isinstance(v, bool) or not isinstance(v, Real) or not 0<v<math.inf:
+        raise TuneError(f'timeout: expected a positive number, got {v!r}; these are seconds, and None is no limit')
+    return float(v)
+
+def _check_seed(seed):
+    if seed is None: return
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0<=seed<2**32:
+        raise TuneError(f'seed: expected a whole number from 0 to {2**32-1}, got {seed!r}')
+
+def _check_factory(f):
+    if f is None: return
+    what = 'new_learner is a function from a dictionary of hyperparameters, or a trial, to a Learner'
+    if not callable(f) or isinstance(f, Learner): raise TuneError(f'{what}, got {type(f).__name__}')
+    try: own = inspect.signature(f)
+    except (TypeError, ValueError): return  # built in
+    try: own.bind(None)
+    except TypeError as e: raise TuneError(f"{what}, got {getattr(f, '__name__', f)}{own}, which cannot be called with one argument ({e})") from None
+
+def _check_verbose(v):
+    if v not in (True, False) if isinstance(v, Integral) else True: raise TuneError(f'verbose: expected True or False, got {v!r}')
 
 def _check_callbacks(learn, cbs):
     for o in cbs:
@@ -62,22 +88,31 @@ def _as_fit(fit, kwargs):
     name = next((n for n in fits if f is getattr(Learner, n)), None)
     return (fit, kwargs) if name is None or getattr(fit, 'args', ()) else (name, {**given, **kwargs})
 
+def _hint(name, fit, known):
+    "What to say about the unknown argument `name` of a fit that takes `known`"
+    here,own = named_here(name),inspect.signature(Learner.bayes_tune).parameters
+    if here in knobs:
+        arg = knobs[here].arg(fit)
+        given = f', or give {fit} its {arg}=' if arg in known and arg!=name else ''
+        return f'; {here} is a hyperparameter: tune it, as in space=dict({here}=...){given}'
+    if here and here!=name: return f', did you mean {here!r}?' if here in own else f'; {here}'
+    near = difflib.get_close_matches(name, [*own, *known], n=1)
+    return f', did you mean {near[0]!r}?' if near and near[0]!=name else f'; {fit} takes {", ".join(o for o in known if o not in _ours)}'
+
 def _check_fit(fit, kwargs, names):
     "Raise unless `fit` can be called with `kwargs` and the hyperparameters `names`"
     known = takes(fit)
+    if fit=='fine_tune': known.remove('lr_max')  # it says that it takes it, and gives it to its fits itself
     if not {'cbs', '**'}&set(known):
         raise TuneError(f'fit: {getattr(fit, "__name__", fit)} must take cbs and pass them on, as in def fit(learn, n_epoch, cbs, **kwargs)')
     for k in kwargs:
         if k in _ours or k not in known and '**' not in known:
-            near = difflib.get_close_matches(k, [*inspect.signature(Learner.bayes_tune).parameters, *known], n=1)
-            hint = f', did you mean {near[0]!r}?' if near and near[0]!=k else f'; {fit} takes {", ".join(o for o in known if o not in _ours)}'
-            raise TuneError(f'unknown argument {k!r}{hint}')
+            raise TuneError(f'unknown argument {k!r}{_hint(k, fit, known)}')
         if k in names or k in [knobs[n].arg(fit) for n in names if n in knobs]: raise TuneError(f'{k} is given to the fit and tuned as well; drop one')
 
 # %% ../nbs/24_tune.ipynb #check3
 def _new_folder(root, name):
     "Folder of the study, made if need be; one with a new name if `name` is None"
-    _check_name(name)
     if name is not None:
         return make_folder(root/name)
     stamp,i = time.strftime('%Y%m%d-%H%M%S'),0
@@ -87,9 +122,26 @@ def _new_folder(root, name):
         except FileExistsError: continue
         return res
 
+_devices = {'con', 'prn', 'aux', 'nul', *(f'{o}{i}' for o in ('com', 'lpt') for i in range(10))} # What Windows makes no folders of
+
+def _no_folder(name):
+    "What keeps the text `name` from being a folder; None if nothing does"
+    if name in ('', '.', '..') or set(name)&set('/\\'): return 'a name without slashes'
+    if not name.isprintable(): return 'characters that can be printed'
+    if len(name.encode())>255: return f'at most 255 bytes, which it exceeds by {len(name.encode())-255}'
+    if name[-1] in '. ' or name[0]==' ': return 'no space at either end and no dot at the end'
+    if name.split('.')[0].strip().lower() in _devices: return 'a name that no system keeps for itself'
+    if os.name=='nt' and set(name)&set('<>:"|?*'): return 'none of the characters <>:"|?*'
+
 def _check_name(name):
-    if name is not None and (not isinstance(name, str) or name in ('', '.', '..') or set(name)&set('/\\')):
-        raise TuneError(f'study_name becomes a folder: expected a name without slashes, got {name!r}')
+    if name is None: return
+    if not isinstance(name, str): raise TuneError(f'study_name becomes a folder: expected text, got {name!r}')
+    if why := _no_folder(name): raise TuneError(f'study_name becomes a folder: expected {why}, got {name[:60]!r}')
+
+def _no_place(folder, e):
+    return TuneError(f"the study's folder cannot be written in {folder} ({e}); say where you may write, as in learn.path = Path('~/tuned').expanduser(), "
+                     'or learn.model_dir = that')
+
 
 # %% ../nbs/24_tune.ipynb #known
 def present(learn, space, fit, new_learner=None):
@@ -110,7 +162,7 @@ def _checked_extend(o):
 
 def _enqueued(enqueue, space, asks):
     "What the user wants tried, by label; `asks` if a factory may ask for more than is in `space`"
-    if enqueue in (None, False): return []
+    if enqueue is None or enqueue is False: return []
     if not isinstance(enqueue, (list, tuple)) or not all(isinstance(o, dict) for o in enqueue):
         raise TuneError(f'enqueue: expected a list of dictionaries, as in [dict(lr=1e-3)], got {enqueue!r}')
     for o in enqueue:
@@ -124,7 +176,7 @@ def _enqueued(enqueue, space, asks):
 def _space(learn, space, fit, fit_kwargs, new_learner=None):
     "The `Space` to search, empty if that is all left to a factory, and those of its dimensions that were inferred"
     if space is None and _asks(new_learner): return Space.of({}),{}
-    usual = default_space(learn) if space is None or isinstance(space, dict) and None in space.values() else {}
+    usual = default_space(learn) if space is None or isinstance(space, dict) and any(o is None for o in space.values()) else {}
     if space is None: space = {n: None for n in usual if knobs[n].arg(fit) not in fit_kwargs and not (new_learner and knobs[n].made)}
     if not isinstance(space, (dict, Space)): raise TuneError(f"space: expected a dictionary such as dict(lr=(1e-5, 1e-1, 'log')), got {space!r}")
     if isinstance(space, Space): return space,{}
@@ -155,17 +207,16 @@ def _check_search(search, most, asks):
 def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, new_learner, sampler, pruner, seed, enqueue,
           cbs, verbose, fit_kwargs):
     "Check all arguments; a `Run` that is ready to be opened"
-    _count('n_epoch', n_epoch, none=False), _count('n_trials', n_trials), _count('budget', budget), _count('timeout', timeout, whole=False)
-    if new_learner is not None and (not callable(new_learner) or isinstance(new_learner, Learner)):
-        raise TuneError(f'new_learner is a function from a dictionary of hyperparameters, or a trial, to a Learner, got {type(new_learner).__name__}')
-    if seed is not None and (not isinstance(seed, Integral) or seed<0): raise TuneError(f'seed: expected a whole number of 0 or more, got {seed!r}')
+    fit,fit_kwargs = _as_fit(fit, fit_kwargs)
+    _check_fit(fit, fit_kwargs, ())
+    n_epoch,timeout = _count('n_epoch', n_epoch, none=False),_seconds(timeout)
+    n_trials,budget = _count('n_trials', n_trials),_count('budget', budget)
+    _check_factory(new_learner), _check_seed(seed), _check_verbose(verbose)
     cbs = list(cbs) if isinstance(cbs, (list, tuple)) or hasattr(cbs, 'map') else [] if cbs is None else [cbs]
     _check_callbacks(learn, cbs)
-    fit,fit_kwargs = _as_fit(fit, fit_kwargs)
-    takes(fit)
     told_nothing = space is None and not _asks(new_learner)
     space,inferred = _space(learn, space, fit, fit_kwargs, new_learner)
-    _check_fit(fit, fit_kwargs, space.names)
+    _check_fit(fit, fit_kwargs, space.names), check_args(learn, fit, fit_kwargs)
     if new_learner is None: awake(learn)
     make = Maker(learn, new_learner, space)
     probe = make.probe()
@@ -190,17 +241,20 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     return run
 
 # %% ../nbs/24_tune.ipynb #tune
-def _open(run, folder, *args):
-    "Open the study; if that fails, leave no new folder behind"
+def _open(run, folder, absent, *args):
+    "Open the study; if that fails, leave no new folder behind, nor those of `absent` that were made for it"
     try: run.open(folder, *args)
-    except BaseException:
+    except BaseException as e:
         run.close()
-        if {o.name for o in folder.iterdir()}<={'study.lock', 'folder.id'}: clear(folder)
+        with suppress(OSError):
+            if {o.name for o in folder.iterdir()}<={'study.lock', 'folder.id'}: clear(folder)
+            for o in absent: o.rmdir()  # if it is empty
+        if isinstance(e, OSError): raise _no_place(folder, e) from e
         raise
 
 @patch
 def bayes_tune(self:Learner,
-    n_epoch:int, # Epochs of a full training (with `fine_tune`: after the frozen ones)
+    n_epoch:int=None, # Epochs of a full training, which must be given (with `fine_tune`: after the frozen ones)
     space:dict=None, # Name of a knob -> range as in `Space`, or None for the inferred one; lr, wd, bs, opt_func and texts' drop_mult if None
     n_trials:int=None, # Trainings at most, whole or not
     budget:int=None, # Epochs at most, of all trainings; 20 full trainings if no limit is given
@@ -223,12 +277,16 @@ def bayes_tune(self:Learner,
     "Tune this learner, and leave the best training in it"
     _check_name(study_name)
     with seeded():
+        _check_name(study_name), check_storage(storage)
         run = _plan(self, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, new_learner, sampler, pruner, seed, enqueue, cbs,
                     verbose, fit_kwargs)
         run.extend,run.present = _checked_extend(extend),partial(_label_now, self, fit, new_learner)
-        folder = _new_folder(Path(self.path)/self.model_dir/'bayes', study_name)
+        root = Path(self.path)/self.model_dir/'bayes'
+        absent = [o for o in (root, *root.parents) if not o.exists()]
+        try: folder = _new_folder(root, study_name)
+        except OSError as e: raise _no_place(root, e) from None
         try:
-            _open(run, folder, storage, sampler, pruner)
+            _open(run, folder, absent, storage, sampler, pruner)
             run.loop()
             run.make.warn_unread(fit)
             return run.result()
