@@ -7,7 +7,7 @@ __all__ = ['CovarianceError', 'safe_cholesky', 'warped', 'Data', 'log_marginal',
            'trend', 'Ensemble']
 
 # %% ../nbs/02_gp.ipynb #imports
-import functools
+import functools, warnings
 import numpy as np
 from scipy.linalg import LinAlgError
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtri, dtrtrs
@@ -38,6 +38,11 @@ def warped(
 ): # (n,d), or (s,n,d)
     "`X` as a process with input warping sees them"
     return np.where(choice, X, kumaraswamy(X, *shapes)) if len(shapes) else X
+
+def _say_jitter(jitter, s2):
+    "Warn if more `jitter` was added than arithmetic asks for: values at the same place that contradict each other are then taken for noise"
+    bad = np.max(jitter/s2, initial=0.)
+    if bad>1e-4: warnings.warn(f'a covariance matrix needed {bad:.0e} of the signal variance on its diagonal; forecasts are that much less sharp', stacklevel=3)
 
 class Data:
     "Observations of a Gaussian process"
@@ -127,6 +132,7 @@ class GP:
         self.w,self.shapes,self.s2,self.n2 = _unpack(self.theta, data.d)
         self.X = warped(data.X, self.shapes, data.choice)
         self.L,self.jitter = safe_cholesky(_covariance(data, matern52(_r2(data, self.X, self.w)), self.s2, self.n2))
+        _say_jitter(self.jitter, self.s2)
         self.alpha = dpotrs(self.L, data.resid, lower=1)[0] if len(data) else data.resid
         self.beta = data.b+data.B@(data.H.T@self.alpha)  # (q,) posterior mean of the features' coefficients
 
@@ -225,6 +231,7 @@ class Ensemble:
         self.shapes = shapes.swapaxes(0, 1)[:,:,None]  # (2,s,1,d), or (0,s,1,d)
         self.X = np.broadcast_to(warped(data.X, self.shapes, data.choice), (len(self), *data.X.shape))  # (s,n,d)
         self.scaled = scaled(self.X, self.w, data.choice)
+        self.jitter = np.zeros(len(self))  # (s,) added to the diagonal
         self.Li = self._factor(last)  # (s,n,n) inverse of the lower factor: half the digits are lost that the inverse of the covariance would lose
         self.alpha = (self.Li.swapaxes(1, 2)@(self.Li@data.resid)[...,None])[...,0]  # (s,n)
 
@@ -244,7 +251,10 @@ class Ensemble:
         C = k[:,n:]-A.swapaxes(1, 2)@A+noise[...,None]*np.eye(N-n)
         res = np.zeros((s, N, N))
         res[:,:n,:n] = Li
-        for i in range(s): res[i,n:,n:] = dtrtri(safe_cholesky(C[i])[0], lower=1)[0] if N>n else 0
+        for i in range(s if N>n else 0):
+            L,self.jitter[i] = safe_cholesky(C[i])
+            res[i,n:,n:] = dtrtri(L, lower=1)[0]
+        _say_jitter(self.jitter, self.s2)
         res[:,n:,:n] = -res[:,n:,n:]@A.swapaxes(1, 2)@Li
         return res
     def _r2(self, Zw, s=slice(None)):

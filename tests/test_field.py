@@ -1364,3 +1364,100 @@ class Slow(Callback):
     assert len(last)==8 and all(len({t.user_attrs['worker'] for t in trials if len(t.intermediate_values)==n})==2 for n in (1, 2, 3, 4))
 
 # 23. What reading the code showed
+
+import ast, configparser, re, sys
+import fastai_bayes.gp as gp_mod, fastai_bayes.knobs as knobs_mod, fastai_bayes.optimizer as optimizer_mod
+
+def test_knobs_are_turned_in_an_order_that_is_written_down(monkeypatch):
+    "Whatever the order of the table, and of the parameters"
+    assert sorted(knobs_mod.put_order)==sorted(n for n,k in knobs_mod.knobs.items() if k.put)
+    params = dict(label_smoothing=.2, loss_func=CrossEntropyLossFlat(), lr=.02, opt_func=partial(Adam, lr=5.), wd=.1)
+    monkeypatch.setattr(knobs_mod, 'knobs', dict(reversed(knobs_mod.knobs.items())))
+    for order in (params, dict(reversed(params.items()))):
+        learn = knobs_mod.turn(digits('.'), order)
+        assert learn.loss_func.func.label_smoothing==.2
+        learn.create_opt()
+        assert learn.lr==.02 and params['loss_func'].func.label_smoothing==0
+
+# What is imported is declared
+
+root = Path(__file__).resolve().parent.parent
+packages = dict(sklearn='scikit-learn', PIL='pillow', mlflow='mlflow-skinny', syne_tune='syne-tune', neps='neural-pipeline-search', optuna_dashboard='optuna-dashboard',
+                optuna_integration='optuna-integration', mkdocs='mkdocs-material', IPython='ipython', ConfigSpace='configspace')
+def imported(folder):
+    "Packages that the Python files of a folder import"
+    for f in (root/folder).rglob('*.py'):
+        for n in ast.walk(ast.parse(f.read_text())):
+            if isinstance(n, ast.Import): yield from (a.name.split('.')[0] for a in n.names)
+            elif isinstance(n, ast.ImportFrom) and n.module and not n.level: yield n.module.split('.')[0]
+
+folders = dict(fastai_bayes='integrations', tests='dev integrations', tools='dev docs', benchmarks='bench dev peers', examples='')
+@pytest.mark.parametrize('folder', folders)
+def test_every_import_is_declared(folder):
+    cfg = configparser.ConfigParser()
+    cfg.read(root/'setup.cfg')
+    lines = cfg['options']['install_requires']+''.join('\n'+cfg['options.extras_require'][o] for o in folders[folder].split())
+    declared = {re.split('[^A-Za-z0-9._-]', o)[0].lower() for o in lines.split('\n') if o}
+    own = {'fastai_bayes', *(o.stem for o in root.rglob('*.py'))}
+    missing = {o for o in imported(folder) if o not in sys.stdlib_module_names and o not in own and packages.get(o, o).lower() not in declared}
+    assert not missing
+
+# The engine's constants, by what they do
+
+def under_way(n=30, T=60, l=10, done=1):
+    "Trainings of which `done` are finished, and the others have had `l` epochs; the higher the number the worse"
+    engine = optimizer_mod.Engine(Space(dict(lr=(0., 1.))), T)
+    curve = lambda i, l: [1-i/n-.5*.9**e for e in range(l)]
+    ts = [optimizer_mod.Training(np.array([(i+.5)/n]), curve(i, T if i<done else l), 'complete' if i<done else 'running') for i in range(n)]
+    return optimizer_mod.View(engine, ts)
+
+def test_the_best_third_goes_on_whatever_the_model_says():
+    view = under_way(n=31, done=1)
+    view.better = lambda idx: np.zeros(len(idx))
+    goes_on = [i for i in range(1, 31) if not optimizer_mod.decide(view, i).stop]
+    assert goes_on==list(range(1, len(goes_on)+1)) and .3*31<=len(goes_on)+1<=.4*31
+
+@pytest.mark.parametrize('patience,least', [(1, .1), (0, .03)])
+def test_the_probability_that_is_worth_more_epochs(patience, least):
+    "A tenth where a stop can be taken back, three in a hundred where it is for good"
+    view = under_way(l=11)
+    def stops(p):
+        view.better = lambda idx: np.full(len(idx), p)
+        return optimizer_mod.decide(view, 25, patience).stop
+    ps = np.arange(0, .3, .005)
+    assert min(p for p in ps if not stops(p))==pytest.approx(least, abs=.006) and stops(0.) and not stops(.29)
+
+@pytest.mark.parametrize('T', [30, 60, 120])
+def test_no_stop_for_good_before_a_sixth_of_the_epochs(T):
+    def stops(l):
+        view = under_way(T=T, l=l)
+        view.better = lambda idx: np.zeros(len(idx))
+        return optimizer_mod.decide(view, 28).stop
+    assert min(l for l in range(1, T//2) if stops(l))==T//6
+
+def test_a_new_training_is_expected_to_take_a_quarter_of_its_epochs():
+    "Beyond the first ones: what is paused is resumed if it promises as much for an epoch as that"
+    view = under_way(n=8, T=44, l=11, done=2)
+    for t in view.trainings[2:]: t.state = 'paused'
+    view.engine.min_better = 0.
+    idx = np.arange(2, 8)
+    m,v = view.forecast(idx)
+    rate = (optimizer_mod.log_ei(m, v, view.top)[0]-np.log(44-11)).max()
+    epochs = [e for e in range(1, 44) if optimizer_mod.carry_on(view, rate+np.log(e)-1e-6) is not None]
+    first = view.engine.min_epochs
+    assert max(epochs)==int(first+(44-first)/4)
+
+def test_where_early_values_mean_nothing_they_are_no_reason_to_stop():
+    view = under_way(done=20)
+    view.doubt = lambda l: 1.
+    assert view.better([29])[0]==pytest.approx(.12) and not optimizer_mod.decide(view, 29, 1).stop and not optimizer_mod.decide(view, 29).stop
+
+def test_jitter_is_part_of_a_process_and_said_when_it_is_large():
+    X,theta = np.full((4, 1), .5),np.log([.3, 1., 1e-12])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        g = gp_mod.GP(gp_mod.Data(np.linspace(0, 1, 4)[:,None], np.arange(4.), [False]), np.log([.3, 1., .1]))
+    assert g.jitter==0.
+    s = gp_mod.Ensemble(gp_mod.Data(X, np.arange(4.), [False]), theta[None])
+    assert 0<s.jitter[0]<1e-4 and 0<gp_mod.GP(gp_mod.Data(X, np.arange(4.), [False]), theta).jitter<1e-4
+    with pytest.warns(UserWarning, match='a covariance matrix needed'): gp_mod._say_jitter(np.array([0., .01]), np.ones(2))

@@ -2,26 +2,27 @@
 import optuna, pytest, torch
 from tuning import *
 from fastai_bayes.all import *
-from fastai_bayes.clone import clone, seeded, seeded_loaders
+from fastai_bayes.clone import clone, seeded
 from fastai_bayes.study import first_of, latest
 
 space = dict(lr=(1e-4, 1e-1, 'log'), wd=(1e-4, .3, 'log'))
 @pytest.fixture
 def learn(tmp_path): return digits(tmp_path)
 
-def untuned(learn, n):
-    "Best accuracy of the first trial's training, done by hand"
-    c,seed = clone(learn),int(np.random.SeedSequence([0, 0]).generate_state(1)[0])
-    with seeded(seed), seeded_loaders(c.dls, seed), c.no_bar(), c.no_logging(): c.fit_one_cycle(n)
-    return max(o[2] for o in c.recorder.values)
+def trained(learn):
+    with seeded(0), learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(6)
+    return learn
 
 searches = [('bayes', 'bayes'), ('tpe', 'median'), ('tpe', 'asha'), ('random', 'hyperband'), ('gp', 'patient'), ('cmaes', 'none'), ('qmc', 'none'),
             ('pbt', None)]
 @pytest.mark.parametrize('sampler,pruner', searches)
-def test_ends_no_worse_than_untuned(learn, sampler, pruner):
-    res = learn.bayes_tune(6, space, n_trials=8, sampler=sampler, pruner=pruner, **quick)
-    assert len(res.trials)==8 and set(res.trials.state)<={'complete', 'stopped'}
-    assert res.best_value>=untuned(digits(learn.path), 6)
+def test_finds_what_the_learner_has_not(learn, sampler, pruner):
+    "Its learning rate is the worst there is, and no trial is given another: what is better the search has found"
+    learn.lr = 1e-4
+    untuned = max(o[2] for o in trained(clone(learn)).recorder.values)
+    res = learn.bayes_tune(6, space, n_trials=8, sampler=sampler, pruner=pruner, enqueue=False, **quick)
+    assert len(res.trials)==8 and set(res.trials.state)<={'complete', 'stopped'} and res.trials.lr.nunique()==8
+    assert res.best_value>=untuned+.3
     assert abs(learn.validate()[1]-res.best_value)<1e-6
     stopped = res.trials[res.trials.state=='stopped']
     if len(stopped): assert f' trials ({len(stopped)} stopped), ' in str(res) and f', {sum(6-stopped.epochs)} saved by stopping, ' in str(res)
