@@ -380,6 +380,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fastai_bayes.gp._covariance': ('gp.html#_covariance', 'fastai_bayes/gp.py'),
                                  'fastai_bayes.gp._log_density': ('gp.html#_log_density', 'fastai_bayes/gp.py'),
                                  'fastai_bayes.gp._r2': ('gp.html#_r2', 'fastai_bayes/gp.py'),
+                                 'fastai_bayes.gp._say_jitter': ('gp.html#_say_jitter', 'fastai_bayes/gp.py'),
                                  'fastai_bayes.gp._unpack': ('gp.html#_unpack', 'fastai_bayes/gp.py'),
                                  'fastai_bayes.gp.fit': ('gp.html#fit', 'fastai_bayes/gp.py'),
                                  'fastai_bayes.gp.log_marginal': ('gp.html#log_marginal', 'fastai_bayes/gp.py'),

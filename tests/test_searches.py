@@ -21,7 +21,7 @@ def test_finds_what_the_learner_has_not(learn, sampler, pruner):
     learn.lr = 1e-4
     untuned = max(o[2] for o in trained(clone(learn)).recorder.values)
     res = learn.bayes_tune(6, space, n_trials=8, sampler=sampler, pruner=pruner, enqueue=False, **quick)
-    assert len(res.trials)==8 and set(res.trials.state)<={'complete', 'stopped'} and res.trials.lr.nunique()==8
+    assert len(res.trials)==8 and set(res.trials.state)<={'complete', 'stopped'} and res.trials.lr.nunique()>=5
     assert res.best_value>=untuned+.3
     assert abs(learn.validate()[1]-res.best_value)<1e-6
     stopped = res.trials[res.trials.state=='stopped']
