@@ -280,12 +280,12 @@ def _truth(v): return type(v) is bool
 def _dict(v): return isinstance(v, dict)
 def _pair(v): return isinstance(v, (list, tuple)) and len(v)==2 and all(map(_text, v))
 _known = [  # what attributes hold, by name; others are not ours
-    ('a whole number of 0 or more', _whole, 'carries_on carried n_epoch deaths size seed'),
+    ('a whole number of 0 or more', _whole, 'carries_on carried n_epoch deaths size seed stopped diverged whole'),
     ('a number', _number, 'seconds'),
-    ('text', _text, 'reason verdict cut monitor'),
+    ('text', _text, 'reason verdict cut monitor infeasible'),
     ('True or False', _truth, 'present enqueued out_of_memory'),
     ('two texts', _pair, 'place'),
-    ('a dictionary', _dict, 'about setup fixed_params')]
+    ('a dictionary', _dict, 'about setup outside dropped fixed_params')]
 
 def _wrong_attrs(attrs):
     "What is wrong with the attributes of a study or trial"

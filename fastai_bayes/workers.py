@@ -55,6 +55,7 @@ class Worker:
         with suppress(OSError): os.utime(self._file(self.id))
     def here(self, id):
         "Does the worker `id` see this folder, and run on this host? Older versions do not tell their hosts"
+        if not is_worker(id): return False
         home,_,rest = id.partition('-')
         return home==self.home and (len(rest)<24 or rest[:8]==_host())
     def alive(self,
