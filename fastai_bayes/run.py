@@ -6,7 +6,7 @@
 __all__ = ['BestEpoch', 'quiet', 'RecordError', 'TakenError', 'recording', 'Watched', 'epochs_of', 'Run', 'patient', 'outcome']
 
 # %% ../nbs/235_run.ipynb #imports
-import math, secrets, signal, threading, time, warnings
+import math, secrets, signal, threading, time, warnings, zlib
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -17,6 +17,8 @@ from fastai.callback import tracker
 from fastai.callback.progress import ShowGraphCallback
 from fastai.callback.tracker import SaveModelCallback
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers import RandomSampler
+from optuna.study import Study
 from optuna.trial import TrialState, create_trial
 from .callback import BayesPruningCallback, Measured, recorded
 from .checkpoint import (ChangedModelError, Checkpoint, CheckpointError, as_built, holds, read, read_training, recorder_state,
@@ -34,7 +36,7 @@ from .probe import Closure
 from .pruner import BayesPruner
 from .report import TuneResult  # it adds the report
 from .sampler import BayesSampler, Books
-from .searches import PBT, EndOfRound, Grid, pruner_of, sampler_of
+from .searches import PBT, EndOfRound, Grid, Numbered, OneEach, pruner_of, reseeded, sampler_of
 from .study import (Shared, StudyError, ask, best_of, best_trial, carry_on_trial, curve_of, diverged, epochs_saved,
                                epochs_trained, finished, first_of, latest, note, open_study, quiet_optuna, reason_of,
                                seconds_of, state_of)
@@ -132,13 +134,13 @@ class Watched(GetAttr):
         self.run.saw(value)
     def should_prune(self):
         "Stop here? If so, there is a checkpoint to carry on from"
-        return self._stops(not self.whole and self.trial.should_prune)
+        return self._stops(not self.whole)
     def should_end(self):
         "Stop here, although the epoch has no value? Only limits and rounds do that"
-        return self._stops(isinstance(self.run.study.pruner, EndOfRound) and self.trial.should_prune)
+        return self._stops(isinstance(self.run.study.pruner, EndOfRound))
     def _stops(self, ask):
         self.cut = self.run.over()
-        if not self.cut and not (ask and ask()): return False
+        if not self.cut and not (ask and self.run.prunes(self.trial)): return False
         if not self.cut: self.verdict = getattr(getattr(self.run.study.pruner, 'verdict', None), 'reason', None)
         if not self.cut or not self.checkpoint.fresh: self.checkpoint.save(stopped=not self.cut)  # a cut training asks the pruner again
         return True
@@ -214,7 +216,6 @@ class Run:
         p = self.study.pruner = EndOfRound() if isinstance(s, PBT) else pruner_of(pruner, self.planned, self.space)
         if isinstance(s, PBT) and self.limits['n_trials'] is None: self.limits['n_trials'] = s.members
         if sampler in (None, 'bayes') and [k for k,v in self.limits.items() if v]==['timeout']: s.cost = 'seconds'  # they are what runs out
-        if self.trials() and not isinstance(s, BayesSampler): s.reseed_rng()  # it would begin again with what it proposed before
         if pruner in (None, 'bayes') and self.carries_on and self.planned>1:
             all_known = len(self.space) and not self.make.asks
             p.patience = len(start_points(self.space, self.planned, np.random.default_rng(0))) if all_known else n_starts(self.planned)
@@ -285,9 +286,31 @@ def next(self:Run):
         self._bury()
         self._tidy()
         if self.over() or not self._queued(): return None
-        trial = ask(self.study, self.space)
+        trial = self._ask()
         trial.set_user_attr('worker', self.worker.id)
         return trial
+
+@patch
+def each(self:Run):
+    "The study as samplers and pruners of Optuna see it"
+    return Study(self.study.study_name, OneEach(self.study._storage, self.study._study_id), self.study.sampler, self.study.pruner)
+
+@patch
+def _ask(self:Run):
+    "The trial that is waiting, with hyperparameters; of a sampler of Optuna, those that it would have whatever happened between"
+    if isinstance(self.study.sampler, BayesSampler): return ask(self.study, self.space)
+    each = self.each()
+    t = next(t for t in each.get_trials(deepcopy=False) if t.state==TrialState.WAITING)
+    each.sampler = RandomSampler(0) if t.user_attrs.get('carried') else reseeded(self.study.sampler, self.seed, t.number)  # that has all
+    trial = ask(each, self.space)
+    return Numbered(trial, self.study._storage.get_trial(trial._trial_id).number)
+
+@patch
+def prunes(self:Run, trial):
+    "Does the pruner stop `trial`? Those of Optuna see each training once"
+    p = self.study.pruner
+    study = self.study if isinstance(p, (BayesPruner, EndOfRound)) else self.each()
+    return p.prune(study, study._storage.get_trial(trial._trial_id))
 
 @patch
 def _bury(self:Run):
@@ -380,6 +403,7 @@ def train(self:Run, trial, params, folder):
                                     hypers=not isinstance(self.study.sampler, PBT), longer='extended' in self.study.user_attrs,
                                     told=self.told)
             planned = epochs_of(self.fit, self.n_epoch, {**self.fit_kwargs, **params})
+            if self.make.rebuilds(params) and not checkpoint.done: self._begins(trial, learn.model)
             cb = BayesPruningCallback(Watched(trial, self, checkpoint), self.monitor, self.mode, planned)
             own = copies([o for o in self.cbs if not isinstance(o, ShowGraphCallback)], folder)
             best = BestEpoch(self.monitor, self.mode, shapes(learn.model))
@@ -436,6 +460,22 @@ def outcome(cb):
     if cb.diverged: return TrialState.PRUNED, why, None
     return (TrialState.PRUNED, cb.trial.cut or '', cb.trial.cut) if cb.stopped else (TrialState.COMPLETE, '', None)
 
+def _digest(model):
+    "A number that changes with any weight of `model`"
+    res = 0
+    for v in model.state_dict().values():
+        if isinstance(v, torch.Tensor) and v.numel(): res = zlib.crc32(v.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), res)
+    return res
+
+@patch
+def _begins(self:Run, trial, model):
+    "Note the weights with which a model that was built begins; warn if `trial` began with others before, as then it does not repeat itself"
+    res = _digest(model)
+    if trial.user_attrs.get('weights', res)!=res:
+        warnings.warn(f'trial {trial.number} begins again, with other weights than when it was interrupted: the model draws from random numbers '
+                      'of its own, or what it loads has changed; so its curve is another one', stacklevel=2)
+    trial.set_user_attr('weights', res)
+
 @patch
 def _too_large(self:Run, trial):
     "Why `trial` would run out of memory, if it would; a factory that asks must have been called before"
@@ -482,7 +522,7 @@ def _tell(self:Run, trial, state, reason, cut=None, value=None, error=None, verd
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)
         note(self.study, trial, system=True, engine=self.books.memory)
-        self.study.tell(trial, value if state==TrialState.COMPLETE else None, state)
+        self.study.tell(trial.number, value if state==TrialState.COMPLETE else None, state)
     self._refresh(trial.number)
     self.status.number,self.status.params,self.status.curve = None,{},[]
     self.view.finished(self.status)

@@ -617,6 +617,10 @@ def best_trial(
     return best(finished(study), key=lambda o: o[1], default=(None,))[0]
 
 # %% ../nbs/12_study.ipynb #carry
+def _of_search(trial, n):
+    "What samplers and pruners of Optuna have noted about `trial`; without the rungs that it reached, if it begins anew"
+    return {k: v for k,v in trial.system_attrs.items() if k not in ('fixed_params', 'engine') and (n or not k.startswith('completed_rung'))}
+
 def carry_on_trial(
     study:optuna.Study, # A study
     trial, # Its trial that is to be carried on
@@ -634,7 +638,7 @@ def carry_on_trial(
     facts = {k: v for k,v in trial.user_attrs.items() if k not in ('reason', 'verdict', 'cut', 'seconds', 'worker', 'whole', 'stopped', 'diverged')}
     study.add_trial(optuna.trial.create_trial(
         state=TrialState.WAITING, params=now, distributions=source.distributions, intermediate_values=kept,
-        system_attrs=dict(system or {}, fixed_params=fixed), user_attrs={**facts, **attrs, 'carries_on': first_of(trial), 'carried': n}))
+        system_attrs=dict(_of_search(trial, n), **(system or {}), fixed_params=fixed), user_attrs={**facts, **attrs, 'carries_on': first_of(trial), 'carried': n}))
 
 # %% ../nbs/12_study.ipynb #frame
 def column(

@@ -997,6 +997,66 @@ def test_studies_in_two_threads(tmp_path, capsys):
 
 # 14. Bit for bit with Optuna's samplers
 
+def sampler_like(name):
+    "A fresh sampler: by its name, or an instance that soon models"
+    few = dict(seed=3, n_startup_trials=3)
+    return {'tpe3': lambda: optuna.samplers.TPESampler(**few), 'gp3': lambda: optuna.samplers.GPSampler(**few)}.get(name, lambda: name)()
+
+def all_of(res): return [(t.params, t.state.name, [v for v in t.intermediate_values.values()]) for t in latest(res.study.trials)]
+
+class Cut(Callback):
+    "Ctrl-C in the middle of epoch number `at` of the study"
+    n = 0
+    def __init__(self, at): self.at = at
+    def before_train(self):
+        Cut.n += 1
+        if Cut.n==self.at: raise KeyboardInterrupt
+
+lr_wd_bs = dict(lr=(1e-3, 1e-1, 'log'), wd=(1e-4, .3, 'log'), bs=[16, 32])
+@pytest.mark.parametrize('sampler,pruner', [('tpe', 'asha'), ('tpe3', 'hyperband'), ('gp3', 'median'), ('cmaes', 'asha'), ('qmc', 'median'), ('random', 'asha'),
+                                            ('grid', 'asha'), (None, 'asha'), ('pbt', None)])
+def test_an_interrupted_study_of_any_search_repeats_itself(tmp_path, sampler, pruner):
+    n = 8 if sampler in ('tpe', 'tpe3', 'gp3') else 6
+    kwargs = dict(n_trials=n, pruner=pruner, study_name='s', **quick)
+    def line(path, **more): return digits(path, loaders(path, 96)).bayes_tune(5, lr_wd_bs, sampler=sampler_like(sampler), **kwargs, **more)
+    whole = line(tmp_path/'a')
+    Break.count = Cut.n = 0
+    for cb in (Cut(4), Break(KeyboardInterrupt(), (3,)), Cut(14)): line(tmp_path/'b', cbs=cb)
+    res = line(tmp_path/'b')
+    assert all_of(res)==all_of(whole) and len(res.study.trials)>=len(whole.study.trials)+1
+
+def test_a_sampler_without_a_seed_gets_that_of_the_study(tmp_path):
+    a,b = (digits(tmp_path/o).bayes_tune(1, lr_wd_bs, n_trials=4, sampler=optuna.samplers.TPESampler(), pruner='none', **quick) for o in 'ab')
+    assert [t.params for t in a.study.trials]==[t.params for t in b.study.trials]
+
+def test_a_sampler_of_ones_own_is_used_as_it_is(tmp_path):
+    class Mine(optuna.samplers.RandomSampler):
+        asked = 0
+        def sample_independent(self, *args):
+            self.asked += 1
+            return super().sample_independent(*args)
+    mine = Mine(0)
+    digits(tmp_path).bayes_tune(1, lrs, n_trials=3, sampler=mine, pruner='none', **quick)
+    assert mine.asked==2  # the first trial is the learner's
+
+def test_other_weights_at_a_new_beginning_are_said(tmp_path, recwarn):
+    def line(new, name, cbs=None): return digits(tmp_path).bayes_tune(2, lrs, n_trials=2, new_learner=new, study_name=name, cbs=cbs, **quick)
+    class First(Callback):
+        "The process is interrupted in the first epoch"
+        n = 0
+        def after_train(self):
+            First.n += 1
+            if First.n==1: raise KeyboardInterrupt
+    gen = torch.Generator()
+    def own(p):
+        learn = digits(tmp_path)
+        with torch.no_grad(): learn.model[0].weight.normal_(generator=gen)
+        return learn
+    for new,name in ((lambda p: digits(tmp_path), 'same'), (own, 'own')):
+        First.n = 0
+        line(new, name, First()), line(new, name)
+        assert sum('with other weights' in str(o.message) for o in recwarn)==(name=='own')
+
 # 15. Impossible combinations
 
 # 16. Finite spaces
