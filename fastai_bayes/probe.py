@@ -17,6 +17,7 @@ from fastcore.basics import first
 from fastcore.foundation import L
 from fastai.callback.core import Callback, CancelFitException, CancelStepException, CancelTrainException, CancelValidException
 from fastai.callback.progress import CSVLogger, ShowGraphCallback
+from fastai.callback.schedule import ParamScheduler
 from fastai.data.load import DataLoader
 from fastai.optimizer import OptimWrapper
 from optuna.samplers import RandomSampler
@@ -55,6 +56,12 @@ _what = dict(start='the fit cannot begin', data='no batch can be taken', model='
 
 def _shapes(b): return ' and '.join(str(tuple(o.shape)) if isinstance(o, torch.Tensor) else type(o).__name__ for o in L(b)) or 'nothing'
 
+def _settings(learn):
+    "Hyperparameters of the optimizer of `learn` now, and those that are scheduled at a few times of the training"
+    scheds = [o.scheds for o in learn.cbs if isinstance(o, ParamScheduler)]
+    times = {k: [str(f(p)) for p in (0., .2, .4, .6, .8, 1.)] for o in scheds for k,f in o.items()}
+    return {k: [str([h[k] for h in learn.opt.hypers]), times.get(k)] for k in learn.opt.hypers[0]}
+
 class Step(Callback):
     "Cuts trainings to one step, and notes in `stage` what comes next"
     order = 1000
@@ -62,6 +69,7 @@ class Step(Callback):
         all_valid:bool=False # Go through the whole validation set?
     ):
         self.all_valid,self.stage,self.part,self.done,self.fits,self.row = all_valid,'start','',False,0,None
+        self.trace = [] # What the optimizer and the schedules had in each fit
     @property
     def trains(self): return not hasattr(self.learn, 'lr_finder')
     def before_fit(self):
@@ -75,7 +83,9 @@ class Step(Callback):
         if self.trains and self.training and not torch.isfinite(self.loss).all():
             raise ValueError(f'it is {self.loss.detach().mean().item()} before anything was trained; look for such values in the data, and at the loss')
         self.stage = 'backward' if self.training else 'metric'
-    def before_step(self): self.stage = 'optimizer'
+    def before_step(self):
+        self.stage = 'optimizer'
+        if self.trains and not self.stepped: self.trace.append(_settings(self.learn))
     def after_step(self): self.stage,self.stepped = 'metric',True
     def after_batch(self):
         self.stage = 'data'
@@ -272,8 +282,31 @@ def first_step(
         params = _cheap(make, make.middle if make.new_learner else _point(make, Middle()))
         why = _tried(make, attempt, params, Path(d), probe if make.new_learner else None)
         if why is not None and (params := _elsewhere(make, attempt, Path(d))) is None: raise why
+        if _has_own_fit(attempt, probe): _check_effect(make, attempt, params, Path(d))
         for n,o,p in _variants(make, params):
             if (bad := _tried(make, attempt, p, Path(d))) is not None: raise KnobError(f'{n}: {label_of(o)!r} cannot be tried: {bad}') from bad.__cause__
+
+# Where a hyperparameter shows in the optimizer and the schedules
+_shows = dict(lr='lr', pct_start='lr', div='lr', div_final='lr', moms='mom', **{n: n for n in ('wd', 'mom', 'sqr_mom', 'eps')})
+
+def _has_own_fit(attempt, learn):
+    "Is the fit neither fastai's nor one of its learners'?"
+    f = getattr(type(learn), attempt.fit) if isinstance(attempt.fit, str) else attempt.fit
+    return not getattr(f, '__module__', '').startswith('fastai.')
+
+def _check_effect(make, attempt, params, folder):
+    "Raise if the training has the same settings of the optimizer though others are tried, as with a fit that has a constant of its own"
+    first = attempt.stage.trace
+    try:
+        other = _cheap(make, _point(make, RandomSampler(seed=1)))
+        if _tried(make, attempt, other, folder) is not None: return
+    except Exception: return  # there it cannot be built
+    for n,k in _shows.items():
+        if n not in params or n not in other or params[n]==other[n]: continue
+        now = [[o.get(k) for o in t] for t in (first, attempt.stage.trace)]
+        if first and now[0]==now[1]:
+            raise KnobError(f'{n} is without effect: with {params[n]!r} and {other[n]!r} the optimizer has {k}={now[0][0][0]}; '
+                            'let the fit use what it is given, or the attributes of the learner, and no constant')
 
 def _elsewhere(make, attempt, folder):
     "One of three other points at which a first step can be taken, if there is one"

@@ -647,7 +647,25 @@ def test_a_name_without_effect_is_refused(tmp_path, monkeypatch, name):
     with pytest.raises(ValueError, match=match): learn.bayes_tune(1, {**lrs, **space}, **kwargs, **quick)
     assert same(before, picture(learn)) and process()==proc and files(tmp_path)==[]
 
-class Takes(dict): pass
+def constant_lr(learn, n_epoch, cbs, **kwargs): learn.fit_one_cycle(n_epoch, 1e-2, cbs=cbs)
+def constant_wd(learn, n_epoch, cbs): learn.fit(n_epoch, wd=.1, cbs=cbs)
+def constant_moms(learn, n_epoch, cbs): learn.fit_one_cycle(n_epoch, moms=(.9, .8, .9), cbs=cbs)
+def two_stages(learn, n_epoch, cbs):
+    learn.fit(1, 1e-4, cbs=cbs)
+    learn.fit(n_epoch-1, cbs=cbs)
+class Stubborn(Learner):
+    def fit_one_cycle(self, n_epoch, lr_max=None, **kwargs): self.fit(n_epoch, 1e-3, cbs=kwargs['cbs'])
+overridden = {'lr': (constant_lr, lrs), 'wd': (constant_wd, dict(wd=(.1, .3))), 'moms': (constant_moms, dict(moms=[(.95,.85,.95), (.9,.8,.9), (.8,.7,.8), (.7,.6,.7)]))}
+@pytest.mark.parametrize('name', overridden)
+def test_a_constant_of_the_fit(tmp_path, name):
+    fit,space = overridden[name]
+    with pytest.raises(KnobError, match=f'{name} is without effect'): digits(tmp_path).bayes_tune(2, space, fit=fit, **quick)
+    assert files(tmp_path)==[]
+
+def test_a_method_that_ignores_what_it_is_given(tmp_path):
+    learn = Stubborn(loaders(tmp_path), net(), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
+    with pytest.raises(KnobError, match='lr is without effect'): learn.bayes_tune(2, lrs, **quick)
+    assert len(digits(tmp_path).bayes_tune(2, lrs, n_trials=1, fit=two_stages, **quick).trials)==1
 readers = {'item': lambda p: p['x'], 'get': lambda p: p.get('x'), 'in': lambda p: 'x' in p, 'stars': lambda p: dict(**p), 'iteration': lambda p: [k for k in p],
            'items': lambda p: list(p.items()), 'values': lambda p: list(p.values()), 'dict': dict, 'copy, then item': lambda p: p.copy()['x'],
            'deepcopy': deepcopy, 'pop': lambda p: p.pop('x'), 'union': lambda p: {} | p, 'format': lambda p: '{x}'.format_map(p), 'json': lambda p: __import__('json').dumps(p),
