@@ -1,30 +1,34 @@
 """Kill -9 at random instants while `bayes_tune` works on scikit-learn's digits, start the same line again, and look at what is left.
 
-    python benchmarks/chaos.py --kills 100 --seed 0
+    python benchmarks/chaos.py --kills 100 --seed 0 [--study default fine_tune sqlite factory pbt asha callbacks]
 
-Each kill waits for a moment of a random kind: training, validation, writing weights or a checkpoint, writing the study, or the engine at work."""
-import argparse, mmap, os, random, signal, sys, tempfile, time, warnings
+The kills are shared among the studies, which take turns. Each waits for a moment of a random kind: training, validation, writing weights or a
+checkpoint, writing the study, or the search at work. The exit code is 1 if a training was lost, more epochs were repeated than there were kills, a
+log has doubled or missing lines, a file cannot be read, or a curve differs from that of the undisturbed study where they are the same by README."""
+import argparse, csv, mmap, os, random, signal, sys, tempfile, time, warnings
 from collections import Counter
 from pathlib import Path
 import optuna, torch
 from fastai.vision.all import *
+from optuna.storages import RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 from fastai_bayes.all import *
-from fastai_bayes import checkpoint, run, sampler, study as studies
+from fastai_bayes import checkpoint, run, sampler, searches, study as studies
 
 phases = 'other training validation files storage engine'.split()
 n_epoch,n_trials = 6,14
 
-def learner(path):
+def learner(path, width=16):
     x,y = load_digits(return_X_y=True)
     x,y = torch.tensor(x).float()/16,torch.tensor(y)
     dls = DataLoaders(TfmdDL(TensorDataset(x[:320], y[:320]), bs=32, shuffle=True, drop_last=True, num_workers=0),
                       TfmdDL(TensorDataset(x[-400:], y[-400:]), bs=100, num_workers=0), path=path)
     torch.manual_seed(0)
-    return Learner(dls, nn.Sequential(nn.Linear(64, 16), nn.Dropout(.1), nn.ReLU(), nn.Linear(16, 10)), loss_func=CrossEntropyLossFlat(),
-                   metrics=accuracy, cbs=Phase())
+    body,head = nn.Sequential(nn.Linear(64, width), nn.Dropout(.1), nn.ReLU()),nn.Linear(width, 10)
+    return Learner(dls, nn.Sequential(body, head), loss_func=CrossEntropyLossFlat(), metrics=accuracy, cbs=Phase(),
+                   splitter=lambda m: [list(o.parameters()) for o in m])
 
 class Shared:
     "Two numbers that a process and its child both see: what it does, and how many epochs were trained"
@@ -37,7 +41,7 @@ class Phase(Callback):
     order = 100
     def before_train(self): shared[0] = phases.index('training')
     def before_validate(self): shared[0] = phases.index('validation')
-    def after_validate(self): shared[0],shared[1] = 0,shared[1]+1
+    def after_validate(self): shared[0],shared[1] = 0,shared[1]+hasattr(self.learn, 'bayes_pruning')  # not what only looks at the learner
 
 def during(owner, name, phase):
     "Note when the function `name` of `owner` is at work"
@@ -51,17 +55,40 @@ def during(owner, name, phase):
 def instrument():
     for owner,name in ((checkpoint, 'write'), (run.BestEpoch, '_save'), (run, 'to_disk')): during(owner, name, 'files')
     during(JournalFileBackend, 'append_logs', 'storage')
-    for owner,name in ((sampler, 'propose'), (run.BayesPruner, 'prune')): during(owner, name, 'engine')
+    for o in ('intermediate_value', 'state_values', 'param', 'user_attr', 'system_attr'): during(RDBStorage, f'set_trial_{o}', 'storage')
+    for owner,name in ((sampler, 'propose'), (BayesPruner, 'prune'), (optuna.samplers.TPESampler, 'sample_independent'),
+                       (optuna.pruners.SuccessiveHalvingPruner, 'prune'), (searches.PBT, 'round')): during(owner, name, 'engine')
 
-def work(path, seed):
+def factory(path):
+    "A function that builds learners and asks for what it needs"
+    def new_learner(trial):
+        trial.suggest_float('lr', 1e-3, 1e-1, log=True)
+        return learner(path, trial.suggest_int('width', 8, 32, log=True))
+    return new_learner
+
+class Kind:
+    "A kind of study: how it is called, how many trainings it has, and whether its curves are those of an undisturbed one"
+    def __init__(self, line, n=n_trials, equal=True): self.line,self.n,self.equal = line,n,equal
+space = dict(lr=(1e-3, 1e-1, 'log'), wd=(1e-3, .3, 'log'), bs=[16, 32, 64])
+kinds = {
+    'default': Kind(lambda path: {}),
+    'fine_tune': Kind(lambda path: dict(fit='fine_tune', freeze_epochs=2)),
+    'sqlite': Kind(lambda path: dict(storage=f'sqlite:///{path}/study.db')),
+    'factory': Kind(lambda path: dict(new_learner=factory(path))),
+    'pbt': Kind(lambda path: dict(sampler='pbt', n_trials=8, space=space), n=8),
+    'asha': Kind(lambda path: dict(sampler='tpe', pruner='asha', space=space), equal=False),
+    'callbacks': Kind(lambda path: dict(cbs=[MixUp(), EarlyStoppingCallback('accuracy', min_delta=.01, patience=2), CSVLogger()]))}
+
+def work(path, kind, seed):
     "The line that is killed and started again"
-    return learner(path).bayes_tune(n_epoch, n_trials=n_trials, study_name='chaos', seed=seed, verbose=False)
+    args = dict(n_trials=n_trials, study_name='chaos', seed=seed, verbose=False)
+    return learner(path).bayes_tune(n_epoch, **{**args, **kinds[kind].line(path)})
 
-def forked(path, seed):
+def forked(path, kind, seed):
     "Number of a new process that does `work`"
     pid = os.fork()
     if pid: return pid
-    try: work(path, seed); os._exit(0)
+    try: work(path, kind, seed); os._exit(0)
     except BaseException: import traceback; traceback.print_exc(); os._exit(1)
 
 def ended(pid):
@@ -70,7 +97,7 @@ def ended(pid):
     if got and status: raise SystemExit(f'a process failed with status {status}')
     return bool(got)
 
-def kill_in(pid, phase, rng, patience=20.):
+def kill_in(pid, phase, rng, patience=3.):
     "Kill the process in the next `phase`, some time from its start on; None if it ended before, else the phase that it was in"
     start,wait = time.monotonic(),rng.expovariate(.5)
     while not ended(pid):
@@ -82,12 +109,12 @@ def kill_in(pid, phase, rng, patience=20.):
             return phases[now]
         time.sleep(1e-4)
 
-def disturbed(path, seed, kills, rng):
+def disturbed(path, kind, seed, kills, rng):
     "Work that is killed at most `kills` times: where, and how many epochs it took"
     where,shared[1] = [],0
     while True:
         shared[0] = 0
-        pid = forked(path, seed)
+        pid = forked(path, kind, seed)
         if len(where)<kills:
             now = kill_in(pid, rng.randrange(len(phases)), rng)
             if now is None: return where, shared[1]
@@ -97,32 +124,52 @@ def disturbed(path, seed, kills, rng):
             return where, shared[1]
 
 def look(path):
-    "What plain Optuna finds, and whether all files can be read"
-    folder = Path(path)/'models'/'bayes'/'chaos'
-    s = optuna.load_study(study_name='chaos', storage=optuna.storages.JournalStorage(JournalFileBackend(str(folder/'study.log'))))
-    bad = 0
+    "What plain Optuna finds, how many files cannot be read or are left over, and how many logs have not one line an epoch"
+    folder,db = Path(path)/'models'/'bayes'/'chaos',Path(path)/'study.db'
+    storage = f'sqlite:///{db}' if db.exists() else optuna.storages.JournalStorage(JournalFileBackend(str(folder/'study.log')))
+    s,bad = optuna.load_study(study_name='chaos', storage=storage),0
     for f in [*folder.rglob('*.pt'), *folder.rglob('*.pth')]:
         try: torch.load(f, weights_only=True)
         except Exception: bad += 1
-    return s, bad + len([o for o in folder.rglob('*') if o.name.endswith(('.tmp', '.part.pth'))])
+    bad += len([o for o in folder.rglob('*') if o.name.endswith(('.tmp', '.part.pth'))])
+    return s, bad, sum(map(_log_is_wrong, studies.latest(s.trials), [folder]*len(s.trials)))
 
-def compare(seed, kills, rng):
+def _log_is_wrong(trial, folder):
+    file = folder/f'trial_{studies.first_of(trial)}'/'history.csv'
+    if not file.exists(): return False
+    rows = list(csv.reader(file.open()))
+    return rows[0][0]!='epoch' or [o[0] for o in rows[1:]]!=[str(i) for i in range(len(trial.intermediate_values))]
+
+def compare(kind, seed, kills, rng):
     "One study killed `kills` times at most, against the same undisturbed"
     with tempfile.TemporaryDirectory() as a, tempfile.TemporaryDirectory() as b:
-        pid = forked(a, seed)
+        pid = forked(a, kind, seed)
         while not ended(pid): time.sleep(.01)
-        where,epochs = disturbed(b, seed, kills, rng)
-        (whole,_),(killed,bad) = look(a),look(b)
+        where,epochs = disturbed(b, kind, seed, kills, rng)
+        (whole,*_),(killed,bad,logs) = look(a),look(b)
         trials,ref = studies.latest(killed.trials),studies.latest(whole.trials)
         best = [studies.best_of(studies.best_trial(s), s.direction) + (studies.best_trial(s).params,) for s in (whole, killed)]
-        same = [t.params==r.params and t.intermediate_values==r.intermediate_values for t,r in zip(trials, ref)]
-        return dict(where=where, lost=n_trials-sum(t.state.name in ("COMPLETE", "PRUNED") for t in trials), unreadable=bad,
-                    repeated=epochs-studies.epochs_spent(killed), same=sum(same), of=len(ref), best=best[0]==best[1])
+        same = sum(t.params==r.params and t.intermediate_values==r.intermediate_values for t,r in zip(trials, ref))
+        ok = [sum(t.state.name in ('COMPLETE', 'PRUNED') for t in o) for o in (trials, ref)]
+        return dict(study=kind, where=where, lost=kinds[kind].n-ok[0], unreadable=bad, logs=logs, repeated=epochs-studies.epochs_spent(killed),
+                    same=same, of=len(ref), best=best[0]==best[1], without_kills=kinds[kind].n-ok[1])
+
+def wrong(r):
+    "Is the study of row `r` not what it should be?"
+    return (r['lost']>0 or r['unreadable'] or r['logs'] or r['repeated']>len(r['where'])
+            or kinds[r['study']].equal and not (r['same']==r['of'] and r['best']))
+
+def summary(name, rows):
+    total = lambda k: sum(r[k] for r in rows)
+    print(f"{name}: {sum(len(r['where']) for r in rows)} kills in {len(rows)} studies; trainings lost {total('lost')}, files unreadable or left over "
+          f"{total('unreadable')}, logs wrong {total('logs')}, epochs repeated {total('repeated')}, trainings as in the undisturbed study "
+          f"{total('same')} of {total('of')}, same best in {total('best')} of {len(rows)}; not as it should be {sum(map(wrong, rows))}")
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--kills', type=int, default=100)
     p.add_argument('--seed', type=int, default=0)
+    p.add_argument('--study', nargs='+', choices=kinds, default=list(kinds), metavar='STUDY', help=', '.join(kinds))
     o = p.parse_args()
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
@@ -130,13 +177,14 @@ def main():
     instrument()
     rng,rows,seed = random.Random(o.seed),[],o.seed
     while (done := sum(len(r['where']) for r in rows))<o.kills:
-        rows.append(compare(seed, min(12, o.kills-done), rng))
+        rows.append(compare(o.study[(seed-o.seed)%len(o.study)], seed, min(12, -(-o.kills//len(o.study)), o.kills-done), rng))
         print(f"seed {seed}: {rows[-1] | dict(where=dict(Counter(rows[-1]['where'])))}", flush=True)
         seed += 1
-    total = lambda k: sum(r[k] for r in rows)
-    print(f"\n{sum(len(r['where']) for r in rows)} kills in {len(rows)} studies: {dict(Counter(w for r in rows for w in r['where']))}")
-    print(f"trials lost {total('lost')}, files unreadable or left over {total('unreadable')}, epochs repeated {total('repeated')}, "
-          f"trainings as in the undisturbed study {total('same')} of {total('of')}, same best in {total('best')} of {len(rows)} studies")
+    print()
+    for k in o.study: summary(k, [r for r in rows if r['study']==k])
+    summary('all', rows)
+    print(f"killed in {dict(Counter(w for r in rows for w in r['where']))}")
     print(f'optuna {optuna.__version__}, torch {torch.__version__}, python {sys.version.split()[0]}, seed {o.seed}')
+    sys.exit(any(map(wrong, rows)))
 
 if __name__ == '__main__': main()

@@ -30,7 +30,7 @@ class Beliefs:
         books = Books.of(study)
         if until is not None:
             trials,books = trials[:until+1],Books()
-            books.recall(trials[until].system_attrs.get('engine'))
+            for t in trials: books.recall(t.system_attrs.get('engine'))
         self.numbers,self.view = [],None
         if self.T is None: return
         with Books.lock: view,begun = books.view(_Trials(trials, study.direction), self.space, self.T)

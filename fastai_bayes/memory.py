@@ -36,8 +36,8 @@ class MemoryLimit:
         trials # Optuna trials; the user attribute `out_of_memory` marks those that did, `size` is the number of parameters of an `arch`
     ):
         self.failed = [t.params for t in trials if t.user_attrs.get('out_of_memory')]
-        self.fitted = [t.params for t in trials if t.intermediate_values and not t.user_attrs.get('out_of_memory')]
-        self.sizes = {t.params['arch']: t.user_attrs['size'] for t in trials if 'size' in t.user_attrs}
+        self.fitted = [t.params for t in trials if self.failed and t.intermediate_values and not t.user_attrs.get('out_of_memory')]
+        self.sizes = {} if not self.failed else {t.params['arch']: t.user_attrs['size'] for t in trials if 'size' in t.user_attrs}
 
     def _needs(self, a, b):
         "Do the hyperparameters `a` need all the memory that `b` do, as far as is known?"

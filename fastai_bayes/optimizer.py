@@ -179,6 +179,7 @@ class View:
         "How little the order of trainings after `l` epochs says about that later on: 0 if at most a pair in eight changes it, 1 if half or more do"
         if l not in self._doubts:
             Y = [y for y,e,bad in zip(self.Y, self.epochs, self.failed) if e>=max(1.6*l, l+1) and not bad]
+            if len(Y)>self.engine.most: Y = [Y[i] for i in np.linspace(0, len(Y)-1, self.engine.most).astype(int)]  # pairs are many
             n = np.array([len(y) for y in Y], int)
             i,j = np.tril_indices(len(Y), -1)
             last = np.minimum(n[i], n[j])-1
@@ -274,7 +275,7 @@ class Engine:
     def final(self, X, m, v, rng):
         "`Ensemble` on the most informative final values `m` (n,) of variance `v` (n,) at `X` (n,d), fitted anew with each up to 24, then when there are 40 % more"
         n,thetas,last = self._final
-        anew = len(m)<=24 or len(m)-n>.4*min(n, self.most)
+        anew = thetas is None or len(m)<=24 or len(m)-n>.4*min(n, self.most)
         n = len(m) if anew else n
         keep = informative(m[:n], self.most)
         known = self.data(X[keep], m[keep], v[keep])
@@ -310,8 +311,9 @@ class Engine:
     @property
     def memory(self):
         "What this engine knows beyond the trainings, in numbers and lists: where its next fits start. One that is given it goes on as this one would"
-        (n,*thetas),chain,cost = self._final,self._chain,self._cost
-        return dict(model=self.model, final=[n, *(None if o is None else o.tolist() for o in thetas)],
+        (n,thetas,last),chain,cost = self._final,self._chain,self._cost
+        if n<24: thetas = None  # the next fit comes anyway
+        return dict(model=self.model, final=[n, *(None if o is None else o.tolist() for o in (thetas, last))],
                     chain=chain and [[n, theta.tolist(), k] for n,theta,k in chain.fitted],
                     cost=cost and [cost.n, None if cost.theta is None else cost.theta.tolist()])
     @memory.setter

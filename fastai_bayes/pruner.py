@@ -59,7 +59,7 @@ class BayesPruner(BasePruner):
         if T is None: return Verdict(False, 'the length of a full training is not known before one is complete')
         with Books.lock:
             view,i = self._view(study, trial, T)
-            return decide(view, i, self.patience)
+            return decide(view.aside(), i, self.patience)  # what is known stays as the latest proposal left it
 
     @one_thread
     def explain(self,

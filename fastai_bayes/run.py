@@ -37,7 +37,7 @@ from .pruner import BayesPruner
 from .report import TuneResult  # it adds the report
 from .sampler import BayesSampler, Books
 from .searches import PBT, EndOfRound, Grid, Numbered, OneEach, pruner_of, reseeded, sampler_of
-from .study import (Shared, StudyError, ask, best_of, best_trial, carry_on_trial, curve_of, diverged, epochs_saved,
+from .study import (Latest, Shared, StudyError, ask, best_of, best_trial, carry_on_trial, curve_of, diverged, epochs_saved,
                                epochs_trained, finished, first_of, latest, note, open_study, quiet_optuna, reason_of,
                                seconds_of, state_of)
 from .workers import Worker, is_worker
@@ -181,7 +181,7 @@ class Run:
             self.study = open_study(self.space, direction, folder.name, storage, extend=self.extend, owner=pair, monitor=self.monitor,
                                     n_epoch=self.planned, setup=self.setup)
             pair.join(self.study)
-        self.books = Books.of(self.study)
+        self.books,self._latest,self.rows,self.tidied = Books.of(self.study),Latest(),{},set()
         for t in self.trials(): self.books.recall(t.system_attrs.get('engine'))
         with self.worker.turn:
             self.worker.sweep([t.user_attrs.get('worker') for t in self.trials() if t.state==TrialState.RUNNING])
@@ -232,6 +232,7 @@ class Run:
         "Does the search come back to what was stopped? The engine does not to what another pruner has stopped"
         return isinstance(self.study.sampler, PBT) or getattr(self.study.sampler, 'carry_on', False) and isinstance(self.study.pruner, BayesPruner)
     def trials(self): return self.study.get_trials(deepcopy=False)
+    def latest(self): return self._latest(self.trials())
     def place(self, trial):
         "Folder of the training that `trial` belongs to"
         return expect(self.folder/f'trial_{first_of(trial)}', 'folder', '')
@@ -241,7 +242,7 @@ class Run:
 @patch
 def over(self:Run):
     "What ends the work now: 'budget', 'timeout', 'interrupted', or None"
-    s,trials = self.status,latest(self.trials())
+    s,trials = self.status,self.latest()
     s.spent = sum(max(epochs_trained(t), t.state==TrialState.FAIL) for t in trials)
     s.seconds = self.before+time.monotonic()-self.start
     if self.interrupted: return 'interrupted'
@@ -255,11 +256,18 @@ def saw(self:Run, value):
     self.view.update(self.status)
 
 @patch
+def _row(self:Run, t):
+    "What the status shows of the trial `t` that has ended, worked out once"
+    if t.number not in self.rows:
+        self.rows[t.number] = dict(number=t.number, state=state_of(t), value=best_of(t, self.study.direction)[0], params=t.params,
+                                   epochs=epochs_trained(t), reason=reason_of(t) or t.user_attrs.get('verdict', ''))
+    return self.rows[t.number]
+
+@patch
 def _refresh(self:Run, last=None):
     "Put the trainings that have ended into the status, that of the trial `last` at the end"
-    ended = sorted((t for t in latest(self.trials()) if t.state.is_finished()), key=lambda t: (t.number==last, t.number))
-    self.status.trials = [dict(number=t.number, state=state_of(t), value=best_of(t, self.study.direction)[0], params=t.params,
-                               epochs=epochs_trained(t), reason=reason_of(t) or t.user_attrs.get('verdict', '')) for t in ended]
+    ended = sorted((t for t in self.latest() if t.state.is_finished()), key=lambda t: (t.number==last, t.number))
+    self.status.trials = [self._row(t) for t in ended]
     self.status.saved = epochs_saved(self.study)
 
 @contextmanager
@@ -288,6 +296,8 @@ def next(self:Run):
         if self.over() or not self._queued(): return None
         trial = self._ask()
         trial.set_user_attr('worker', self.worker.id)
+        engine = self.books.news(self.trials()[trial.number].system_attrs.get('engine'))  # what was asked for may be a proposal as well
+        if engine: note(self.study, trial, system=True, engine=engine)
         return trial
 
 @patch
@@ -341,7 +351,8 @@ def _read(self:Run, trial):
 @patch
 def _queued(self:Run):
     "Is there a trial to train? If none is waiting, queue one"
-    trials = latest(self.trials())
+    self._queue_round()
+    trials = self.latest()
     waiting = [t for t in trials if t.state==TrialState.WAITING]
     begun = len(trials)-sum('carried' not in t.user_attrs for t in waiting)
     new = self.limits['n_trials'] is None or begun<self.limits['n_trials']
@@ -354,26 +365,36 @@ def _queued(self:Run):
         old = next((t for t in trials if first_of(t)==n), None)
     if isinstance(self.study.sampler, PBT) and old is None and not new:
         jobs = self.study.sampler.round(trials, self.space, self.mode)
-        for trial,source,params in jobs: self._carry_on(trial, source, params)
+        if jobs: self.study.set_user_attr('round', [[trial.number, source.number, params] for trial,source,params in jobs])
+        self._queue_round()
         return bool(jobs)
     if old is not None: self._carry_on(old)
     elif new: self._add(params)
     return old is not None or new
 
 @patch
+def _queue_round(self:Run):
+    "Queue what is planned of a round of `PBT`: all of it, or what is left if the process that did so has died"
+    if not isinstance(self.study.sampler, PBT): return
+    now = {t.number: t for t in self.latest() if t.state.is_finished()}
+    trials = self.trials()
+    for n,source,params in self.study.user_attrs.get('round', ()):
+        if n in now: self._carry_on(now[n], trials[source], params)
+
+@patch
 def _resumable(self:Run, trials):
     "Which of the stopped `trials` can be carried on: numbers of those with which they began"
     if not self.carries_on: return []
-    return [first_of(t) for t in trials if t.state==TrialState.PRUNED and not diverged(t) and has(self.checkpoint(t))]
+    return [first_of(t) for t in trials if t.state==TrialState.PRUNED and t.number not in self.tidied and not diverged(t) and has(self.checkpoint(t))]
 
 @patch
 def _carry_on(self:Run, trial, source=None, params=None):
     "Queue a trial that carries `trial` on from its checkpoint, or that of `source` with other `params`; from the start if that is not there"
-    if source is not None and source is not trial: self._copy(source, trial)
+    if source is not None and source.number!=trial.number: self._copy(source, trial)
     saved = self._read(trial)
     n = saved.get('trained', saved['done']) if saved else 0
     again = dict(reason='trained again from the start: its checkpoint was not there, or damaged') if trial.intermediate_values and not n else {}
-    carry_on_trial(self.study, trial, n, dict(engine=self.books.memory), source, params, worker=self.worker.id, **again)
+    carry_on_trial(self.study, trial, n, dict(engine=self.books.news()), source, params, worker=self.worker.id, **again)
 
 @patch
 def _copy(self:Run, source, trial):
@@ -384,7 +405,7 @@ def _copy(self:Run, source, trial):
 @patch
 def _add(self:Run, params):
     "Queue a new trial with hyperparameters `params`; those of the sampler if that is None"
-    system = dict(engine=self.books.memory, **(dict(fixed_params=params) if params else {}))
+    system = dict(engine=self.books.news(), **(dict(fixed_params=params) if params else {}))
     self.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=dict(worker=self.worker.id), system_attrs=system))
 
 # %% ../nbs/235_run.ipynb #train
@@ -399,9 +420,8 @@ def train(self:Run, trial, params, folder):
         try:
             if self.make.asks and (why := self._too_large(trial)): raise MemoryError(why)
             if 'arch' in trial.params: trial.set_user_attr('size', sum(p.numel() for p in learn.model.parameters()))
-            checkpoint = Checkpoint(self.checkpoint(trial), self.every, lambda: self.books.memory,
-                                    hypers=not isinstance(self.study.sampler, PBT), longer='extended' in self.study.user_attrs,
-                                    told=self.told)
+            checkpoint = Checkpoint(self.checkpoint(trial), self.every, hypers=not isinstance(self.study.sampler, PBT),
+                                    longer='extended' in self.study.user_attrs, told=self.told)
             planned = epochs_of(self.fit, self.n_epoch, {**self.fit_kwargs, **params})
             if self.make.rebuilds(params) and not checkpoint.done: self._begins(trial, learn.model)
             cb = BayesPruningCallback(Watched(trial, self, checkpoint), self.monitor, self.mode, planned)
@@ -521,7 +541,6 @@ def _tell(self:Run, trial, state, reason, cut=None, value=None, error=None, verd
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)
-        note(self.study, trial, system=True, engine=self.books.memory)
         self.study.tell(trial.number, value if state==TrialState.COMPLETE else None, state)
     self._refresh(trial.number)
     self.status.number,self.status.params,self.status.curve = None,{},[]
@@ -531,14 +550,17 @@ def _tell(self:Run, trial, state, reason, cut=None, value=None, error=None, verd
 @patch
 def _tidy(self:Run):
     "Remove weights and checkpoints that are no longer needed, and folders with nothing in them"
-    ended = [t for t in latest(self.trials()) if t.state.is_finished()]
-    best = sorted(finished(self.study), key=lambda o: o[1], reverse=self.mode=='max')[:self.keep]
+    ended = [t for t in self.latest() if t.state.is_finished()]
+    known = [(t, self._row(t)['value']) for t in ended if t.state!=TrialState.FAIL]
+    best = sorted((o for o in known if math.isfinite(o[1])), key=lambda o: o[1], reverse=self.mode=='max')[:self.keep]
     spare = self._resumable([t for t in ended if 'cut' not in t.user_attrs])
     if len(spare)>self.spare and not isinstance(self.study.sampler, PBT):
         spare = self.study.sampler.promising(self.study, self.space, spare)[:self.spare]
     again = {*spare, *(first_of(t) for t in ended if 'cut' in t.user_attrs), *(first_of(t) for t,_ in best)}  # the best can become longer
     for t in ended:
+        if t.number in self.tidied: continue
         n,d = first_of(t),self.place(t)
+        if n not in again: self.tidied.add(t.number)  # nothing comes back there unless it is carried on, by another trial
         if not d.exists(): continue
         for f in () if n in again else ('checkpoint.pt', 'best.pth', 'recorder.pt'): clear(d/f)
         for f in ('checkpoint.pt.tmp', 'best.pth.tmp', 'best.part.pth', 'recorder.pt.tmp'): clear(d/f)  # from a process that died

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['distributions', 'ask', 'suggest', 'in_words', 'describe', 'StudyError', 'check_storage', 'Shared', 'quiet_optuna',
            'diff', 'JournalLock', 'Journal', 'check_study', 'is_new_file', 'check_same', 'Owner', 'open_study',
-           'of_study', 'trial_at', 'first_of', 'latest', 'state_of', 'was_stopped', 'steps_of', 'curve_of', 'points_of',
-           'epochs_trained', 'value_at', 'diverged', 'reason_of', 'best_of', 'all_params', 'own_params', 'epochs_spent',
-           'saved_of', 'epochs_saved', 'seconds_of', 'note', 'finished', 'best_trial', 'carry_on_trial', 'column',
-           'trial_frame', 'curve_frame']
+           'of_study', 'trial_at', 'first_of', 'latest', 'Latest', 'state_of', 'was_stopped', 'steps_of', 'curve_of',
+           'points_of', 'epochs_trained', 'value_at', 'diverged', 'reason_of', 'best_of', 'all_params', 'own_params',
+           'epochs_spent', 'saved_of', 'epochs_saved', 'seconds_of', 'note', 'finished', 'best_trial', 'carry_on_trial',
+           'column', 'trial_frame', 'curve_frame']
 
 # %% ../nbs/12_study.ipynb #imports
 import ast, functools, json, math, os, random, re, threading, time
@@ -473,8 +473,21 @@ def latest(
     trials # Optuna trials in the order of their numbers
 )->list: # One trial for each training, the last; in the order in which the trainings began
     "`trials` without those that others carry on"
-    res = {first_of(t): t for t in trials}
+    res = {t.user_attrs.get('carries_on', t.number): t for t in trials}
     return [res[k] for k in sorted(res)]
+
+class Latest:
+    "`latest` of the trials of one study, time after time: what has ended stays as it is, and is looked at once"
+    def __init__(self): self.n,self.ended = 0,{}
+    def __call__(self,
+        trials # Optuna trials in the order of their numbers, all of them
+    )->list: # As `latest`
+        if len(trials)<self.n: self.__init__()
+        while self.n<len(trials) and trials[self.n].state.is_finished():
+            self.ended[first_of(trials[self.n])] = trials[self.n]
+            self.n += 1
+        res = self.ended | {first_of(t): t for t in trials[self.n:]}
+        return [res[k] for k in sorted(res)]
 
 _states = dict(COMPLETE='complete', PRUNED='stopped', FAIL='failed', RUNNING='running', WAITING='waiting')
 

@@ -122,3 +122,19 @@ def test_wrong_names(learn, kwargs, match):
     before = picture(learn)
     with pytest.raises(ValueError, match=match): learn.bayes_tune(1, space, **kwargs, **quick)
     assert same(before, picture(learn)) and files(learn.path)==[]
+
+def test_pbt_whose_process_dies_while_it_queues_a_round(tmp_path, monkeypatch):
+    "The rest of the round is queued first, from the checkpoints as they were"
+    whole = digits(tmp_path/'a').bayes_tune(8, space, sampler='pbt', study_name='s', fit='fit', **quick)
+    from fastai_bayes.run import Run
+    f,calls = Run._carry_on,[]
+    def dies(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls)==5: raise KeyboardInterrupt
+        return f(self, *args, **kwargs)
+    monkeypatch.setattr(Run, '_carry_on', dies)
+    digits(tmp_path/'b').bayes_tune(8, space, sampler='pbt', study_name='s', fit='fit', **quick)
+    res = digits(tmp_path/'b').bayes_tune(8, space, sampler='pbt', study_name='s', fit='fit', **quick)
+    assert len(calls)>5 and res.study.trials[8].state.name!='WAITING'
+    a,b = (o.trials.sort_values('value')[['state', 'value', 'epochs', 'lr']].reset_index(drop=True) for o in (whole, res))
+    assert a.equals(b)

@@ -1,0 +1,85 @@
+"What a trial costs does not grow with the number of trials before it, and what the engine knows is written once"
+import json, math
+import numpy as np, optuna, pytest
+from optuna.trial import TrialState, create_trial
+from tuning import *
+from fastai_bayes.all import *
+from fastai_bayes import run
+from fastai_bayes.sampler import Books
+from fastai_bayes.study import Latest, distributions, latest, open_study
+
+space = dict(lr=(1e-3, 1e-1, 'log'), wd=(1e-3, .3, 'log'))
+def trial(rng, n=4, done=None, **attrs):
+    "One that has ended; `n` epochs are a whole training"
+    p,done = Space(space).decode(rng.random(2)),done or int(rng.integers(1, n+1))
+    curve = {i: float(-abs(math.log10(p['lr'])+2)-.1/i) for i in range(1, done+1)}
+    return create_trial(state=TrialState.COMPLETE if done==n else TrialState.PRUNED, value=curve[done] if done==n else None, params=p,
+                        distributions=distributions(Space(space)), intermediate_values=curve, user_attrs=dict(n_epoch=n, **attrs))
+
+def test_latest_time_after_time():
+    "As from the start, whatever ends when"
+    study,rng,last = optuna.create_study(),np.random.default_rng(0),Latest()
+    for i in range(40):
+        study.add_trial(trial(rng, **(dict(carries_on=int(rng.integers(i)), carried=0) if i and rng.random()<.3 else {})))
+        if rng.random()<.3: study.ask()
+        for t in study.get_trials(states=(TrialState.RUNNING,)):
+            if rng.random()<.4: study.tell(t.number, 0.)
+        trials = study.get_trials(deepcopy=False)
+        assert [t.number for t in last(trials)]==[t.number for t in latest(trials)]
+        assert [t.state for t in last(trials)]==[t.state for t in latest(trials)]
+    assert last(trials[:3])==latest(trials[:3])  # another study
+
+def test_memory_in_parts():
+    "The news of all trials together are the whole memory, and most are small"
+    study = optuna.create_study(sampler=BayesSampler(4, seed=0), direction='maximize')
+    rng,books,parts = np.random.default_rng(0),Books.of(study),[]
+    for i in range(40):
+        study.add_trial(trial(rng))
+        study.sampler.next(study, Space(space))
+        parts.append(json.loads(json.dumps(books.news())))
+    assert books.news() is None
+    other = Books()
+    for o in parts: other.recall(o)
+    whole = books.memory['engines']
+    assert json.loads(json.dumps(other.memory['engines']))==json.loads(json.dumps(whole)) and whole[0][-1]['final'][1]
+    size = [len(json.dumps(o)) for o in parts]
+    assert sum(size[26:])<.4*14*len(json.dumps(whole)) and sum('final' in json.dumps(o) for o in parts[26:])<3
+
+def test_a_decision_changes_nothing():
+    study = optuna.create_study(sampler=BayesSampler(4, seed=0), pruner=BayesPruner(4), direction='maximize')
+    rng = np.random.default_rng(0)
+    study.add_trials([trial(rng) for _ in range(20)])
+    study.sampler.next(study, Space(space))
+    before = Books.of(study).memory['engines']
+    t = study.ask(distributions(Space(space)))
+    now = Books.of(study).memory['engines']
+    for i in (1, 2, 3): t.report(-9.-i, i); t.should_prune()
+    assert Books.of(study).memory['engines']==now and before
+
+def grown(path, n):
+    "Calls in three more trials of a study of `n`"
+    learn,calls = digits(path),dict(best_of=0, has=0, state_of=0)
+    learn.bayes_tune(4, space, n_trials=1, study_name='s', **quick)
+    study = optuna.load_study(study_name='s', storage=optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(path/'models'/'bayes'/'s'/'study.log'))))
+    rng = np.random.default_rng(0)
+    study.add_trials([trial(rng) for _ in range(n)])
+    with pytest.MonkeyPatch.context() as m:
+        def count(name):
+            f = getattr(run, name)
+            def g(*args, **kwargs):
+                calls[name] += 1
+                return f(*args, **kwargs)
+            m.setattr(run, name, g)
+        for k in calls: count(k)
+        res = digits(path).bayes_tune(4, space, n_trials=n+4, study_name='s', **quick)
+    assert len(res.trials)==n+4
+    return calls, path/'models'/'bayes'/'s'
+
+def test_what_ended_is_looked_at_once(tmp_path):
+    (few,_),(many,folder) = grown(tmp_path/'a', 10),grown(tmp_path/'b', 200)
+    for k in few: assert many[k]<=few[k]+2*200, k  # once when the study is opened, once when it is read at the end
+    lines = [json.loads(o) for o in open(folder/'study.log')]
+    engine = [len(json.dumps(o)) for o in lines if '"engine"' in json.dumps(o)]
+    assert len(engine)<=3 and not any('engine' in o for o in map(str, (torch.load(f, weights_only=True)['note'] for f in folder.rglob('*.pt')
+                                                                        if f.name=='checkpoint.pt')))
