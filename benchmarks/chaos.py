@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 from fastai_bayes.all import *
-from fastai_bayes import checkpoint, run, sampler, searches, study as studies
+from fastai_bayes import checkpoint, folder, run, sampler, searches, study as studies
 
 phases = 'other training validation files storage engine'.split()
 n_epoch,n_trials = 6,14
@@ -53,7 +53,7 @@ def during(owner, name, phase):
     setattr(owner, name, _inner)
 
 def instrument():
-    for owner,name in ((checkpoint, 'write'), (run.BestEpoch, '_save'), (run, 'to_disk')): during(owner, name, 'files')
+    for owner,name in ((checkpoint, 'write'), (run.BestEpoch, '_save'), (folder, 'to_disk')): during(owner, name, 'files')
     during(JournalFileBackend, 'append_logs', 'storage')
     for o in ('intermediate_value', 'state_values', 'param', 'user_attr', 'system_attr'): during(RDBStorage, f'set_trial_{o}', 'storage')
     for owner,name in ((sampler, 'propose'), (BayesPruner, 'prune'), (optuna.samplers.TPESampler, 'sample_independent'),
@@ -125,14 +125,14 @@ def disturbed(path, kind, seed, kills, rng):
 
 def look(path):
     "What plain Optuna finds, how many files cannot be read or are left over, and how many logs have not one line an epoch"
-    folder,db = Path(path)/'models'/'bayes'/'chaos',Path(path)/'study.db'
-    storage = f'sqlite:///{db}' if db.exists() else optuna.storages.JournalStorage(JournalFileBackend(str(folder/'study.log')))
+    d,db = Path(path)/'models'/'bayes'/'chaos',Path(path)/'study.db'
+    storage = f'sqlite:///{db}' if db.exists() else optuna.storages.JournalStorage(JournalFileBackend(str(d/'study.log')))
     s,bad = optuna.load_study(study_name='chaos', storage=storage),0
-    for f in [*folder.rglob('*.pt'), *folder.rglob('*.pth')]:
+    for f in [*d.rglob('*.pt'), *d.rglob('*.pth')]:
         try: torch.load(f, weights_only=True)
         except Exception: bad += 1
-    bad += len([o for o in folder.rglob('*') if o.name.endswith(('.tmp', '.part.pth'))])
-    return s, bad, sum(map(_log_is_wrong, studies.latest(s.trials), [folder]*len(s.trials)))
+    bad += len([o for o in d.rglob('*') if o.name.endswith(('.tmp', '.part.pth'))])
+    return s, bad, sum(map(_log_is_wrong, studies.latest(s.trials), [d]*len(s.trials)))
 
 def _log_is_wrong(trial, folder):
     file = folder/f'trial_{studies.first_of(trial)}'/'history.csv'
