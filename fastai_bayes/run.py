@@ -243,7 +243,8 @@ class Run:
 def over(self:Run):
     "What ends the work now: 'budget', 'timeout', 'interrupted', or None"
     s,trials = self.status,self.latest()
-    s.spent = sum(max(epochs_trained(t), t.state==TrialState.FAIL) for t in trials)
+    epochs = lambda t: self._row(t)['epochs'] if t.state.is_finished() else epochs_trained(t)
+    s.spent = sum(max(epochs(t), t.state==TrialState.FAIL) for t in trials)
     s.seconds = self.before+time.monotonic()-self.start
     if self.interrupted: return 'interrupted'
     return next((k for k,now in (('budget', s.spent), ('timeout', s.seconds)) if self.limits[k] is not None and now>=self.limits[k]), None)
