@@ -1378,10 +1378,14 @@ def test_a_copied_folder_on_another_host(tmp_path, elsewhere):
     folder = one(tmp_path/'a', storage=storage).folder
     shutil.copytree(tmp_path/'a', tmp_path/'b')
     w = under_way(folder, storage)
+    import socket
+    home = socket.gethostname()
     elsewhere()
     with pytest.warns(UserWarning, match='cannot be seen from here'): res = one(tmp_path/'b', n=2, storage=storage)
     assert dict(zip(res.trials.number, res.trials.state))[1]=='running'
     w.close()
+    elsewhere(home)
+    refused(tmp_path/'a', 'went on in another copy of the folder.*on host another', storage=storage)
 
 def test_who_ends_first_says_that_others_are_at_work(tmp_path):
     w = under_way(one(tmp_path).folder)
