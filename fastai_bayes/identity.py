@@ -6,10 +6,10 @@
 __all__ = ['Pair']
 
 # %% ../nbs/124_identity.ipynb #imports
-import os, socket
+import os, secrets, socket
 from pathlib import Path
 import optuna
-from .folder import has, opened
+from .folder import has, opened, put
 from .study import Owner, StudyError, _storage
 
 # %% ../nbs/124_identity.ipynb #pair
@@ -70,8 +70,12 @@ class Pair(Owner):
 
     def _check_copy(self, study):
         "Raise if the folder is a copy of one that is still there: two that write to one study"
-        host,path = study.user_attrs.get('place', (None, None))
-        if self.own or host!=socket.gethostname() or not Path(path).is_dir() or os.path.samefile(path, self.folder): return
+        host,path = study.user_attrs.get('place') or (None, None)
+        if self.own or host is None or [host, path]==self._place: return
+        if self._stamp()!=study.user_attrs.get('stamp'):
+            raise StudyError(f'study {study.study_name!r} went on in another copy of the folder {self.folder}, in {path} on host {host}; '
+                             f'go on there, or {_other}')
+        if host!=socket.gethostname() or not Path(path).is_dir() or os.path.samefile(path, self.folder): return
         file = Path(path)/'folder.id'
         if has(file) and opened(file).read(99)==self.id.encode():
             raise StudyError(f'the folder {self.folder} is a copy of {path}, which study {study.study_name!r} in this storage belongs to; '
@@ -81,6 +85,17 @@ class Pair(Owner):
         study # The study, which has been checked
     ):
         "Note in `study` that it belongs to the folder"
-        place = [] if self.own else [socket.gethostname(), str(self.folder.resolve())]
-        for k,v in dict(id=self.id, place=place).items():
-            if v and study.user_attrs.get(k)!=v: study.set_user_attr(k, v)
+        facts,attrs = dict(id=self.id),study.user_attrs
+        if not self.own and attrs.get('place')!=self._place: facts.update(place=self._place, stamp=secrets.token_hex(4))
+        for k,v in facts.items():
+            if attrs.get(k)!=v: study.set_user_attr(k, v)
+        stamp = study.user_attrs.get('stamp')
+        if not self.own and self._stamp()!=stamp: put(self.folder/'folder.stamp', lambda f: f.write(stamp.encode()))
+
+    @property
+    def _place(self): return [socket.gethostname(), str(self.folder.resolve())]
+    def _stamp(self):
+        "What was written here when the study was last opened in another place; a copy that was left behind has an older one"
+        file = self.folder/'folder.stamp'
+        if not has(file): return None
+        with opened(file) as f: return f.read(65).decode(errors='replace')

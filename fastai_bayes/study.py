@@ -282,8 +282,10 @@ def _pair(v): return isinstance(v, (list, tuple)) and len(v)==2 and all(map(_tex
 _known = [  # what attributes hold, by name; others are not ours
     ('a whole number of 0 or more', _whole, 'carries_on carried n_epoch deaths size seed stopped diverged whole'),
     ('a number', _number, 'seconds'),
-    ('text', _text, 'reason verdict cut monitor infeasible'),
-    ('True or False', _truth, 'present enqueued out_of_memory'),
+    ('text', _text, 'reason verdict cut monitor infeasible id stamp'),
+    ('the state of a trial', lambda v: _text(v) and v in TrialState.__members__, 'was'),
+    ('a list', lambda v: isinstance(v, (list, tuple)), 'extended'),
+    ('True or False', _truth, 'present enqueued out_of_memory partial'),
     ('two texts', _pair, 'place'),
     ('a dictionary', _dict, 'about setup outside dropped fixed_params')]
 
