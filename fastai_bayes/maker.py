@@ -304,7 +304,7 @@ def begin(self:Maker, file, names):
     if self.start:
         old,new = ({k: tuple(getattr(v, 'shape', ())) for k,v in o.items()} for o in (self.start, now))
         if old!=new:
-            raise TuneError(f'the model is another one than when the study began; take another study_name, or change it back:\n{diff(old, new)}')
+            raise TuneError(f'the model is another one than when the study began ({file}); take another study_name, or change it back:\n{diff(old, new)}')
         return
     self.trained = _was_trained(self.learn)
     try: write(now, file)
