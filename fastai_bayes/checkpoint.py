@@ -75,10 +75,10 @@ def read_training(
 # %% ../nbs/225_checkpoint.ipynb #state
 _named_here = 'learn', 'last_saved_path'  # the fit and `_saved_paths` see to these
 
-def _memory(learn):
-    "What the callbacks of `learn` hold, as plain data, and what of it cannot be kept"
-    keep = Packer(known(learn))
-    return {k: keep.attrs(k, vars(o), {*_named_here, *o._stateattrs}) for k,o in cb_names(learn.cbs).items()},keep.skipped
+def _memory(learn, sums=None):
+    "What the callbacks of `learn` hold, as plain data, and the `Packer` that knows what of it cannot be kept; `sums` as from an earlier one"
+    keep = Packer(known(learn), sums)
+    return {k: keep.attrs(k, vars(o), {*_named_here, *o._stateattrs}) for k,o in cb_names(learn.cbs).items()},keep
 
 def _changed(learn, skipped, before):
     "What of `skipped` is not as it was `before`, with the reasons; of the user's callbacks only"
@@ -91,18 +91,20 @@ def _remember(learn, memory):
     cbs,recall = cb_names(learn.cbs),Unpacker(known(learn), next((p.device for p in learn.model.parameters()), 'cpu'))
     for k,data in memory.items():
         if k not in cbs: continue
-        if isinstance(data, dict): _remember_old(cbs[k], data)
-        else: recall.callback(k, cbs[k], data, {*_named_here, *cbs[k]._stateattrs})
+        if isinstance(data, dict): data = _of_old(cbs[k], data)
+        recall.callback(k, cbs[k], data, {*_named_here, *cbs[k]._stateattrs})
     return recall.lost
 
-def _remember_old(cb, memory):
-    "The same with a checkpoint of version 0.0.1, which did not tell the types of attributes: only what is of the present type"
-    for k,v in memory.items():
-        if k in cb._stateattrs: continue  # written by a version that kept it
-        old = vars(cb).get(k)
-        if isinstance(old, Metric): vars(old).update(v)
-        elif isinstance(old, L) and isinstance(v, list): vars(cb)[k] = L(v)
-        elif isinstance(v, (int, float)) and (old is None or isinstance(old, (int, float))) or type(old) is type(v) and not isinstance(v, str): vars(cb)[k] = v
+def _of_old(cb, memory):
+    "The same as data of today, from a checkpoint of version 0.0.1, which did not tell types: only what is of the present type"
+    def _fits(old, v):
+        if isinstance(v, (int, float)): return old is None or isinstance(old, (int, float))
+        return type(old) is type(v) and not isinstance(v, str)
+    now,fields = vars(cb),{k: v for k,v in memory.items() if k not in cb._stateattrs}
+    for k,v in fields.items():
+        if isinstance(now.get(k), Metric) and isinstance(v, dict): vars(now[k]).update({a: b for a,b in v.items() if isinstance(b, (int, float, Tensor))})
+        elif isinstance(now.get(k), L) and isinstance(v, list): fields[k] = L(v)
+    return Packer({}).attrs('', {k: v for k,v in fields.items() if _fits(now.get(k), v)})
 
 def _saved_paths(learn):
     "Where `SaveModelCallback`s have put the best weights of this training; not from a file"
@@ -252,6 +254,7 @@ class Checkpoint(Callback):
         "The epochs of a fit; without those that are in the checkpoint"
         learn,first = self.learn,0
         if self.before is None: self.before = _memory(learn)[1]
+        self.before.forget()
         if self.saved: first = self._restore()
         for learn.epoch in range(first, learn.n_epoch): learn._with_events(learn._do_epoch, 'epoch', CancelEpochException)
 
@@ -265,12 +268,13 @@ class Checkpoint(Callback):
     def state(self):
         "All of the training, as it is after an epoch"
         learn,model = self.learn,self.learn.model
-        memory,skipped = _memory(learn)
+        first = self.before or Packer({})
+        memory,keep = _memory(learn, first.sums)
         added = [k for k,_ in model.named_buffers() if k not in self.built]
         return dict(stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, done=self.done, trained=self.trained, seconds=time.monotonic()-self.start,
                     model=model.state_dict(), built=self.built, added=added, opt=learn.opt.state_dict(), gradients=_gradients(model),
                     scaler=learn.scaler.state_dict() if getattr(learn, 'scaler', None) else None, memory=memory,
-                    lost=_changed(learn, skipped, self.before or {}), train_iter=learn.train_iter, random=_random(learn.dls), note=self.note(),
+                    lost=_changed(learn, keep.skipped, first.skipped), train_iter=learn.train_iter, random=_random(learn.dls), note=self.note(),
                     **recorder_state(learn.recorder))
 
     def save(self,
@@ -309,6 +313,15 @@ class Checkpoint(Callback):
         s,self.saved,learn = self.saved,None,self.learn
         if s['n_epoch']!=learn.n_epoch and not (self.longer and s['n_epoch']<learn.n_epoch): raise CheckpointError(f'{self.file.name} is of a fit of {s["n_epoch"]} epochs, this one has {learn.n_epoch}')
         self._load(s)
+        try: self._put_back(s)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as e:
+            raise CheckpointError(f'{self.file.name} is damaged ({type(e).__name__}: {e}); remove it to train from the start') from e
+        self._rest(s['epoch']==learn.n_epoch)
+        return s['epoch']
+
+    def _put_back(self, s):
+        "Put in order what is neither model nor optimizer"
+        learn = self.learn
         if s['scaler']: learn.scaler.load_state_dict(s['scaler'])
         for p,g in zip(learn.model.parameters(), s['gradients'] or []): p.grad = None if g is None else g.to(p.device)
         set_recorder(learn.recorder, s)
@@ -317,8 +330,6 @@ class Checkpoint(Callback):
         self._tell({**s.get('lost', {}), **_remember(learn, s['memory'])})
         _saved_paths(learn)
         _set_random(learn.dls, s['random'])
-        self._rest(s['epoch']==learn.n_epoch)
-        return s['epoch']
 
     def _tell(self, lost):
         "Name what the callbacks could not be given"

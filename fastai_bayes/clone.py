@@ -38,9 +38,14 @@ def _parts(learn):
 
 def _leaves(o):
     "Everything in `o`, a value or nested lists, tuples and dictionaries of them"
-    if isinstance(o, dict): o = list(o.values())
-    if isinstance(o, (list,tuple)): return [p for q in o for p in _leaves(q)]
-    return [o]
+    res,todo,seen = [],[o],set()
+    while todo:
+        o = todo.pop()
+        if not isinstance(o, (dict, list, tuple)): res.append(o)
+        elif id(o) not in seen:  # it may hold itself
+            seen.add(id(o))
+            todo += o.values() if isinstance(o, dict) else o
+    return res
 
 def _is_log(o): return isinstance(o, io.IOBase) or type(o).__name__=='SummaryWriter'  # tensorboard need not be there
 

@@ -134,6 +134,56 @@ def test_no_path_comes_from_a_checkpoint(tmp_path, attr, bad):
         digits(tmp_path).bayes_tune(3, lrs, n_trials=1, study_name='s', cbs=[Saver()], **quick)
     assert ends[0]!=bad
 
+def nested(n):
+    res = 1
+    for _ in range(n): res = ['as', 1, 'list', 'builtins:list', [res], []]
+    return res
+
+crafted = dict(
+    fname=lambda s: s['memory']['SaveModelCallback 0'].append(['fname', '../../../../precious']),
+    old=lambda s: s['memory'].update({'SaveModelCallback 0': dict(fname='../../../../precious', names=['/x'], after_epoch=5)}),
+    class_=lambda s: s['memory']['SaveModelCallback 0'].append(['fname', ['object', 1, 'os:_Environ', [], True]]),
+    method=lambda s: s['memory']['SaveModelCallback 0'].append(['after_fit', 1]),
+    deep=lambda s: s['memory']['SaveModelCallback 0'].append(['best', nested(250)]),
+    memory=lambda s: s['memory'].update({'SaveModelCallback 0': [3]}), random=lambda s: s.update(random=dict(a=3)), curves=lambda s: s.update(curves=dict(lrs=3)),
+    lost=lambda s: s.update(lost=3))
+@pytest.mark.parametrize('how', crafted)
+def test_a_crafted_checkpoint(tmp_path, how):
+    "Nothing outside is written, and the trial ends"
+    (tmp_path/'precious.pth').write_text('precious')
+    Die.done,args = False,dict(n_trials=1, study_name='s', cbs=[SaveModelCallback('accuracy'), Die(2)], **quick)
+    with pytest.raises(Dies): digits(tmp_path).bayes_tune(3, lrs, **args)
+    file = tmp_path/'models/bayes/s/trial_0/checkpoint.pt'
+    state = torch.load(file, weights_only=True)
+    crafted[how](state)
+    torch.save(state, file)
+    res = digits(tmp_path).bayes_tune(3, lrs, **args)
+    assert res.trials.state.tolist()==['complete'] and res.trials.epochs.tolist()==[3]
+    assert sorted(o.name for o in tmp_path.rglob('*.pth'))==['best.pth', 'model.pth', 'precious.pth'] and (tmp_path/'precious.pth').read_text()=='precious'
+
+def test_things_that_hold_one_another(tmp_path):
+    "Lists that hold themselves, callbacks that share a list, a teacher that does not change, weights that are changed behind autograd's back"
+    class Watched(Callback):
+        order = 51
+        def __init__(self):
+            self.rows,self.teacher,self.mean,self.me = [],nn.Linear(3, 3),nn.Linear(2, 1),self
+            self.ring = [self.rows]
+            self.ring.append(self.ring)
+        def after_epoch(self):
+            self.rows.append(self.epoch)
+            for p in self.mean.parameters(): p.data.fill_(self.epoch)
+    class Reader(Callback):
+        order = 52
+        def __init__(self, other): self.other,self.rows = other,other.rows
+        def after_fit(self):
+            o = self.other
+            ends.append((o is self.learn.watched, self.rows is o.rows is o.ring[0], o.ring[1] is o.ring, o.me is o, self.rows, o.mean.bias.item()))
+    ends,w = [],Watched()
+    died(tmp_path, cbs=[w, Reader(w)])
+    assert ends==[(True, True, True, True, [0, 1, 2, 3], 3.)]
+    state = torch.load(next(tmp_path.rglob('checkpoint.pt')), weights_only=True) if list(tmp_path.rglob('checkpoint.pt')) else None
+    assert state is None or dict(state['memory']['Watched 0'])['teacher'][0]=='same'
+
 # 4. A resumed epoch that cancels at once
 class Sets(Callback):
     "Sets things up in `where`, and needs them when a fit ends or is cancelled"
