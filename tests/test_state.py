@@ -144,7 +144,7 @@ crafted = dict(
     old=lambda s: s['memory'].update({'SaveModelCallback 0': dict(fname='../../../../precious', names=['/x'], after_epoch=5)}),
     class_=lambda s: s['memory']['SaveModelCallback 0'].append(['fname', ['object', 1, 'os:_Environ', [], True]]),
     method=lambda s: s['memory']['SaveModelCallback 0'].append(['after_fit', 1]),
-    deep=lambda s: s['memory']['SaveModelCallback 0'].append(['best', nested(250)]),
+    deep=lambda s: s['memory']['SaveModelCallback 0'].append(['best', nested(100)]),
     memory=lambda s: s['memory'].update({'SaveModelCallback 0': [3]}), random=lambda s: s.update(random=dict(a=3)), curves=lambda s: s.update(curves=dict(lrs=3)),
     lost=lambda s: s.update(lost=3))
 @pytest.mark.parametrize('how', crafted)
