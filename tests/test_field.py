@@ -811,20 +811,20 @@ def plainly(path, storage=None):
     from optuna.storages.journal import JournalFileBackend
     return optuna.load_study(study_name='s', storage=storage or JournalStorage(JournalFileBackend(f'{path}/models/bayes/s/study.log')))
 
-two = dict(lr=(1e-3, 1e-1, 'log'), opt_func=[Adam, SGD])
+lr_opt = dict(lr=(1e-3, 1e-1, 'log'), opt_func=[Adam, SGD])
 spaces = {  # before, after, which trials lie in the new space, and arguments
     'a wider range': (lrs, dict(lr=(1e-4, 1., 'log')), lambda p: True, {}),
     'a narrower range': (lrs, dict(lr=(1e-2, 1e-1, 'log')), lambda p: p['lr']>=1e-2, {}),
     'another scale': (lrs, dict(lr=(1e-3, 1e-1)), lambda p: True, {}),
-    'more choices': (two, dict(two, opt_func=[ranger, SGD, Adam]), lambda p: True, {}),
-    'fewer choices': (two, dict(two, opt_func=[SGD, ranger]), lambda p: p['opt_func']=='SGD', {}),
+    'more choices': (lr_opt, dict(lr_opt, opt_func=[ranger, SGD, Adam]), lambda p: True, {}),
+    'fewer choices': (lr_opt, dict(lr_opt, opt_func=[SGD, ranger]), lambda p: p['opt_func']=='SGD', {}),
     'one more': (lrs, dict(lrs, wd=(1e-3, .3, 'log')), lambda p: p['wd']==.01, {}),
     'one more, of which they had what is told': (lrs, dict(lrs, wd=(1e-3, .3, 'log')), lambda p: p['wd']==.1, dict(extend=dict(wd=.1))),
     'one more, that was an argument': (lrs, dict(lrs, pct_start=(.1, .9)), lambda p: p['pct_start']==.5, dict(before=dict(pct_start=.5))),
     'one fewer': (dict(lrs, wd=(1e-3, .3, 'log')), lrs, lambda p: True, {}),
-    'one fewer, of text': (two, lrs, lambda p: p['opt_func']=='Adam', {}),
+    'one fewer, of text': (lr_opt, lrs, lambda p: p['opt_func']=='Adam', {}),
     'numbers for choices': (dict(lr=[1e-3, 1e-2, 1e-1]), dict(lr=(1e-3, 1e-1, 'log')), lambda p: True, {}),
-    'all at once': (two, dict(lr=(1e-2, 1., 'log'), opt_func=[SGD, ranger], wd=(1e-3, .3, 'log')), lambda p: p['lr']>=1e-2 and p['opt_func']=='SGD', {})}
+    'all at once': (lr_opt, dict(lr=(1e-2, 1., 'log'), opt_func=[SGD, ranger], wd=(1e-3, .3, 'log')), lambda p: p['lr']>=1e-2 and p['opt_func']=='SGD', {})}
 @pytest.mark.parametrize('change', spaces)
 def test_another_space(tmp_path, change):
     "Trials keep numbers, curves and values; those in the new space are learned from, the others are only in the tables"
@@ -851,7 +851,7 @@ def test_another_space(tmp_path, change):
 @pytest.mark.parametrize('sampler', ['bayes', 'tpe', 'gp', 'cmaes', 'random'])
 def test_samplers_go_on_in_another_space(tmp_path, sampler):
     kwargs = dict(sampler=sampler, storage=db(tmp_path, 'a'))
-    grow(tmp_path, 11, space=two, **kwargs)
+    grow(tmp_path, 11, space=lr_opt, **kwargs)
     after = dict(lr=(3e-3, 1., 'log'), opt_func=[SGD, ranger, Adam], wd=(1e-3, .3, 'log'))
     res = grow(tmp_path, 14, space=after, extend=True, **kwargs)
     from fastai_bayes.space import Space
