@@ -3,6 +3,7 @@ from datetime import datetime
 import matplotlib; matplotlib.use('agg')
 import matplotlib.pyplot as plt, pytest, torch
 from optuna.samplers import TPESampler
+from fastai_bayes.clone import seeded
 from fastai_bayes.searches import SearchError
 from tuning import *
 from fastai_bayes.all import *
@@ -187,3 +188,146 @@ def test_another_space_under_the_same_name(tmp_path):
     before,had = picture(learn),files(tmp_path)
     with pytest.raises(StudyError, match='another name'): learn.bayes_tune(1, dict(lr=(1e-3, .5, 'log')), n_trials=2, study_name='s', verbose=False)
     assert same(before, picture(learn)) and files(tmp_path)==had
+
+@pytest.mark.parametrize('kind', [np.int64, np.int32, int])
+def test_whole_numbers_of_numpy_are_numbers(tmp_path, kind):
+    res = digits(tmp_path).bayes_tune(kind(1), lr, n_trials=kind(1), budget=kind(3), seed=kind(3), timeout=np.float64(60), verbose=False)
+    assert len(res.trials)==1 and all(type(res.study.user_attrs[k]) is int for k in ('n_epoch', 'seed'))
+
+@pytest.mark.parametrize('error', [PermissionError(13, 'Permission denied'), OSError(30, 'Read-only file system'), OSError(28, 'No space left')], ids=str)
+def test_folder_that_cannot_be_made(tmp_path, error, monkeypatch):
+    learn = digits(tmp_path)
+    before = picture(learn)
+    def no(*args, **kwargs): raise error
+    monkeypatch.setattr(Path, 'mkdir', no)
+    with pytest.raises(TuneError, match=r"cannot be written in .*learn\.path = .*learn\.model_dir"): learn.bayes_tune(1, lr, n_trials=1, **quick)
+    assert same(before, picture(learn)) and files(tmp_path)==[]
+
+@pytest.mark.parametrize('place', ['models', 'models/bayes', 'models/bayes/s'])
+def test_file_in_the_place_of_the_folder(tmp_path, place):
+    (tmp_path/place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path/place).write_text('mine')
+    had = files(tmp_path)
+    with pytest.raises(ValueError, match='models'): digits(tmp_path).bayes_tune(1, lr, n_trials=1, study_name='s', **quick)
+    assert files(tmp_path)==had and (tmp_path/place).read_text()=='mine'
+
+@pytest.fixture(scope='module')
+def tuned(tmp_path_factory): return digits(tmp_path_factory.mktemp('tuned')).bayes_tune(2, lr, n_trials=3, pruner='none', **quick)
+
+def kept(f):
+    "`f` that leaves the process's random numbers alone"
+    def inner(*args):
+        with seeded(): return f(*args)
+    return inner
+def study_of(trial): return optuna.create_study()
+space = dict(lr=(1e-3, .1))
+ask = lambda: optuna.create_study().ask()
+def ended():
+    study = optuna.create_study()
+    study.tell(study.ask(), 1.)
+    return study.trials[0]
+def reported(**kwargs):
+    opt = Optimizer(space, 3)
+    return opt.report(**{'id': opt.next().id, 'epoch': 1, 'value': .5, **kwargs})
+numbers,trials = [0, -1, .5, True, 'x', '3', [1], math.nan],[-1, 99, 1., '1', True, None, [0], math.nan, slice(1)]
+wrong = {  # function of a value, of a result and of a folder; what is wrong; what it says
+    'Optimizer n_epoch': (lambda v, *o: Optimizer(space, v), [*numbers, None], '^n_epoch: expected a whole number of 1 or more, got'),
+    'Optimizer seed': (lambda v, *o: Optimizer(space, 3, seed=v), [-1, .5, True, 'x', [1]], '^seed: expected a whole number of 0 or more, got'),
+    'Optimizer mode': (lambda v, *o: Optimizer(space, 3, mode=v), ['maximize', None, 3, ['max']], "^mode: expected 'max' or 'min', got"),
+    'Optimizer carry_on': (lambda v, *o: Optimizer(space, 3, carry_on=v), ['no', None, 2], '^carry_on: expected True or False, got'),
+    'Optimizer cost': (lambda v, *o: Optimizer(space, 3, cost=v), ['minutes', None, 3], "^cost: expected 'epochs' or 'seconds', got"),
+    'Optimizer acq': (lambda v, *o: Optimizer(space, 3, acq=v), ['ei', None, 3, []], "^acq: expected 'logei' or"),
+    'Optimizer space': (lambda v, *o: Optimizer(v, 3), [3, 'lr', [1], None, {}, {1: (0., 1.)}, dict(lr=3)], 'expected|empty'),
+    'report id': (lambda v, *o: reported(id=v), trials, '^there is no trial'),
+    'report epoch': (lambda v, *o: reported(epoch=v), [0, 4, 'x', None], 'epoch'),
+    'report value': (lambda v, *o: reported(value=v), ['.5', 'x', [1, 2], b'1', 1j], 'expected a number'),
+    'report seconds': (lambda v, *o: reported(seconds=v), [-1., '1', math.nan, math.inf], 'seconds'),
+    'Space': (lambda v, *o: Space(v), [3, None, [1], 'lr', {1: (0., 1.)}, {None: [1]}, np.array([1])], 'expected'),
+    'BayesSampler n_epoch': (lambda v, *o: BayesSampler(v), numbers, '^n_epoch: expected a whole number of 1 or more, got'),
+    'BayesSampler seed': (lambda v, *o: BayesSampler(seed=v), [-1, .5, True, 'x'], '^seed: expected a whole number of 0 or more, got'),
+    'BayesSampler space': (lambda v, *o: BayesSampler(space=v), [3, 'lr', [1], 0, np.array([1, 2])], '^space: expected a Space'),
+    'BayesSampler space of names': (lambda v, *o: BayesSampler(space=v), [{1: (0., 1.)}], 'expected names of hyperparameters'),
+    'BayesSampler cost': (lambda v, *o: BayesSampler(cost=v), ['minutes', None, 3], '^cost: expected'),
+    'BayesSampler carry_on': (lambda v, *o: BayesSampler(carry_on=v), ['no', None, 1.], '^carry_on: expected True or False, got'),
+    'BayesSampler acq': (lambda v, *o: BayesSampler(acq=v), ['ei', None, []], '^acq: expected'),
+    'BayesPruner n_epoch': (lambda v, *o: BayesPruner(v), numbers, '^n_epoch: expected a whole number of 1 or more, got'),
+    'BayesPruner patience': (lambda v, *o: BayesPruner(patience=v), ['x', -1, .5, True, None], '^patience: expected a whole number of 0 or more, got'),
+    'BayesPruner space': (lambda v, *o: BayesPruner(space=v), [3, 'lr', [1]], '^space: expected a Space'),
+    'callback trial': (lambda v, *o: BayesPruningCallback(v() if v in (ended, study_of) else v), [None, 3, 'x', optuna.create_study(), ended, optuna.trial.Trial],
+                       '^trial: expected the trial that the objective is given'),
+    'callback monitor': (lambda v, *o: BayesPruningCallback(ask(), v), [3, ['accuracy'], accuracy], '^monitor: expected a name'),
+    'callback mode': (lambda v, *o: BayesPruningCallback(ask(), mode=v), ['maximize', 3, []], "'min' or 'max', got"),
+    'callback n_epoch': (lambda v, *o: BayesPruningCallback(ask(), n_epoch=v), numbers, '^n_epoch: expected a whole number of 1 or more, got'),
+    'open_study direction': (lambda v, *o: open_study(space, v), ['max', 'up', None, 3, ['maximize']], "^direction: expected 'minimize' or 'maximize', got"),
+    'open_study name': (lambda v, *o: open_study(space, name=v), ['', ' ', 3, 'a\0b', 'x'*513, [1]], '^name: expected text'),
+    'open_study storage': (lambda v, *o: open_study(space, storage=v), [3, '', [], b'x', '/', 'foo://x'], '^storage: '),
+    'open_study sampler': (lambda v, *o: open_study(space, sampler=v), ['tpe', 3, TPESampler, BayesPruner()], '^sampler: expected an Optuna sampler'),
+    'open_study pruner': (lambda v, *o: open_study(space, pruner=v), ['asha', 3, BayesPruner, BayesSampler()], '^pruner: expected an Optuna pruner'),
+    'open_study space': (lambda v, *o: open_study(v), [3, 'lr', None, {1: [1]}], 'expected'),
+    'TuneResult study': (lambda v, *o: TuneResult(v, Space(space)), [None, 3, 'x'], '^study: expected an Optuna study'),
+    'TuneResult space': (lambda v, *o: TuneResult(optuna.create_study(), v), [None, 3, {}], '^space: expected a Space'),
+    'TuneResult folder': (lambda v, *o: TuneResult(optuna.create_study(), Space(space), v), [3, []], '^folder: expected a path'),
+    'TuneResult make': (lambda v, *o: TuneResult(optuna.create_study(), Space(space), None, v), [3, 'x'], '^make: expected a function'),
+    'params_of': (lambda v, res, p: res.params_of(v), trials, '^n: expected the number of a trial, from 0 to 2, got'),
+    'learner': (lambda v, res, p: res.learner(v), [o for o in trials if o is not None], '^n: expected the number of a trial, from 0 to 2, got'),
+    'plot_trial': (lambda v, res, p: res.plot_trial(v), trials, '^n: expected the number of a trial, from 0 to 2, got'),
+    'plot ax': (lambda v, res, p: [res.plot_history(v)], [3, 'x', [1]], '^ax: expected an axis'),
+    'plot_slice ax': (lambda v, res, p: res.plot_slice(v), [3, 'x', ['x']], '^ax: expected'),
+    'plot_contour x': (lambda v, res, p: res.plot_contour(v, 'lr'), ['x', 3], 'is no hyperparameter'),
+    'plot_forecast most': (lambda v, res, p: res.plot_forecast(most=v), [0, 'x', 1.], '^most: expected a whole number'),
+    'plot_timeline now': (lambda v, res, p: res.plot_timeline(now=v), ['x', 3], '^now: expected a local datetime'),
+    'plotly': (lambda v, res, p: res.plotly(v), ['hist', 3, None, []], '^name: no plot is called'),
+    'report': (lambda v, res, p: res.report(v), [3, '', None, [], 'a\0b', '.'], '^path: expected the name of a file'),
+    'report to a folder': (lambda v, res, p: res.report(p/v), ['', '..'], '^path: .* is a folder; give a file in it'),
+    'report below a file': (lambda v, res, p: [(p/'f').write_text(''), res.report(p/v)], ['f/r.html'], '^path: the folder .* cannot be made'),
+    'study of a function': (lambda v, *o: [f(v) for f in (plot_history, trial_frame)], [None, 3, 'x', optuna.trial.Trial], '^study: expected an Optuna study, got'),
+    'default_space': (lambda v, *o: default_space(v), [None, 3, 'x', Learner], '^learn: expected a Learner'),
+    'default_space lr_find': (lambda v, res, p: default_space(kept(digits)(p), v), ['no', None, 1], '^lr_find: expected True or False'),
+}
+
+@pytest.mark.parametrize('name', wrong)
+def test_wrong_values(tmp_path, tuned, name):
+    f,values,match = wrong[name]
+    proc = process()
+    for v in values:
+        with pytest.raises(ValueError, match=match) as e: f(v, tuned, tmp_path)
+        assert type(e.value).__module__.startswith('fastai_bayes'), (v, e.value)
+    plt.close('all')
+    assert process()==proc and [o for o in files(tmp_path) if o!='f']==[]
+
+@pytest.mark.parametrize('f', [plot_history, plot_curves, plot_slice, plot_parallel, plot_choices, plot_importances, plot_timeline, plot_saved, plot_forecast,
+                               plot_surrogate, plot_contour, trial_frame, curve_frame, lambda o: plot_trial(o, 0)])
+def test_a_result_is_no_study(tuned, f):
+    with pytest.raises(StudyError, match='study: expected an Optuna study, got .*a result has it in .study'): f(tuned)
+
+def test_report_makes_its_folder(tmp_path, tuned, monkeypatch):
+    from fastai_bayes import report
+    monkeypatch.setattr(report, '_plots', {})
+    file = tuned.report(tmp_path/'none'/'deep'/'x.html')
+    assert file==tmp_path/'none'/'deep'/'x.html' and '<h1>' in file.read_text()
+    def no(*args, **kwargs): raise PermissionError(13, 'Permission denied')
+    monkeypatch.setattr(Path, 'write_text', no)
+    with pytest.raises(StudyError, match='^path: .*r.html.* cannot be written .*Permission denied'): tuned.report(tmp_path/'r.html')
+
+def silent(learn, n_epoch, cbs, lr=.1): assert n_epoch<0
+class Mute(Callback):
+    def before_batch(self): assert not self.training
+def one_class(pred, targ): return math.nan
+def one_class_raises(pred, targ): raise ValueError('Only one class present in y_true')
+def nan_loss(pred, targ): return (pred*math.nan).sum()
+
+def failure(path, learner=None, **kwargs):
+    learn = digits(path, **(learner or {}))
+    with pytest.raises(ValueError) as e: learn.bayes_tune(2, **{'space': lr, 'n_trials': 3, 'verbose': False, 'seed': 0, **kwargs})
+    return str(e.value)
+
+def test_failures_without_a_message_say_where(tmp_path):
+    for kwargs in (dict(fit=silent), dict(cbs=Mute())):
+        text = failure(tmp_path, **kwargs)
+        assert 'AssertionError' in text and 'assert n' in text.replace('assert not', 'assert n') and 'tuple index' not in text, text
+
+def test_why_nothing_was_measured(tmp_path):
+    assert 'one_class never had a finite value, though the loss had' in failure(tmp_path, dict(metrics=one_class), mode='max')
+    assert 'Only one class present' in failure(tmp_path, dict(metrics=one_class_raises), mode='max')
+    text = failure(tmp_path, dict(loss_func=nan_loss))
+    assert 'NaN' in text or 'nan' in text, text
