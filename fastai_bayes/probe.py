@@ -25,7 +25,7 @@ from .callback import MonitorError, recorded
 from .clone import copies, move_to, release, seeded, seeded_loaders
 from .knobs import KnobError, fit_args, turn
 from .maker import Middle, TuneError
-from .memory import free_memory, out_of_memory
+from .memory import free_memory, out_of_memory, said
 from .space import label_of
 from .study import ask, quiet_optuna
 
@@ -144,7 +144,7 @@ def _error(e, learn, step, monitor):
     "What to raise where the first step of `learn` failed with `e`"
     where = _where(e, learn, step)
     kind = MonitorError if where.startswith(f'the metric {monitor} ') else TuneError
-    return kind(f'the learner cannot take a first step: {where} ({type(e).__name__}: {str(e).strip()[:400]}); nothing was written')
+    return kind(f'the learner cannot take a first step: {where} ({said(e)[:400]}); nothing was written')
 
 # %% ../nbs/229_probe.ipynb #probe
 _loggers = 'tensorboard wandb neptune comet captum azureml'.split()

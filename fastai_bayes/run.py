@@ -30,7 +30,7 @@ from .knobs import fit_args
 from .identity import Pair
 from .loggers import Loggers, OneHead, go_on
 from .maker import AskError, TuneError, load_weights
-from .memory import MemoryLimit, free_memory, out_of_memory
+from .memory import MemoryLimit, free_memory, out_of_memory, said
 from .optimizer import n_starts, start_points
 from .probe import Closure
 from .pruner import BayesPruner
@@ -476,7 +476,8 @@ def show_curves(self:Run, trial):
 def outcome(cb):
     "State, reason, and what cut a training short that `cb` watched"
     if not cb.curve: return TrialState.FAIL, 'no epoch was reported; a fit of your own must pass cbs on', None
-    why = f'diverged in epoch {cb.seen}: the loss is no finite number' if cb.diverged else f'{cb.monitor} never had a finite value'
+    why = f'diverged in epoch {cb.seen}: the loss is no finite number' if cb.diverged else f'{cb.monitor} never had a finite value{_cause(cb)}'
+    if cb.diverged and cb.seen==1: why += '; if that is so in every trial, look for NaN in inputs and targets'
     if not math.isfinite(cb.best[0]): return TrialState.FAIL, why, None
     if cb.diverged: return TrialState.PRUNED, why, None
     return (TrialState.PRUNED, cb.trial.cut or '', cb.trial.cut) if cb.stopped else (TrialState.COMPLETE, '', None)
@@ -496,6 +497,11 @@ def _begins(self:Run, trial, model):
         warnings.warn(f'trial {trial.number} begins again, with other weights than when it was interrupted: the model draws from random numbers '
                       'of its own, or what it loads has changed; so its curve is another one', stacklevel=2)
     trial.set_user_attr('weights', res)
+
+def _cause(cb):
+    "What that may come from, if the loss of training has stayed finite"
+    if cb.monitor=='valid_loss': return ', though the training loss had; look for NaN in the validation set'
+    return ', though the loss had; the metric returned NaN or nothing each time, as ROC AUC does where the validation set holds one class only'
 
 @patch
 def _too_large(self:Run, trial):
@@ -526,7 +532,7 @@ def one(self:Run, trial):
     except CheckpointError as e:
         clear(self.checkpoint(trial))
         self._tell(trial, some(), str(e), 'damaged')
-    except Exception as e: self._tell(trial, TrialState.FAIL, f'{type(e).__name__}: {e}', error=e)
+    except Exception as e: self._tell(trial, TrialState.FAIL, said(e), error=e)
     except BaseException:
         self._tell(trial, some(), 'interrupted', 'interrupted')
         raise

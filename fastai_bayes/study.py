@@ -449,7 +449,9 @@ def of_study(f):
     def inner(study, *args, **kwargs):
         if isinstance(study, optuna.Study): return f(study, *args, **kwargs)
         hint = f'; a result has it in .study, and {f.__name__} among its methods' if hasattr(study, 'study') else ''
-        raise StudyError(f'study: expected an Optuna study, got {study!r}{hint}')
+        text = repr(study)
+        if not text.isprintable() or len(text)>60: text = f'a {type(study).__name__}'
+        raise StudyError(f'study: expected an Optuna study, got {text}{hint}')
     return inner
 
 def trial_at(
