@@ -261,7 +261,7 @@ def check_read(self:Maker, fit):
     if not left: return
     others = sorted(map(str, self.read-set(left)))
     near = difflib.get_close_matches(left[0], others, n=1)
-    hint = f'; did you mean {near[0]!r}?' if near else ''
+    hint = f'; did you mean {near[0]!r}?' if near else '.'
     raise KnobError(f'{left[0]} is in the space, but would be without effect: new_learner never reads it, and the fit does not take it{hint} '
                     f'new_learner reads {", ".join(others) or "nothing"}')
 

@@ -131,6 +131,7 @@ def test_factories_see_to_their_own(tmp_path):
     def make(p):
         learn = language_model(tmp_path)
         for m,k in text_drops(learn.model): setattr(m, k, getattr(m, k)*p['drop_mult'])
+        assert p['layers'] in ('a', 'b')
         return learn
     res,notes = tune(language_model(tmp_path), dict(drop_mult=(.1, 1.), layers=['a', 'b']), cases['drop_mult'][-1], new_learner=make)
     assert notes==[pytest.approx(res.params_of(n)['drop_mult']) for n in range(3)]
@@ -205,7 +206,9 @@ def test_inferred_dropouts_reach_the_model(tmp_path, mk):
 
 def test_dropouts_are_not_inferred_for_factories(tmp_path):
     "They would have to see to them"
-    def make(p): return language_model(tmp_path)
+    def make(p):
+        p.get('drop_mult')
+        return language_model(tmp_path)
     assert set(tune(make({}), None, n_trials=1, new_learner=make)[0].best_params)=={'lr', 'wd', 'bs', 'opt_func'}
     assert 'drop_mult' in tune(make({}), dict(lr=None, drop_mult=None), n_trials=1, new_learner=make)[0].best_params
 
