@@ -1346,7 +1346,7 @@ def elsewhere(monkeypatch):
     import socket
     return lambda name='another': monkeypatch.setattr(socket, 'gethostname', lambda: name)
 
-def under_way(folder, storage=None, worker=None):
+def held_elsewhere(folder, storage=None, worker=None):
     "A trial that a process elsewhere is training, or was; the process's id"
     from fastai_bayes.workers import Worker
     study = plainly(folder.parent.parent.parent, storage)
@@ -1364,7 +1364,7 @@ def test_two_hosts_that_share_the_folder(tmp_path, elsewhere):
     "Where no lock is seen, a trial is taken over only after a long silence; else that is said"
     import os, time
     folder = one(tmp_path).folder
-    w = under_way(folder)
+    w = held_elsewhere(folder)
     w._life.release()  # as if its lock did not reach here
     elsewhere()
     with pytest.warns(UserWarning, match='trial 1: .*cannot be seen from here.*res.study.tell.1'): res = one(tmp_path, n=2)
@@ -1377,7 +1377,7 @@ def test_a_copied_folder_on_another_host(tmp_path, elsewhere):
     storage = db(tmp_path, 's')
     folder = one(tmp_path/'a', storage=storage).folder
     shutil.copytree(tmp_path/'a', tmp_path/'b')
-    w = under_way(folder, storage)
+    w = held_elsewhere(folder, storage)
     import socket
     home = socket.gethostname()
     elsewhere()
@@ -1388,7 +1388,7 @@ def test_a_copied_folder_on_another_host(tmp_path, elsewhere):
     refused(tmp_path/'a', 'went on in another copy of the folder.*on host another', storage=storage)
 
 def test_who_ends_first_says_that_others_are_at_work(tmp_path):
-    w = under_way(one(tmp_path).folder)
+    w = held_elsewhere(one(tmp_path).folder)
     with pytest.warns(UserWarning, match='trial 1: other processes are still training.*run again'): one(tmp_path, n=2)
     w.close()
     assert set(one(tmp_path, n=2).trials.state)=={'complete'}  # it was on this host: taken over
@@ -1494,7 +1494,7 @@ def under_way(n=30, T=60, l=10, done=1):
     return optimizer_mod.View(engine, ts)
 
 def test_the_best_third_goes_on_whatever_the_model_says():
-    view = under_way(n=31, done=1)
+    view = held_elsewhere(n=31, done=1)
     view.better = lambda idx: np.zeros(len(idx))
     goes_on = [i for i in range(1, 31) if not optimizer_mod.decide(view, i).stop]
     assert goes_on==list(range(1, len(goes_on)+1)) and .3*31<=len(goes_on)+1<=.4*31
@@ -1502,7 +1502,7 @@ def test_the_best_third_goes_on_whatever_the_model_says():
 @pytest.mark.parametrize('patience,least', [(1, .1), (0, .03)])
 def test_the_probability_that_is_worth_more_epochs(patience, least):
     "A tenth where a stop can be taken back, three in a hundred where it is for good"
-    view = under_way(l=11)
+    view = held_elsewhere(l=11)
     def stops(p):
         view.better = lambda idx: np.full(len(idx), p)
         return optimizer_mod.decide(view, 25, patience).stop
@@ -1512,14 +1512,14 @@ def test_the_probability_that_is_worth_more_epochs(patience, least):
 @pytest.mark.parametrize('T', [30, 60, 120])
 def test_no_stop_for_good_before_a_sixth_of_the_epochs(T):
     def stops(l):
-        view = under_way(T=T, l=l)
+        view = held_elsewhere(T=T, l=l)
         view.better = lambda idx: np.zeros(len(idx))
         return optimizer_mod.decide(view, 28).stop
     assert min(l for l in range(1, T//2) if stops(l))==T//6
 
 def test_a_new_training_is_expected_to_take_a_quarter_of_its_epochs():
     "Beyond the first ones: what is paused is resumed if it promises as much for an epoch as that"
-    view = under_way(n=8, T=44, l=11, done=2)
+    view = held_elsewhere(n=8, T=44, l=11, done=2)
     for t in view.trainings[2:]: t.state = 'paused'
     view.engine.min_better = 0.
     idx = np.arange(2, 8)
@@ -1530,7 +1530,7 @@ def test_a_new_training_is_expected_to_take_a_quarter_of_its_epochs():
     assert max(epochs)==int(first+(44-first)/4)
 
 def test_where_early_values_mean_nothing_they_are_no_reason_to_stop():
-    view = under_way(done=20)
+    view = held_elsewhere(done=20)
     view.doubt = lambda l: 1.
     assert view.better([29])[0]==pytest.approx(.12) and not optimizer_mod.decide(view, 29, 1).stop and not optimizer_mod.decide(view, 29).stop
 
