@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['acquisitions', 'log_h', 'log_ei', 'ucb', 'log_pi', 'Acquisition', 'LogEI', 'LogPI', 'UCB', 'sobol', 'shifted',
-           'perturb', 'distinct', 'maximize']
+           'perturb', 'distinct', 'untried', 'maximize']
 
 # %% ../nbs/03_acq.ipynb #imports
 import functools
@@ -186,6 +186,14 @@ def distinct(
         seen.add(o)
     return U[keep]
 
+def untried(
+    space, # `Space`
+    tried # (n,d) points
+): # (k,d) points, None if there are too many configurations to list
+    "Configurations of `space` that are not among `tried`"
+    U = space.configurations()
+    return None if U is None else distinct(U, tried)
+
 # %% ../nbs/03_acq.ipynb #maximize
 def maximize(
     f, # `Acquisition` such as `LogEI`: `f(U)` gives (m,) values, `f.rough(U)` cheaper ones, `f.grad(U)` gradients, too; `f.scales` length scales
@@ -211,8 +219,7 @@ def maximize(
 
 def _last_resort(f, space, tried):
     "The best of all configurations of a small space that are left, None if there are none"
-    if space.size>10_000: return None
-    U = distinct(space.snap(np.stack(np.meshgrid(*space.grids, indexing='ij'), -1).reshape(-1, len(space))), tried)
-    if not len(U): return None
+    U = untried(space, tried)
+    if U is None or not len(U): return None
     vals = f(U)
     return U[vals.argmax()], vals.max()

@@ -37,15 +37,19 @@ class Status:
         ok = [o for o in self.trials if o['state'] not in ('failed', 'outside') and math.isfinite(o['value'])]
         return (min if self.mode=='min' else max)(ok, key=lambda o: o['value'], default=None)
     @property
+    def trained(self):
+        "How many trials could be trained; the others do not count against `n_trials`"
+        return sum(o['state']!='infeasible' for o in self.trials)
+    @property
     def share(self):
         "How much of the study is done, from 0 to 1, by the limit that is nearest"
-        ends = (len(self.trials), self.n_trials), (self.spent, self.budget), (self.seconds, self.timeout)
+        ends = (self.trained, self.n_trials), (self.spent, self.budget), (self.seconds, self.timeout)
         return min(1., max((done/limit for done,limit in ends if limit), default=0.))
     @property
     def left(self):
         "Seconds until the study ends, if all goes on as it did; None if nobody knows"
         known = [self.timeout-self.seconds] if self.timeout else []
-        ends = (len(self.trials), self.n_trials), (self.spent, self.budget)
+        ends = (self.trained, self.n_trials), (self.spent, self.budget)
         share = min(1., max((done/limit for done,limit in ends if limit), default=0.))
         if share>.02: known.append(self.seconds/share-self.seconds)
         return max(0., min(known)) if known else None
@@ -64,8 +68,10 @@ def _best(s): return [f"best {short(s.best['value'])} (trial {s.best['number']})
 
 def facts(s:Status)->list:
     "How far the study is, in short texts"
-    res = [f'{len(s.trials)} of {s.n_trials} trials' if s.n_trials else f"{len(s.trials)} trial{'s'*(len(s.trials)!=1)}",
+    n = s.trained
+    res = [f'{n} of {s.n_trials} trials' if s.n_trials else f"{n} trial{'s'*(n!=1)}",
            f'{s.spent} of {s.budget} epochs' if s.budget else f'{s.spent} epochs']
+    if n<len(s.trials): res.append(f'{len(s.trials)-n} infeasible')
     if s.saved: res.append(f'{s.saved} saved by stopping')
     res.append(clock(s.seconds) + ('' if s.left is None or s.share>=1 else f', about {clock(s.left)} left'))
     return [*_best(s), *res, *([s.note] if s.note else [])]

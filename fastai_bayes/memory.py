@@ -32,13 +32,14 @@ def out_of_memory(
     return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or isinstance(e, RuntimeError) and any(o in str(e).lower() for o in _words)
 
 def free_memory(
-    e:BaseException # It will not be raised again with its traceback's variables
+    e:BaseException, # It will not be raised again with its traceback's variables
+    collect:bool=True # Look for what only holds itself, too? That takes a while
 ):
     "Let go of what the tracebacks of `e`, and of the errors that it came from, hold: the model, its batch and activations"
     while e is not None:
         traceback.clear_frames(e.__traceback__)
         e = e.__cause__ or e.__context__
-    gc.collect()
+    if collect: gc.collect()
     if torch.cuda.is_available(): torch.cuda.empty_cache()
 
 # %% ../nbs/233_memory.ipynb #limit

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Training', 'one_thread', 'View', 'informative', 'counted', 'weighable', 'flag', 'whole', 'least_epochs', 'Engine',
-           'n_starts', 'start_points', 'propose', 'Verdict', 'in_epochs', 'decide', 'Explanation', 'explain',
-           'carry_on', 'Trial', 'OptimizerError', 'Optimizer']
+           'n_starts', 'start_points', 'next_start', 'propose', 'Verdict', 'in_epochs', 'decide', 'Explanation',
+           'explain', 'carry_on', 'Trial', 'OptimizerError', 'Optimizer']
 
 # %% ../nbs/05_optimizer.ipynb #imports
 import functools
@@ -19,8 +19,9 @@ from scipy.special import expit, ndtr
 from .space import Space
 from .kernels import Prior
 from .gp import Data, Ensemble, Posterior, fit
-from .acq import LogEI, acquisitions, distinct, log_ei, maximize, sobol
+from .acq import LogEI, acquisitions, distinct, log_ei, maximize, sobol, untried
 from .cost import Cost, PerCost, Within
+from .feasible import Feasible, IfFeasible
 from .curves import Chain, Warp, grid, noise_left, rungs, smooth
 
 # %% ../nbs/05_optimizer.ipynb #training
@@ -29,8 +30,8 @@ class Training:
     "A configuration and what its training has shown so far"
     x:np.ndarray # (d,) point of the unit cube
     curve:list=field(default_factory=list) # Value after each epoch, more is better; what is no finite number is missing
-    state:str='running' # One of running, paused, complete, failed
-    reason:str='' # Why it failed, if it is known
+    state:str='running' # One of running, paused, complete, failed, infeasible
+    reason:str='' # Why it failed or cannot be trained, if it is known
     seconds:float=None # Mean seconds an epoch, if they were measured
     timed:int=0 # Epochs that were measured
     at:list=None # Epochs of the values; 1, 2, 3 ... if None
@@ -98,6 +99,7 @@ class View:
         self.lens = np.array([len(y) for y in self.Y], int)  # how much of the grid they reach
         self.epochs = np.r_[0, grid(engine.T)][self.lens]  # after which they are compared
         self.failed = np.array([o.failed for o in trainings], bool)
+        self.infeasible = np.array([o.state=='infeasible' for o in trainings], bool)
         self._doubts = {}  # by epoch
 
     def aside(self):
@@ -164,6 +166,14 @@ class View:
         if self.engine.cost=='epochs': return None
         known = np.array([i for i,o in enumerate(self.trainings) if (o.seconds or 0)>0], int)
         return self.engine.epoch_cost(self.X[known], np.array([self.trainings[i].seconds for i in known]))
+
+    @functools.cached_property
+    def feasible(self):
+        "`Feasible` from what could be trained and what could not, None if all could"
+        if not self.infeasible.any(): return None
+        known = np.flatnonzero(self.infeasible | np.array([len(o.curve)>0 for o in self.trainings]))
+        known = known[informative(self.infeasible[known], self.engine.most)]
+        return Feasible(self.X[known], ~self.infeasible[known], self.engine.space.choice)
 
     def forecast(self, idx):
         "Warped final values of the trainings `idx` (k,): mean (k,) and variance (k,)"
@@ -344,6 +354,19 @@ def start_points(space, n_epoch, rng):
     "These configurations (n,d), quasi-random and each but once"
     return distinct(space.snap(sobol(n_starts(n_epoch), len(space), rng)))
 
+def next_start(
+    view:View, # What is known
+    points, # `start_points`
+    n:int # Trainings before
+): # (k,d), k is 0 or 1
+    "Which of the `points` comes next, if any; where some configurations could not be trained, one that probably can be"
+    n,space = n-view.infeasible.sum(),view.engine.space  # what could not be trained was no start
+    if n>=len(points): return points[:0]
+    if view.feasible is None: return distinct(points[n:n+1], view.X)  # someone else may have tried it
+    U = distinct(space.snap(np.r_[points[n:], sobol(64, len(space), n)]), view.X)
+    p = view.feasible(U)
+    return U[[(p>=min(p.max(), IfFeasible.likely)).argmax()]] if len(U) else U
+
 def propose(
     view:View, # What is known
     rng, # numpy Generator
@@ -359,6 +382,7 @@ def propose(
         known = ens.data
         ens = Ensemble(engine.data(np.r_[known.X, pending], np.r_[known.y, guess], np.r_[known.v, np.zeros(len(pending))]), ens.thetas, ens)
     def weighed(f):
+        if view.feasible is not None: f = IfFeasible(f, view.feasible)
         if view.cost is not None: f = PerCost(f, view.cost)
         return Within(f, allowed) if allowed else f
     top,around = view.top,X[np.argsort(-m, kind='stable')[:4]]
@@ -388,6 +412,7 @@ def decide(
     "Stop or go on with training `i`"
     engine,l = view.engine,view.epochs[i]
     if view.failed[i]: return Verdict(True, view.trainings[i].reason or 'diverged')
+    if view.infeasible[i]: return Verdict(True, view.trainings[i].reason or 'infeasible')
     if l>=engine.T: return Verdict(False, 'finished')
     first,before = engine.min_epochs if patience else engine.min_final_epochs,view.before(i)
     if l<first: return Verdict(False, f'fewer than {in_epochs(first)}')
@@ -491,19 +516,22 @@ class Optimizer:
         return t
 
     @one_thread
-    def next(self)->Trial:
+    def next(self)->Trial: # None if there is nothing to train: each configuration was tried, and none is worth carrying on
         "What to train next"
         n,self._view = len(self.trainings),None
-        if n<len(self.first): x = self.first[n]
-        else:
-            view = self.engine.view(self.trainings)  # not kept: it lacks the trial that comes
-            x,value = propose(view, self._rng(n+sum(map(len, view.Y))), acq=self.acq)
-            i = carry_on(view, value) if self.carry_on else None
-            if i is not None:
-                self.trainings[i].state = 'running'
-                return Trial(i, self.space.decode(self.trainings[i].x), self.trainings[i].epochs)
+        view = self.engine.view(self.trainings)  # not kept: it lacks the trial that comes
+        left = untried(self.space, view.X)
+        new = left is None or len(left)>0
+        start = next_start(view, self.first, n) if new else ()
+        if len(start): return self._begin(start[0])
+        x,value = propose(view, self._rng(n+sum(map(len, view.Y))), acq=self.acq) if new else (None, -np.inf)
+        i = carry_on(view, value) if self.carry_on else None
+        if i is None: return self._begin(x) if new else None
+        self.trainings[i].state = 'running'
+        return Trial(i, self.space.decode(self.trainings[i].x), self.trainings[i].epochs)
+    def _begin(self, x):
         self.trainings.append(Training(x))
-        return Trial(n, self.space.decode(x), 0)
+        return Trial(len(self.trainings)-1, self.space.decode(x), 0)
 
     def report(self,
         id:int, # Of the trial
@@ -547,9 +575,14 @@ class Optimizer:
         t.state = 'complete' if t.epochs==self.n_epoch else 'paused'
         if t.failed or not t.last: t.state = 'failed'
     def fail(self, id:int, reason:str=''):
-        "The trial can't be trained; its configuration counts as bad as the worst and is not tried again"
+        "The training failed; its configuration counts as bad as the worst and is not tried again"
         t = self._training(id)
         t.state,t.reason = 'failed',reason
+    def infeasible(self, id:int, reason:str=''):
+        "The trial cannot be trained at all, whatever its worth would be; later proposals avoid what is like it"
+        t = self._training(id)
+        if t.curve: raise OptimizerError(f'trial {id} has been trained for {in_epochs(len(t.curve))}, so it is not infeasible; use fail')
+        t.state,t.reason = 'infeasible',reason
 
     @property
     def best(self):

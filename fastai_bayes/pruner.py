@@ -21,17 +21,19 @@ class BayesPruner(BasePruner):
     "Stops a trial that is neither among the best third nor likely to end best"
     def __init__(self,
         n_epoch:int=None, # Epochs of a full training; None to learn it from the trials
-        patience:int=0, # Trainings, from the first, that stop after a first look whatever they show; for studies that carry stopped ones on
+        patience:int=None, # Trainings, from the first, that stop after a first look whatever they show; for studies that carry stopped ones on. 0 if None
         space:dict=None # As `BayesSampler` takes it; the sampler's if None. What is not there is learned from the trials
     ):
         if n_epoch is not None: n_epoch = whole(n_epoch, 'n_epoch', 1)
-        self.n_epoch,self.patience,self.verdict = n_epoch,whole(patience, 'patience', 0),None
+        self.n_epoch,self.untold,self.verdict = n_epoch,patience is None,None
+        self.patience = 0 if patience is None else whole(patience, 'patience', 0)
         self.known = None if space is None else stored(space)
 
-    def about(self, space):
-        "A copy that knows the `space`"
+    def about(self, space, n_epoch=None):
+        "A copy that has these where it was given nothing, as `bayes_tune` makes it"
         res = copy(self)
-        res.known = stored(space)
+        if space and not self.known: res.known = stored(space)
+        if self.n_epoch is None: res.n_epoch = n_epoch
         return res
 
     def _horizon(self, study, trial):

@@ -20,6 +20,7 @@ from .tables import html_table, one_line, short, table, text_table
 # %% ../nbs/14_result.ipynb #res
 class TuneResult:
     "What a study has found"
+    note = '' # What else there is to say of how the study ended
     max_rows = 10 # Rows of the table that are shown
     def __init__(self,
         study:optuna.Study, # The study
@@ -91,7 +92,9 @@ def headline(res):
     "One line that says how the study stands"
     df,saved = res.trials,epochs_saved(res.study)
     stopped = f' ({sum(df.state=="stopped")} stopped)' if 'stopped' in set(df.state) else ''
-    s = f'{res.study.study_name}: {len(df)} trials{stopped}, {epochs_spent(res.study)} epochs' + (f', {saved} saved by stopping' if saved else '')
+    impossible = f', {n} infeasible' if (n := sum(df.state=='infeasible')) else ''
+    s = f'{res.study.study_name}: {len(df)-n} trials{stopped}{impossible}, {epochs_spent(res.study)} epochs' + (f', {saved} saved by stopping' if saved else '')
+    if res.note: s += f', {res.note}'
     t = best_trial(res.study)
     if t is None: return one_line(f'{s}, none finished yet')
     return one_line(f"{s}, best {res.study.user_attrs.get('monitor') or 'value'} {short(res.best_value)} (trial {t.number}, epoch {res.best_epoch})")

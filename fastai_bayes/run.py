@@ -16,7 +16,7 @@ from fastcore.foundation import L
 from fastai.callback import tracker
 from fastai.callback.progress import ShowGraphCallback
 from fastai.callback.tracker import SaveModelCallback
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
 from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import TrialState, create_trial
@@ -29,13 +29,14 @@ from .display import Status, ranges, view
 from .knobs import fit_args
 from .identity import Pair
 from .loggers import Loggers, OneHead, go_on
-from .maker import AskError, TuneError, load_weights
+from .maker import AskError, FactoryError, TuneError, in_short, load_weights
 from .memory import MemoryLimit, free_memory, out_of_memory, said
 from .optimizer import n_starts, start_points
 from .probe import Closure
 from .pruner import BayesPruner
 from .report import TuneResult  # it adds the report
-from .sampler import BayesSampler, Books
+from .sampler import BayesSampler, Books, all_tried
+from .seen import stored
 from .searches import PBT, EndOfRound, Grid, Numbered, OneEach, pruner_of, reseeded, sampler_of
 from .study import (Latest, Shared, StudyError, ask, best_of, best_trial, carry_on_trial, curve_of, diverged, epochs_saved,
                                epochs_trained, finished, first_of, latest, note, open_study, quiet_optuna, reason_of,
@@ -161,12 +162,15 @@ class Run:
     present = staticmethod(lambda name: None) # Function of a hyperparameter's name: the value that the lent learner has, by label
     inferred = () # Dimensions of the space to show at the beginning
     notes = () # Lines to show at the beginning
+    most_infeasible = 50 # Configurations in a row that cannot be trained, after which the work ends
     deaths = 5 # Deaths of its process in the same epoch after which a training has failed
     def __init__(self, make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose):
         self.make,self.space,self.fit,self.n_epoch,self.planned = make,space,fit,n_epoch,planned
         self.monitor,self.mode,self.seed,self.known,self.cbs = monitor,mode,seed,known,cbs
         self.fit_kwargs,self.limits,self.verbose = fit_kwargs,limits,verbose
         self.errors,self.start,self.interrupted,self.worker = [],time.monotonic(),False,None
+        self.ended = '' # Why the work ended, where no limit says it
+        self.impossible = [] # Errors of the last trials, as many as were infeasible in a row
         self.told = set() # What callbacks hold that is not carried over, as far as it was said
 
     def open(self, folder, storage, sampler, pruner):
@@ -215,8 +219,8 @@ class Run:
         s = self.study.sampler = sampler_of(sampler, self.planned, int(self.seed), self.space)
         p = self.study.pruner = EndOfRound() if isinstance(s, PBT) else pruner_of(pruner, self.planned, self.space)
         if isinstance(s, PBT) and self.limits['n_trials'] is None: self.limits['n_trials'] = s.members
-        if sampler in (None, 'bayes') and [k for k,v in self.limits.items() if v]==['timeout']: s.cost = 'seconds'  # they are what runs out
-        if pruner in (None, 'bayes') and self.carries_on and self.planned>1:
+        if isinstance(s, BayesSampler) and [k for k,v in self.limits.items() if v]==['timeout']: s.by_seconds()  # they are what runs out
+        if getattr(p, 'untold', False) and self.carries_on and self.planned>1:
             all_known = len(self.space) and not self.make.asks
             p.patience = len(start_points(self.space, self.planned, np.random.default_rng(0))) if all_known else n_starts(self.planned)
 
@@ -353,12 +357,13 @@ def _read(self:Run, trial):
 def _queued(self:Run):
     "Is there a trial to train? If none is waiting, queue one"
     self._queue_round()
-    trials = self.latest()
+    trials = [t for t in self.latest() if 'infeasible' not in t.user_attrs]  # nothing was trained there
     waiting = [t for t in trials if t.state==TrialState.WAITING]
     begun = len(trials)-sum('carried' not in t.user_attrs for t in waiting)
     new = self.limits['n_trials'] is None or begun<self.limits['n_trials']
     if isinstance(self.study.sampler, Grid) and self.study.sampler.is_exhausted(self.study): new = False
     if any(new or 'carried' in t.user_attrs for t in waiting): return True
+    new = new and not self._exhausted()
     old = next((t for t in trials if t.state.is_finished() and 'cut' in t.user_attrs), None)
     params = None
     if old is None and isinstance(self.study.sampler, BayesSampler):
@@ -408,6 +413,15 @@ def _add(self:Run, params):
     "Queue a new trial with hyperparameters `params`; those of the sampler if that is None"
     system = dict(engine=self.books.news(), **(dict(fixed_params=params) if params else {}))
     self.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=dict(worker=self.worker.id), system_attrs=system))
+
+# %% ../nbs/235_run.ipynb #tried
+@patch
+def _exhausted(self:Run):
+    "Have all configurations of a finite space been tried?"
+    if isinstance(self.study.sampler, (Grid, PBT)): return False  # they know themselves, or change what they train
+    n = all_tried(self.study, stored(self.space) if len(self.space) else None)
+    if n: self.ended = f"{'the only configuration was' if n==1 else f'all {n} configurations were'} tried"
+    return n>0
 
 # %% ../nbs/235_run.ipynb #train
 @patch
@@ -529,22 +543,36 @@ def one(self:Run, trial):
     except ChangedModelError as e:
         clear(self.checkpoint(trial))  # another try would end in the same way
         self._tell(trial, some(), str(e))
+    except (TrialPruned, FactoryError) as e: self._refused(trial, e.__cause__ if isinstance(e, FactoryError) else e)
     except CheckpointError as e:
         clear(self.checkpoint(trial))
         self._tell(trial, some(), str(e), 'damaged')
-    except Exception as e: self._tell(trial, TrialState.FAIL, said(e), error=e)
+    except Exception as e:
+        if isinstance(e.__context__, TrialPruned): self._refused(trial, e.__context__)  # without a message fastai cannot raise it again
+        else: self._tell(trial, TrialState.FAIL, said(e), error=e)
     except BaseException:
         self._tell(trial, some(), 'interrupted', 'interrupted')
         raise
 
 @patch
-def _tell(self:Run, trial, state, reason, cut=None, value=None, error=None, verdict=None):
+def _refused(self:Run, trial, e):
+    "`e`, a `TrialPruned` or a factory's error, ended `trial`: it is infeasible, unless it had values, or the machine is at fault"
+    if not self.status.curve and not isinstance(e, OSError) and not out_of_memory(e):
+        return self._tell(trial, TrialState.PRUNED, in_short(e), error=e, infeasible=True)
+    some = isinstance(e, TrialPruned) and any(map(math.isfinite, self.status.curve))
+    if some: clear(self.checkpoint(trial))  # who carried it on would be told the same
+    self._tell(trial, *((TrialState.PRUNED, in_short(e)) if some else (TrialState.FAIL, in_short(e), None, None, e)))
+
+@patch
+def _tell(self:Run, trial, state, reason, cut=None, value=None, error=None, verdict=None, infeasible=False):
     "Record how `trial` ended"
     failed = state==TrialState.FAIL and not cut
-    self.errors = [*self.errors, error] if failed else []
-    if error is not None: free_memory(error)
+    self.impossible = [*self.impossible, error] if infeasible else []
+    if not infeasible: self.errors = [*self.errors, error] if failed else []
+    if error is not None: free_memory(error, collect=not infeasible)
     if len(reason)>500: reason = f'{reason[:150]} ... {reason[-345:]}'
     facts = dict(seconds=time.monotonic()-self.began, reason=reason, verdict=verdict, cut=cut, out_of_memory=error is not None and out_of_memory(error))
+    if infeasible: facts['infeasible'] = reason
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)
@@ -586,6 +614,10 @@ def loop(self:Run):
         with patient(self):
             while self._step():
                 if len(self.errors)>=3 and best_trial(self.study) is None: self._give_up()
+                if len(self.impossible)>=self.most_infeasible:
+                    self.ended = f'the last {len(self.impossible)} were infeasible'
+                    break
+        if self.ended: self.view.say(self.ended)
     except KeyboardInterrupt: return
     finally: self.view.close(self.status)
     if best_trial(self.study) is None and not self.interrupted and all(t.state.is_finished() for t in self.trials()): self._give_up()
@@ -593,8 +625,11 @@ def loop(self:Run):
 @patch
 def _give_up(self:Run):
     reasons = [o['reason'] for o in self.status.trials]
-    last = next((e for e in reversed(self.errors) if e), None)
-    raise TuneError(f'{len(reasons)} trials, none succeeded; the last failed with: {reasons[-1]}') from last
+    last = next((e for e in reversed([*self.errors, *self.impossible]) if e), None)
+    n = len(self.impossible)
+    why = f'the last {n} were infeasible: ' if n>1 else 'the last was infeasible: ' if n else 'the last failed with: '
+    why += '; '.join(dict.fromkeys(reasons[-3:] if n>2 else reasons[-1:]))
+    raise TuneError(f"{len(reasons)} trials, none succeeded; {self.ended+'; ' if self.ended and n<self.most_infeasible else ''}{why}") from last
 
 # %% ../nbs/235_run.ipynb #weights
 def _weights(run, trial):
@@ -645,7 +680,9 @@ def result(self:Run):
     with self.worker.turn:
         self._say_running()
         _best_weights(self, self._load)
-    return TuneResult(self.study, self.make.space, self.folder, self.learner)
+    res = TuneResult(self.study, self.make.space, self.folder, self.learner)
+    res.note = self.ended
+    return res
 
 @patch
 def close(self:Run):

@@ -21,12 +21,18 @@ from .space import Choice, Space
 from .study import diverged, epochs_trained, first_of, latest, value_at
 
 # %% ../nbs/118_searches.ipynb #grid
+_most = 10_000 # Combinations of a grid: nobody trains more, and Optuna lists them all
+
 def grid_of(
     space:Space # What may be tried
 )->dict: # Name of a hyperparameter -> its values
-    "The grid of `space`; `SearchError` if some names depend on choices"
+    "The grid of `space`; `SearchError` if some names depend on choices, or if there are too many combinations"
     if space.conditions:
         raise SearchError(f'a grid needs a space in which nothing depends on choices, got {", ".join(space.conditions)} below options')
+    n = math.prod(d.size if isinstance(d, Choice) else min(d.size, 5) for d in space.dims.values())
+    if n>_most:
+        raise SearchError(f'a grid of {len(space)} hyperparameters has {n:,} combinations here, more than {_most:,}; '
+                          "tune fewer of them, give a list of few values for each, or take another sampler, such as 'bayes' or 'qmc'")
     def _values(d):
         if isinstance(d, Choice): return list(d.labels)
         if d.size<=5: return [d.from_unit(u) for u in d.grid]
@@ -53,8 +59,15 @@ class PBT(RandomSampler):
         share:float=.25 # Of the members that copy, and that are copied
     ):
         super().__init__(seed)
-        self.members,self.share,self._seed = members,share,np.random.SeedSequence(seed).entropy
+        self.members,self.share,self.untold,self._seed = members,share,seed is None,np.random.SeedSequence(seed).entropy
         self.ends = sorted({round(n_epoch*(i+1)/rounds) for i in range(rounds)}-{0})
+
+    def about(self, seed):
+        "A copy, with the `seed` if none was given"
+        res = copy(self)
+        RandomSampler.__init__(res, seed)
+        if self.untold: res._seed = np.random.SeedSequence(seed).entropy
+        return res
 
     def changed(self, params, space, rng):
         "Hyperparameters `params`, by label, with their numbers changed"
@@ -104,16 +117,20 @@ pruners = {  # name -> function of the epochs of a training
 class SearchError(ValueError):
     "There is no such search; the message says which there are"
 
-def _told(o):
-    "`o`, in a study that asks and tells"
-    if type(o) is not GridSampler: return o
-    res = copy(o)
-    res.__class__ = Grid
+def _own(o, n_epoch, seed=None, space=None):
+    "A copy of the instance `o` for a study that asks and tells; ours get what they were not given. Classes of others are not copied"
+    if isinstance(o, BayesSampler): return o.about(n_epoch, seed, space)
+    if isinstance(o, BayesPruner): return o.about(space, n_epoch)
+    if isinstance(o, PBT): return o.about(seed)
+    if not type(o).__module__.startswith('optuna.'): return o
+    res = deepcopy(o)  # a copy that is not deep would share its random numbers
+    if type(o) is GridSampler: res.__class__ = Grid
+    if isinstance(o, HyperbandPruner) and o._max_resource=='auto': res._max_resource = n_epoch  # there is no public way to ask or to tell
     return res
 
 def _named(kind, o, table, base):
     "The function that makes what `o` means"
-    if isinstance(o, base): return lambda *args: _told(o)
+    if isinstance(o, base): return lambda *args: _own(o, *args)
     if isinstance(o, str) and o in table: return table[o]
     near = difflib.get_close_matches(o.lower(), table, n=1, cutoff=.5) if isinstance(o, str) else []
     hint = f', did you mean {near[0]!r}?' if near else f'; make one of it, as in {o.__name__}()' if isinstance(o, type) else ''
@@ -122,7 +139,7 @@ def _named(kind, o, table, base):
 def sampler_of(
     o, # Name, Optuna sampler, or None for our own
     n_epoch:int, # Epochs of a full training
-    seed:int, # Makes it repeat itself; an instance keeps its own
+    seed:int, # Makes it repeat itself; an instance keeps its own, if it was given one
     space:Space # What may be tried
 )->BaseSampler: # `SearchError` if there is none of that name, ImportError if it needs a package that is not installed
     "The sampler that `o` means"
@@ -135,7 +152,7 @@ def pruner_of(
 )->BasePruner: # `SearchError` if there is none of that name
     "The pruner that `o` means"
     res = _named('pruner', 'bayes' if o is None else o, pruners, BasePruner)(n_epoch)
-    return res.about(space) if isinstance(res, BayesPruner) and space and not res.known else res
+    return res.about(space) if isinstance(res, BayesPruner) else res
 
 # %% ../nbs/118_searches.ipynb #once
 class OneEach(GetAttr):

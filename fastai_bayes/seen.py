@@ -10,7 +10,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from .space import Choice, Space, SpaceError, dimension
-from .study import distributions
+from .study import distributions, is_infeasible
 
 # %% ../nbs/105_seen.ipynb #stored
 def stored(space):
@@ -75,7 +75,7 @@ def seen_space(
     "What `trials` are about, `told` and what they show beyond it; a name that has not the same distribution in all trials is left out"
     dists = {k: d for t in trials for k,d in t.distributions.items() if k not in (told or ())}
     dists = {k: d for k,d in sorted(dists.items()) if not d.single() and all(t.distributions.get(k, d)==d for t in trials)}
-    whole = np.array([t.state!=TrialState.FAIL for t in trials], bool)  # what failed may have ended before it asked
+    whole = np.array([t.state!=TrialState.FAIL and not is_infeasible(t) for t in trials], bool)  # the others may have ended before it asked
     has = {k: np.array([k in t.params for t in trials], bool) for k in dists}
     some = [k for k in dists if not has[k][whole].all()]
     dims,conditions,maybe = dict(told.dims if told else {}),dict(told.conditions if told else {}),set()

@@ -231,6 +231,17 @@ class Space:
         "Number of combinations of values, infinite if a dimension is continuous; those that differ only in what is not active count, too"
         return math.prod(o.size for o in self.dims.values())
 
+    def configurations(self, most=10_000):
+        "(n,d) points of all configurations, in order; None if there are more than `most`, or infinitely many"
+        X = self.rest[None]
+        for j,g in enumerate(self.grids):
+            on = self.active_at(X)[:,j]
+            if not on.any(): continue
+            if g is None or (n := np.where(on, len(g), 1)).sum()>most: return None
+            X = np.repeat(X, n, axis=0)
+            X[np.repeat(on, n),j] = np.tile(g, on.sum())
+        return X
+
     def active(self, params):
         "Names that have a value, given those of `params` on which they depend; all, if no name depends on another"
         res = {}

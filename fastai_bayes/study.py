@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['distributions', 'ask', 'suggest', 'in_words', 'describe', 'StudyError', 'check_storage', 'Shared', 'quiet_optuna',
            'diff', 'JournalLock', 'Journal', 'check_study', 'is_new_file', 'check_same', 'Owner', 'open_study',
-           'of_study', 'trial_at', 'first_of', 'latest', 'Latest', 'state_of', 'was_stopped', 'steps_of', 'curve_of',
-           'points_of', 'epochs_trained', 'value_at', 'diverged', 'reason_of', 'best_of', 'all_params', 'own_params',
-           'epochs_spent', 'saved_of', 'epochs_saved', 'seconds_of', 'note', 'finished', 'best_trial', 'carry_on_trial',
-           'column', 'trial_frame', 'curve_frame']
+           'of_study', 'trial_at', 'first_of', 'latest', 'Latest', 'is_infeasible', 'state_of', 'was_stopped',
+           'steps_of', 'curve_of', 'points_of', 'epochs_trained', 'value_at', 'diverged', 'reason_of', 'best_of',
+           'all_params', 'own_params', 'epochs_spent', 'saved_of', 'epochs_saved', 'seconds_of', 'note', 'finished',
+           'best_trial', 'carry_on_trial', 'column', 'trial_frame', 'curve_frame']
 
 # %% ../nbs/12_study.ipynb #imports
 import ast, functools, json, math, os, random, re, threading, time
@@ -495,11 +495,20 @@ class Latest:
 
 _states = dict(COMPLETE='complete', PRUNED='stopped', FAIL='failed', RUNNING='running', WAITING='waiting')
 
+def is_infeasible(
+    trial # An Optuna trial
+)->bool:
+    "Could `trial` not be trained at all? `bayes_tune` notes it; elsewhere such trials are pruned, or fail, before their first value"
+    if 'infeasible' in trial.user_attrs: return True
+    early = trial.state in (TrialState.PRUNED, TrialState.FAIL) and not trial.intermediate_values
+    return early and 'worker' not in trial.user_attrs  # of a trial of `bayes_tune`'s this means something else
+
 def state_of(
     trial # An Optuna trial
-)->str: # 'complete', 'stopped', 'failed', 'running', 'waiting' or 'outside'
+)->str: # 'complete', 'stopped', 'failed', 'infeasible', 'running', 'waiting' or 'outside'
     "What became of `trial`; one that lies outside the space since that was changed is 'outside'"
-    if 'outside' in trial.user_attrs: return 'outside'
+    for o in ('outside', 'infeasible'):
+        if o in trial.user_attrs: return o
     return 'stopped' if was_stopped(trial) else _states[trial.state.name]
 
 def was_stopped(
@@ -684,7 +693,7 @@ def trial_frame(
     names = list(dict.fromkeys(k for t in trials for k in all_params(t)))
     df = pd.DataFrame([_row(t, study.direction, names, seconds[first_of(t)]) for t in trials], columns=None if trials else
                       ['number', 'state', 'value', 'best_epoch', 'epochs', 'seconds', 'reason'])
-    rank = df.state.map({'complete': 0, 'stopped': 0, 'running': 1, 'waiting': 2, 'failed': 3, 'outside': 3})
+    rank = df.state.map({'complete': 0, 'stopped': 0, 'running': 1, 'waiting': 2, 'failed': 3, 'outside': 3, 'infeasible': 4})
     sign = 1 if study.direction.name=='MINIMIZE' else -1
     order = pd.DataFrame(dict(rank=rank, value=sign*df.value, number=df.number)).sort_values(['rank', 'value', 'number']).index
     return df.loc[order].reset_index(drop=True)

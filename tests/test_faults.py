@@ -76,7 +76,7 @@ def test_an_error_in_the_factory(tmp_path):
         if n[0]==3: raise KeyError('weights')
         return digits(tmp_path, dls, net(p['width']))
     res = tune(digits(tmp_path, dls), space=dict(lrs, width=[8, 16]), new_learner=make)
-    assert by_number(res, 'state')==['complete', 'failed', 'complete'] and 'KeyError' in by_number(res, 'reason')[1]
+    assert by_number(res, 'state')==['complete', 'infeasible', 'complete', 'complete'] and 'KeyError' in by_number(res, 'reason')[1]
 
 def test_what_did_not_fit_is_not_tried_again(tmp_path):
     "More than 40 items in a batch are too many: found out once"

@@ -10,6 +10,7 @@ from fastai_bayes.study import latest, state_of
 from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.study import distributions
+from fastai_bayes.searches import PBT, grid_of
 try: from fastai_bayes.axes import plain, told_apart
 except ImportError: pass
 
@@ -996,6 +997,38 @@ def test_methods_of_the_class_are_fits(tmp_path, fit, epochs):
     res = digits(tmp_path).bayes_tune(2, lrs, n_trials=1, fit=fit, **quick)
     assert res.trials.epochs.tolist()==[epochs] and res.trials.state.tolist()==['complete']
 
+class Cost(BayesSampler):
+    def by_seconds(self): super().by_seconds(); costs.append(self.cost)
+costs = []
+def trials_of(path, **kwargs):
+    res = digits(path).bayes_tune(4, lrs, study_name='s', **{**quick, 'n_trials': 5, **kwargs})  # brackets of hyperband depend on the name
+    return [(t.params, t.state.name, t.intermediate_values) for t in res.study.trials]
+
+@pytest.mark.parametrize('name,make', [('bayes', lambda: BayesSampler()), ('bayes', lambda: BayesSampler(4, 0)), ('pbt', lambda: PBT(4)),
+    ('tpe', lambda: optuna.samplers.TPESampler(seed=0)), ('random', lambda: optuna.samplers.RandomSampler(seed=0)),
+    ('qmc', lambda: optuna.samplers.QMCSampler(seed=0)), ('gp', lambda: optuna.samplers.GPSampler(seed=0)),
+    ('grid', lambda: optuna.samplers.GridSampler(dict(lr=grid_of(Space(lrs))['lr']), seed=0))])
+def test_a_samplers_name_and_its_instance_are_the_same(tmp_path, name, make, recwarn):
+    own = make()
+    before = repr(sorted(map(str, vars(own))))
+    a,b,again = (trials_of(tmp_path/str(i), sampler=o, n_trials=3) for i,o in enumerate((name, own, own)))
+    assert a==b==again and repr(sorted(map(str, vars(own))))==before  # it is as it was
+    if name=='bayes': assert own.known is None and own.cost=='epochs'
+
+@pytest.mark.parametrize('name,make', [('bayes', lambda: BayesPruner()), ('median', lambda: optuna.pruners.MedianPruner()), ('none', lambda: optuna.pruners.NopPruner()),
+    ('asha', lambda: optuna.pruners.SuccessiveHalvingPruner()), ('hyperband', lambda: optuna.pruners.HyperbandPruner()),
+    ('patient', lambda: optuna.pruners.PatientPruner(optuna.pruners.MedianPruner(), patience=1))])
+def test_a_pruners_name_and_its_instance_are_the_same(tmp_path, name, make):
+    own = make()
+    assert trials_of(tmp_path/'a', pruner=name)==trials_of(tmp_path/'b', pruner=own)
+    if name=='bayes': assert (own.patience, own.n_epoch, own.known)==(0, None, None)
+
+def test_what_an_instance_was_given_it_keeps(tmp_path):
+    for sampler,kwargs,cost in ((Cost(), dict(n_trials=None, timeout=1.), 'seconds'), (Cost(cost='epochs'), dict(n_trials=None, timeout=1.), 'epochs'),
+                                (Cost(acq='ucb'), dict(n_trials=None, timeout=1.), 'epochs')):
+        res = digits(tmp_path).bayes_tune(1, lrs, sampler=sampler, pruner=BayesPruner(patience=0), **{**quick, **kwargs})
+        assert costs.pop()==cost and sampler.cost=='epochs' and res.study.pruner.patience==0 and res.study.sampler is not sampler
+
 # 13. Threads, nesting, and callbacks that change the state dict
 def test_studies_in_two_threads(tmp_path, capsys):
     import threading
@@ -1076,8 +1109,208 @@ def test_other_weights_at_a_new_beginning_are_said(tmp_path, recwarn):
         assert sum('with other weights' in str(o.message) for o in recwarn)==(name=='own')
 
 # 15. Impossible combinations
+def heads(path, how=ValueError, cost=None):
+    "A factory of learners whose width must be a multiple of the number of heads"
+    def make(p):
+        if p['d']%p['h']: raise how(f"{p['d']} is no multiple of {p['h']}")
+        return digits(path, model=net(p['d']))
+    return make
+def asking(path, how):
+    make = heads(path, how)
+    def new_learner(trial):
+        p = dict(d=trial.suggest_int('d', 4, 13), h=trial.suggest_categorical('h', [3, 5, 7]))
+        res = make(p)
+        res.lr = trial.suggest_float('late', .01, .1, log=True)  # asked for by those only that are possible
+        return res
+    return new_learner
+hs = dict(d=(4, 13), h=[3, 5, 7])
+def possible(res): return [t.params['d']%t.params['h']==0 for t in res.study.trials]
+
+@pytest.mark.parametrize('how', [ValueError, optuna.TrialPruned])
+@pytest.mark.parametrize('asks', [False, True])
+@pytest.mark.parametrize('seed', [1, 4])
+def test_impossible_combinations_are_learned_and_do_not_count(tmp_path, how, asks, seed):
+    learn = digits(tmp_path)
+    how_to = dict(new_learner=asking(tmp_path, how)) if asks else dict(space=hs, new_learner=heads(tmp_path, how))
+    res = learn.bayes_tune(1, n_trials=5, verbose=False, seed=seed, **how_to)
+    ok = possible(res)
+    assert sum(ok)==5 and ok.count(False)>=1  # those that are impossible do not count
+    for t,o in zip(res.study.trials, ok):
+        assert (t.state.name=='COMPLETE')==o and ('no multiple' in t.user_attrs.get('infeasible', ''))==(not o)
+    df = res.trials
+    assert (df.state=='infeasible').sum()==ok.count(False) and df.state.iloc[-1]=='infeasible'
+    assert f'5 trials, {ok.count(False)} infeasible, 5 epochs' in repr(res).splitlines()[0]
+
+def test_a_study_in_which_nothing_is_possible_ends_and_says_why(tmp_path, monkeypatch):
+    from fastai_bayes.run import Run
+    monkeypatch.setattr(Run, 'most_infeasible', 6)
+    calls = []
+    def make(p):
+        calls.append(p['x'])
+        if len(calls)>1: raise ValueError(f'number {len(calls)}')  # the probe is built
+        return digits(tmp_path)
+    with pytest.raises(TuneError, match='6 trials, none succeeded; the last 6 were infeasible: ValueError: number 5; .* 6; .* 7') as e:
+        digits(tmp_path).bayes_tune(1, dict(x=(0., 1.)), n_trials=3, new_learner=make, study_name='s', **quick)
+    assert str(e.value.__cause__)=='number 7'
+    calls.clear()
+    with pytest.raises(TuneError, match='12 trials'): digits(tmp_path).bayes_tune(1, dict(x=(0., 1.)), n_trials=3, new_learner=make, study_name='s', **quick)
+
+def test_impossible_ones_in_between_do_not_count_as_failures(tmp_path):
+    n = []
+    def make(p):
+        n.append(p['x'])
+        if len(n) in (3, 5): raise ValueError('impossible')
+        return digits(tmp_path, loss_func=CrossEntropyLossFlat() if len(n) in (1, 7) else lambda *args: 1/0)  # it and the failures: of the training
+    learn = digits(tmp_path)
+    with pytest.raises(TuneError, match='5 trials, none succeeded; the last failed with: ZeroDivisionError'):
+        learn.bayes_tune(1, dict(x=(0., 1.)), n_trials=8, new_learner=make, **quick)
+
+@pytest.mark.parametrize('error', [OSError('no network'), RuntimeError('CUDA out of memory')])
+def test_what_is_the_machines_fault_is_a_failure(tmp_path, error):
+    n = []
+    def make(p):
+        n.append(p['x'])
+        if len(n)==2: raise error
+        return digits(tmp_path)
+    res = digits(tmp_path).bayes_tune(1, dict(x=(0., 1.)), n_trials=2, new_learner=make, **quick)
+    assert [t.state.name for t in res.study.trials]==['FAIL', 'COMPLETE'] and 'infeasible' not in res.study.trials[0].user_attrs
+
+def test_pruned_in_a_training(tmp_path):
+    class Pruned(Callback):
+        def after_epoch(self):
+            if self.epoch==self.at: raise optuna.TrialPruned('not good enough')
+        def before_fit(self):
+            if self.at is None: raise optuna.TrialPruned
+    Pruned.order = 70
+    for at,state,why in ((None, 'infeasible', 'TrialPruned'), (0, 'stopped', 'not good enough')):
+        cb = Pruned()
+        Pruned.at,n = at,[]
+        class Once(Pruned):
+            def before_fit(self):
+                n.append(1)
+                if len(n)==1: super().before_fit()
+            def after_epoch(self):
+                if len(n)==1: super().after_epoch()
+        res = digits(tmp_path).bayes_tune(2, lrs, n_trials=2, cbs=Once(), pruner='none', **quick)
+        t = res.study.trials[0]
+        assert state in set(res.trials.state) and t.state.name=='PRUNED' and why in t.user_attrs['reason'] and 'carries_on' not in res.study.trials[-1].user_attrs
+
+def test_the_probe_tries_other_points(tmp_path):
+    learn,seen = digits(tmp_path),[]
+    def make(p):
+        seen.append(p['x'])
+        if .4<p['x']<.6: raise ValueError('not in the middle')
+        return digits(tmp_path)
+    res = learn.bayes_tune(1, dict(x=(0., 1.)), n_trials=1, new_learner=make, **quick)
+    assert seen[0]==dict(x=.5) and len(res.trials)
+    def bug(p): return undefined
+    before = files(tmp_path)
+    with pytest.raises(TuneError, match="new_learner failed 16 times.*NameError: name 'undefined'") as e:
+        learn.bayes_tune(1, dict(x=(0., 1.)), n_trials=1, new_learner=bug, **quick)
+    assert isinstance(e.value.__cause__, NameError) and e.traceback and files(tmp_path)==before
+    tb = e.value.__cause__.__traceback__
+    while tb.tb_next: tb = tb.tb_next
+    assert tb.tb_frame.f_code.co_name=='bug'
+    def asks(trial):
+        if trial.suggest_float('x', 0, 1)==.5: raise optuna.TrialPruned
+        return digits(tmp_path)
+    assert len(learn.bayes_tune(1, n_trials=1, new_learner=asks, **quick).trials)==1
+
+def triangle(sampler, how, f, n=30):
+    "Trials of a study in whose unit square x+y>1 is impossible"
+    s = optuna.create_study(sampler=sampler)
+    def objective(t):
+        x,y = t.suggest_float('x', 0, 1),t.suggest_float('y', 0, 1)
+        if x+y>1: raise how('no')
+        return f(x, y)
+    s.optimize(objective, n_trials=n, catch=ValueError)
+    return s
+@pytest.fixture
+def hush():
+    old = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    yield
+    optuna.logging.set_verbosity(old)
+
+@pytest.mark.parametrize('how', [optuna.TrialPruned, ValueError])
+def test_the_sampler_learns_what_is_impossible_in_any_study(how, hush):
+    def f(x, y): return (x-.6)**2+(y-.6)**2  # best on the border
+    bad = lambda s: sum(t.value is None for t in s.trials)
+    ours,tpe = (([triangle(S(seed=i), how, f) for i in range(2)]) for S in (BayesSampler, optuna.samplers.TPESampler))
+    assert sum(map(bad, ours))<sum(map(bad, tpe)) and sum(map(bad, ours))<=24
+    assert sum(s.best_value for s in ours)<sum(s.best_value for s in tpe)
+
+def test_what_is_impossible_says_nothing_about_values(hush):
+    from fastai_bayes.sampler import Books, space_of
+    s = triangle(BayesSampler(seed=0), optuna.TrialPruned, lambda x, y: x, 14)
+    view,_ = Books.of(s).view(s, space_of(s), 1)
+    X,m,*_ = view.targets()
+    done = [t for t in s.trials if t.value is not None]
+    assert len(X)==len(done)<14 and view.infeasible.sum()==14-len(done)
+    assert np.allclose(sorted(X[:,0]), sorted(t.params['x'] for t in done))
+
+def test_what_was_not_asked_for_before_a_trial_was_pruned(hush):
+    def objective(t):
+        if t.suggest_float('x', 0, 1)>.3: raise optuna.TrialPruned
+        return t.suggest_float('z', 0, 1)
+    s = optuna.create_study(sampler=BayesSampler(seed=0))
+    s.optimize(objective, n_trials=24)
+    assert sum(t.value is None for t in s.trials[12:])<=7
+    assert all('z' in t.params for t in s.trials if t.value is not None)
 
 # 16. Finite spaces
+four = dict(a=[1, 2], b=['x', 'y'])
+def easy(path): return lambda p: digits(path, lr=.001*p['a'], wd=.1 if p['b']=='x' else 0.)
+def configs(res): return [tuple(t.params.values()) for t in res.study.trials]
+
+@pytest.mark.parametrize('kwargs', [{}, dict(pruner='none'), dict(sampler='random'), dict(sampler='tpe'), dict(budget=40)], ids=str)
+def test_a_finite_space_ends_when_all_is_tried(tmp_path, kwargs, capsys):
+    kwargs = {'n_trials': None if 'budget' in kwargs else 40, **kwargs}
+    res = digits(tmp_path).bayes_tune(1, four, new_learner=easy(tmp_path), study_name='s', seed=0, **kwargs)
+    assert len(set(configs(res)))==4 and (len(configs(res))==4 or 'sampler' in kwargs)
+    assert 'all 4 configurations were tried' in repr(res) and 'all 4 configurations were tried' in capsys.readouterr().out
+    again = digits(tmp_path).bayes_tune(1, four, new_learner=easy(tmp_path), study_name='s', **{**quick, **kwargs})
+    assert configs(again)==configs(res) and 'all 4' in repr(again)
+
+def test_finite_spaces_with_conditions_enqueued_ones_and_impossible_ones(tmp_path):
+    def make(p):
+        if p['a']=='p' and p['m']==3 and p['b']=='y': raise ValueError('impossible')
+        return digits(tmp_path)
+    space = dict(a={'p': dict(m=[1, 2, 3]), 'q': {}}, b=['x', 'y'])
+    res = digits(tmp_path).bayes_tune(1, space, n_trials=30, new_learner=make, enqueue=[dict(a='q', b='y')], **quick)
+    assert len(set(configs(res)))==len(configs(res))==8 and res.study.trials[0].params==dict(a='q', b='y')
+    assert 'all 8 configurations' in repr(res) and '7 trials, 1 infeasible' in repr(res)
+    only = digits(tmp_path).bayes_tune(1, dict(wd=[.1]), n_trials=9, **quick)
+    assert len(only.trials)==1 and 'the only configuration was tried' in repr(only)
+
+def test_a_finite_space_that_is_asked_for(tmp_path):
+    def make(trial):
+        if trial.suggest_categorical('a', ['p', 'q'])=='p': trial.suggest_int('m', 1, 2)
+        return digits(tmp_path)
+    res = digits(tmp_path).bayes_tune(1, n_trials=30, new_learner=make, **quick)
+    assert {tuple(t.params.values()) for t in res.study.trials}=={('p', 1), ('p', 2), ('q',)} and len(res.trials)<=5
+
+def test_paused_ones_are_carried_on_before_a_finite_space_ends(tmp_path):
+    res = digits(tmp_path, cbs=Curve(lambda lr, e: lr*(1+e))).bayes_tune(4, dict(lr=[.01, .02, .04, .08]), budget=100, **quick)
+    df = res.trials
+    assert len(df)==4 and df.state.iloc[0]=='complete' and df.lr.iloc[0]==.08 and df.epochs.sum()<=16
+
+def test_the_sampler_says_once_that_all_was_tried(recwarn):
+    s = optuna.create_study(sampler=BayesSampler(seed=0))
+    s.optimize(lambda t: t.suggest_int('a', 0, 1)+len(t.suggest_categorical('b', ['x', 'yy'])), n_trials=8)
+    said = [str(o.message) for o in recwarn if 'configurations were tried' in str(o.message)]
+    assert said==['all 4 configurations were tried; from here on they are repeated']
+
+@pytest.mark.parametrize('n_epoch', [1, 6])
+def test_the_optimizer_ends_with_a_finite_space(n_epoch):
+    o,n = Optimizer(dict(a=(1, 3), b={'x': {}, 'y': dict(c=[1, 2])}), n_epoch, seed=0),0
+    while (t := o.next()) is not None:
+        for e in range(t.epoch+1, n_epoch+1):
+            n += 1
+            o.report(t.id, e, t.params['a']*e)
+            if o.should_stop(t.id): break
+        o.finish(t.id)
+    assert len({tuple(p.x) for p in o.trainings})==len(o.trainings)==9 and n<=9*n_epoch and o.best[1]==3*n_epoch
 
 # 17. The probe takes one step
 
@@ -1296,6 +1529,16 @@ def test_long_trainings_cost_no_more_than_short_ones(T):
 def test_a_plan_for_a_million_epochs(tmp_path):
     res = digits(tmp_path).bayes_tune(10**6, lrs, budget=2, **quick)
     assert res.trials.epochs.sum()==2
+
+def test_a_grid_of_too_many_combinations_is_refused(tmp_path):
+    from fastai_bayes.searches import SearchError
+    learn,many = digits(tmp_path),{f'x{i}': (0., 1.) for i in range(12)}
+    before = files(tmp_path)
+    with pytest.raises(SearchError, match='12 hyperparameters has 244,140,625 combinations here, more than 10,000; tune fewer'):
+        learn.bayes_tune(1, many, sampler='grid', new_learner=lambda p: digits(tmp_path), **quick)
+    assert files(tmp_path)==before
+    with pytest.raises(SearchError, match='combinations'): grid_of(Space(dict(a=list(range(200)), b=list(range(200)))))
+    assert len(grid_of(Space(dict(a=list(range(100)), b=list(range(100)))))['a'])==100
 
 # 20. The recorder after tuning
 @pytest.mark.parametrize('fit', ['fit_one_cycle', 'fine_tune'])

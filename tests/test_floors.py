@@ -5,7 +5,7 @@ import pytest
 
 pkg = Path(__file__).resolve().parent.parent/'fastai_bayes'
 floors = {
-    'ground': ('fastai optuna matplotlib pandas fastprogress', 'space kernels gp acq cost curves optimizer manual'),
+    'ground': ('fastai optuna matplotlib pandas fastprogress', 'space kernels gp acq cost feasible curves optimizer manual'),
     'middle': ('fastai fastprogress', 'folder study identity workers seen sampler pruner searches tables axes plots timeline forecasts surrogate result report'),
     'top': ('', 'change clone knobs callback state checkpoint facts maker probe memory display loggers run tune all')}
 
