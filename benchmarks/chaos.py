@@ -76,7 +76,7 @@ kinds = {
     'sqlite': Kind(lambda path: dict(storage=f'sqlite:///{path}/study.db')),
     'factory': Kind(lambda path: dict(new_learner=factory(path))),
     'pbt': Kind(lambda path: dict(sampler='pbt', n_trials=8, space=space), n=8),
-    'asha': Kind(lambda path: dict(sampler='tpe', pruner='asha', space=space), equal=False),
+    'asha': Kind(lambda path: dict(sampler='tpe', pruner='asha', space=space)),
     'callbacks': Kind(lambda path: dict(cbs=[MixUp(), EarlyStoppingCallback('accuracy', min_delta=.01, patience=2), CSVLogger()]))}
 
 def work(path, kind, seed):

@@ -6,7 +6,7 @@ A training is one batch an epoch, of a model of one layer, with a metric that is
 that is measured is the search, fastai's loop and the files. The seconds of the same epochs in a bare learner are taken off. The peer is Optuna's
 `study.optimize` with TPE and the median pruner, a journal, and the same learner and callback loop. `--wide` is the number of trials of a
 study of 50 hyperparameters, for the size of its journal. CPU time does not count what other programs do."""
-import argparse, os, platform, resource, tempfile, time, warnings
+import argparse, contextlib, os, platform, resource, tempfile, time, warnings
 warnings.simplefilter('ignore')
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import fastai, numpy as np, optuna, torch
@@ -84,7 +84,9 @@ def peer(path, T, n, seed):
 
 def wide(path, T, n, seed):
     "A study of 50 hyperparameters"
-    def new_learner(params): return learner(path, T, lambda _: [params[k]-.5 for k in WIDE])
+    def new_learner(params):
+        off = [params[k]-.5 for k in WIDE]
+        return learner(path, T, lambda _: off)
     res = learner(path, T).bayes_tune(T, WIDE, n_trials=n, monitor='level', mode='max', seed=seed, new_learner=new_learner, fit='fit',
                                       study_name='wide', verbose=False, budget=10**9)
     return path/'models'/'bayes'/'wide'/'study.log', res.study
@@ -121,7 +123,7 @@ def main():
         epoch = bare(path, T)
         print(f'an epoch of a bare learner: {1e3*epoch:.1f} ms')
         other = report('Optuna, TPE and median', epoch, *peer(path, T, o.peer, o.seed)) if o.peer else {}
-        if o.wide: report('fastai_bayes, 50 hyperparameters', epoch, *timed_wide(path, T, o.wide, o.seed))
+        if o.wide: report('fastai_bayes, 50 hyperparameters', epoch, *wide(path, T, o.wide, o.seed))
         mine = report('fastai_bayes', epoch, *ours(path, T, o.trials, o.seed))
     for n in mine.keys()&other.keys(): print(f'ours / Optuna at {n}: {mine[n][0]/other[n][0]:.2f} a trial, {mine[n][1]/other[n][1]:.2f} an epoch')
     if AT[0] in mine: print('growth of a trial: '+', '.join(f'{mine[n][0]/mine[AT[0]][0]:.2f} from {AT[0]} to {n}' for n in mine if n!=AT[0]))
