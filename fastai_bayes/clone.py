@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['CloneError', 'replaced', 'stand_ins', 'move_to', 'copies', 'clone', 'seeded', 'orders_of', 'set_orders',
-           'seeded_loaders', 'settle', 'UnsafeFileError', 'weights_only', 'LoaderError', 'lost', 'anew', 'with_bs',
-           'given_bs', 'release']
+           'seeded_loaders', 'settle', 'UnsafeFileError', 'weights_only', 'muted', 'LoaderError', 'lost', 'anew',
+           'with_bs', 'given_bs', 'release']
 
 # %% ../nbs/20_clone.ipynb #imports
-import functools,io,os,random,weakref
+import functools,io,os,random,sys,weakref
 from copy import copy, deepcopy
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -209,6 +209,30 @@ def weights_only(
     try:
         with _loads: yield
     finally: _folders.reset(token)
+
+# %% ../nbs/20_clone.ipynb #mute
+_is_muted = ContextVar('muted', default=False)
+
+class _Output:
+    "A stream that writes nothing in threads that are muted"
+    def __init__(self, stream): self.stream = stream
+    def __getattr__(self, k): return getattr(self.stream, k)
+    def write(self, text): return len(text) if _is_muted.get() else self.stream.write(text)
+
+def _mute():
+    old,sys.stdout = sys.stdout,_Output(sys.stdout)
+    return old,sys.stdout
+def _unmute(both):
+    if sys.stdout is both[1]: sys.stdout = both[0]  # else somebody else's is before it, and it lets all through
+_mutes = Shared(_mute, _unmute)
+
+@contextmanager
+def muted():
+    "Print nothing from this thread"
+    token = _is_muted.set(True)
+    try:
+        with _mutes: yield
+    finally: _is_muted.reset(token)
 
 # %% ../nbs/20_clone.ipynb #anew
 class LoaderError(ValueError):

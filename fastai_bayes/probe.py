@@ -7,9 +7,8 @@ __all__ = ['Closure', 'Step', 'Given', 'in_main_process', 'awake', 'Attempt', 'f
 
 # %% ../nbs/229_probe.ipynb #imports
 import inspect, tempfile
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from functools import partial
-from io import StringIO
 from pathlib import Path
 import numpy as np, optuna, torch
 from torch.nn.parameter import UninitializedTensorMixin
@@ -22,7 +21,7 @@ from fastai.data.load import DataLoader
 from fastai.optimizer import OptimWrapper
 from optuna.samplers import RandomSampler
 from .callback import MonitorError, recorded
-from .clone import copies, move_to, release, seeded, seeded_loaders
+from .clone import copies, move_to, muted, release, seeded, seeded_loaders
 from .knobs import KnobError, fit_args, turn
 from .maker import Middle, TuneError
 from .memory import free_memory, out_of_memory, said
@@ -216,7 +215,7 @@ class Attempt:
         loaders = [*learn.dls.loaders, *self.lent.dls.loaders]
         self.stage = step
         try:
-            with in_main_process(loaders), seeded_loaders(learn.dls, 0), _guarded(self.lent, lent), redirect_stdout(StringIO()), \
+            with in_main_process(loaders), seeded_loaders(learn.dls, 0), _guarded(self.lent, lent), muted(), \
                  learn.no_bar(), learn.no_logging():
                 fit(self.n_epoch, cbs=cbs, **fit_args(params, self.fit), **self.fit_kwargs)
         except Exception as e:
