@@ -688,6 +688,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.Training.points': ( 'optimizer.html#training.points',
                                                                                     'fastai_bayes/optimizer.py'),
+                                        'fastai_bayes.optimizer.Training.seen': ( 'optimizer.html#training.seen',
+                                                                                  'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.Training.took': ( 'optimizer.html#training.took',
                                                                                   'fastai_bayes/optimizer.py'),
                                         'fastai_bayes.optimizer.Training.values': ( 'optimizer.html#training.values',

@@ -37,6 +37,7 @@ class Training:
     at:list=None # Epochs of the values; 1, 2, 3 ... if None
     diverged:bool=None # Did it diverge? If that is not known, a value missing at its end says so
     _known:tuple=field(default=None, repr=False, compare=False)
+    _seen:tuple=field(default=None, repr=False, compare=False)
 
     def took(self, seconds):
         "Note the `seconds` of an epoch"
@@ -70,6 +71,11 @@ class Training:
         if not len(y): return y
         res = y if at[-1]==len(y)<=len(grid(T))==T else _filled(at, y, grid(T))
         return np.r_[res, np.full(len(grid(T))-len(res), y.max())] if self.state=='complete' else res
+    def seen(self, T):
+        "`values(T)` and `failed`, worked out where the curve has grown or the state has changed"
+        key = T,self.state,self.diverged,len(self.curve),self.epochs
+        if self._seen is None or self._seen[0]!=key: self._seen = key,(self.values(T), self.failed)
+        return self._seen[1]
 
 def _filled(at, y, g):
     "Values at those epochs of `g` that `y` at the epochs `at` reaches: means of what came since the one before, lines over what is missing"
@@ -95,10 +101,11 @@ class View:
     def __init__(self, engine, trainings):
         self.engine,self.trainings = engine,trainings
         self.X = np.array([o.x for o in trainings]).reshape(-1, len(engine.space))  # (n,d)
-        self.Y = [o.values(engine.T) for o in trainings]  # values, more is better
+        seen = [o.seen(engine.T) for o in trainings]
+        self.Y = [y for y,_ in seen]  # values, more is better
         self.lens = np.array([len(y) for y in self.Y], int)  # how much of the grid they reach
         self.epochs = np.r_[0, grid(engine.T)][self.lens]  # after which they are compared
-        self.failed = np.array([o.failed for o in trainings], bool)
+        self.failed = np.array([bad for _,bad in seen], bool)
         self.infeasible = np.array([o.state=='infeasible' for o in trainings], bool)
         self._doubts = {}  # by epoch
 

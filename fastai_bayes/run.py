@@ -38,9 +38,9 @@ from .report import TuneResult  # it adds the report
 from .sampler import BayesSampler, Books, all_tried
 from .seen import stored
 from .searches import PBT, EndOfRound, Grid, Numbered, OneEach, pruner_of, reseeded, sampler_of
-from .study import (Latest, Shared, StudyError, ask, best_of, best_trial, carry_on_trial, curve_of, diverged, epochs_saved,
+from .study import (Latest, Shared, StudyError, ask, best_of, best_trial, carry_on_trial, curve_of, diverged,
                                epochs_trained, finished, first_of, latest, note, open_study, quiet_optuna, reason_of,
-                               seconds_of, state_of)
+                               seconds_of, saved_of, state_of)
 from .workers import Worker, is_worker
 
 # %% ../nbs/235_run.ipynb #best
@@ -185,7 +185,7 @@ class Run:
             self.study = open_study(self.space, direction, folder.name, storage, extend=self.extend, owner=pair, monitor=self.monitor,
                                     n_epoch=self.planned, setup=self.setup)
             pair.join(self.study)
-        self.books,self._latest,self.rows,self.tidied = Books.of(self.study),Latest(),{},set()
+        self.books,self._latest,self.rows,self.spent,self.tidied = Books.of(self.study),Latest(),{},{},set()
         for t in self.trials(): self.books.recall(t.system_attrs.get('engine'))
         with self.worker.turn:
             self.worker.sweep([t.user_attrs.get('worker') for t in self.trials() if t.state==TrialState.RUNNING])
@@ -247,8 +247,9 @@ class Run:
 def over(self:Run):
     "What ends the work now: 'budget', 'timeout', 'interrupted', or None"
     s,trials = self.status,self.latest()
-    epochs = lambda t: self._row(t)['epochs'] if t.state.is_finished() else epochs_trained(t)
-    s.spent = sum(max(epochs(t), t.state==TrialState.FAIL) for t in trials)
+    for t in trials:
+        if t.number not in self.spent and t.state.is_finished(): self.spent[t.number] = max(epochs_trained(t), t.state==TrialState.FAIL)
+    s.spent = sum(self.spent[t.number] if t.number in self.spent else epochs_trained(t) for t in trials)
     s.seconds = self.before+time.monotonic()-self.start
     if self.interrupted: return 'interrupted'
     return next((k for k,now in (('budget', s.spent), ('timeout', s.seconds)) if self.limits[k] is not None and now>=self.limits[k]), None)
@@ -264,7 +265,7 @@ def saw(self:Run, value):
 def _row(self:Run, t):
     "What the status shows of the trial `t` that has ended, worked out once"
     if t.number not in self.rows:
-        self.rows[t.number] = dict(number=t.number, state=state_of(t), value=best_of(t, self.study.direction)[0], params=t.params,
+        self.rows[t.number] = dict(number=t.number, saved=saved_of(t), state=state_of(t), value=best_of(t, self.study.direction)[0], params=t.params,
                                    epochs=epochs_trained(t), reason=reason_of(t) or t.user_attrs.get('verdict', ''))
     return self.rows[t.number]
 
@@ -273,7 +274,7 @@ def _refresh(self:Run, last=None):
     "Put the trainings that have ended into the status, that of the trial `last` at the end"
     ended = sorted((t for t in self.latest() if t.state.is_finished()), key=lambda t: (t.number==last, t.number))
     self.status.trials = [self._row(t) for t in ended]
-    self.status.saved = epochs_saved(self.study)
+    self.status.saved = sum(o['saved'] for o in self.status.trials)
 
 @contextmanager
 def patient(run):

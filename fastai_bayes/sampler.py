@@ -212,6 +212,7 @@ def all_tried(
     if not any(t.state.is_finished() and (t.state!=TrialState.FAIL or is_infeasible(t)) for t in trials): return 0  # more may be asked for
     if space is None: return 1  # nothing varies
     U = None if space.maybe else space.configurations()
+    if U is None or len(U)>len(trials): return 0
     tried = [o.x for t in trials if (o := _training(t, space, 1)) is not None]
     return 0 if U is None or len(distinct(U, tried)) else len(U)
 
