@@ -16,7 +16,6 @@ from fastai.tabular.all import (Categorify, ConvLayer, FillMissing, Normalize, R
                                 tabular_learner)
 from fastai.vision.all import CrossEntropyLossFlat, vision_learner
 from sklearn.datasets import load_diabetes, load_digits
-import fastai_bayes.all  # gives learners `bayes_tune`
 from fastai_bayes.knobs import default_space
 from fastai_bayes.study import latest, state_of
 from racing import cells, header, hush, race, row, versions

@@ -17,7 +17,6 @@ from fastai.vision.all import ResBlock, XResNet
 from optuna_integration import FastAIPruningCallback
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.model_selection import train_test_split
-import fastai_bayes.all  # gives learners `bayes_tune`
 from fastai_bayes.clone import release, seeded, seeded_loaders
 from fastai_bayes.knobs import fit_args, turn
 from fastai_bayes.sampler import BayesSampler

@@ -256,7 +256,8 @@ class Checkpoint(Callback):
         if self.before is None: self.before = _memory(learn)[1]
         self.before.forget()
         if self.saved: first = self._restore()
-        for learn.epoch in range(first, learn.n_epoch): learn._with_events(learn._do_epoch, 'epoch', CancelEpochException)
+        for learn.epoch in range(first, learn.n_epoch):  # noqa: B020  as fastai does
+            learn._with_events(learn._do_epoch, 'epoch', CancelEpochException)
 
     def before_train(self): self.trained += 1
     def after_epoch(self):

@@ -69,7 +69,7 @@ def model_facts(
     return {**dict(list(res.items())[:_most]), **({'more weights': f'{len(res)-_most} ({zlib.crc32(rest.encode()):08x})'} if rest else {})}
 
 # %% ../nbs/229_facts.ipynb #fit
-def in_text(o): 
+def in_text(o):
     "What `o` is, the same in each process"
     return re.sub(' at 0x[0-9a-f]+', '', str(label_of(o)))[:200]
 

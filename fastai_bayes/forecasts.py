@@ -6,7 +6,7 @@
 __all__ = ['Beliefs', 'forecast_data', 'plot_forecast', 'trial_data', 'plot_trial']
 
 # %% ../nbs/134_forecasts.ipynb #imports
-import math, textwrap
+import textwrap
 from numbers import Integral
 import numpy as np, optuna, pandas as pd
 from .axes import blue, epochs, faint, grey, label, legend, new_axis, orange, plain, PlotError, say, window

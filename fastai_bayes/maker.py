@@ -49,7 +49,7 @@ class Noted(dict):
         super().__init__(params)
         self.read = set() if read is None else read
     def _all(self): self.read |= set(dict.keys(self))
-    def plain(self): return {k: v for k,v in dict.items(self)}
+    def plain(self): return dict(dict.items(self))
     def __getitem__(self, k):
         self.read.add(k)
         return super().__getitem__(k)

@@ -13,7 +13,7 @@ __all__ = ['distributions', 'ask', 'suggest', 'in_words', 'describe', 'StudyErro
 # %% ../nbs/12_study.ipynb #imports
 import ast, functools, json, math, os, random, re, threading, time
 from collections import defaultdict
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from numbers import Integral

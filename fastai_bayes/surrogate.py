@@ -23,7 +23,7 @@ class Surface:
         self.ens = None
         if b.view is None: return
         X,m,v,_ = b.view.targets()
-        self.seen = np.flatnonzero(((b.view.epochs>=b.view.engine.first_rung) | b.view.failed))
+        self.seen = np.flatnonzero((b.view.epochs>=b.view.engine.first_rung) | b.view.failed)
         if len(self.seen)<2 or not (~b.view.failed[self.seen]).any(): return
         self.ens = b.view.engine.final(X, m, v, np.random.default_rng(0))
         self.value = b.values(m)

@@ -102,7 +102,7 @@ class Attack:
         p = self.pick(a)
         self.clear(p)
         state = net(16+b%2).state_dict()
-        torch.save([[], 3, {}, dict(a=torch.ones(2)), state, {k: torch.ones(1) for k in state}, dict(model=state, opt={}), {k: 'x' for k in state}][c%8], p)
+        torch.save([[], 3, {}, dict(a=torch.ones(2)), state, {k: torch.ones(1) for k in state}, dict(model=state, opt={}), dict.fromkeys(state, 'x')][c%8], p)
     def memory(self, a, b, c):
         "A checkpoint with something in it changed"
         p = [*self.folder.glob('trial_*/checkpoint.pt')]

@@ -246,4 +246,4 @@ def test_architectures_of_timm(tmp_path, lent):
     again = res.learner()
     with again.no_bar(): assert again.validate()[1]==pytest.approx(res.best_value, abs=1e-6)
     with pytest.raises(KnobError, match="did you mean 'test_resnet'"): tune(learn, dict(arch=['test_resnett', small]))
-    assert type(learn.model)==type(again.model)
+    assert type(learn.model) is type(again.model)

@@ -19,7 +19,7 @@ def trial(rng, n=4, done=None, **attrs):
 def test_latest_time_after_time():
     "As from the start, whatever ends when"
     study,rng,last = optuna.create_study(),np.random.default_rng(0),Latest()
-    for i in range(40):
+    for _ in range(40):
         study.add_trial(trial(rng, **(dict(carries_on=int(rng.integers(i)), carried=0) if i and rng.random()<.3 else {})))
         if rng.random()<.3: study.ask()
         for t in study.get_trials(states=(TrialState.RUNNING,)):
@@ -33,7 +33,7 @@ def test_memory_in_parts():
     "The news of all trials together are the whole memory, and most are small"
     study = optuna.create_study(sampler=BayesSampler(4, seed=0), direction='maximize')
     rng,books,parts = np.random.default_rng(0),Books.of(study),[]
-    for i in range(40):
+    for _ in range(40):
         study.add_trial(trial(rng))
         study.sampler.next(study, Space(space))
         parts.append(json.loads(json.dumps(books.news())))

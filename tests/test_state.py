@@ -266,7 +266,7 @@ def test_changes_to_the_process_in_any_order():
     from fastai_bayes.study import quiet_optuna
     before = process()
     for f in (quiet_optuna, lambda: seeded(3)):
-        steps,go = [],[threading.Event() for _ in range(3)]
+        go = [threading.Event() for _ in range(3)]
         def other():
             go[0].wait(9)
             with f():

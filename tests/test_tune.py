@@ -65,7 +65,7 @@ def test_process_and_loaders_as_before(learn):
     learn.dls.train.rng.seed(3)
     before,rngs = process(),[o.rng.getstate() for o in learn.dls.loaders]
     cbs,mets,dls = list(learn.cbs),list(learn.metrics),learn.dls
-    res = learn.bayes_tune(2, n_trials=3, verbose=False)
+    learn.bayes_tune(2, n_trials=3, verbose=False)
     assert process()==before and [o.rng.getstate() for o in dls.loaders]==rngs
     assert list(learn.cbs)==cbs and list(learn.metrics)==mets and dls.train.bs==32
 

@@ -13,7 +13,7 @@ def report(folder):
     from fastai.vision.all import CrossEntropyLossFlat, DataLoaders, Learner, TfmdDL, accuracy, nn, tensor
     from sklearn.datasets import load_digits
     from torch.utils.data import TensorDataset, random_split
-    import fastai_bayes.all
+    import fastai_bayes.all  # noqa: F401  adds bayes_tune
     x,y = load_digits(return_X_y=True)
     trn,val = random_split(TensorDataset(tensor(x).float()/16, tensor(y)), [1297, 500], torch.Generator().manual_seed(0))
     dls = DataLoaders(TfmdDL(trn, bs=64, shuffle=True, num_workers=0), TfmdDL(val, bs=250, num_workers=0))
