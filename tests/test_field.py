@@ -1,15 +1,17 @@
 "Faults found by using it: one test an entry, and other members of its kind"
 import matplotlib; matplotlib.use('agg')
 import matplotlib.pyplot as plt, pytest, torch
-import optuna, shutil
+import ast, configparser, datetime, gzip, json, os, re, shutil, sqlite3, sys, warnings
+import optuna
 from collections import defaultdict
 import sklearn.metrics as skm
 from fastai.metrics import skm_to_fastai
 from fastai_bayes.sampler import Books, horizon
 from fastai_bayes.study import latest, state_of
 from tuning import *
+import fastai_bayes.gp as gp_mod, fastai_bayes.knobs as knobs_mod, fastai_bayes.optimizer as optimizer_mod
 from fastai_bayes.all import *
-from fastai_bayes.study import distributions
+from fastai_bayes.study import describe, distributions
 from fastai_bayes.searches import PBT, grid_of
 try: from fastai_bayes.axes import plain, told_apart
 except ImportError: pass
@@ -109,7 +111,6 @@ def test_a_study_of_optunas_own(tmp_path):
     refused(tmp_path, 'do not belong together', storage=db(tmp_path, 'b'))
 
 # 3. `storage=` on an ordinary file
-import gzip, json, os, sqlite3, warnings
 try: from fastai_bayes.folder import FolderError
 except ImportError: FolderError = ZeroDivisionError  # what nobody raises
 
@@ -824,7 +825,7 @@ spaces = {  # before, after, which trials lie in the new space, and arguments
     'one more, that was an argument': (lrs, dict(lrs, pct_start=(.1, .9)), lambda p: p['pct_start']==.5, dict(before=dict(pct_start=.5))),
     'one fewer': (dict(lrs, wd=(1e-3, .3, 'log')), lrs, lambda p: True, {}),
     'one fewer, of text': (lr_opt, lrs, lambda p: p['opt_func']=='Adam', {}),
-    'numbers for choices': (dict(lr=[1e-3, 1e-2, 1e-1]), dict(lr=(1e-3, 1e-1, 'log')), lambda p: True, {}),
+    'numbers for choices': (dict(lr=[1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 4e-2, 6e-2, 8e-2, 1e-1]), dict(lr=(1e-3, 1e-1, 'log')), lambda p: True, {}),
     'all at once': (lr_opt, dict(lr=(1e-2, 1., 'log'), opt_func=[SGD, ranger], wd=(1e-3, .3, 'log')), lambda p: p['lr']>=1e-2 and p['opt_func']=='SGD', {})}
 @pytest.mark.parametrize('change', spaces)
 def test_another_space(tmp_path, change):
@@ -918,7 +919,7 @@ def test_more_epochs_and_a_factory_that_asks(tmp_path):
 
 @pytest.mark.parametrize('kwargs,match', [(dict(make=lambda p: sized(p, 160)), 'training set: 160'), (dict(fit='fit'), r'\+ fit: fit'),
     (dict(make=lambda p: digits(p, model=net(20))), r'weights 0.weight: \(20, 64\)'), (dict(extend=dict(x=1)), "got 'x'"),
-    (dict(space=dict(lrs, width=[8]), new_learner=lambda p: digits('.')), r'extend=dict\(width=...\)')])
+    (dict(space=dict(lrs, width=[8]), new_learner=lambda p: digits('.', model=net(p['width']))), r'extend=dict\(width=...\)')])
 def test_what_extending_cannot_mean(tmp_path, kwargs, match):
     "Refused, with nothing written"
     grow(tmp_path, 1)
@@ -954,7 +955,6 @@ def dying(path):
     finally: Run._tell = tell
 
 # 12. The clock, bound fits, instances of samplers and pruners
-import datetime
 class Clock(datetime.datetime):
     jump = datetime.timedelta(0)
     @classmethod
@@ -1414,7 +1414,8 @@ hostile = [r'$\frac{a$', 'a$b', '$$', 'a_b^c', 'back\\slash', '{brace}', '100 %'
 def odd_study(text, n=12):
     "A study in which everything that a user can name is called `text`, one in three trials stopped, one in six failed"
     space,rng = Space({text: [text, f'{text} 2'], f'{text}.lr': (1e-3, .1, 'log'), 'wd': (0., 1.)}),np.random.default_rng(0)
-    study = open_study(space, name=text, monitor=text, n_epoch=4)
+    study = optuna.create_study(study_name=text, direction='maximize')  # ours refuses such a name
+    for k,v in dict(about=dict(describe(space), direction='maximize', monitor=text), monitor=text, n_epoch=4).items(): study.set_user_attr(k, v)
     for i in range(n):
         ok,state = i%6!=5,optuna.trial.TrialState
         curve = [float(v) for v in np.sort(rng.random(4 if i%3 else 2))]
@@ -1689,8 +1690,6 @@ class Slow(Callback):
 
 # 23. What reading the code showed
 
-import ast, configparser, re, sys
-import fastai_bayes.gp as gp_mod, fastai_bayes.knobs as knobs_mod, fastai_bayes.optimizer as optimizer_mod
 
 def test_knobs_are_turned_in_an_order_that_is_written_down(monkeypatch):
     "Whatever the order of the table, and of the parameters"
@@ -1736,7 +1735,7 @@ def under_way(n=30, T=60, l=10, done=1):
     return optimizer_mod.View(engine, ts)
 
 def test_the_best_third_goes_on_whatever_the_model_says():
-    view = held_elsewhere(n=31, done=1)
+    view = under_way(n=31, done=1)
     view.better = lambda idx: np.zeros(len(idx))
     goes_on = [i for i in range(1, 31) if not optimizer_mod.decide(view, i).stop]
     assert goes_on==list(range(1, len(goes_on)+1)) and .3*31<=len(goes_on)+1<=.4*31
@@ -1744,7 +1743,7 @@ def test_the_best_third_goes_on_whatever_the_model_says():
 @pytest.mark.parametrize('patience,least', [(1, .1), (0, .03)])
 def test_the_probability_that_is_worth_more_epochs(patience, least):
     "A tenth where a stop can be taken back, three in a hundred where it is for good"
-    view = held_elsewhere(l=11)
+    view = under_way(l=11)
     def stops(p):
         view.better = lambda idx: np.full(len(idx), p)
         return optimizer_mod.decide(view, 25, patience).stop
@@ -1754,14 +1753,14 @@ def test_the_probability_that_is_worth_more_epochs(patience, least):
 @pytest.mark.parametrize('T', [30, 60, 120])
 def test_no_stop_for_good_before_a_sixth_of_the_epochs(T):
     def stops(l):
-        view = held_elsewhere(T=T, l=l)
+        view = under_way(T=T, l=l)
         view.better = lambda idx: np.zeros(len(idx))
         return optimizer_mod.decide(view, 28).stop
     assert min(l for l in range(1, T//2) if stops(l))==T//6
 
 def test_a_new_training_is_expected_to_take_a_quarter_of_its_epochs():
     "Beyond the first ones: what is paused is resumed if it promises as much for an epoch as that"
-    view = held_elsewhere(n=8, T=44, l=11, done=2)
+    view = under_way(n=8, T=44, l=11, done=2)
     for t in view.trainings[2:]: t.state = 'paused'
     view.engine.min_better = 0.
     idx = np.arange(2, 8)
@@ -1772,7 +1771,7 @@ def test_a_new_training_is_expected_to_take_a_quarter_of_its_epochs():
     assert max(epochs)==int(first+(44-first)/4)
 
 def test_where_early_values_mean_nothing_they_are_no_reason_to_stop():
-    view = held_elsewhere(done=20)
+    view = under_way(done=20)
     view.doubt = lambda l: 1.
     assert view.better([29])[0]==pytest.approx(.12) and not optimizer_mod.decide(view, 29, 1).stop and not optimizer_mod.decide(view, 29).stop
 

@@ -65,8 +65,9 @@ def test_what_is_suggested_is_what_is_seen(tmp_path, name):
     before = picture(learn)
     others = dict(lr=(1e-3, 1e-2, 'log')) if name=='lr_mult' else {}
     res,notes = tune(learn, {name: spec, **others}, see, fit=fit)
-    assert res.trials.sort_values('number').state.tolist()==['complete']*3, res.trials.reason.tolist()
-    want = [res.params_of(n)[name] for n in range(3)]
+    n = int(min(3, res.space.size))  # a space of two is done after two
+    assert res.trials.sort_values('number').state.tolist()==['complete']*n, res.trials.reason.tolist()
+    want = [res.params_of(i)[name] for i in range(n)]
     assert len(set(map(str, want)))>1
     for a,b in zip(notes, want, strict=True): assert (a==pytest.approx(b, rel=1e-2 if name=='pct_start' else 1e-5) if isinstance(b, float) else a==b)
     assert before[4]==[id(o) for o in learn.dls.loaders] or name in ('bs', 'size', 'aug')
@@ -150,7 +151,7 @@ def test_slices_as_choices(tmp_path):
     rates = lambda l: [float(o['lr']) for o in l.opt.hypers]
     res,notes = tune(plain(tmp_path), dict(lr=[slice(1e-4, 1e-2), slice(1e-3)]), rates, n_trials=4, fit='fit')
     want = {str(slice(1e-4, 1e-2)): [1e-4, 1e-2], str(slice(1e-3)): [1e-4, 1e-3]}
-    assert notes==[pytest.approx(want[str(res.params_of(n)['lr'])]) for n in range(4)]
+    assert notes==[pytest.approx(want[str(res.params_of(n)['lr'])]) for n in range(2)]  # then both were tried
 
 @pytest.mark.parametrize('name', ['loss_func', 'label_smoothing'])
 def test_losses_that_cannot_be_compared(tmp_path, name):
