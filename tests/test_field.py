@@ -1,7 +1,6 @@
 "Faults found by using it: one test an entry, and other members of its kind"
 import matplotlib; matplotlib.use('agg')
 import matplotlib.pyplot as plt, pytest, torch
-import ast, configparser, datetime, gzip, json, os, re, shutil, sqlite3, sys, warnings
 import optuna
 from collections import defaultdict
 import sklearn.metrics as skm
@@ -11,10 +10,11 @@ from fastai_bayes.study import latest, state_of
 from tuning import *
 import fastai_bayes.gp as gp_mod, fastai_bayes.knobs as knobs_mod, fastai_bayes.optimizer as optimizer_mod
 from fastai_bayes.all import *
-from fastai_bayes.study import describe, distributions
+from fastai_bayes.study import describe, distributions, quiet_optuna
 from fastai_bayes.searches import PBT, grid_of
 try: from fastai_bayes.axes import plain, told_apart
 except ImportError: pass
+import ast, configparser, datetime, gzip, json, os, re, shutil, sqlite3, sys, warnings
 
 lrs = dict(lr=(1e-3, 1e-1, 'log'))
 
@@ -1414,7 +1414,7 @@ hostile = [r'$\frac{a$', 'a$b', '$$', 'a_b^c', 'back\\slash', '{brace}', '100 %'
 def odd_study(text, n=12):
     "A study in which everything that a user can name is called `text`, one in three trials stopped, one in six failed"
     space,rng = Space({text: [text, f'{text} 2'], f'{text}.lr': (1e-3, .1, 'log'), 'wd': (0., 1.)}),np.random.default_rng(0)
-    study = optuna.create_study(study_name=text, direction='maximize')  # ours refuses such a name
+    with quiet_optuna(): study = optuna.create_study(study_name=text, direction='maximize')  # ours refuses such a name
     for k,v in dict(about=dict(describe(space), direction='maximize', monitor=text), monitor=text, n_epoch=4).items(): study.set_user_attr(k, v)
     for i in range(n):
         ok,state = i%6!=5,optuna.trial.TrialState
