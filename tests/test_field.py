@@ -919,7 +919,7 @@ def test_more_epochs_and_a_factory_that_asks(tmp_path):
 
 @pytest.mark.parametrize('kwargs,match', [(dict(make=lambda p: sized(p, 160)), 'training set: 160'), (dict(fit='fit'), r'\+ fit: fit'),
     (dict(make=lambda p: digits(p, model=net(20))), r'weights 0.weight: \(20, 64\)'), (dict(extend=dict(x=1)), "got 'x'"),
-    (dict(space=dict(lrs, width=[8]), new_learner=lambda p: digits('.', model=net(p['width']))), r'extend=dict\(width=...\)')])
+    (dict(space=dict(lrs, width=[8]), new_learner=lambda p: digits('.', model=net(2*p['width']))), r'extend=dict\(width=...\)')])
 def test_what_extending_cannot_mean(tmp_path, kwargs, match):
     "Refused, with nothing written"
     grow(tmp_path, 1)
