@@ -179,7 +179,7 @@ class View:
         "`Feasible` from what could be trained and what could not, None if all could"
         if not self.infeasible.any(): return None
         known = np.flatnonzero(self.infeasible | np.array([len(o.curve)>0 for o in self.trainings]))
-        known = known[informative(self.infeasible[known], self.engine.most)]
+        known = known[informative(self.infeasible[known].astype(int), self.engine.most)]
         return Feasible(self.X[known], ~self.infeasible[known], self.engine.space.choice)
 
     def forecast(self, idx):

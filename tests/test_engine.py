@@ -70,7 +70,7 @@ def valid(space, params, label=False):
     for k,v in params.items():
         d = space[k]
         assert choice_ok(d, v, label) if isinstance(d, Choice) else number_ok(d, v), (d, v)
-def narrow(d): return not isinstance(d, Choice) and d.step is None and d.high-d.low<=1e-8*max(abs(d.low), abs(d.high))
+def narrow(d): return not isinstance(d, Choice) and (d.step is None or d.log) and d.high-d.low<=1e-8*max(abs(d.low), abs(d.high))
 def room(space, tried):
     "Are there certainly others?"
     if space.conditions and math.isfinite(space.size): return False  # those that differ only in what is not active count in its size
@@ -135,7 +135,8 @@ def step(o, world, under):
         if world.chance(.2) and o.should_stop(id): break
     if world.chance(.3): read(o, id)
     if world.chance(.8):
-        o.fail(id, 'no reason') if world.chance(.1) else o.finish(id)
+        if not o.trainings[id].curve and world.chance(.3): o.infeasible(id, 'cannot be')
+        else: o.fail(id, 'no reason') if world.chance(.1) else o.finish(id)
         under.remove(id)
 
 def past(o, world, n):

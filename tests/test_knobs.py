@@ -65,7 +65,8 @@ def test_what_is_suggested_is_what_is_seen(tmp_path, name):
     before = picture(learn)
     others = dict(lr=(1e-3, 1e-2, 'log')) if name=='lr_mult' else {}
     res,notes = tune(learn, {name: spec, **others}, see, fit=fit)
-    n = int(min(3, res.space.size))  # a space of two is done after two
+    n = len(res.trials)  # a small space is done when all of it was tried
+    assert n==3 or n>=res.space.size
     assert res.trials.sort_values('number').state.tolist()==['complete']*n, res.trials.reason.tolist()
     want = [res.params_of(i)[name] for i in range(n)]
     assert len(set(map(str, want)))>1
@@ -151,7 +152,7 @@ def test_slices_as_choices(tmp_path):
     rates = lambda l: [float(o['lr']) for o in l.opt.hypers]
     res,notes = tune(plain(tmp_path), dict(lr=[slice(1e-4, 1e-2), slice(1e-3)]), rates, n_trials=4, fit='fit')
     want = {str(slice(1e-4, 1e-2)): [1e-4, 1e-2], str(slice(1e-3)): [1e-4, 1e-3]}
-    assert notes==[pytest.approx(want[str(res.params_of(n)['lr'])]) for n in range(2)]  # then both were tried
+    assert notes==[pytest.approx(want[str(res.params_of(n)['lr'])]) for n in range(len(res.trials))]
 
 @pytest.mark.parametrize('name', ['loss_func', 'label_smoothing'])
 def test_losses_that_cannot_be_compared(tmp_path, name):
@@ -200,7 +201,7 @@ def test_inferred_dropouts_reach_the_model(tmp_path, mk):
     for _ in range(2):
         res,_ = tune(learn, None, lambda l: seen.append([getattr(*o) for o in text_drops(l.model)]))
         mults = [res.params_of(n)['drop_mult'] for n in range(3)]
-        assert len(set(mults))==3 and all(.2<=o<=1.5 for o in mults)
+        assert len(set(mults))>1 and all(.2<=o<=1.5 for o in mults)  # the second study begins with the best of the first, which it may meet again
         assert seen[-3:]==[pytest.approx([o*m for o in given]) for m in mults]
         assert [getattr(*o) for o in text_drops(learn.model)]==pytest.approx([o*res.best_params['drop_mult'] for o in given])
     assert seen[0]==pytest.approx(given)

@@ -19,7 +19,7 @@ def trial(rng, n=4, done=None, **attrs):
 def test_latest_time_after_time():
     "As from the start, whatever ends when"
     study,rng,last = optuna.create_study(),np.random.default_rng(0),Latest()
-    for _ in range(40):
+    for i in range(40):
         study.add_trial(trial(rng, **(dict(carries_on=int(rng.integers(i)), carried=0) if i and rng.random()<.3 else {})))
         if rng.random()<.3: study.ask()
         for t in study.get_trials(states=(TrialState.RUNNING,)):
