@@ -57,7 +57,7 @@ def test_fit_arguments_reach_the_fit(learn):
     def train(learn, n_epoch, cbs, div, lr): seen.append((div, lr, learn.lr)); learn.fit_one_cycle(n_epoch, div=div, cbs=cbs)
     res = tune(learn, fit=train, div=7.)
     lr = [t.params['lr'] for t in res.study.trials]
-    assert seen[1:]==[(7., o, o) for o in lr]  # the first step, on a copy that is thrown away, comes first
+    assert seen[-len(lr):]==[(7., o, o) for o in lr] and len(seen)>len(lr)  # first steps, on copies that are thrown away, come first
 
 # What is left alone
 
@@ -240,7 +240,7 @@ def test_nan_is_a_failure_and_loads_nothing_stale(tmp_path):
     learn = digits(tmp_path, cbs=Curve(lambda lr, epoch: math.nan if lr>.014 else .5))
     res = tune(learn, fit='fit', n_trials=6)
     bad = res.trials.query('state=="failed"')
-    assert 0<len(bad)<6 and (bad.lr>.014).all() and (bad.reason=='accuracy never had a finite value').all()
+    assert 0<len(bad)<6 and (bad.lr>.014).all() and bad.reason.str.startswith('accuracy never had a finite value, though the loss had').all()
     assert not any((res.folder/f'trial_{n}').exists() for n in bad.number)
 
 def test_nan_later_keeps_what_was(tmp_path):
