@@ -204,6 +204,24 @@ def _check_search(search, most, asks):
         raise TuneError(f'{type(search).__name__} must know the whole space before, and new_learner(trial) asks for it bit by bit; '
                         'take another sampler, or give space= and a function new_learner(params)')
 
+def _checked_search(sampler, pruner, planned, space, most, asks):
+    "The sampler that is meant; raise unless there is such a one, such a pruner, and they can search `space`"
+    pruner_of(pruner, planned, space)
+    search = sampler_of(sampler, planned, 0, space)
+    _check_search(search, most, asks)
+    return search
+
+def _checked_callbacks(learn, cbs):
+    "`cbs` as a list"
+    cbs = list(cbs) if isinstance(cbs, (list, tuple)) or hasattr(cbs, 'map') else [] if cbs is None else [cbs]
+    _check_callbacks(learn, cbs)
+    return cbs
+
+def _limits(planned, n_trials, budget, timeout):
+    "Where the study ends: after 20 full trainings, if nothing is said"
+    if n_trials is None and budget is None and timeout is None: budget = 20*planned
+    return dict(n_trials=n_trials, budget=budget, timeout=timeout)
+
 def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, new_learner, sampler, pruner, seed, enqueue,
           cbs, verbose, fit_kwargs):
     "Check all arguments; a `Run` that is ready to be opened"
@@ -212,8 +230,7 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     n_epoch,timeout = _count('n_epoch', n_epoch, none=False),_seconds(timeout)
     n_trials,budget = _count('n_trials', n_trials),_count('budget', budget)
     _check_factory(new_learner), _check_seed(seed), _check_verbose(verbose)
-    cbs = list(cbs) if isinstance(cbs, (list, tuple)) or hasattr(cbs, 'map') else [] if cbs is None else [cbs]
-    _check_callbacks(learn, cbs)
+    cbs = _checked_callbacks(learn, cbs)
     told_nothing = space is None and not _asks(new_learner)
     space,inferred = _space(learn, space, fit, fit_kwargs, new_learner)
     _check_fit(fit, fit_kwargs, space.names), check_args(learn, fit, fit_kwargs)
@@ -226,11 +243,8 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     make.check_met(probe)
     most = {n: max(_values(space[n])) for n in ('freeze_epochs',) if n in space.dims}
     planned = epochs_of(fit, n_epoch, {**fit_kwargs, **most})
-    if n_trials is None and budget is None and timeout is None: budget = 20*planned
-    limits = dict(n_trials=n_trials, budget=budget, timeout=timeout)
-    pruner_of(pruner, planned, space)  # is there such a one?
-    search = sampler_of(sampler, planned, 0, space)
-    _check_search(search, most, make.asks)
+    limits = _limits(planned, n_trials, budget, timeout)
+    search = _checked_search(sampler, pruner, planned, space, most, make.asks)
     known = [{} if isinstance(search, Grid) or enqueue is False else present(learn, space, fit, new_learner), *_enqueued(enqueue, space, make.asks)]
     run = Run(make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose)
     run.inferred,run.setup = inferred,facts_of(probe, space.names, fit, fit_kwargs, new_learner is not None)
