@@ -12,10 +12,10 @@ from pathlib import Path
 from unittest.mock import patch
 import numpy as np
 import curves, lcbench, synthetic
-import fastai_bayes.curves, fastai_bayes.optimizer
-from fastai_bayes.curves import Warp
-from fastai_bayes.gp import Data, trend
-from fastai_bayes.optimizer import Engine, View
+import fastai_bayes.engine.curves, fastai_bayes.engine.optimizer
+from fastai_bayes.engine.curves import Warp
+from fastai_bayes.engine.gp import Data, trend
+from fastai_bayes.engine.optimizer import Engine, View
 from racing import cells, header, race, row, versions
 
 draws = Engine._draws
@@ -30,7 +30,7 @@ def sure(view, l): return 0.
 def never(view, l): return False
 def rough(Z, sd): return Z
 def fixed(n, n_epoch): return n
-usual = tuple(o[:2] for o in fastai_bayes.curves._beta)
+usual = tuple(o[:2] for o in fastai_bayes.engine.curves._beta)
 
 PARTS = {  # name on the command line: name in the table, method of lcbench.py, what is patched
     'engine': ('the engine', 'ours', ()),
@@ -42,11 +42,11 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
     'trend': ('proposals around a linear trend', 'ours', [(Engine, 'data', sloped)]),
     'ensemble': ('one process instead of three to eight', 'ours', [(Engine, '_draws', one)]),
     'warp': ('no input warping', 'ours', [(Engine, '_draws', flat)]),
-    'slopes': ('only the usual prior of the slopes', 'ours', [(fastai_bayes.curves, '_beta', usual)]),
-    'smooth': ('curves keep their noise', 'ours', [(fastai_bayes.optimizer, 'smooth', rough)]),
+    'slopes': ('only the usual prior of the slopes', 'ours', [(fastai_bayes.engine.curves, '_beta', usual)]),
+    'smooth': ('curves keep their noise', 'ours', [(fastai_bayes.engine.optimizer, 'smooth', rough)]),
     'doubt': ('no doubt of early ranks', 'ours', [(View, 'doubt', sure)]),
     **{f'starts={v}': (f'{v} configurations before the first proposal', 'ours',
-                       [(fastai_bayes.optimizer, 'n_starts', functools.partial(fixed, v))]) for v in (4, 7)},
+                       [(fastai_bayes.engine.optimizer, 'n_starts', functools.partial(fixed, v))]) for v in (4, 7)},
     'looks': ('the start pauses once', 'ours', [(View, 'rising', never)]),
     **{f'{k}={v}': (f'{label} {v} instead of {getattr(o, k)}', 'ours', [(o, k, v)]) for o,k,label,vals in (
         (Engine, 'top_share', 'share that goes on', (.2, .5)), (Engine, 'min_better', 'least probability', (.05, .2)),

@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 from fastai_bayes.all import *
-from fastai_bayes import checkpoint, folder, run, sampler, searches, study as studies
+from fastai_bayes.learner import checkpoint; from fastai_bayes.study import folder; from fastai_bayes.learner import runner as run; from fastai_bayes.study import sampler; from fastai_bayes.study import searches; from fastai_bayes.study import records as studies
 
 phases = 'other training validation files storage engine'.split()
 n_epoch,n_trials = 6,14

@@ -8,8 +8,8 @@ bends the curve only. A training has 27 epochs, a run the epochs of 20 full trai
 import argparse, functools, time
 from dataclasses import dataclass
 import numpy as np
-from fastai_bayes.space import Space
-from fastai_bayes.study import distributions
+from fastai_bayes.engine.space import Space
+from fastai_bayes.study.records import distributions
 from racing import METHODS, bands, cells, error, header, hush, race, row, versions
 from synthetic import A6, P6
 

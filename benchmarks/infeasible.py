@@ -2,7 +2,7 @@
 import argparse, platform, time, warnings
 import numpy as np, optuna
 import fastai_bayes
-from fastai_bayes.sampler import BayesSampler
+from fastai_bayes.study.sampler import BayesSampler
 
 def square(t): return t.suggest_float('x', 0, 1),t.suggest_float('y', 0, 1)
 def border(t, how):

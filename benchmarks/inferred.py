@@ -16,8 +16,8 @@ from fastai.tabular.all import (Categorify, ConvLayer, FillMissing, Normalize, R
                                 tabular_learner)
 from fastai.vision.all import CrossEntropyLossFlat, vision_learner
 from sklearn.datasets import load_diabetes, load_digits
-from fastai_bayes.knobs import default_space
-from fastai_bayes.study import latest, state_of
+from fastai_bayes.learner.knobs import default_space
+from fastai_bayes.study.records import latest, state_of
 from racing import cells, header, hush, race, row, versions
 from trainings import images as digits, table, text_learner, texts as docstrings
 

@@ -14,7 +14,7 @@ import datetime, functools, random, tempfile
 from collections import Counter
 import numpy as np, torch
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from fastai_bayes.space import Space
+from fastai_bayes.engine.space import Space
 
 def botorch(trainer, space, seed):
     "Full trainings that BoTorch's qLogNEI proposes, after 7 Sobol points"

@@ -12,8 +12,8 @@ from fastai.vision.all import *
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 from fastai_bayes.all import *
-from fastai_bayes.clone import seeded, seeded_loaders
-from fastai_bayes.study import first_of
+from fastai_bayes.learner.copies import seeded, seeded_loaders
+from fastai_bayes.study.records import first_of
 
 n_trials,seconds,rounds = [f(a) for f,a in zip((int, float, int), [*sys.argv[1:], *'12 2 3'.split()[len(sys.argv)-1:]])]
 n_epoch,seed = 4,0

@@ -12,10 +12,10 @@ from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 from threadpoolctl import threadpool_limits
-from fastai_bayes.optimizer import Optimizer
-from fastai_bayes.pruner import BayesPruner
-from fastai_bayes.sampler import BayesSampler
-from fastai_bayes.space import Space
+from fastai_bayes.engine.optimizer import Optimizer
+from fastai_bayes.study.pruner import BayesPruner
+from fastai_bayes.study.sampler import BayesSampler
+from fastai_bayes.engine.space import Space
 
 def ours(trainer, space, seed, carry_on=True, stop=True):
     "`Optimizer`, which sees every epoch; without `stop` every training is a full one"

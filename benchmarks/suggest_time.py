@@ -17,9 +17,9 @@ import numpy as np, optuna, torch
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from threadpoolctl import threadpool_limits
-from fastai_bayes.optimizer import Optimizer, Training
-from fastai_bayes.pruner import BayesPruner
-from fastai_bayes.sampler import BayesSampler
+from fastai_bayes.engine.optimizer import Optimizer, Training
+from fastai_bayes.study.pruner import BayesPruner
+from fastai_bayes.study.sampler import BayesSampler
 from racing import header, row, versions
 
 SPACE = {f'x{i}': FloatDistribution(0, 1) for i in range(7)}

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import optuna
 from optuna.distributions import FloatDistribution
-from fastai_bayes.sampler import BayesSampler
+from fastai_bayes.study.sampler import BayesSampler
 from racing import error, header, row, versions
 
 # Hartmann's 6-dimensional function

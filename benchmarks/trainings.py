@@ -17,12 +17,12 @@ from fastai.vision.all import ResBlock, XResNet
 from optuna_integration import FastAIPruningCallback
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.model_selection import train_test_split
-from fastai_bayes.clone import release, seeded, seeded_loaders
-from fastai_bayes.knobs import fit_args, turn
-from fastai_bayes.sampler import BayesSampler
-from fastai_bayes.space import Space
-from fastai_bayes.study import curve_of, distributions, epochs_spent, latest, state_of
-from fastai_bayes.run import quiet
+from fastai_bayes.learner.copies import release, seeded, seeded_loaders
+from fastai_bayes.learner.knobs import fit_args, turn
+from fastai_bayes.study.sampler import BayesSampler
+from fastai_bayes.engine.space import Space
+from fastai_bayes.study.records import curve_of, distributions, epochs_spent, latest, state_of
+from fastai_bayes.learner.runner import quiet
 from racing import OPTUNA, bands, cells, header, hush, new_study, race, row, versions
 
 n_epoch,fit = 10,'fit_one_cycle'

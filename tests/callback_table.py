@@ -6,8 +6,8 @@ from fastai.basics import *
 from fastai.callback.all import *
 from fastai.test_utils import synth_learner
 from optuna.trial import TrialState
-from fastai_bayes.callback import BayesPruningCallback
-from fastai_bayes.pruner import BayesPruner
+from fastai_bayes.learner.callback import BayesPruningCallback
+from fastai_bayes.study.pruner import BayesPruner
 
 n_trials,n_epoch = 20,8
 pruners = {

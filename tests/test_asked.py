@@ -3,8 +3,8 @@ import math, warnings
 import optuna, pytest, torch
 from tuning import *
 from fastai_bayes.all import *
-from fastai_bayes.report import best_code
-from fastai_bayes.sampler import space_of
+from fastai_bayes.results.report import best_code
+from fastai_bayes.study.sampler import space_of
 
 @pytest.fixture
 def learn(tmp_path): return digits(tmp_path)

@@ -3,8 +3,8 @@ from datetime import datetime
 import matplotlib; matplotlib.use('agg')
 import matplotlib.pyplot as plt, pytest, torch
 from optuna.samplers import TPESampler
-from fastai_bayes.clone import seeded
-from fastai_bayes.searches import SearchError
+from fastai_bayes.learner.copies import seeded
+from fastai_bayes.study.searches import SearchError
 from tuning import *
 from fastai_bayes.all import *
 
@@ -303,7 +303,7 @@ def test_a_result_is_no_study(tuned, f):
     with pytest.raises(StudyError, match='study: expected an Optuna study, got .*a result has it in .study'): f(tuned)
 
 def test_report_makes_its_folder(tmp_path, tuned, monkeypatch):
-    from fastai_bayes import report
+    from fastai_bayes.results import report
     monkeypatch.setattr(report, '_plots', {})
     file = tuned.report(tmp_path/'none'/'deep'/'x.html')
     assert file==tmp_path/'none'/'deep'/'x.html' and '<h1>' in file.read_text()

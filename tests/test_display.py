@@ -2,7 +2,7 @@
 import fcntl, io, os, pty, select, struct, subprocess, sys, termios, textwrap
 import nbformat, pyte, pytest
 from nbclient import NotebookClient
-from fastai_bayes.display import Status, Terminal, status_text
+from fastai_bayes.learner.display import Status, Terminal, status_text
 
 def status(n=6, **kwargs):
     "A study of which `n` trainings have ended"

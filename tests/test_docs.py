@@ -126,9 +126,9 @@ def test_search(site, url, browser):
     page,bad = opened(browser, viewport=dict(width=1280, height=900))
     page.goto(f'{url}/index.html')
     page.fill('input.md-search__input', 'bayes_tune')
-    hit = page.wait_for_selector('.md-search-result__item a[href*="tune.html"]')
+    hit = page.wait_for_selector('.md-search-result__item a[href*="learner/tune.html"]')
     hit.click()
-    page.wait_for_url('**/tune.html**')
+    page.wait_for_url('**/learner/tune.html**')
     assert not bad
 
 def test_dark_and_light(url, browser):

@@ -4,12 +4,12 @@ from datetime import timedelta
 import numpy as np, optuna
 from hypothesis import given, strategies as st
 from optuna.trial import TrialState, create_trial
-from fastai_bayes.optimizer import Explanation, Optimizer, OptimizerError, Training, Verdict
-from fastai_bayes.pruner import BayesPruner
-from fastai_bayes.sampler import BayesSampler, space_of
-from fastai_bayes.seen import stored
-from fastai_bayes.space import Choice, Space, SpaceError, dimension
-from fastai_bayes.study import ask, distributions, quiet_optuna
+from fastai_bayes.engine.optimizer import Explanation, Optimizer, OptimizerError, Training, Verdict
+from fastai_bayes.study.pruner import BayesPruner
+from fastai_bayes.study.sampler import BayesSampler, space_of
+from fastai_bayes.study.search_space import stored
+from fastai_bayes.engine.space import Choice, Space, SpaceError, dimension
+from fastai_bayes.study.records import ask, distributions, quiet_optuna
 
 # Spaces: all kinds of dimensions, from two values to more than can be listed
 def relu(x): return max(x, 0)

@@ -7,8 +7,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from tuning import *
 from fastai_bayes.all import *
-from fastai_bayes.run import Run
-from fastai_bayes.study import first_of, latest
+from fastai_bayes.learner.runner import Run
+from fastai_bayes.study.records import first_of, latest
 
 lrs = dict(lr=(1e-3, 1e-1, 'log'))
 @pytest.fixture(autouse=True)
@@ -273,7 +273,7 @@ def test_an_error_of_ours_leaves_all_as_it_was(tmp_path, monkeypatch, where):
 
 def test_checkpoints_now_and_then(tmp_path, monkeypatch):
     "With long intervals there is one after the first epoch, and one where a training is stopped"
-    from fastai_bayes import checkpoint
+    from fastai_bayes.learner import checkpoint
     monkeypatch.setattr(Run, 'every', 1e9)
     written,write = [],checkpoint.write
     monkeypatch.setattr(checkpoint, 'write', lambda state, file: (written.append(state.get('done')), write(state, file)))

@@ -5,14 +5,14 @@ import optuna
 from collections import defaultdict
 import sklearn.metrics as skm
 from fastai.metrics import skm_to_fastai
-from fastai_bayes.sampler import Books, horizon
-from fastai_bayes.study import latest, state_of
+from fastai_bayes.study.sampler import Books, horizon
+from fastai_bayes.study.records import latest, state_of
 from tuning import *
-import fastai_bayes.gp as gp_mod, fastai_bayes.knobs as knobs_mod, fastai_bayes.optimizer as optimizer_mod
+import fastai_bayes.engine.gp as gp_mod, fastai_bayes.learner.knobs as knobs_mod, fastai_bayes.engine.optimizer as optimizer_mod
 from fastai_bayes.all import *
-from fastai_bayes.study import describe, distributions, quiet_optuna
-from fastai_bayes.searches import PBT, grid_of
-try: from fastai_bayes.axes import plain, told_apart
+from fastai_bayes.study.records import describe, distributions, quiet_optuna
+from fastai_bayes.study.searches import PBT, grid_of
+try: from fastai_bayes.results.style import plain, told_apart
 except ImportError: pass
 import ast, configparser, datetime, gzip, json, os, re, shutil, sqlite3, sys, warnings
 
@@ -111,7 +111,7 @@ def test_a_study_of_optunas_own(tmp_path):
     refused(tmp_path, 'do not belong together', storage=db(tmp_path, 'b'))
 
 # 3. `storage=` on an ordinary file
-try: from fastai_bayes.folder import FolderError
+try: from fastai_bayes.study.folder import FolderError
 except ImportError: FolderError = ZeroDivisionError  # what nobody raises
 
 def _gz(p): p.write_bytes(gzip.compress(b'{"op_code":0}\n'))
@@ -334,7 +334,7 @@ def test_no_saver_runs_code_from_the_folder(tmp_path, monkeypatch, saver):
 
 def test_runs_of_trackers(tmp_path):
     "Runs of trackers are taken over only if their names can be such"
-    from fastai_bayes.loggers import _ids
+    from fastai_bayes.learner.trackers import _ids
     for data,want in [({'wandb': 'ab1', 'mlflow': '../x', 'a': 'b'}, {'wandb': 'ab1'}), ([1], {}), ({'wandb': 3}, {}), ({'wandb': 'x'*999}, {})]:
         (tmp_path/'runs.json').write_text(json.dumps(data))
         assert _ids(tmp_path/'runs.json')==want
@@ -839,13 +839,13 @@ def test_another_space(tmp_path, change):
     res = grow(tmp_path, 8, space=after, storage=storage, **{'extend': True, **kwargs})
     trials = plainly(tmp_path, storage).trials
     assert [t.number for t in trials]==list(range(8)) and len(res.trials)==8
-    from fastai_bayes.study import all_params, distributions, state_of
+    from fastai_bayes.study.records import all_params, distributions, state_of
     for t in trials[:6]:
         params,curve,start = old[t.number]
         assert (t.intermediate_values, t.datetime_start)==(curve, start) and {**all_params(t), **params}==all_params(t)
         assert (state_of(t)=='complete')==bool(inside(all_params(t))), t
         assert state_of(t)=='outside' or t.distributions==distributions(res.space)
-    from fastai_bayes.sampler import Books
+    from fastai_bayes.study.sampler import Books
     assert len(Books.of(res.study).view(res.study, res.space, 1)[1])==sum(state_of(t)=='complete' for t in trials)
     assert [set(t.params) for t in trials[6:]]==[set(after)]*2
     assert grow(tmp_path, 8, space=after, storage=storage).best_params.keys()>=set(after)  # the new space is the study's now
@@ -856,7 +856,7 @@ def test_samplers_go_on_in_another_space(tmp_path, sampler):
     grow(tmp_path, 11, space=lr_opt, **kwargs)
     after = dict(lr=(3e-3, 1., 'log'), opt_func=[SGD, ranger, Adam], wd=(1e-3, .3, 'log'))
     res = grow(tmp_path, 14, space=after, extend=True, **kwargs)
-    from fastai_bayes.space import Space
+    from fastai_bayes.engine.space import Space
     space = Space(after)
     assert len(res.trials)==14 and all(space.check(space.values(t.params)) for t in res.study.trials[11:])
     assert res.best_value==max(v for v,s in zip(res.trials.value, res.trials.state) if s=='complete')
@@ -933,7 +933,7 @@ def test_extend_is_true_false_or_values(tmp_path, extend):
     assert not list(tmp_path.rglob('*'))
 
 def test_extending_while_others_are_at_work(tmp_path):
-    from fastai_bayes.workers import Worker
+    from fastai_bayes.study.workers import Worker
     folder = grow(tmp_path, 1).folder
     other = Worker(folder)
     with pytest.raises(StudyError, match='no other process'): grow(tmp_path, 1, 2, extend=True)
@@ -948,7 +948,7 @@ def test_extending_what_a_dead_process_left(tmp_path):
 
 def dying(path):
     "A trial is left running, as if its process had been killed"
-    from fastai_bayes.run import Run
+    from fastai_bayes.learner.runner import Run
     tell = Run._tell
     Run._tell = lambda *args, **kwargs: (_ for _ in ()).throw(ArithmeticError)
     try: grow(path, 3, 3, cbs=Break(KeyboardInterrupt(), range(99), 2))
@@ -974,7 +974,7 @@ def test_a_clock_that_is_set(tmp_path, monkeypatch, hours):
     assert len(tune(timeout=res.trials.seconds.sum()/2).trials)==4
 
 def test_seconds_of_trials_that_did_not_count_them(tmp_path):
-    from fastai_bayes.study import seconds_of
+    from fastai_bayes.study.records import seconds_of
     now = datetime.datetime(2026, 1, 1)
     trial = lambda s, **attrs: optuna.trial.create_trial(state=optuna.trial.TrialState.COMPLETE, value=1., user_attrs=attrs)
     for attrs,span,want in [({}, -9, 0), ({}, 9, 9), (dict(seconds=3.), -9, 3), (dict(seconds=-3.), 9, 9), (dict(seconds='x'), 9, 9), (dict(seconds=1e99), -9, 0)]:
@@ -1142,7 +1142,7 @@ def test_impossible_combinations_are_learned_and_do_not_count(tmp_path, how, ask
     assert f'5 trials, {ok.count(False)} infeasible, 5 epochs' in repr(res).splitlines()[0]
 
 def test_a_study_in_which_nothing_is_possible_ends_and_says_why(tmp_path, monkeypatch):
-    from fastai_bayes.run import Run
+    from fastai_bayes.learner.runner import Run
     monkeypatch.setattr(Run, 'most_infeasible', 6)
     calls = []
     def make(p):
@@ -1240,7 +1240,7 @@ def test_the_sampler_learns_what_is_impossible_in_any_study(how, hush):
     assert sum(s.best_value for s in ours)<sum(s.best_value for s in tpe)
 
 def test_what_is_impossible_says_nothing_about_values(hush):
-    from fastai_bayes.sampler import Books, space_of
+    from fastai_bayes.study.sampler import Books, space_of
     s = triangle(BayesSampler(seed=0), optuna.TrialPruned, lambda x, y: x, 14)
     view,_ = Books.of(s).view(s, space_of(s), 1)
     X,m,*_ = view.targets()
@@ -1484,7 +1484,7 @@ def test_report_of_names_that_mean_something_elsewhere(tmp_path, closed):
     assert 'failed:' not in page and page.count('<picture>')>=10 and '<b>&amp;"' not in page
 
 def test_one_bad_picture_does_not_cost_the_page(tmp_path, monkeypatch, closed):
-    from fastai_bayes import report
+    from fastai_bayes.results import report
     def plot_bad(study):
         plt.figure()
         raise RuntimeError('no $ <paper> left')
@@ -1531,7 +1531,7 @@ def test_a_plan_for_a_million_epochs(tmp_path):
     assert res.trials.epochs.sum()==2
 
 def test_a_grid_of_too_many_combinations_is_refused(tmp_path):
-    from fastai_bayes.searches import SearchError
+    from fastai_bayes.study.searches import SearchError
     learn,many = digits(tmp_path),{f'x{i}': (0., 1.) for i in range(12)}
     before = files(tmp_path)
     with pytest.raises(SearchError, match='12 hyperparameters has 244,140,625 combinations here, more than 10,000; tune fewer'):
@@ -1591,7 +1591,7 @@ def elsewhere(monkeypatch):
 
 def held_elsewhere(folder, storage=None, worker=None):
     "A trial that a process elsewhere is training, or was; the process's id"
-    from fastai_bayes.workers import Worker
+    from fastai_bayes.study.workers import Worker
     study = plainly(folder.parent.parent.parent, storage)
     t = study.ask(dict(lr=optuna.distributions.FloatDistribution(1e-3, 1e-1, log=True)))
     w = worker or Worker(folder)
@@ -1672,7 +1672,7 @@ sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(p, 0)[1])!=0 for p in pids))""
     assert r.returncode==0, r.stderr
 
 def test_four_processes_open_an_empty_database(tmp_path):
-    code = f'from fastai_bayes.study import open_study; from fastai_bayes.space import Space; s = Space(dict(a=(0., 1.)))---' \
+    code = f'from fastai_bayes.study.records import open_study; from fastai_bayes.engine.space import Space; s = Space(dict(a=(0., 1.)))---' \
            f'for k in range(5): open_study(s, name="x" if k%2 else f"{{k}}{{i}}", storage=f"sqlite:///{tmp_path}/{{k}}.db")'
     forked(code)
     for k in range(5): assert len(optuna.get_all_study_names(f'sqlite:///{tmp_path}/{k}.db'))==(1 if k%2 else 4)

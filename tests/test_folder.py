@@ -7,8 +7,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from tuning import *
 from fastai_bayes.all import *
-from fastai_bayes.checkpoint import CheckpointError
-from fastai_bayes.folder import FolderError
+from fastai_bayes.learner.checkpoint import CheckpointError
+from fastai_bayes.study.folder import FolderError
 
 lrs = dict(lr=(1e-3, 1e-1, 'log'))
 typed = TuneError, StudyError, FolderError, CheckpointError, KnobError, SpaceError, MonitorError
@@ -181,7 +181,7 @@ def test_what_each_kind_of_harm_would_change(made, tmp_path):
 
 def test_each_sentence_of_the_page_has_a_test():
     here = Path(__file__).parent
-    cells = json.loads((here.parent/'nbs/73_foreign_folders.ipynb').read_text())['cells']
+    cells = json.loads((here.parent/'nbs/guides/04_foreign_folders.ipynb').read_text())['cells']
     page = ''.join(next(c['source'] for c in cells if c['id']=='holds'))
     said = {o[2:].removesuffix('.') for o in page.splitlines() if o.startswith('- ')}
     trees = [ast.parse((here/o).read_text()) for o in ('test_field.py', 'test_folder.py')]

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np, optuna, pytest
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 from scipy.linalg import cho_factor
-from fastai_bayes.optimizer import Optimizer
-from fastai_bayes.pruner import BayesPruner
-from fastai_bayes.sampler import BayesSampler
+from fastai_bayes.engine.optimizer import Optimizer
+from fastai_bayes.study.pruner import BayesPruner
+from fastai_bayes.study.sampler import BayesSampler
 
 file = Path(__file__).parent/'data'/'golden.json'
 FLAT = dict(x=(0., 1.), y=(1e-4, 1., 'log'))

@@ -5,8 +5,8 @@ from optuna.samplers import RandomSampler
 from test_applications import apps, images, label, language_model, small, tabular_classes, text_classes
 from tuning import *
 from fastai_bayes.all import *
-from fastai_bayes.change import augmentations, drops, text_drops
-from fastai_bayes.knobs import knobs
+from fastai_bayes.learner.adjust import augmentations, drops, text_drops
+from fastai_bayes.learner.knobs import knobs
 
 def plain(path): return digits(path, splitter=lambda m: L(params(m[:1]), params(m[1:])))
 def vision(path):

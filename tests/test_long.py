@@ -4,9 +4,9 @@ import numpy as np, optuna, pytest
 from optuna.trial import TrialState, create_trial
 from tuning import *
 from fastai_bayes.all import *
-from fastai_bayes import run
-from fastai_bayes.sampler import Books
-from fastai_bayes.study import Latest, distributions, latest, open_study
+from fastai_bayes.learner import runner as run
+from fastai_bayes.study.sampler import Books
+from fastai_bayes.study.records import Latest, distributions, latest, open_study
 
 space = dict(lr=(1e-3, 1e-1, 'log'), wd=(1e-3, .3, 'log'))
 def trial(rng, n=4, done=None, **attrs):

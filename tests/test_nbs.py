@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 root = Path(__file__).resolve().parent.parent
-nbs = sorted((root/'nbs').glob('[!_.]*.ipynb'))
+nbs = sorted(p for p in (root/'nbs').rglob('[!_.]*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 
 def run(cmd, *args, cwd=root):
     "Run an nbdev command installed beside this Python"
@@ -26,5 +26,5 @@ def files(d, pat): return {o.relative_to(d).as_posix(): o.read_text() for o in s
 def test_package_matches_notebooks(fresh): assert files(fresh/'fastai_bayes', '*.py')==files(root/'fastai_bayes', '*.py')
 def test_notebooks_are_clean(fresh): assert files(fresh/'nbs', '*.ipynb')==files(root/'nbs', '*.ipynb')
 
-@pytest.mark.parametrize('nb', nbs, ids=lambda o: o.stem)
+@pytest.mark.parametrize('nb', nbs, ids=lambda o: o.relative_to(root/'nbs').with_suffix('').as_posix())
 def test_notebook(nb): run('nbdev-test', nb)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from tuning import *
 from fastai_bayes.all import *
-from fastai_bayes.study import curve_of
+from fastai_bayes.study.records import curve_of
 
 data = Path(__file__).parent/'data'
 spec = importlib.util.spec_from_file_location('write_study', data/'write_study.py')

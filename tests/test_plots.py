@@ -4,11 +4,11 @@ from datetime import datetime, timedelta
 import matplotlib; matplotlib.use('agg')
 import matplotlib.pyplot as plt, numpy as np, pytest
 from optuna.trial import TrialState, create_trial
-from fastai_bayes import forecasts, plots, surrogate, timeline
-from fastai_bayes.pruner import BayesPruner
-from fastai_bayes.sampler import BayesSampler
-from fastai_bayes.space import Space
-from fastai_bayes.study import best_of, distributions, epochs_saved, epochs_spent, finished, open_study
+from fastai_bayes.results import forecasts; from fastai_bayes.results import history as plots; from fastai_bayes.results import surrogate_plots as surrogate; from fastai_bayes.results import timeline
+from fastai_bayes.study.pruner import BayesPruner
+from fastai_bayes.study.sampler import BayesSampler
+from fastai_bayes.engine.space import Space
+from fastai_bayes.study.records import best_of, distributions, epochs_saved, epochs_spent, finished, open_study
 
 usual = dict(arch=['small_cnn', 'resnet18', 'xresnet18'], lr=(1e-5, 1., 'log'), wd=(0., .3), bs=[16, 32, 64])
 names = [f'{a}_{b}_patch16_224.augreg_in21k_ft_in1k' for a in ('vit_tiny', 'convnextv2_femto', 'swin_base') for b in range(10)]

@@ -4,8 +4,8 @@ The bounds are what 20 other seeds reach on average (imdb: 12 seeds) plus three 
 import math, sys
 from pathlib import Path
 import numpy as np, optuna, pytest
-from fastai_bayes.optimizer import Optimizer
-from fastai_bayes.sampler import BayesSampler
+from fastai_bayes.engine.optimizer import Optimizer
+from fastai_bayes.study.sampler import BayesSampler
 root = Path(__file__).parent
 sys.path.append(str(root.parent/'benchmarks'))
 from synthetic import branin, hartmann6, mixed5

@@ -1,8 +1,8 @@
 "A training that is carried on equals the one that was never interrupted"
 import pytest, torch
 from tuning import *
-from fastai_bayes.checkpoint import Checkpoint, CheckpointError, read
-from fastai_bayes.clone import seeded, seeded_loaders
+from fastai_bayes.learner.checkpoint import Checkpoint, CheckpointError, read
+from fastai_bayes.learner.copies import seeded, seeded_loaders
 
 class Noisy:
     "Digits with transforms that draw from all three random number generators"

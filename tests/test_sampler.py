@@ -1,7 +1,7 @@
 "`BayesSampler` passes Optuna's own conformance suites for third-party samplers"
 import pytest
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase
-from fastai_bayes.sampler import BayesSampler
+from fastai_bayes.study.sampler import BayesSampler
 
 class TestBayesSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture

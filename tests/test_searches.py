@@ -2,8 +2,8 @@
 import optuna, pytest, torch
 from tuning import *
 from fastai_bayes.all import *
-from fastai_bayes.clone import clone, seeded
-from fastai_bayes.study import first_of, latest
+from fastai_bayes.learner.copies import clone, seeded
+from fastai_bayes.study.records import first_of, latest
 
 space = dict(lr=(1e-4, 1e-1, 'log'), wd=(1e-4, .3, 'log'))
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_wrong_names(learn, kwargs, match):
 def test_pbt_whose_process_dies_while_it_queues_a_round(tmp_path, monkeypatch):
     "The rest of the round is queued first, from the checkpoints as they were"
     whole = digits(tmp_path/'a').bayes_tune(8, space, sampler='pbt', study_name='s', fit='fit', **quick)
-    from fastai_bayes.run import Run
+    from fastai_bayes.learner.runner import Run
     f,calls = Run._carry_on,[]
     def dies(self, *args, **kwargs):
         calls.append(1)

@@ -262,8 +262,8 @@ def test_a_study_within_a_callback(tmp_path, capsys):
     assert nested.trials.value.tolist()==plain.trials.value.tolist()  # the inner study has drawn none of its numbers
 
 def test_changes_to_the_process_in_any_order():
-    from fastai_bayes.clone import seeded
-    from fastai_bayes.study import quiet_optuna
+    from fastai_bayes.learner.copies import seeded
+    from fastai_bayes.study.records import quiet_optuna
     before = process()
     for f in (quiet_optuna, lambda: seeded(3)):
         go = [threading.Event() for _ in range(3)]

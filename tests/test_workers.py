@@ -4,13 +4,13 @@ import optuna
 from pathlib import Path
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from fastai_bayes.study import first_of, latest
+from fastai_bayes.study.records import first_of, latest
 
 code = '''
 import os, random, signal, sys, time
 sys.path[:0] = [{tests!r}]
 from tuning import *; from fastai_bayes.all import *
-from fastai_bayes.run import Run
+from fastai_bayes.learner.runner import Run
 Run.deaths = {kills}+1  # where epochs are slow, all may hit the same one
 storage,n_trials,kills = {storage!r},{n_trials},{kills}
 class Mark(Callback):

@@ -1,17 +1,17 @@
 """Write the pages of the documentation site, `_md`, from the notebooks, of which `mkdocs build` makes `_docs`; with `--index` only nbs/index.ipynb
 
-The start page is README.md. Every other notebook is a page, grouped by its number: see `groups`.
+The start page is README.md. Every other notebook is a page; its folder says where it stands in the menu: see `menu`.
 """
-import ast, base64, inspect, json, re, shutil, sys
+import ast, base64, inspect, json, os, re, shutil, sys
 from functools import cached_property
 from pathlib import Path
 from symbols import defined, explanation, line, methods, parameters, resolve, signature
 
 root = Path(__file__).resolve().parent.parent
 nbs,md,pkg = root/'nbs',root/'_md',root/'fastai_bayes'
-groups = {  # what a notebook's number says; those that make a module are API, by floors, whatever their number
-    'Start': 'index', 'Tutorials': '4', 'Applications': '03', 'Explanations': '5[1-4]|50', 'How-to': '7',
-    'API': {'Mathematics': '0', 'Bookkeeping': '1', 'fastai': '[23]'}, 'Limits and peers': '5[5-9]|6', 'More': ''}
+menu = {  # heading -> folder of notebooks, or headings of its parts
+    'Tutorials': 'tutorials', 'Examples': 'examples', 'Guides': 'guides', 'How it works': 'explanations', 'Benchmarks': 'benchmarks',
+    'API': {'Learner': 'learner', 'Results': 'results', 'Study': 'study', 'Engine': 'engine'}}
 
 # Notebooks
 
@@ -29,8 +29,10 @@ def directives(src):
 class Page:
     "What the other pages must know of a notebook"
     def __init__(self, fn):
-        self.fn,self.cells,self.slug = fn,read(fn),re.sub(r'^\d+\w?_', '', fn.stem)
-        self.number = re.match(r'\d*', fn.stem)[0]
+        self.fn,self.cells = fn,read(fn)
+        self.path = fn.relative_to(nbs).as_posix()
+        self.folder = fn.parent.relative_to(nbs).as_posix()
+        self.slug = re.sub(r'(^|/)\d+_', r'\1', self.path.removesuffix('.ipynb'))  # engine/00_space.ipynb -> engine/space
         srcs = [directives(text(c['source'])) for c in self.cells if c['cell_type']=='code']
         self.module = next((d['default_exp'] for d,_ in srcs if 'default_exp' in d), None)
         self.names = [n for d,s in srcs if d.keys()&{'export', 'exports'} for n in defined(s)] if self.module else []
@@ -43,25 +45,20 @@ class Page:
         return [o for n in self.names for o in (n, *(methods(module, n) if inspect.isclass(resolve(module, n)) else ()))]
 
 def pages():
-    "Pages by name of the notebook, in the order of their numbers: 045 is between 04 and 05"
-    res = [Page(o) for o in nbs.glob('[!_.]*.ipynb')]
-    for o in res:
-        if not o.module and any(o.slug==p.slug for p in res if p is not o): o.slug = o.fn.stem  # 032_tables beside the module tables
-    return {o.fn.name: o for o in sorted(res, key=lambda o: (o.number or '~', o.fn.name))}
+    "Pages by path of the notebook below nbs, in the order of folders and numbers"
+    res = [Page(o) for o in nbs.rglob('[!_.]*.ipynb') if '.ipynb_checkpoints' not in o.parts]
+    return {o.path: o for o in sorted(res, key=lambda o: o.path)}
 
 def navigation(pages):
     "The site's menu, as mkdocs wants it"
-    left,nav = [o for o in pages.values() if not o.module],[]
-    def take(ps, pat):
-        res = [o for p in pat.split('|') for o in ps if re.match(p, o.fn.stem)]
-        for o in res: ps.remove(o)
-        return [{o.title: f'{o.slug}.md'} for o in res]
-    for group,pat in groups.items():
-        mods = [o for o in pages.values() if o.module]
-        if group=='Start': nav += [{group: f} for o in take(left, pat) for f in o.values()]
-        elif isinstance(pat, dict): nav.append({group: [{floor: take(mods, p)} for floor,p in pat.items()]})
-        elif sub := take(left, pat): nav.append({group: sub})
-    return nav
+    def of(folder): return [{o.title: f'{o.slug}.md'} for o in pages.values() if o.folder==folder]
+    def entry(part): return of(part) if isinstance(part, str) else [{k: entry(v)} for k,v in part.items()]
+    top = [o for o in pages.values() if o.folder=='.']
+    start = [f'{o.slug}.md' for o in top if o.slug=='index']
+    rest = [{o.title: f'{o.slug}.md'} for o in top if o.slug!='index']
+    nav = [{'Start': o} for o in start] + [{k: entry(v)} for k,v in menu.items()]
+    nav[-1]['API'] += rest
+    return [o for o in nav if all(o.values())]
 
 # Cells
 
@@ -96,6 +93,10 @@ class Context:
         self.where = {n: p for p in pages.values() for n in p.symbols}
         for n,p in list(self.where.items()): self.where.setdefault(n.rsplit('.', 1)[-1], p)
 
+    def to(self, path):
+        "`path`, below the pages, as this page links to it"
+        return os.path.relpath(path, Path(self.page.slug).parent)
+
     def symbol(self, m):
         "Link to the symbol that code in prose names; plain words such as `fit` may mean anything"
         if re.fullmatch('[a-z]+', m[1]): return m[0]
@@ -103,15 +104,15 @@ class Context:
         page = self.where.get(name, self.page)
         if page is self.page: return m[0]
         full = next(n for n in page.symbols if n==name or n.endswith(f'.{name}'))
-        return f'[`{m[1]}`]({page.slug}.md#{full.lower()})'
+        return f'[`{m[1]}`]({self.to(page.slug)}.md#{full.lower()})'
 
     def link(self, s):
         "Links to notebooks and images of the repository become links to pages and copies; names of symbols become links"
         def target(m):
-            name,hash = m[2].rsplit('/', 1)[-1],m[3] or ''
             if '://' in m[2]: return m[0]
-            if name in self.pages: return f'{m[1]}({self.pages[name].slug}.md{hash})'
-            return m[0] if name.endswith('.ipynb') else f'{m[1]}({self.image(m[2])})'
+            path = os.path.relpath(self.page.fn.parent/m[2], nbs)
+            if path in self.pages: return f'{m[1]}({self.to(self.pages[path].slug)}.md{m[3] or ""})'
+            return m[0] if path.endswith('.ipynb') else f'{m[1]}({self.image(m[2])})'
         s = re.sub(r'(\])\(([^)\s#]+\.(?:ipynb|png|svg|jpg))(#[^)\s]*)?\)', target, s)
         return re.sub(r'^(?!#)(?:.*)$', lambda l: re.sub(r'(?<![\[`\w])`([\w.]+(?:\(\))?)`(?![`\]])', self.symbol, l[0]), s, flags=re.M)
 
@@ -121,7 +122,7 @@ class Context:
         dest = md/'img'/src.name
         dest.parent.mkdir(exist_ok=True)
         shutil.copy(src, dest)
-        return f'img/{src.name}'
+        return self.to(f'img/{src.name}')
 
 def joined(outputs):
     "`outputs` with what was printed in one go, though a notebook may keep it in pieces"
@@ -139,9 +140,9 @@ def output(o, ctx, name):
     for mime,ext in (('image/svg+xml', 'svg'), ('image/png', 'png')):
         if mime not in d: continue
         fn = md/f'{ctx.page.slug}_files'/f'{name}.{ext}'
-        fn.parent.mkdir(exist_ok=True)
+        fn.parent.mkdir(parents=True, exist_ok=True)
         fn.write_bytes(base64.b64decode(d[mime]) if ext=='png' else d[mime].encode())
-        return f'![Plot of the code above]({fn.parent.name}/{fn.name}){{ .plot }}'
+        return f'![Plot of the code above]({ctx.to(fn.relative_to(md))}){{ .plot }}'
     if 'text/html' in d: return _html(d['text/html'])
     return d['text/markdown'] if 'text/markdown' in d else fence(d.get('text/plain', '').replace('__main__.', ''))
 
@@ -158,7 +159,7 @@ def symbol(name, ctx, level=3):
     o = resolve(module, name)
     f = getattr(o, '__func__', o.fget if isinstance(o, property) else getattr(o, 'func', o))
     head = f'{"#"*level} `{name}` {{ #{name.lower()} .symbol }}'
-    where = f'[Source](source/{ctx.page.module}.md#__codelineno-0-{line(o)}){{ .source }}'
+    where = f'[Source]({ctx.to(source_of(ctx.page.module))}#__codelineno-0-{line(o)}){{ .source }}'
     data = isinstance(o, property) or hasattr(o, 'func')
     res = [head, where, name.split('.')[-1] if data else signature(name, f), ctx.link(explanation(f)), parameters(f)]
     if res[2]: res[2] = fence(res[2], 'python')
@@ -197,34 +198,40 @@ def page(ctx):
     if ctx.page.module: res.insert(1, f'`from fastai_bayes.{ctx.page.module} import *`')
     return '\n\n'.join(o for o in res if o) + '\n'
 
+def source_of(module): return f"source/{module.replace('.', '/')}.md"
+
 def source_page(module):
     "A page with the code of a module, for the links to it"
-    src = (pkg/f'{module}.py').read_text()
+    src = (pkg/f"{module.replace('.', '/')}.py").read_text()
     return f'---\nsearch:\n  exclude: true\nhide: [toc]\n---\n# {module}.py\n\n' + fence(src, 'python', linenums=1) + '\n'
 
 # All of it
 
 def index():
     "Cells of nbs/index.ipynb: one for each section of README.md"
-    s = (root/'README.md').read_text().replace('](nbs/', '](').replace('](nbs)', '](30_all.ipynb)')
-    s = re.sub(r'\]\((?!https?:|#|[\w.]+\.ipynb)([^)]+)\)', r'](../\1)', s)
+    s = (root/'README.md').read_text().replace('](nbs/', '](').replace('](nbs)', '](00_all.ipynb)')
+    s = re.sub(r'\]\((?!https?:|#|[\w./]+\.ipynb)([^)]+)\)', r'](../\1)', s)
     parts = re.split(r'\n(?=## )', s)
     return [dict(cell_type='markdown', id=f'readme{i}', metadata={}, source=o.strip('\n').splitlines(keepends=True)) for i,o in enumerate(parts)]
 
 def write_index():
-    meta = json.loads((nbs/'30_all.ipynb').read_text())
+    meta = json.loads((nbs/'00_all.ipynb').read_text())
     nb = {**meta, 'cells': index()}
     (nbs/'index.ipynb').write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True)+'\n')
+
+def put(path, text):
+    "Write `text` to `path` below the pages"
+    (md/path).parent.mkdir(parents=True, exist_ok=True)
+    (md/path).write_text(text)
 
 def main():
     write_index()
     shutil.rmtree(md, ignore_errors=True)
-    (md/'source').mkdir(parents=True)
     ps = pages()
-    for p in ps.values(): (md/f'{p.slug}.md').write_text(page(Context(p, ps)))
     for p in ps.values():
-        if p.module: (md/'source'/f'{p.module}.md').write_text(source_page(p.module))
-    (md/'nav.json').write_text(json.dumps(navigation(ps)))
+        put(f'{p.slug}.md', page(Context(p, ps)))
+        if p.module: put(source_of(p.module), source_page(p.module))
+    put('nav.json', json.dumps(navigation(ps)))
     shutil.copy(root/'tools'/'docs.css', md/'docs.css')
 
 if __name__=='__main__': write_index() if '--index' in sys.argv else main()

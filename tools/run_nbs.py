@@ -23,6 +23,6 @@ def run_nb(fn, flags=()):
 if __name__ == '__main__':
     os.environ['IN_TEST'] = '1'
     os.environ['PYTHONWARNINGS'] = 'ignore'  # import warnings of others would be saved with their paths
-    files = [Path(o) for o in sys.argv[1:]] or sorted(get_config().nbs_path.glob('[!_.]*.ipynb'))
+    files = [Path(o) for o in sys.argv[1:]] or sorted(o for o in get_config().nbs_path.rglob('[!_.]*.ipynb') if '.ipynb_checkpoints' not in o.parts)
     for f in files:
         t = time.time(); run_nb(f); print(f'{f.name}: {time.time()-t:.1f}s')

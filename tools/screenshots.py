@@ -5,7 +5,7 @@ from PIL import Image
 from browser import browsing, served
 
 root = Path(__file__).resolve().parent.parent
-shots = dict(start='index.html', tutorial='first_tune.html#what-came-out', api='tune.html#learner.bayes_tune')
+shots = dict(start='index.html', tutorial='tutorials/first_tune.html#what-came-out', api='learner/tune.html#learner.bayes_tune')
 
 def report(folder):
     "A report on a small study, in `folder`"

@@ -1,0 +1,34 @@
+"Arrows only point downwards: each wing, a folder, imports with what it may not use blocked"
+import ast, subprocess, sys
+from pathlib import Path
+import pytest
+
+pkg = Path(__file__).resolve().parent.parent/'fastai_bayes'
+wings = {  # lowest first, each with the packages that it and those below it may not import
+    'engine': 'fastai optuna matplotlib pandas fastprogress', 'study': 'fastai matplotlib fastprogress',
+    'results': 'fastai fastprogress', 'learner': ''}
+names = list(wings)
+
+def modules(wing): return [f'fastai_bayes.{wing}.{o.stem}' for o in sorted((pkg/wing).glob('[!_]*.py'))]
+
+@pytest.mark.parametrize('wing', wings)
+def test_imports_with_what_is_above_blocked(wing):
+    above = [f'fastai_bayes.{o}' for o in names[names.index(wing)+1:]]
+    code = f"import sys\nsys.modules.update(dict.fromkeys({wings[wing].split()+above!r}))\n" + ''.join(f'import {o}\n' for o in modules(wing))
+    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    assert r.returncode==0, r.stderr
+
+def test_every_module_is_in_a_wing():
+    assert {o.name for o in pkg.iterdir() if o.is_dir() and not o.name.startswith('__')}==set(wings)
+    assert {o.stem for o in pkg.glob('*.py')}=={'__init__', '_modidx', 'all', 'manual'}
+
+def imported(fn):
+    "Names of the modules that a source file imports"
+    for n in ast.walk(ast.parse(fn.read_text())):
+        if isinstance(n, ast.Import): yield from (a.name for a in n.names)
+        elif isinstance(n, ast.ImportFrom) and n.module: yield from (f'{n.module}.{a.name}' for a in n.names)
+
+@pytest.mark.parametrize('fn', sorted((pkg/'learner').glob('[!_]*.py')), ids=lambda o: o.stem)
+def test_the_learner_holds_no_numerics(fn):
+    bad = [o for o in imported(fn) if o.startswith(('scipy', 'sklearn', 'numpy.linalg', 'torch.linalg'))]
+    assert not bad
