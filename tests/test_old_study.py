@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from tuning import *
 from fastai_bayes.all import *
-from fastai_bayes.study.records import curve_of
+from fastai_bayes.study.records import curve_of, latest
 
 data = Path(__file__).parent/'data'
 spec = importlib.util.spec_from_file_location('write_study', data/'write_study.py')
@@ -16,6 +16,10 @@ def folder(tmp_path):
     "The study where the same line looks for it"
     shutil.copytree(data/'study_0_0_1'/'models', tmp_path/'models')
     return tmp_path
+def ends(study):
+    "As `write_study.ends`, by this version"
+    return [[t.params, t.state.name, curve_of(t)] for t in latest(study.get_trials(deepcopy=False))]
+
 def trials(folder):
     "What plain Optuna reads"
     file = str(folder/'models'/'bayes'/'old'/'study.log')
@@ -38,7 +42,7 @@ def test_it_goes_on_and_ends(folder):
     again = [t for t in after if t.user_attrs.get('carries_on')==died.number]
     assert again[0].user_attrs['carried']==len(died.intermediate_values)==4 and again[0].params==died.params
     assert len(res.trials)==7 and all(t.state.is_finished() for t in after)
-    for (params,_,curve),(now,_,got) in zip(end[:len(begun)], old.ends(res.study)):
+    for (params,_,curve),(now,_,got) in zip(end[:len(begun)], ends(res.study)):
         n = min(len(curve), len(got))
         assert now==params and n>=3 and got[:n]==pytest.approx(curve[:n], rel=1e-3)  # another processor rounds otherwise
     best = res.learner()

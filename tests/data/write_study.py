@@ -7,7 +7,6 @@ import torch
 from fastai.vision.all import *
 from torch.utils.data import TensorDataset
 from fastai_bayes.all import *
-from fastai_bayes.study import curve_of, first_of, latest, open_study
 
 def learner(path):
     "Six numbers, three classes"
@@ -26,7 +25,8 @@ def line(path, **kwargs):
     return learner(path).bayes_tune(8, space, monitor='valid_loss', n_trials=7, budget=40, study_name='old', seed=0, verbose=False, **kwargs)
 
 def ends(study):
-    "Hyperparameters, state and curve of each training, in the order in which they began"
+    "Hyperparameters, state and curve of each training, in the order in which they began, as version 0.0.1 reads them"
+    from fastai_bayes.study import curve_of, latest
     return [[t.params, t.state.name, curve_of(t)] for t in latest(study.get_trials(deepcopy=False))]
 
 class Stop(Callback):
