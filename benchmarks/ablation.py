@@ -15,7 +15,7 @@ import curves, lcbench, synthetic
 import fastai_bayes.engine.curves, fastai_bayes.engine.optimizer
 from fastai_bayes.engine.curves import Warp
 from fastai_bayes.engine.gp import Data, trend
-from fastai_bayes.engine.optimizer import Engine, View
+from fastai_bayes.engine.optimizer import Engine, Surrogate
 from racing import cells, header, race, row, versions
 
 draws = Engine._draws
@@ -44,10 +44,10 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
     'warp': ('no input warping', 'ours', [(Engine, '_draws', flat)]),
     'slopes': ('only the usual prior of the slopes', 'ours', [(fastai_bayes.engine.curves, '_beta', usual)]),
     'smooth': ('curves keep their noise', 'ours', [(fastai_bayes.engine.optimizer, 'smooth', rough)]),
-    'doubt': ('no doubt of early ranks', 'ours', [(View, 'doubt', sure)]),
+    'doubt': ('no doubt of early ranks', 'ours', [(Surrogate, 'doubt', sure)]),
     **{f'starts={v}': (f'{v} configurations before the first proposal', 'ours',
                        [(fastai_bayes.engine.optimizer, 'n_starts', functools.partial(fixed, v))]) for v in (4, 7)},
-    'looks': ('the start pauses once', 'ours', [(View, 'rising', never)]),
+    'looks': ('the start pauses once', 'ours', [(Surrogate, 'rising', never)]),
     **{f'{k}={v}': (f'{label} {v} instead of {getattr(o, k)}', 'ours', [(o, k, v)]) for o,k,label,vals in (
         (Engine, 'top_share', 'share that goes on', (.2, .5)), (Engine, 'min_better', 'least probability', (.05, .2)),
         (Warp, 'knee', 'knee of the warp', (1., 9.)), (Engine, 'unknown', 'chance where curves say nothing', (0., .2)),

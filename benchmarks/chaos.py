@@ -132,10 +132,10 @@ def look(path):
         try: torch.load(f, weights_only=True)
         except Exception: bad += 1
     bad += len([o for o in d.rglob('*') if o.name.endswith(('.tmp', '.part.pth'))])
-    return s, bad, sum(map(_log_is_wrong, studies.latest(s.trials), [d]*len(s.trials)))
+    return s, bad, sum(map(_log_is_wrong, studies.trials_of(s.trials), [d]*len(s.trials)))
 
 def _log_is_wrong(trial, folder):
-    file = folder/f'trial_{studies.first_of(trial)}'/'history.csv'
+    file = folder/f'trial_{studies.trial_id(trial)}'/'history.csv'
     if not file.exists(): return False
     rows = list(csv.reader(file.open()))
     return rows[0][0]!='epoch' or [o[0] for o in rows[1:]]!=[str(i) for i in range(len(trial.intermediate_values))]
@@ -147,7 +147,7 @@ def compare(kind, seed, kills, rng):
         while not ended(pid): time.sleep(.01)
         where,epochs = disturbed(b, kind, seed, kills, rng)
         (whole,*_),(killed,bad,logs) = look(a),look(b)
-        trials,ref = studies.latest(killed.trials),studies.latest(whole.trials)
+        trials,ref = studies.trials_of(killed.trials),studies.trials_of(whole.trials)
         best = [studies.best_of(studies.best_trial(s), s.direction) + (studies.best_trial(s).params,) for s in (whole, killed)]
         same = sum(t.params==r.params and t.intermediate_values==r.intermediate_values for t,r in zip(trials, ref))
         ok = [sum(t.state.name in ('COMPLETE', 'PRUNED') for t in o) for o in (trials, ref)]

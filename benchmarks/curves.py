@@ -104,7 +104,7 @@ class Trainer:
         return float(y+self.sd*self.rng.standard_normal() if self.sd else y)
 
     def stop(self, number, params, explain=None): pass
-    def carry_on(self, number): pass
+    def resume(self, number): pass
     def regret(self): return (self.best-np.maximum.accumulate(self.seen))/(self.best-self.median)
 
 def run(name, method, seed):

@@ -17,7 +17,7 @@ from fastai.tabular.all import (Categorify, ConvLayer, FillMissing, Normalize, R
 from fastai.vision.all import CrossEntropyLossFlat, vision_learner
 from sklearn.datasets import load_diabetes, load_digits
 from fastai_bayes.learner.knobs import default_space
-from fastai_bayes.study.records import latest, state_of
+from fastai_bayes.study.records import trials_of, state_of
 from racing import cells, header, hush, race, row, versions
 from trainings import images as digits, table, text_learner, texts as docstrings
 
@@ -64,7 +64,7 @@ def run(name, how, seed, n):
         learn.wd = learn.wd or .01
         space = SPACES[how](learn) if callable(SPACES[how]) else SPACES[how]
         res = learn.bayes_tune(task.n_epoch, space, budget=n*task.n_epoch, monitor=task.monitor, seed=seed, verbose=False)
-        trials = latest(res.study.trials)
+        trials = trials_of(res.study.trials)
         return res.best_value, (min if task.mode=='min' else max)(trials[0].intermediate_values.values()), [state_of(t) for t in trials], time.time()-start
 
 def say(o): return f'{o[0]:.4f}', f'untuned {o[1]:.4f}', f'{len(o[2])} trainings, {o[2].count("failed")} failed', f'{o[3]:.0f} s'

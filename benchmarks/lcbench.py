@@ -100,7 +100,7 @@ class Watched:
         self.left[number] = better, end
         self.cpu += time.process_time()-start
 
-    def carry_on(self, number): self.left.pop(number)
+    def resume(self, number): self.left.pop(number)
     @property
     def missed(self): return [bool(end>self.trainer.best) for _,end in self.left.values()]  # would it have ended better than all that was seen?
 

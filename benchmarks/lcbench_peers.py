@@ -59,7 +59,7 @@ def syne_tune(trainer, space, seed, method):
             scheduler.on_trial_add(t)
         else:
             t = trials[o.checkpoint_trial_id]
-            trainer.carry_on(t.trial_id)
+            trainer.resume(t.trial_id)
         decision = 'CONTINUE'
         while decision=='CONTINUE':
             epochs[t.trial_id] = e = epochs[t.trial_id]+1
@@ -75,7 +75,7 @@ class Checkpoints:
         "Value after `epoch`, for which only the epochs that are missing are trained"
         number,y = self.curves.setdefault(tuple(params.values()), (len(self.curves), []))
         seen = len(y)
-        if 0<seen<epoch: self.trainer.carry_on(number)
+        if 0<seen<epoch: self.trainer.resume(number)
         while len(y)<epoch: y.append(self.trainer.step(params, len(y)+1))
         if seen<epoch<self.trainer.n_epoch: self.trainer.stop(number, params)
         return y[epoch-1]

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 from fastai_bayes.all import *
 from fastai_bayes.learner.copies import seeded, seeded_loaders
-from fastai_bayes.study.records import first_of
+from fastai_bayes.study.records import trial_id
 
 n_trials,seconds,rounds = [f(a) for f,a in zip((int, float, int), [*sys.argv[1:], *'12 2 3'.split()[len(sys.argv)-1:]])]
 n_epoch,seed = 4,0
@@ -60,8 +60,8 @@ for i in range(rounds):
     learn = learner(repeat)
     res,a = timed(lambda: learn.bayes_tune(n_epoch, space, n_trials=n_trials, seed=seed, verbose=i==0))
     rows = res.trials.sort_values('number')
-    began = sorted({first_of(t) for t in res.study.trials})
-    first = [began.index(first_of(res.study.trials[n])) for n in rows.number]  # the seed counts trainings, also those carried on
+    began = sorted({trial_id(t) for t in res.study.trials})
+    first = [began.index(trial_id(res.study.trials[n])) for n in rows.number]  # the seed counts trainings, also those carried on
     hand,b = timed(lambda: [train(repeat, res.params_of(n), i, k) for n,i,k in zip(rows.number, first, rows.epochs)])
     assert hand==rows.value.tolist(), 'the trainings are not the same'
     total += [a, b]

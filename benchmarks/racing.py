@@ -1,7 +1,7 @@
 """What the benchmarks share: the searches that race each other, the races, and how results are printed and drawn.
 
 A search is given a trainer, the distributions of a space, and a seed. A trainer has `n_epoch` and `mode` ('max' or 'min'); `step(params, epoch)`
-is the value after one more epoch, and raises when the run is over; `stop(number, params)` and `carry_on(number)` are told of trainings that are
+is the value after one more epoch, and raises when the run is over; `stop(number, params)` and `resume(number)` are told of trainings that are
 stopped or taken up again. Our engine gives `stop` a function, too, that says what it expects of the training."""
 import functools, platform, warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,17 +12,17 @@ from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 from threadpoolctl import threadpool_limits
-from fastai_bayes.engine.optimizer import Optimizer
+from fastai_bayes.engine.optimizer import BayesOptimizer
 from fastai_bayes.study.pruner import BayesPruner
 from fastai_bayes.study.sampler import BayesSampler
 from fastai_bayes.engine.space import Space
 
-def ours(trainer, space, seed, carry_on=True, stop=True):
-    "`Optimizer`, which sees every epoch; without `stop` every training is a full one"
-    opt = Optimizer(Space(space), trainer.n_epoch, trainer.mode, seed, carry_on)
+def ours(trainer, space, seed, resume=True, stop=True):
+    "`BayesOptimizer`, which sees every epoch; without `stop` every training is a full one"
+    opt = BayesOptimizer(Space(space), trainer.n_epoch, trainer.mode, seed, resume)
     while True:
         t = opt.next()
-        if t.epoch: trainer.carry_on(t.id)
+        if t.epoch: trainer.resume(t.id)
         for e in range(t.epoch+1, trainer.n_epoch+1):
             opt.report(t.id, e, trainer.step(t.params, e))
             if stop and opt.should_stop(t.id):
@@ -64,8 +64,8 @@ OPTUNA = {  # name on the command line: name in the table, sampler(n_epoch, seed
 
 METHODS = {  # name on the command line: name in the table, search
     'ours': ('ours', ours),
-    'ours-stop': ('ours, never carrying on', functools.partial(ours, carry_on=False)),
-    'ours-full': ('ours, full trainings', functools.partial(ours, carry_on=False, stop=False)),
+    'ours-stop': ('ours, never carrying on', functools.partial(ours, resume=False)),
+    'ours-full': ('ours, full trainings', functools.partial(ours, resume=False, stop=False)),
     **{k: (label, functools.partial(through_optuna, sampler=s, pruner=p)) for k,(label,s,p) in OPTUNA.items()}}
 
 def hush():

@@ -1,4 +1,4 @@
-"""CPU time of decisions: a suggestion of BayesSampler, Optuna's GPSampler and TPESampler; an epoch's verdict of BayesPruner; a large `Optimizer`.
+"""CPU time of decisions: a suggestion of BayesSampler, Optuna's GPSampler and TPESampler; an epoch's verdict of BayesPruner; a large `BayesOptimizer`.
 
     python benchmarks/suggest_time.py [--seeds 3] [--trials 50 200 1000] [--skip 60]
     python benchmarks/suggest_time.py --big [--seeds 1]
@@ -8,7 +8,7 @@ each of which finishes before the next, as in use, so that refits and caches cou
 asking is timed, and the first one not counted. A sampler whose first suggestion takes more than `--skip` seconds is left out. `BayesSampler` runs
 once more with two of three trials stopped after 3 epochs, as the pruner leaves them; its peers learn little or nothing from such trials.
 
-`--big` fills an `Optimizer` with 1,000 trainings of up to 50 epochs and prints seconds for `next()`, for `should_stop()` after the first and the
+`--big` fills an `BayesOptimizer` with 1,000 trainings of up to 50 epochs and prints seconds for `next()`, for `should_stop()` after the first and the
 second epoch of that training on which the curves decide, for another `next()`, and the peak memory. All times are CPU time of one thread."""
 import argparse, platform, resource, time, warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +17,7 @@ import numpy as np, optuna, torch
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from threadpoolctl import threadpool_limits
-from fastai_bayes.engine.optimizer import Optimizer, Training
+from fastai_bayes.engine.optimizer import BayesOptimizer, Training
 from fastai_bayes.study.pruner import BayesPruner
 from fastai_bayes.study.sampler import BayesSampler
 from racing import header, row, versions
@@ -84,9 +84,9 @@ SAMPLERS = {  # column: function of the number of trials, the seed and the limit
     'TPESampler': lambda *a: suggest_time(optuna.samplers.TPESampler, *a)}
 
 def big(seed, stopped, n=1000, n_epoch=50):
-    "CPU seconds of two `next` and of two `should_stop` of an `Optimizer` with `n` trainings, MB before and at the peak"
+    "CPU seconds of two `next` and of two `should_stop` of an `BayesOptimizer` with `n` trainings, MB before and at the peak"
     quiet()
-    opt,rng = Optimizer(SPACE, n_epoch, mode='min', seed=seed),np.random.default_rng(seed)
+    opt,rng = BayesOptimizer(SPACE, n_epoch, mode='min', seed=seed),np.random.default_rng(seed)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/MEMORY
     for i in range(n):
         x = rng.random(len(SPACE))
@@ -120,7 +120,7 @@ def suggestions(args):
         row(n, *map(cell, t.T), *('-' if np.isnan(m[2]) else f'{o/m[2]:.2f}' for o in m[:2]), cell(prune, 1))
 
 def large(args):
-    print(f'\n`Optimizer` with 1,000 trainings of 50 epochs: CPU seconds, and MB before and at the peak, median (range) of {args.seeds} seeds\n')
+    print(f'\n`BayesOptimizer` with 1,000 trainings of 50 epochs: CPU seconds, and MB before and at the peak, median (range) of {args.seeds} seeds\n')
     header('trainings', 'next, first', 'next, second', 'should_stop, first', 'should_stop, second', 'MB before', 'MB at the peak')
     for name,stopped in {'all complete': False, '2 of 3 paused after 5 epochs': True}.items():
         res = []
@@ -133,7 +133,7 @@ def main():
     p.add_argument('--seeds', type=int, help='3, and 1 for --big')
     p.add_argument('--trials', type=int, nargs='+', default=[50, 200, 1000], help='finished trials from which on the suggestions are timed')
     p.add_argument('--skip', type=float, default=60., help='CPU seconds of a first suggestion from which on a sampler is left out')
-    p.add_argument('--big', action='store_true', help='the large `Optimizer` instead')
+    p.add_argument('--big', action='store_true', help='the large `BayesOptimizer` instead')
     args = p.parse_args()
     args.seeds = args.seeds or (1 if args.big else 3)
     quiet()

@@ -21,7 +21,7 @@ from fastai_bayes.learner.copies import release, seeded, seeded_loaders
 from fastai_bayes.learner.knobs import fit_args, turn
 from fastai_bayes.study.sampler import BayesSampler
 from fastai_bayes.engine.space import Space
-from fastai_bayes.study.records import curve_of, distributions, epochs_spent, latest, state_of
+from fastai_bayes.study.records import curve_of, distributions, epochs_spent, trials_of, state_of
 from fastai_bayes.learner.runner import quiet
 from racing import OPTUNA, bands, cells, header, hush, new_study, race, row, versions
 
@@ -106,12 +106,12 @@ SETS = {  # name on the command line: task
                                                bs=[8, 16, 32, 64]), 'valid_loss', 'min'),
     'text': Task(texts, text_learner, dict(width=(16, 64, 'log'), drop_mult=(.1, 1.5), lr=(1e-3, .3, 'log'), wd=wd, bs=[16, 32, 64]))}
 
-def ours(task, budget, seed, folder, carry_on=True):
+def ours(task, budget, seed, folder, resume=True):
     "The study of `bayes_tune`"
     make,space = partial(task.learner, task.data()),Space(task.space)
     learn = make(space.decode(np.full(len(space), .5)), folder)
     return learn.bayes_tune(n_epoch, task.space, budget=budget, monitor=task.monitor, fit=fit, new_learner=lambda p: make(p, folder), seed=seed,
-                            sampler=None if carry_on else BayesSampler(n_epoch, seed, carry_on=False), verbose=False).study
+                            sampler=None if resume else BayesSampler(n_epoch, seed, resume=False), verbose=False).study
 
 def by_hand(task, budget, seed, folder, sampler, pruner):
     "A study with Optuna's fastai callback, used as its documentation shows"
@@ -134,7 +134,7 @@ def by_hand(task, budget, seed, folder, sampler, pruner):
 
 METHODS = {  # name on the command line: name in the table, search
     'ours': ('bayes_tune', ours),
-    'ours-never-back': ('bayes_tune, stopped for good', partial(ours, carry_on=False)),
+    'ours-never-back': ('bayes_tune, stopped for good', partial(ours, resume=False)),
     **{k: (label, partial(by_hand, sampler=s, pruner=p)) for k,(label,s,p) in OPTUNA.items() if not k.startswith('ours')}}
 
 def run(name, method, seed, budget):
@@ -144,7 +144,7 @@ def run(name, method, seed, budget):
     with tempfile.TemporaryDirectory() as d: trials = METHODS[method][1](task, budget, seed, Path(d)).trials
     v = np.array([o for t in trials for o in curve_of(t)[t.user_attrs.get('carried', 0):]][:budget], float)
     best = np.fmax.accumulate(v) if task.mode=='max' else np.fmin.accumulate(v)  # these pass over NaN
-    return best, Counter(map(state_of, latest(trials))), time.time()-start
+    return best, Counter(map(state_of, trials_of(trials))), time.time()-start
 
 def say(o): return [f'{o[0][-1]:.4f}', *(f'{n} {k}' for k,n in o[1].items()), f'{o[2]:.0f} s']
 

@@ -29,7 +29,7 @@ class FakeRecords(Callback):
         self.learn.recorder.values[-1][1] = self.learn.final_record[1] = self.curve[len(self.ws)]
         self.ws.append(self.learn.model.a.item())
 
-class Asked(GetAttr):
+class SuggestedParams(GetAttr):
     "A trial that notes after how many epochs it was first told to stop"
     _default = 'trial'
     def __init__(self, trial, fake): self.trial,self.fake,self.told = trial,fake,None
@@ -63,7 +63,7 @@ def play(callback, pruner, fit, save=False):
         fake = FakeRecords(curve_at(trial.suggest_float('x', 0, 1)))
         with tempfile.TemporaryDirectory() as d:
             learn = synth_learner(n_trn=2, n_val=1, path=d)
-            asked = Asked(trial, fake)
+            asked = SuggestedParams(trial, fake)
             learners.append((learn, fake, asked))
             cb = make(asked, n_epoch)
             with silent(learn): fit(learn, cbs=[cb, fake] + ([SaveModelCallback()] if save else []))

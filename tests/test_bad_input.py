@@ -229,17 +229,17 @@ def ended():
     study.tell(study.ask(), 1.)
     return study.trials[0]
 def reported(**kwargs):
-    opt = Optimizer(space, 3)
+    opt = BayesOptimizer(space, 3)
     return opt.report(**{'id': opt.next().id, 'epoch': 1, 'value': .5, **kwargs})
 numbers,trials = [0, -1, .5, True, 'x', '3', [1], math.nan],[-1, 99, 1., '1', True, None, [0], math.nan, slice(1)]
 wrong = {  # function of a value, of a result and of a folder; what is wrong; what it says
-    'Optimizer n_epoch': (lambda v, *o: Optimizer(space, v), [*numbers, None], '^n_epoch: expected a whole number of 1 or more, got'),
-    'Optimizer seed': (lambda v, *o: Optimizer(space, 3, seed=v), [-1, .5, True, 'x', [1]], '^seed: expected a whole number of 0 or more, got'),
-    'Optimizer mode': (lambda v, *o: Optimizer(space, 3, mode=v), ['maximize', None, 3, ['max']], "^mode: expected 'max' or 'min', got"),
-    'Optimizer carry_on': (lambda v, *o: Optimizer(space, 3, carry_on=v), ['no', None, 2], '^carry_on: expected True or False, got'),
-    'Optimizer cost': (lambda v, *o: Optimizer(space, 3, cost=v), ['minutes', None, 3], "^cost: expected 'epochs' or 'seconds', got"),
-    'Optimizer acq': (lambda v, *o: Optimizer(space, 3, acq=v), ['ei', None, 3, []], "^acq: expected 'logei' or"),
-    'Optimizer space': (lambda v, *o: Optimizer(v, 3), [3, 'lr', [1], None, {}, {1: (0., 1.)}, dict(lr=3)], 'expected|empty'),
+    'BayesOptimizer n_epoch': (lambda v, *o: BayesOptimizer(space, v), [*numbers, None], '^n_epoch: expected a whole number of 1 or more, got'),
+    'BayesOptimizer seed': (lambda v, *o: BayesOptimizer(space, 3, seed=v), [-1, .5, True, 'x', [1]], '^seed: expected a whole number of 0 or more, got'),
+    'BayesOptimizer mode': (lambda v, *o: BayesOptimizer(space, 3, mode=v), ['maximize', None, 3, ['max']], "^mode: expected 'max' or 'min', got"),
+    'BayesOptimizer resume': (lambda v, *o: BayesOptimizer(space, 3, resume=v), ['no', None, 2], '^resume: expected True or False, got'),
+    'BayesOptimizer cost': (lambda v, *o: BayesOptimizer(space, 3, cost=v), ['minutes', None, 3], "^cost: expected 'epochs' or 'seconds', got"),
+    'BayesOptimizer acq': (lambda v, *o: BayesOptimizer(space, 3, acq=v), ['ei', None, 3, []], "^acq: expected 'logei' or"),
+    'BayesOptimizer space': (lambda v, *o: BayesOptimizer(v, 3), [3, 'lr', [1], None, {}, {1: (0., 1.)}, dict(lr=3)], 'expected|empty'),
     'report id': (lambda v, *o: reported(id=v), trials, '^there is no trial'),
     'report epoch': (lambda v, *o: reported(epoch=v), [0, 4, 'x', None], 'epoch'),
     'report value': (lambda v, *o: reported(value=v), ['.5', 'x', [1, 2], b'1', 1j], 'expected a number'),
@@ -250,7 +250,7 @@ wrong = {  # function of a value, of a result and of a folder; what is wrong; wh
     'BayesSampler space': (lambda v, *o: BayesSampler(space=v), [3, 'lr', [1], 0, np.array([1, 2])], '^space: expected a Space'),
     'BayesSampler space of names': (lambda v, *o: BayesSampler(space=v), [{1: (0., 1.)}], 'expected names of hyperparameters'),
     'BayesSampler cost': (lambda v, *o: BayesSampler(cost=v), ['minutes', 3], '^cost: expected'),
-    'BayesSampler carry_on': (lambda v, *o: BayesSampler(carry_on=v), ['no', None, 1.], '^carry_on: expected True or False, got'),
+    'BayesSampler resume': (lambda v, *o: BayesSampler(resume=v), ['no', None, 1.], '^resume: expected True or False, got'),
     'BayesSampler acq': (lambda v, *o: BayesSampler(acq=v), ['ei', None, []], '^acq: expected'),
     'BayesPruner n_epoch': (lambda v, *o: BayesPruner(v), numbers, '^n_epoch: expected a whole number of 1 or more, got'),
     'BayesPruner patience': (lambda v, *o: BayesPruner(patience=v), ['x', -1, .5, True], '^patience: expected a whole number of 0 or more, got'),

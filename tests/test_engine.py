@@ -4,7 +4,7 @@ from datetime import timedelta
 import numpy as np, optuna
 from hypothesis import given, strategies as st
 from optuna.trial import TrialState, create_trial
-from fastai_bayes.engine.optimizer import Explanation, Optimizer, OptimizerError, Training, Verdict
+from fastai_bayes.engine.optimizer import Explanation, BayesOptimizer, OptimizerError, Training, Verdict
 from fastai_bayes.study.pruner import BayesPruner
 from fastai_bayes.study.sampler import BayesSampler, space_of
 from fastai_bayes.study.search_space import stored
@@ -121,7 +121,7 @@ def suggest(o, tried):
     t = o.next()
     if t is None: return assert_all_tried(o, tried)
     valid(o.space, t.params)
-    if t.epoch: assert t.id in paused and o.carry_on and 0<t.epoch<o.n_epoch
+    if t.epoch: assert t.id in paused and o.resume and 0<t.epoch<o.n_epoch
     else: assert t.id==len(o.trainings)-1 and (key(t.params) not in tried or not room(o.space, tried))
     tried.add(key(t.params))
     return t.id
@@ -148,8 +148,8 @@ def past(o, world, n):
 
 @given(spaces, worlds, sizes, st.integers(1, 60), st.sampled_from(['min', 'max']), st.booleans(), goals)
 @strict
-def test_optimizer_always_has_a_valid_suggestion(space, world, n, n_epoch, mode, carry_on, goal):
-    o,under = Optimizer(space, n_epoch, mode, n, carry_on, *goal),[]
+def test_optimizer_always_has_a_valid_suggestion(space, world, n, n_epoch, mode, resume, goal):
+    o,under = BayesOptimizer(space, n_epoch, mode, n, resume, *goal),[]
     if n>40 or n%3==0: o.trainings += past(o, world, max(n, len(o.first)))
     tried = {key(space.decode(t.x)) for t in o.trainings}
     for _ in range(n if n<=40 else 6):
@@ -252,7 +252,7 @@ junk = st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats
 @given(junk, st.one_of(junk, st.just(3)), junk)
 @strict
 def test_nonsense_makes_a_valid_space_or_a_typed_error(spec, n_epoch, seed):
-    try: o = Optimizer(dict(p=spec), n_epoch, seed=seed)
+    try: o = BayesOptimizer(dict(p=spec), n_epoch, seed=seed)
     except (SpaceError, OptimizerError) as e: assert 'expected' in str(e) or str(e).startswith('p: ')
     else: valid(o.space, o.next().params)
 
@@ -261,7 +261,7 @@ calls = st.tuples(st.sampled_from(['report', 'should_stop', 'explain', 'finish',
 @given(st.lists(calls))
 @strict
 def test_nonsense_calls_are_typed_errors_and_change_nothing(calls):
-    o = Optimizer(dict(x=(0., 1.), c=['a', 'b']), 3, seed=0)
+    o = BayesOptimizer(dict(x=(0., 1.), c=['a', 'b']), 3, seed=0)
     for name,args in calls:
         before = [(list(t.curve), t.state, t.seconds) for t in o.trainings]
         try: getattr(o, name)(0, *args)

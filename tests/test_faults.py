@@ -8,7 +8,7 @@ from optuna.storages.journal import JournalFileBackend
 from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.learner.runner import Run
-from fastai_bayes.study.records import first_of, latest
+from fastai_bayes.study.records import trial_id, trials_of
 
 lrs = dict(lr=(1e-3, 1e-1, 'log'))
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def by_number(res, what): return res.trials.sort_values('number')[what].tolist()
 def plainly(path):
     "The study, as Optuna finds it without this package"
     return optuna.load_study(study_name='s', storage=JournalStorage(JournalFileBackend(f'{path}/models/bayes/s/study.log')))
-def curves(study): return [list(t.intermediate_values.values()) for t in latest(study.trials)]
+def curves(study): return [list(t.intermediate_values.values()) for t in trials_of(study.trials)]
 
 class At(Callback):
     "Does `f` in batch `iter` of epoch `epoch` of the training number `which`; copies count together"
@@ -223,7 +223,7 @@ for _ in range(30):
 '''
     r = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
     assert r.returncode==0, r.stderr
-    ends = {t.params['lr']: (t.state.name, t.user_attrs.get('reason', '')) for t in latest(plainly(tmp_path).trials)}
+    ends = {t.params['lr']: (t.state.name, t.user_attrs.get('reason', '')) for t in trials_of(plainly(tmp_path).trials)}
     assert ends=={.01: ('COMPLETE', ''), .03: ('FAIL', 'its process died 5 times in epoch 1')}
 
 # What is left on the disk, and in the memory
@@ -235,7 +235,7 @@ def test_the_disk_is_bounded(tmp_path):
     assert len([o for o in had if o.endswith('checkpoint.pt')])<=Run.keep+Run.spare+1 and len([o for o in had if o.endswith('best.pth')])<=Run.keep+Run.spare+1
     assert sorted(res.trials.state.unique())==['complete', 'stopped'] and len(res.trials)>Run.keep+Run.spare+2
     assert not [o for o in had if o.endswith('.tmp') or '.part' in o or 'worker' in o]
-    assert all(t.user_attrs['carries_on']==first_of(t) for t in res.study.trials if 'carried' in t.user_attrs)
+    assert all(t.user_attrs['carries_on']==trial_id(t) for t in res.study.trials if 'carried' in t.user_attrs)
 
 def test_other_studies_are_left_alone(tmp_path):
     learn = digits(tmp_path)

@@ -5,14 +5,14 @@ import optuna
 from collections import defaultdict
 import sklearn.metrics as skm
 from fastai.metrics import skm_to_fastai
-from fastai_bayes.study.sampler import Books, horizon
-from fastai_bayes.study.records import latest, state_of
+from fastai_bayes.study.sampler import StudyCache, horizon
+from fastai_bayes.study.records import trials_of, state_of
 from tuning import *
 import fastai_bayes.engine.gp as gp_mod, fastai_bayes.learner.knobs as knobs_mod, fastai_bayes.engine.optimizer as optimizer_mod
 from fastai_bayes.all import *
 from fastai_bayes.study.records import describe, distributions, quiet_optuna
 from fastai_bayes.study.searches import PBT, grid_of
-try: from fastai_bayes.results.style import plain, told_apart
+try: from fastai_bayes.results.style import plain, disambiguate
 except ImportError: pass
 import ast, configparser, datetime, gzip, json, os, re, shutil, sqlite3, sys, warnings
 
@@ -472,8 +472,8 @@ def test_metrics_that_are_not_defined_in_a_warm_up(tmp_path):
     assert set(res.trials.state)=={'complete'}
 
 def ends(T, curves, **kwargs):
-    "What an `Optimizer` makes of curves: epochs after which it stops, and states"
-    o,res = Optimizer(dict(x=(0., 1.)), T, seed=0, **kwargs),[]
+    "What an `BayesOptimizer` makes of curves: epochs after which it stops, and states"
+    o,res = BayesOptimizer(dict(x=(0., 1.)), T, seed=0, **kwargs),[]
     for curve in curves:
         t = o.next()
         for e,v in enumerate(curve[t.epoch:], t.epoch+1):
@@ -485,10 +485,10 @@ def ends(T, curves, **kwargs):
 
 def test_the_optimizer_waits_for_the_next_value():
     nan = math.nan
-    o,res = ends(4, [[.1, .2, .3, .4], [nan, .3, None, .5], [math.inf, None, .45, .6], [.59, .59, .59, nan], [None]*4], carry_on=False)
+    o,res = ends(4, [[.1, .2, .3, .4], [nan, .3, None, .5], [math.inf, None, .45, .6], [.59, .59, .59, nan], [None]*4], resume=False)
     assert [e for e,_ in res]==[4]*5 and [s for _,s in res]==['complete']*3+['failed']*2
     assert o.best[1:]==(.6, 4)
-    o = Optimizer(dict(x=(0., 1.)), 9, seed=0)
+    o = BayesOptimizer(dict(x=(0., 1.)), 9, seed=0)
     t = o.next()
     o.report(t.id, 4, .2); o.report(t.id, 8, .5)  # epochs between are missing
     assert o.trainings[t.id].epochs==8 and o.best[1:]==(.5, 8)
@@ -510,7 +510,7 @@ def seen_as(trials, n_epoch=None):
     s = optuna.create_study(direction='maximize', sampler=BayesSampler(n_epoch, seed=0))
     s.add_trials(trials)
     T = n_epoch or horizon(s.trials)
-    return [(o.values(T).tolist(), o.failed) for o in Books.of(s).view(s, Space(dict(x=(0., 1.))), T)[0].trainings], T
+    return [(o.values(T).tolist(), o.failed) for o in StudyCache.of(s).view(s, Space(dict(x=(0., 1.))), T)[0].trainings], T
 
 def test_the_sampler_counts_epochs_however_they_are_reported():
     v,nan = [.1, .2, .3, .4],math.nan
@@ -580,7 +580,7 @@ def test_a_training_without_all_values_goes_on_where_it_was(tmp_path):
         res = digits(tmp_path/'b').bayes_tune(6, lrs, budget=budget, study_name='s', pruner='none', cbs=[Counts(), skips['validation']()], **quick)
         assert res.trials.epochs.sum()==budget
     assert Counts.n==7
-    curves = lambda r: [[v for v in t.intermediate_values.values() if v==v] for t in latest(r.study.trials)][:3]
+    curves = lambda r: [[v for v in t.intermediate_values.values() if v==v] for t in trials_of(r.study.trials)][:3]
     assert curves(whole)==curves(res)
 
 def test_a_saver_of_ones_own_keeps_the_right_epoch(tmp_path):
@@ -845,8 +845,8 @@ def test_another_space(tmp_path, change):
         assert (t.intermediate_values, t.datetime_start)==(curve, start) and {**all_params(t), **params}==all_params(t)
         assert (state_of(t)=='complete')==bool(inside(all_params(t))), t
         assert state_of(t)=='outside' or t.distributions==distributions(res.space)
-    from fastai_bayes.study.sampler import Books
-    assert len(Books.of(res.study).view(res.study, res.space, 1)[1])==sum(state_of(t)=='complete' for t in trials)
+    from fastai_bayes.study.sampler import StudyCache
+    assert len(StudyCache.of(res.study).view(res.study, res.space, 1)[1])==sum(state_of(t)=='complete' for t in trials)
     assert [set(t.params) for t in trials[6:]]==[set(after)]*2
     assert grow(tmp_path, 8, space=after, storage=storage).best_params.keys()>=set(after)  # the new space is the study's now
 
@@ -1000,7 +1000,7 @@ def test_methods_of_the_class_are_fits(tmp_path, fit, epochs):
 class Cost(BayesSampler):
     def by_seconds(self): super().by_seconds(); costs.append(self.cost)
 costs = []
-def trials_of(path, **kwargs):
+def trials_at(path, **kwargs):
     res = digits(path, loaders(path, 64)).bayes_tune(4, lrs, study_name='s', **{**quick, 'n_trials': 5, **kwargs})  # brackets of hyperband depend on the name
     return [(t.params, t.state.name, t.intermediate_values) for t in res.study.trials]
 
@@ -1011,7 +1011,7 @@ def trials_of(path, **kwargs):
 def test_a_samplers_name_and_its_instance_are_the_same(tmp_path, name, make, recwarn):
     own = make()
     before = repr(sorted(map(str, vars(own))))
-    a,b,again = (trials_of(tmp_path/str(i), sampler=o, n_trials=3) for i,o in enumerate((name, own, own)))
+    a,b,again = (trials_at(tmp_path/str(i), sampler=o, n_trials=3) for i,o in enumerate((name, own, own)))
     assert a==b==again and repr(sorted(map(str, vars(own))))==before  # it is as it was
     if name=='bayes': assert own.known is None and own.cost=='epochs'
 
@@ -1020,7 +1020,7 @@ def test_a_samplers_name_and_its_instance_are_the_same(tmp_path, name, make, rec
     ('patient', lambda: optuna.pruners.PatientPruner(optuna.pruners.MedianPruner(), patience=1))])
 def test_a_pruners_name_and_its_instance_are_the_same(tmp_path, name, make):
     own = make()
-    assert trials_of(tmp_path/'a', pruner=name)==trials_of(tmp_path/'b', pruner=own)
+    assert trials_at(tmp_path/'a', pruner=name)==trials_at(tmp_path/'b', pruner=own)
     if name=='bayes': assert (own.patience, own.n_epoch, own.known)==(0, None, None)
 
 def test_what_an_instance_was_given_it_keeps(tmp_path):
@@ -1053,7 +1053,7 @@ def sampler_like(name):
     few = dict(seed=3, n_startup_trials=3)
     return {'tpe3': lambda: optuna.samplers.TPESampler(**few), 'gp3': lambda: optuna.samplers.GPSampler(**few)}.get(name, lambda: name)()
 
-def all_of(res): return [(t.params, t.state.name, [v for v in t.intermediate_values.values()]) for t in latest(res.study.trials)]
+def all_of(res): return [(t.params, t.state.name, [v for v in t.intermediate_values.values()]) for t in trials_of(res.study.trials)]
 
 class Cut(Callback):
     "Ctrl-C in the middle of epoch number `at` of the study"
@@ -1240,9 +1240,9 @@ def test_the_sampler_learns_what_is_impossible_in_any_study(how, hush):
     assert sum(s.best_value for s in ours)<sum(s.best_value for s in tpe)
 
 def test_what_is_impossible_says_nothing_about_values(hush):
-    from fastai_bayes.study.sampler import Books, space_of
+    from fastai_bayes.study.sampler import StudyCache, space_of
     s = triangle(BayesSampler(seed=0), optuna.TrialPruned, lambda x, y: x, 14)
-    view,_ = Books.of(s).view(s, space_of(s), 1)
+    view,_ = StudyCache.of(s).view(s, space_of(s), 1)
     X,m,*_ = view.targets()
     done = [t for t in s.trials if t.value is not None]
     assert len(X)==len(done)<14 and view.infeasible.sum()==14-len(done)
@@ -1302,7 +1302,7 @@ def test_the_sampler_says_once_that_all_was_tried(recwarn):
 
 @pytest.mark.parametrize('n_epoch', [1, 6])
 def test_the_optimizer_ends_with_a_finite_space(n_epoch):
-    o,n = Optimizer(dict(a=(1, 3), b={'x': {}, 'y': dict(c=[1, 2])}), n_epoch, seed=0),0
+    o,n = BayesOptimizer(dict(a=(1, 3), b={'x': {}, 'y': dict(c=[1, 2])}), n_epoch, seed=0),0
     while (t := o.next()) is not None:
         for e in range(t.epoch+1, n_epoch+1):
             n += 1
@@ -1450,7 +1450,7 @@ def test_names_that_mean_something_elsewhere(text, closed):
 def test_every_name_can_be_drawn(closed):
     fig,ax = plt.subplots()
     for s in hostile: ax.text(0, 0, plain(s))
-    ax.set_xticks(range(len(hostile)), told_apart(hostile))
+    ax.set_xticks(range(len(hostile)), disambiguate(hostile))
     fig.canvas.draw()
 
 @pytest.mark.parametrize('text', hostile, ids=ascii)
@@ -1506,7 +1506,7 @@ def test_long_trainings_cost_no_more_than_short_ones(T):
     ends = sorted({*range(1, 9), *np.geomspace(9, T, 12).astype(int).tolist(), T})
     def value(x, e): return (1-(x-.3)**2)*(1-np.exp(-8*e/T))
     tracemalloc.start()
-    o = Optimizer(dict(x=(0., 1.)), T, seed=0)
+    o = BayesOptimizer(dict(x=(0., 1.)), T, seed=0)
     for _ in range(12):
         t = o.next()
         for e in ends:
@@ -1571,7 +1571,7 @@ def test_a_stopped_trial_that_is_told_as_complete(tmp_path):
         study.optimize(lambda trial: attached(trial, lambda learn, cb: learn.validate()[1], digits(tmp_path)), 6)
     assert sum('return cb.value' in str(o.message) for o in w)==1
     assert [t.user_attrs.get('stopped') for t in study.trials]==[None, 2]*3
-    view,_ = Books.of(study).view(study, Space(dict(lr=(1e-3, .1))), 4)
+    view,_ = StudyCache.of(study).view(study, Space(dict(lr=(1e-3, .1))), 4)
     assert [(o.state, len(o.values(4))) for o in view.trainings]==[('complete', 4), ('paused', 2)]*3
     assert [state_of(t) for t in study.trials]==['complete', 'stopped']*3
 
@@ -1732,7 +1732,7 @@ def under_way(n=30, T=60, l=10, done=1):
     engine = optimizer_mod.Engine(Space(dict(lr=(0., 1.))), T)
     curve = lambda i, l: [1-i/n-.5*.9**e for e in range(l)]
     ts = [optimizer_mod.Training(np.array([(i+.5)/n]), curve(i, T if i<done else l), 'complete' if i<done else 'running') for i in range(n)]
-    return optimizer_mod.View(engine, ts)
+    return optimizer_mod.Surrogate(engine, ts)
 
 def test_the_best_third_goes_on_whatever_the_model_says():
     view = under_way(n=31, done=1)
@@ -1766,7 +1766,7 @@ def test_a_new_training_is_expected_to_take_a_quarter_of_its_epochs():
     idx = np.arange(2, 8)
     m,v = view.forecast(idx)
     rate = (optimizer_mod.log_ei(m, v, view.top)[0]-np.log(44-11)).max()
-    epochs = [e for e in range(1, 44) if optimizer_mod.carry_on(view, rate+np.log(e)-1e-6) is not None]
+    epochs = [e for e in range(1, 44) if optimizer_mod.resume(view, rate+np.log(e)-1e-6) is not None]
     first = view.engine.min_epochs
     assert max(epochs)==int(first+(44-first)/4)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np, optuna, pytest
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 from scipy.linalg import cho_factor
-from fastai_bayes.engine.optimizer import Optimizer
+from fastai_bayes.engine.optimizer import BayesOptimizer
 from fastai_bayes.study.pruner import BayesPruner
 from fastai_bayes.study.sampler import BayesSampler
 
@@ -25,7 +25,7 @@ def value(params, epoch, T): return height(params)*(1-.7*(1-(epoch-1)/max(T-1, 1
 
 def optimizer(space, T, n=10, mode='max', fails=(), seconds=None, **kwargs):
     "The first `n` configurations, and how long each trained before it was given; two are always under way"
-    opt,res,open = Optimizer(space, T, mode=mode, seed=3, **kwargs),[],[]
+    opt,res,open = BayesOptimizer(space, T, mode=mode, seed=3, **kwargs),[],[]
     sign = 1 if mode=='max' else -1
     def _train(t):
         if t.id in fails: return opt.fail(t.id, 'too large')
@@ -63,7 +63,7 @@ cases = {
     'one value a training': lambda: optimizer(FLAT, 1, n=16),
     'curves': lambda: optimizer(FLAT, 9, n=20),
     'less is better': lambda: optimizer(MIXED, 12, n=16, mode='min'),
-    'nothing is carried on': lambda: optimizer(MIXED, 12, n=14, carry_on=False),
+    'nothing is carried on': lambda: optimizer(MIXED, 12, n=14, resume=False),
     'conditions': lambda: optimizer(TREE, 8, n=16),
     'failures': lambda: optimizer(MIXED, 5, n=14, fails=(1, 4, 6)),
     'twelve dimensions': lambda: optimizer(WIDE, 6),

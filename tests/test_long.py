@@ -5,8 +5,8 @@ from optuna.trial import TrialState, create_trial
 from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.learner import runner as run
-from fastai_bayes.study.sampler import Books
-from fastai_bayes.study.records import Latest, distributions, latest, open_study
+from fastai_bayes.study.sampler import StudyCache
+from fastai_bayes.study.records import Latest, distributions, trials_of, open_study
 
 space = dict(lr=(1e-3, 1e-1, 'log'), wd=(1e-3, .3, 'log'))
 def trial(rng, n=4, done=None, **attrs):
@@ -25,20 +25,20 @@ def test_latest_time_after_time():
         for t in study.get_trials(states=(TrialState.RUNNING,)):
             if rng.random()<.4: study.tell(t.number, 0.)
         trials = study.get_trials(deepcopy=False)
-        assert [t.number for t in last(trials)]==[t.number for t in latest(trials)]
-        assert [t.state for t in last(trials)]==[t.state for t in latest(trials)]
-    assert last(trials[:3])==latest(trials[:3])  # another study
+        assert [t.number for t in last(trials)]==[t.number for t in trials_of(trials)]
+        assert [t.state for t in last(trials)]==[t.state for t in trials_of(trials)]
+    assert last(trials[:3])==trials_of(trials[:3])  # another study
 
 def test_memory_in_parts():
     "The news of all trials together are the whole memory, and most are small"
     study = optuna.create_study(sampler=BayesSampler(4, seed=0), direction='maximize')
-    rng,books,parts = np.random.default_rng(0),Books.of(study),[]
+    rng,books,parts = np.random.default_rng(0),StudyCache.of(study),[]
     for _ in range(40):
         study.add_trial(trial(rng))
         study.sampler.next(study, Space(space))
         parts.append(json.loads(json.dumps(books.news())))
     assert books.news() is None
-    other = Books()
+    other = StudyCache()
     for o in parts: other.recall(o)
     whole = books.memory['engines']
     assert json.loads(json.dumps(other.memory['engines']))==json.loads(json.dumps(whole)) and whole[0][-1]['final'][1]
@@ -50,11 +50,11 @@ def test_a_decision_changes_nothing():
     rng = np.random.default_rng(0)
     study.add_trials([trial(rng) for _ in range(20)])
     study.sampler.next(study, Space(space))
-    before = Books.of(study).memory['engines']
+    before = StudyCache.of(study).memory['engines']
     t = study.ask(distributions(Space(space)))
-    now = Books.of(study).memory['engines']
+    now = StudyCache.of(study).memory['engines']
     for i in (1, 2, 3): t.report(-9.-i, i); t.should_prune()
-    assert Books.of(study).memory['engines']==now and before
+    assert StudyCache.of(study).memory['engines']==now and before
 
 def grown(path, n):
     "Calls in three more trials of a study of `n`"

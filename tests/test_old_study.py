@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from tuning import *
 from fastai_bayes.all import *
-from fastai_bayes.study.records import curve_of, latest
+from fastai_bayes.study.records import curve_of, trials_of
 
 data = Path(__file__).parent/'data'
 spec = importlib.util.spec_from_file_location('write_study', data/'write_study.py')
@@ -18,7 +18,7 @@ def folder(tmp_path):
     return tmp_path
 def ends(study):
     "As `write_study.ends`, by this version"
-    return [[t.params, t.state.name, curve_of(t)] for t in latest(study.get_trials(deepcopy=False))]
+    return [[t.params, t.state.name, curve_of(t)] for t in trials_of(study.get_trials(deepcopy=False))]
 
 def trials(folder):
     "What plain Optuna reads"

@@ -4,7 +4,7 @@ The bounds are what 20 other seeds reach on average (imdb: 12 seeds) plus three 
 import math, sys
 from pathlib import Path
 import numpy as np, optuna, pytest
-from fastai_bayes.engine.optimizer import Optimizer
+from fastai_bayes.engine.optimizer import BayesOptimizer
 from fastai_bayes.study.sampler import BayesSampler
 root = Path(__file__).parent
 sys.path.append(str(root.parent/'benchmarks'))
@@ -26,7 +26,7 @@ class Table:
         self.best,self.median = shown.min(),np.median(shown[:,-1])
     def regret(self, loss): return (loss-self.best)/(self.median-self.best)
 
-def on_table(name, full, seed, make=Optimizer):
+def on_table(name, full, seed, make=BayesOptimizer):
     "Regret on average over the last three quarters of the epochs of `full` trainings"
     table = Table(name)
     d,T = table.U.shape[1],table.Y.shape[1]

@@ -3,7 +3,7 @@ import optuna, pytest, torch
 from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.learner.copies import clone, seeded
-from fastai_bayes.study.records import first_of, latest
+from fastai_bayes.study.records import trial_id, trials_of
 
 space = dict(lr=(1e-4, 1e-1, 'log'), wd=(1e-4, .3, 'log'))
 @pytest.fixture
@@ -61,12 +61,12 @@ def test_the_worst_go_on_from_the_best(learn):
     Look.parts = []
     res = learn.bayes_tune(8, space, sampler='pbt', fit='fit', n_trials=8, cbs=Look(), **quick)
     trials = res.study.trials
-    assert len(latest(trials))==8 and set(res.trials.state)=={'complete'} and len(trials)==len(Look.parts)==32
+    assert len(trials_of(trials))==8 and set(res.trials.state)=={'complete'} and len(trials)==len(Look.parts)==32
     copied = 0
     for t,(epoch,start,_,hypers) in zip(trials, Look.parts):
         assert hypers==(t.params['lr'], t.params['wd'])  # also where the optimizer's state is that of another training
         if epoch==0: continue
-        before = [o for o in trials[:t.number] if first_of(o)==first_of(t)][-1]
+        before = [o for o in trials[:t.number] if trial_id(o)==trial_id(t)][-1]
         copied += t.params!=before.params
         kept = list(t.intermediate_values.values())[:epoch]
         ends = [i for i,o in enumerate(trials[:t.number]) if list(o.intermediate_values.values())==kept]
@@ -79,7 +79,7 @@ def test_pbt_repeats_itself_and_survives(tmp_path):
     Break.count = 0
     digits(tmp_path/'b').bayes_tune(8, space, sampler='pbt', study_name='s', cbs=Break(KeyboardInterrupt(), (13,), 4), **quick)
     res = digits(tmp_path/'b').bayes_tune(8, space, sampler='pbt', study_name='s', **quick)
-    curves = lambda r: [list(t.intermediate_values.values()) for t in latest(r.study.trials)]
+    curves = lambda r: [list(t.intermediate_values.values()) for t in trials_of(r.study.trials)]
     assert curves(res)==curves(whole)
 
 # What comes first

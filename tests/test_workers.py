@@ -4,7 +4,7 @@ import optuna
 from pathlib import Path
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from fastai_bayes.study.records import first_of, latest
+from fastai_bayes.study.records import trial_id, trials_of
 
 code = '''
 import os, random, signal, sys, time
@@ -46,7 +46,7 @@ def work(path, n_trials, kills=0, storage=None):
     return optuna.load_study(study_name='s', storage=storage)
 
 def check(study, n_trials, path):
-    trials = latest(study.trials)
+    trials = trials_of(study.trials)
     assert [t.number for t in study.trials]==list(range(len(study.trials)))
     assert len(trials)==n_trials and all(t.state.name in ('COMPLETE', 'PRUNED') for t in trials)
     assert len({tuple(t.params.items()) for t in trials})==n_trials
@@ -57,7 +57,7 @@ def test_two_processes_one_of_them_killed_again_and_again(tmp_path):
     study = work(tmp_path, 60, kills=5)
     check(study, 60, tmp_path)
     died = [t for t in study.trials if t.user_attrs.get('cut')=='died']
-    assert 1<=len(died)<=5 and {first_of(t) for t in died}<={first_of(t) for t in study.trials if 'carried' in t.user_attrs}
+    assert 1<=len(died)<=5 and {trial_id(t) for t in died}<={trial_id(t) for t in study.trials if 'carried' in t.user_attrs}
 
 def test_two_processes_on_sqlite(tmp_path):
     check(work(tmp_path, 12, storage=f'sqlite:///{tmp_path}/s.db'), 12, tmp_path)

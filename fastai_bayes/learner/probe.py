@@ -23,7 +23,7 @@ from optuna.samplers import RandomSampler
 from .callback import MonitorError, recorded
 from .copies import copies, move_to, muted, release, seeded, seeded_loaders
 from .knobs import KnobError, fit_args, turn
-from .factory import Middle, TuneError
+from .factory import MidpointSampler, TuneError
 from .out_of_memory import free_memory, out_of_memory, said
 from ..engine.space import label_of
 from ..study.records import ask, quiet_optuna
@@ -269,7 +269,7 @@ def _tried(make, attempt, params, folder, probe=None):
     return why
 
 def first_step(
-    make, # `Maker` of the study
+    make, # `LearnerFactory` of the study
     probe, # A learner that its factory has built from `make.middle`; the lent one where there is none
     attempt:Attempt # How it is trained
 ):
@@ -278,7 +278,7 @@ def first_step(
     if names.count(attempt.monitor)>1:
         raise MonitorError(f'{attempt.monitor!r} is what {names.count(attempt.monitor)} metrics are called; rename one, or monitor another: {", ".join(names)}')
     with tempfile.TemporaryDirectory() as d, seeded(0):
-        params = _cheap(make, make.middle if make.new_learner else _point(make, Middle()))
+        params = _cheap(make, make.middle if make.new_learner else _point(make, MidpointSampler()))
         why = _tried(make, attempt, params, Path(d), probe if make.new_learner else None)
         if why is not None and (params := _elsewhere(make, attempt, Path(d))) is None: raise why
         if _has_own_fit(attempt, probe): _check_effect(make, attempt, params, Path(d))

@@ -28,18 +28,18 @@ from .copies import copies, release, seeded, seeded_loaders, settle, weights_onl
 from .display import Status, ranges, view
 from .knobs import fit_args
 from ..study.identity import Pair
-from .trackers import Loggers, OneHead, go_on
+from .trackers import Loggers, CSVHeaderOnce, resume_csv_log
 from .factory import AskError, FactoryError, TuneError, in_short, load_weights
 from .out_of_memory import MemoryLimit, free_memory, out_of_memory, said
 from ..engine.optimizer import n_starts, start_points
 from .probe import Closure
 from ..study.pruner import BayesPruner
 from ..results.report import TuneResult  # it adds the report
-from ..study.sampler import BayesSampler, Books, all_tried
+from ..study.sampler import BayesSampler, StudyCache, all_tried
 from ..study.search_space import stored
 from ..study.searches import PBT, EndOfRound, Grid, Numbered, OneEach, pruner_of, reseeded, sampler_of
-from ..study.records import (Latest, Shared, StudyError, ask, best_of, best_trial, carry_on_trial, curve_of, diverged,
-                               epochs_trained, finished, first_of, latest, note, open_study, quiet_optuna, reason_of,
+from ..study.records import (Latest, Shared, StudyError, ask, best_of, best_trial, resume_trial, curve_of, diverged,
+                               epochs_trained, finished, trial_id, trials_of, note, open_study, quiet_optuna, reason_of,
                                seconds_of, saved_of, state_of)
 from ..study.workers import Worker, is_worker
 
@@ -163,7 +163,7 @@ class Run:
     inferred = () # Dimensions of the space to show at the beginning
     notes = () # Lines to show at the beginning
     most_infeasible = 50 # Configurations in a row that cannot be trained, after which the work ends
-    deaths = 5 # Deaths of its process in the same epoch after which a training has failed
+    max_crashes = 5 # Deaths of its process in the same epoch after which a training has failed
     def __init__(self, make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose):
         self.make,self.space,self.fit,self.n_epoch,self.planned = make,space,fit,n_epoch,planned
         self.monitor,self.mode,self.seed,self.known,self.cbs = monitor,mode,seed,known,cbs
@@ -185,7 +185,7 @@ class Run:
             self.study = open_study(self.space, direction, folder.name, storage, extend=self.extend, owner=pair, monitor=self.monitor,
                                     n_epoch=self.planned, setup=self.setup)
             pair.join(self.study)
-        self.books,self._latest,self.rows,self.spent,self.tidied = Books.of(self.study),Latest(),{},{},set()
+        self.books,self._latest,self.rows,self.spent,self.tidied = StudyCache.of(self.study),Latest(),{},{},set()
         for t in self.trials(): self.books.recall(t.system_attrs.get('engine'))
         with self.worker.turn:
             self.worker.sweep([t.user_attrs.get('worker') for t in self.trials() if t.state==TrialState.RUNNING])
@@ -234,19 +234,19 @@ class Run:
     @property
     def carries_on(self):
         "Does the search come back to what was stopped? The engine does not to what another pruner has stopped"
-        return isinstance(self.study.sampler, PBT) or getattr(self.study.sampler, 'carry_on', False) and isinstance(self.study.pruner, BayesPruner)
+        return isinstance(self.study.sampler, PBT) or getattr(self.study.sampler, 'resume', False) and isinstance(self.study.pruner, BayesPruner)
     def trials(self): return self.study.get_trials(deepcopy=False)
-    def latest(self): return self._latest(self.trials())
+    def trials_of(self): return self._latest(self.trials())
     def place(self, trial):
         "Folder of the training that `trial` belongs to"
-        return expect(self.folder/f'trial_{first_of(trial)}', 'folder', '')
+        return expect(self.folder/f'trial_{trial_id(trial)}', 'folder', '')
     def checkpoint(self, trial): return self.place(trial)/'checkpoint.pt'
 
 # %% ../../nbs/learner/12_runner.ipynb #limits
 @patch
 def over(self:Run):
     "What ends the work now: 'budget', 'timeout', 'interrupted', or None"
-    s,trials = self.status,self.latest()
+    s,trials = self.status,self.trials_of()
     for t in trials:
         if t.number not in self.spent and t.state.is_finished(): self.spent[t.number] = max(epochs_trained(t), t.state==TrialState.FAIL)
     s.spent = sum(self.spent[t.number] if t.number in self.spent else epochs_trained(t) for t in trials)
@@ -272,7 +272,7 @@ def _row(self:Run, t):
 @patch
 def _refresh(self:Run, last=None):
     "Put the trainings that have ended into the status, that of the trial `last` at the end"
-    ended = sorted((t for t in self.latest() if t.state.is_finished()), key=lambda t: (t.number==last, t.number))
+    ended = sorted((t for t in self.trials_of() if t.state.is_finished()), key=lambda t: (t.number==last, t.number))
     self.status.trials = [self._row(t) for t in ended]
     self.status.saved = sum(o['saved'] for o in self.status.trials)
 
@@ -336,11 +336,11 @@ def _bury(self:Run):
         if t.state!=TrialState.RUNNING or not is_worker(worker) or self.worker.alive(worker): continue
         n,carried = epochs_trained(t),t.user_attrs.get('carried', 0)
         saved = self._read(t) if n>carried else None  # an older one is of the trial before
-        deaths = 1+(t.user_attrs.get('deaths', 0) if n==carried else 0)
-        facts = dict(seconds=saved['seconds'] if saved else 0., deaths=deaths)
-        if deaths>=self.deaths: facts['reason'] = f'its process died {deaths} times in epoch {n+1}'
+        crashes = 1+(t.user_attrs.get('deaths', 0) if n==carried else 0)
+        facts = dict(seconds=saved['seconds'] if saved else 0., deaths=crashes)
+        if crashes>=self.max_crashes: facts['reason'] = f'its process died {crashes} times in epoch {n+1}'
         elif not (saved and saved['stopped']): facts.update(cut='died', reason='its process died')
-        some = any(map(math.isfinite, curve_of(t))) and deaths<self.deaths
+        some = any(map(math.isfinite, curve_of(t))) and crashes<self.max_crashes
         with suppress(UpdateFinishedTrialError, ValueError):  # where locks do not reach, another host may have done so at the same time
             note(self.study, t, **facts)
             self.study.tell(t.number, state=TrialState.PRUNED if some else TrialState.FAIL)
@@ -358,7 +358,7 @@ def _read(self:Run, trial):
 def _queued(self:Run):
     "Is there a trial to train? If none is waiting, queue one"
     self._queue_round()
-    trials = [t for t in self.latest() if 'infeasible' not in t.user_attrs]  # nothing was trained there
+    trials = [t for t in self.trials_of() if 'infeasible' not in t.user_attrs]  # nothing was trained there
     waiting = [t for t in trials if t.state==TrialState.WAITING]
     begun = len(trials)-sum('carried' not in t.user_attrs for t in waiting)
     new = self.limits['n_trials'] is None or begun<self.limits['n_trials']
@@ -369,7 +369,7 @@ def _queued(self:Run):
     params = None
     if old is None and isinstance(self.study.sampler, BayesSampler):
         n,params = self.study.sampler.next(self.study, self.space, self._resumable(trials), MemoryLimit(trials).allows, new)
-        old = next((t for t in trials if first_of(t)==n), None)
+        old = next((t for t in trials if trial_id(t)==n), None)
     if isinstance(self.study.sampler, PBT) and old is None and not new:
         jobs = self.study.sampler.round(trials, self.space, self.mode)
         if jobs: self.study.set_user_attr('round', [[trial.number, source.number, params] for trial,source,params in jobs])
@@ -383,7 +383,7 @@ def _queued(self:Run):
 def _queue_round(self:Run):
     "Queue what is planned of a round of `PBT`: all of it, or what is left if the process that did so has died"
     if not isinstance(self.study.sampler, PBT): return
-    now = {t.number: t for t in self.latest() if t.state.is_finished()}
+    now = {t.number: t for t in self.trials_of() if t.state.is_finished()}
     trials = self.trials()
     for n,source,params in self.study.user_attrs.get('round', ()):
         if n in now: self._carry_on(now[n], trials[source], params)
@@ -392,7 +392,7 @@ def _queue_round(self:Run):
 def _resumable(self:Run, trials):
     "Which of the stopped `trials` can be carried on: numbers of those with which they began"
     if not self.carries_on: return []
-    return [first_of(t) for t in trials if t.state==TrialState.PRUNED and t.number not in self.tidied and not diverged(t) and has(self.checkpoint(t))]
+    return [trial_id(t) for t in trials if t.state==TrialState.PRUNED and t.number not in self.tidied and not diverged(t) and has(self.checkpoint(t))]
 
 @patch
 def _carry_on(self:Run, trial, source=None, params=None):
@@ -401,7 +401,7 @@ def _carry_on(self:Run, trial, source=None, params=None):
     saved = self._read(trial)
     n = saved.get('trained', saved['done']) if saved else 0
     again = dict(reason='trained again from the start: its checkpoint was not there, or damaged') if trial.intermediate_values and not n else {}
-    carry_on_trial(self.study, trial, n, dict(engine=self.books.news()), source, params, worker=self.worker.id, **again)
+    resume_trial(self.study, trial, n, dict(engine=self.books.news()), source, params, worker=self.worker.id, **again)
 
 @patch
 def _copy(self:Run, source, trial):
@@ -428,8 +428,8 @@ def _exhausted(self:Run):
 @patch
 def train(self:Run, trial, params, folder):
     "Train with `params`, from the checkpoint in `folder` if there is one; the callback that watched"
-    first = first_of(trial)
-    place = sum(first_of(t)==t.number for t in self.trials()[:first])
+    first = trial_id(trial)
+    place = sum(trial_id(t)==t.number for t in self.trials()[:first])
     seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])
     with seeded(seed):
         learn,cbs,self.status.params = self.make(params, folder),[],trial.params
@@ -443,8 +443,8 @@ def train(self:Run, trial, params, folder):
             cb = BayesPruningCallback(Watched(trial, self, checkpoint), self.monitor, self.mode, planned)
             own = copies([o for o in self.cbs if not isinstance(o, ShowGraphCallback)], folder)
             best = BestEpoch(self.monitor, self.mode, shapes(learn.model))
-            cbs += [best, checkpoint, cb, OneHead(), Closure(), *own]
-            go_on([*learn.cbs, *cbs], folder, checkpoint.done)
+            cbs += [best, checkpoint, cb, CSVHeaderOnce(), Closure(), *own]
+            resume_csv_log([*learn.cbs, *cbs], folder, checkpoint.done)
             fit = getattr(learn, self.fit) if isinstance(self.fit, str) else lambda *args, **kwargs: self.fit(learn, *args, **kwargs)
             settle(learn.dls)
             log = self.loggers.run([*learn.cbs, *cbs], folder, trial.params)
@@ -586,16 +586,16 @@ def _tell(self:Run, trial, state, reason, cut=None, value=None, error=None, verd
 @patch
 def _tidy(self:Run):
     "Remove weights and checkpoints that are no longer needed, and folders with nothing in them"
-    ended = [t for t in self.latest() if t.state.is_finished()]
+    ended = [t for t in self.trials_of() if t.state.is_finished()]
     known = [(t, self._row(t)['value']) for t in ended if t.state!=TrialState.FAIL]
     best = sorted((o for o in known if math.isfinite(o[1])), key=lambda o: o[1], reverse=self.mode=='max')[:self.keep]
     spare = self._resumable([t for t in ended if 'cut' not in t.user_attrs])
     if len(spare)>self.spare and not isinstance(self.study.sampler, PBT):
         spare = self.study.sampler.promising(self.study, self.space, spare)[:self.spare]
-    again = {*spare, *(first_of(t) for t in ended if 'cut' in t.user_attrs), *(first_of(t) for t,_ in best)}  # the best can become longer
+    again = {*spare, *(trial_id(t) for t in ended if 'cut' in t.user_attrs), *(trial_id(t) for t,_ in best)}  # the best can become longer
     for t in ended:
         if t.number in self.tidied: continue
-        n,d = first_of(t),self.place(t)
+        n,d = trial_id(t),self.place(t)
         if n not in again: self.tidied.add(t.number)  # nothing comes back there unless it is carried on, by another trial
         if not d.exists(): continue
         for f in () if n in again else ('checkpoint.pt', 'best.pth', 'recorder.pt'): clear(d/f)
@@ -716,7 +716,7 @@ def _waits(self:Run):
 @patch
 def _say_running(self:Run):
     "Warn of trials that are under way elsewhere, so that what they find is not in the result"
-    running = [t for t in latest(self.trials()) if t.state==TrialState.RUNNING]
+    running = [t for t in trials_of(self.trials()) if t.state==TrialState.RUNNING]
     here = {t.number: self.worker.here(t.user_attrs.get('worker', '')) for t in running}
     seen,unseen = ([n for n,o in here.items() if o==which] for which in (True, False))
     listed = lambda o: f'trial{"s" if len(o)>1 else ""} {", ".join(map(str, o))}'

@@ -21,7 +21,7 @@ from .copies import LoaderError, seeded
 from .facts import facts_of
 from .knobs import (KnobError, _values, check_args, check_knobs, default_arg, default_space, fits, knobs, left_out,
                                 losses_compare, named_here, takes)
-from .factory import Maker, TuneError, _asks
+from .factory import LearnerFactory, TuneError, _asks
 from .probe import Attempt, awake, first_step
 from ..results.result import TuneResult
 from .runner import Run, epochs_of
@@ -235,7 +235,7 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     space,inferred = _space(learn, space, fit, fit_kwargs, new_learner)
     _check_fit(fit, fit_kwargs, space.names), check_args(learn, fit, fit_kwargs)
     if new_learner is None: awake(learn)
-    make = Maker(learn, new_learner, space)
+    make = LearnerFactory(learn, new_learner, space)
     probe = make.probe()
     _check_callbacks(probe, []), _check_data(probe)
     monitor,mode = monitor_and_mode(probe, monitor, mode)

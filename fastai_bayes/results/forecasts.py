@@ -9,11 +9,11 @@ __all__ = ['Beliefs', 'forecast_data', 'plot_forecast', 'trial_data', 'plot_tria
 import textwrap
 from numbers import Integral
 import numpy as np, optuna, pandas as pd
-from .style import blue, epochs, faint, grey, label, legend, new_axis, orange, plain, PlotError, say, window
+from .style import blue, epochs, alpha_for, grey, label, legend, new_axis, orange, plain, PlotError, say, window
 from ..engine.optimizer import explain, in_epochs, one_thread
-from ..study.sampler import Books, horizon, space_of
+from ..study.sampler import StudyCache, horizon, space_of
 from ..engine.space import Space
-from ..study.records import curve_of, epochs_trained, first_of, latest, of_study, points_of, state_of, trial_at
+from ..study.records import curve_of, epochs_trained, trial_id, trials_of, of_study, points_of, state_of, trial_at
 from .tables import elided, one_line
 
 # %% ../../nbs/results/05_forecasts.ipynb #view
@@ -27,15 +27,15 @@ class Beliefs:
         trials = study.get_trials(deepcopy=False)
         self.T = getattr(study.sampler, 'n_epoch', None) or getattr(study.pruner, 'n_epoch', None) or horizon(trials)
         self.space = space_of(study) or Space({'': [0]})
-        books = Books.of(study)
+        books = StudyCache.of(study)
         if until is not None:
-            trials,books = trials[:until+1],Books()
+            trials,books = trials[:until+1],StudyCache()
             for t in trials: books.recall(t.system_attrs.get('engine'))
         self.numbers,self.view = [],None
         if self.T is None: return
-        with Books.lock: view,begun = books.view(_Trials(trials, study.direction), self.space, self.T)
+        with StudyCache.lock: view,begun = books.view(_Trials(trials, study.direction), self.space, self.T)
         self.view = view.aside()
-        last = {first_of(t): t for t in latest(trials)}
+        last = {trial_id(t): t for t in trials_of(trials)}
         self.trials = [last[n] for n in begun]
         self.numbers = [t.number for t in self.trials]
 
@@ -116,7 +116,7 @@ def trial_data(
 )->dict: # number, state, curve, epochs, n_epoch, points (epochs and values of the curve), others (those of the trainings before), best, forecast, low, high, better, reason; None if there is nothing to say
     "What the engine believed about trial `n` when it ended"
     t,b,trials = trial_at(study, n),Beliefs(study, n),study.get_trials(deepcopy=False)
-    others = [c for o in latest(trials[:n+1]) if o.number!=n and (c := points_of(o))]
+    others = [c for o in trials_of(trials[:n+1]) if o.number!=n and (c := points_of(o))]
     res = dict(number=n, state=state_of(t), curve=curve_of(t), epochs=epochs_trained(t), points=points_of(t), n_epoch=b.T, others=others,
                best=None, forecast=None, low=None, high=None, better=None,
                reason=t.user_attrs.get('verdict') or t.user_attrs.get('reason'))
@@ -140,7 +140,7 @@ def plot_trial(
     told = f"trial {n}, {o['state']} after {in_epochs(o['epochs'])}" + (f": {o['reason']}" if o['reason'] else '')
     if not o['points']: return say(ax, _wrapped(told, 60))
     (l,v),T = o['points'][-1],o['n_epoch'] or o['epochs']
-    for c in o['others']: ax.plot(*zip(*c), color=grey, lw=.8, alpha=.5*faint(len(o['others'])), marker='.' if len(c)==1 else None)
+    for c in o['others']: ax.plot(*zip(*c), color=grey, lw=.8, alpha=.5*alpha_for(len(o['others'])), marker='.' if len(c)==1 else None)
     ax.plot(*zip(*o['points']), color=blue, lw=2.5, marker='.' if l==1 else None, label=f'trial {n}')
     if o['forecast'] is not None and l<T:
         ax.fill_between([l, T], [v, o['low']], [v, o['high']], color=blue, alpha=.2, lw=0, label='95 % band')

@@ -10,9 +10,9 @@ __all__ = ['history_data', 'plot_history', 'curves_data', 'plot_curves', 'params
 import math
 import numpy as np, optuna, pandas as pd
 from optuna.trial import create_trial
-from .style import blue, epochs, faint, grey, in_first_column, label, legend, new_axis, orange, panels, places, plain, say, scale, shade, ticks, told_apart, window
+from .style import blue, epochs, alpha_for, grey, in_first_column, label, legend, new_axis, orange, panels, places, plain, say, scale, shade, ticks, disambiguate, window
 from ..engine.space import Choice, dimension
-from ..study.records import (best_of, best_trial, column, curve_of, epochs_trained, finished, first_of, latest, of_study,
+from ..study.records import (best_of, best_trial, column, curve_of, epochs_trained, finished, trial_id, trials_of, of_study,
                                 quiet_optuna, state_of, steps_of)
 
 # %% ../../nbs/results/02_history.ipynb #history
@@ -24,7 +24,7 @@ def history_data(
     trials = study.get_trials(deepcopy=False)
     epochs,spent = {},[]
     for t in trials:
-        epochs[first_of(t)] = epochs_trained(t)  # those of an earlier trial of the same training are among them
+        epochs[trial_id(t)] = epochs_trained(t)  # those of an earlier trial of the same training are among them
         spent.append(sum(epochs.values()))
     df = pd.DataFrame(dict(number=[t.number for t in trials], state=[state_of(t) for t in trials], spent=spent,
                            value=[best_of(t, study.direction)[0] for t in trials]))
@@ -41,7 +41,7 @@ def plot_history(
     if df.value.isna().all(): return say(ax, 'no finished trial')
     lo,hi = window(df.value, study.direction)
     ax.step(df.spent, df.best, where='post', color=orange, lw=2, label='best so far')
-    look = dict(s=36 if len(df)<60 else 18, ec=blue, lw=1.2, zorder=3, clip_on=False, alpha=faint(len(df), 80))
+    look = dict(s=36 if len(df)<60 else 18, ec=blue, lw=1.2, zorder=3, clip_on=False, alpha=alpha_for(len(df), 80))
     for state,fill in (('complete', blue), ('stopped', 'none')):
         o = df[(df.state==state) & df.value.notna()]
         if len(o): ax.scatter(o.spent, o.value.clip(lo, hi), fc=fill, label=state, **look)
@@ -58,7 +58,7 @@ def curves_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, value, curve, epochs (of its values)
     "Learning curve, state and value of each trial that has begun"
-    rows = [(t.number, state_of(t), best_of(t, study.direction)[0], curve_of(t), steps_of(t)) for t in latest(study.get_trials(deepcopy=False))]
+    rows = [(t.number, state_of(t), best_of(t, study.direction)[0], curve_of(t), steps_of(t)) for t in trials_of(study.get_trials(deepcopy=False))]
     return pd.DataFrame([o for o in rows if o[3]], columns=['number', 'state', 'value', 'curve', 'epochs'])
 
 @of_study
@@ -70,7 +70,7 @@ def plot_curves(
     ax,df,best = new_axis(ax),curves_data(study),best_trial(study)
     values = [v for c in df.curve for v in c]
     if not any(map(math.isfinite, values)): return say(ax, 'no epoch has shown a finite value')
-    colour,alpha = shade(df.value, study.direction),faint(len(df))
+    colour,alpha = shade(df.value, study.direction),alpha_for(len(df))
     for o in df.sort_values('value', ascending=study.direction.name=='MAXIMIZE', na_position='first').itertuples():
         top = best is not None and o.number==best.number
         kw = dict(color=orange, lw=2.5, zorder=4) if top else dict(color=colour(o.value), lw=1.2, alpha=alpha)
@@ -104,7 +104,7 @@ def _panel(ax, df, k, d, lim, best):
     df = df[[o in d for o in values]]
     x,y = places(d, values[df.index]),df.value.clip(*lim).values
     looks = (df.state=='complete', blue, blue), (df.state=='stopped', 'none', blue), (df.number==best, orange, orange)
-    for o,fc,ec in looks: ax.scatter(x[o], y[o], s=22, lw=1, fc=fc, ec=ec, clip_on=False, zorder=3, alpha=1 if fc==orange else faint(len(df), 80))
+    for o,fc,ec in looks: ax.scatter(x[o], y[o], s=22, lw=1, fc=fc, ec=ec, clip_on=False, zorder=3, alpha=1 if fc==orange else alpha_for(len(df), 80))
     ax.set_title(plain(k, 22), fontsize='medium')
     ax.set(ylim=lim)
     scale(ax, d)
@@ -161,7 +161,7 @@ def plot_parallel(
     colour,best = shade(df.value, study.direction),best_trial(study).number
     y = np.column_stack([df[column(k, _ours)] for k in dims] + [(df.value.clip(lo, hi)-lo)/(hi-lo)])
     for i in df.value.sort_values(ascending=study.direction.name=='MAXIMIZE').index:
-        kw = dict(color=orange, lw=2.5, zorder=4) if df.number[i]==best else dict(color=colour(df.value[i]), lw=1, alpha=faint(len(df)))
+        kw = dict(color=orange, lw=2.5, zorder=4) if df.number[i]==best else dict(color=colour(df.value[i]), lw=1, alpha=alpha_for(len(df)))
         at = np.flatnonzero(np.isfinite(y[i]))  # not what had no value
         ax.plot(at, y[i,at], marker='.', **kw)
     _frame(ax, dims, (lo, hi), study)
@@ -189,7 +189,7 @@ def plot_choices(
     df['value'] = df.value.clip(*lim)
     for k,named in reversed(list(df.groupby('name', sort=False))):
         found = sorted(named.groupby('choice', sort=False), key=lambda o: sign*o[1].value.median())
-        texts = told_apart([c for c,_ in found], 32)
+        texts = disambiguate([c for c,_ in found], 32)
         groups += [(f'{plain(k, 16)} = {c}  ({len(g)})', g) for c,(_,g) in zip(texts, found)][-_most:]
     ax = new_axis(ax, max(1.5, .7+.35*len(groups)))
     if df.empty: return say(ax, 'no finished trial made a choice')
@@ -197,7 +197,7 @@ def plot_choices(
     for i,(_,g) in enumerate(groups):
         top = g.number==best
         for o,c in ((~top, blue), (top, orange)):
-            ax.scatter(g.value[o], np.full(o.sum(), i), s=30, color=c, alpha=.8*faint(len(g)), lw=0, clip_on=False)
+            ax.scatter(g.value[o], np.full(o.sum(), i), s=30, color=c, alpha=.8*alpha_for(len(g)), lw=0, clip_on=False)
         ax.plot([g.value.median()]*2, [i-.3, i+.3], color=grey, lw=2.5)
     ax.set_yticks(range(len(groups)), [o for o,_ in groups])
     ax.set(xlabel=label(study), xlim=lim, ylim=(-.6, len(groups)-.4))
@@ -236,7 +236,7 @@ def plot_importances(
     ax = new_axis(ax, max(1.5, .7+.35*len(o)))
     if o.empty: return say(ax, 'at least four finished trials are needed')
     bars = ax.barh(range(len(o)), o.values, color=blue, height=.6)
-    ax.set_yticks(range(len(o)), told_apart(o.index))
+    ax.set_yticks(range(len(o)), disambiguate(o.index))
     ax.bar_label(bars, [f'{v:.0%}' for v in o.values], padding=4)
     ax.set(xticks=[], xlim=(0, o.max()*1.12))
     ax.spines['bottom'].set_visible(False)

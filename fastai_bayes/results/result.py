@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from . import forecasts; from fastai_bayes.results import history as plots; from fastai_bayes.results import surrogate_plots as surrogate; from fastai_bayes.results import timeline
 from ..study.folder import has
 from ..engine.space import Space
-from ..study.records import (own_params, StudyError, best_of, best_trial, curve_frame, epochs_saved, epochs_spent, first_of, of_study, quiet_optuna,
+from ..study.records import (own_params, StudyError, best_of, best_trial, curve_frame, epochs_saved, epochs_spent, trial_id, of_study, quiet_optuna,
                                 trial_at, trial_frame)
 from .tables import html_table, one_line, short, table, text_table
 
@@ -54,7 +54,7 @@ class TuneResult:
     @property
     def best_path(self):
         "Weights of the best trial, None if they were not kept"
-        file = self.folder and self.folder/f'trial_{first_of(self.best_trial)}'/'best.pth'
+        file = self.folder and self.folder/f'trial_{trial_id(self.best_trial)}'/'best.pth'
         return file if file and has(file) else None
     @property
     def trials(self): return trial_frame(self.study)

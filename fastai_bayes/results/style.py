@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['blue', 'orange', 'grey', 'cmap', 'unsure', 'PlotError', 'new_axis', 'panels', 'say', 'epochs', 'in_first_column',
-           'legend', 'plain', 'told_apart', 'label', 'window', 'shade', 'faint', 'places', 'ticks', 'scale']
+           'legend', 'plain', 'disambiguate', 'label', 'window', 'shade', 'alpha_for', 'places', 'ticks', 'scale']
 
 # %% ../../nbs/results/01_style.ipynb #imports
 import math, os
@@ -89,7 +89,7 @@ def plain(
     s = elided(one_line(s), most)
     return s.translate(_tex) if plt.rcParams['text.usetex'] else s.replace('$', r'\$')
 
-def told_apart(
+def disambiguate(
     names, # Things
     most=24 # Characters of each
 )->list: # Texts
@@ -124,7 +124,7 @@ def shade(values, direction):
     colours = cmap if direction.name=='MAXIMIZE' else cmap.reversed()
     return lambda v: colours(norm(v)) if math.isfinite(v) else grey
 
-def faint(n, most=40):
+def alpha_for(n, most=40):
     "How opaque `n` lines over each other should be"
     return min(1., max(.25, (most/max(n, 1))**.5))
 
@@ -140,7 +140,7 @@ def ticks(
 )->tuple: # Positions and texts
     "Options that are named on an axis, in the order in which they stand there; evenly spaced if they are too many"
     at = np.arange(d.size) if d.size<=most else np.unique(np.linspace(0, d.size-1, most).round().astype(int))
-    texts = told_apart(d.labels, room)
+    texts = disambiguate(d.labels, room)
     return at, [texts[d.cells[i]] for i in at]
 
 def scale(ax, d, which='x', room=14):

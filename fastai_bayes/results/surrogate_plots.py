@@ -8,7 +8,7 @@ __all__ = ['Surface', 'surrogate_data', 'plot_surrogate', 'plot_contour']
 # %% ../../nbs/results/06_surrogate_plots.ipynb #imports
 from numbers import Integral
 import numpy as np, optuna, pandas as pd
-from .style import blue, cmap, faint, grey, in_first_column, label, new_axis, orange, panels, places, plain, PlotError, say, scale, unsure, window
+from .style import blue, cmap, alpha_for, grey, in_first_column, label, new_axis, orange, panels, places, plain, PlotError, say, scale, unsure, window
 from .forecasts import Beliefs
 from ..engine.optimizer import one_thread
 from ..engine.space import Choice
@@ -95,7 +95,7 @@ def _sweep(ax, s, k, df, lim):
         if k not in t.params or b.view.failed[i]: continue
         colour = orange if t.number==df.attrs['trial'] else grey
         ax.plot(places(d, [t.params[k]]), show(v), 'o', ms=4, mew=1, color=colour, mfc='none' if b.view.epochs[i]<b.T else None,
-                alpha=1 if colour==orange else faint(len(s.seen)), zorder=4 if colour==orange else 3, clip_on=False)
+                alpha=1 if colour==orange else alpha_for(len(s.seen)), zorder=4 if colour==orange else 3, clip_on=False)
     ax.set_title(plain(k, 22), fontsize='medium')
     ax.set(ylim=lim)
     scale(ax, d)
@@ -145,7 +145,7 @@ def _dots(ax, s, dims, trial):
         if s.beliefs.view.failed[i] or not all(k in t.params for k in dims): continue
         at = [places(d, [t.params[k]])[0] for k,d in dims.items()]
         top = t.number==trial
-        ax.plot(*at, 'o', ms=6 if top else 3.5, mew=.8, color=orange if top else 'white', mec='black', alpha=1 if top else faint(len(s.seen)),
+        ax.plot(*at, 'o', ms=6 if top else 3.5, mew=.8, color=orange if top else 'white', mec='black', alpha=1 if top else alpha_for(len(s.seen)),
                 zorder=4 if top else 3, clip_on=False)
 
 @of_study

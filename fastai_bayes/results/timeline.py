@@ -9,7 +9,7 @@ __all__ = ['timeline_data', 'plot_timeline', 'saved_data', 'plot_saved']
 from datetime import datetime, timedelta
 import numpy as np, optuna, pandas as pd
 from .style import blue, grey, legend, new_axis, orange, PlotError, say
-from ..study.records import best_trial, epochs_trained, first_of, latest, of_study, saved_of, seconds_of, state_of
+from ..study.records import best_trial, epochs_trained, trial_id, trials_of, of_study, saved_of, seconds_of, state_of
 
 # %% ../../nbs/results/04_timeline.ipynb #time
 def _end(t, now):
@@ -37,7 +37,7 @@ def timeline_data(
     if now is not None and (not isinstance(now, datetime) or now.tzinfo): raise PlotError(f'now: expected a local datetime, got {now!r}')
     now = now or datetime.now()
     trials = [t for t in study.get_trials(deepcopy=False) if t.datetime_start is not None]
-    rows = [(t.number, first_of(t), state_of(t), t.user_attrs.get('worker', ''), t.datetime_start, _end(t, now), t.user_attrs.get('carried', 0))
+    rows = [(t.number, trial_id(t), state_of(t), t.user_attrs.get('worker', ''), t.datetime_start, _end(t, now), t.user_attrs.get('carried', 0))
             for t in trials]
     df = pd.DataFrame(rows, columns=['number', 'training', 'state', 'worker', 'start', 'end', 'carried']).sort_values('start', ignore_index=True)
     return df.assign(row=_rows(df))
@@ -96,7 +96,7 @@ def _bars(ax, df, x, w, best):
     "A bar for each trial of `df`"
     looks = dict(complete=dict(fc=blue, ec=blue), stopped=dict(fc='none', ec=blue), failed=dict(fc=grey, ec=grey),
                  running=dict(fc=blue, ec=blue, alpha=.4))
-    top = df.training==(-1 if best is None else first_of(best))
+    top = df.training==(-1 if best is None else trial_id(best))
     for state,look in looks.items():
         o = np.flatnonzero((df.state==state) & ~(top & (state in ('complete', 'stopped'))))
         if len(o): ax.barh(df.row.iloc[o], w[o], left=x[o], height=.6, label=state, lw=1, **look)
@@ -115,7 +115,7 @@ def saved_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # training, state, epochs, saved, spent (epochs of all trainings up to this one), full (had all of them gone to their end)
     "Epochs that each training has had, and those that stopping it has saved"
-    rows = [(first_of(t), state_of(t), epochs_trained(t), saved_of(t)) for t in latest(study.get_trials(deepcopy=False))]
+    rows = [(trial_id(t), state_of(t), epochs_trained(t), saved_of(t)) for t in trials_of(study.get_trials(deepcopy=False))]
     df = pd.DataFrame(rows, columns=['training', 'state', 'epochs', 'saved'])
     return df.assign(spent=df.epochs.cumsum(), full=(df.epochs+df.saved).cumsum())
 

@@ -12,9 +12,9 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 from ..engine.space import Space, dimension
 from ..engine.optimizer import Explanation, OptimizerError, Verdict, decide, explain, one_thread, whole
-from .sampler import Books, fits, horizon, nothing, one_objective, space_of
+from .sampler import StudyCache, fits, horizon, nothing, one_objective, space_of
 from .search_space import stored
-from .records import first_of
+from .records import trial_id
 
 # %% ../../nbs/study/06_pruner.ipynb #pruner
 class BayesPruner(BasePruner):
@@ -47,8 +47,8 @@ class BayesPruner(BasePruner):
             own = {k: d for k,d in dims.items() if trial.params[k] in d}  # enqueued ones may lie outside
             same = {k: d for k,d in own.items() if space and k in space and k not in (*space.conditions, *space.maybe) and space[k]==d}
             space = Space.of(same or own) if own else Space({k: [v] for k,v in nothing.items()})
-        view,numbers = Books.of(study).view(study, space, T, trial)
-        return view, numbers.index(first_of(trial))
+        view,numbers = StudyCache.of(study).view(study, space, T, trial)
+        return view, numbers.index(trial_id(trial))
 
     @one_thread
     def decide(self,
@@ -59,7 +59,7 @@ class BayesPruner(BasePruner):
         T = self._horizon(study, trial)
         if not trial.intermediate_values: return Verdict(False, 'nothing reported')
         if T is None: return Verdict(False, 'the length of a full training is not known before one is complete')
-        with Books.lock:
+        with StudyCache.lock:
             view,i = self._view(study, trial, T)
             return decide(view.aside(), i, self.patience)  # what is known stays as the latest proposal left it
 
@@ -73,7 +73,7 @@ class BayesPruner(BasePruner):
         if not trial.intermediate_values or T is None:
             raise OptimizerError(f'expected a trial with values, and a known n_epoch, got {len(trial.intermediate_values)} values and n_epoch={T};'
                              ' report first, or set BayesPruner(n_epoch=...)')
-        with Books.lock:
+        with StudyCache.lock:
             view,i = self._view(study, trial, T)
             return explain(view, i, 1 if study.direction==StudyDirection.MAXIMIZE else -1, self.patience)
 

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['distributions', 'ask', 'suggest', 'in_words', 'describe', 'StudyError', 'check_storage', 'Shared', 'quiet_optuna',
            'diff', 'JournalLock', 'Journal', 'check_study', 'is_new_file', 'check_same', 'Owner', 'open_study',
-           'of_study', 'trial_at', 'first_of', 'latest', 'Latest', 'is_infeasible', 'state_of', 'was_stopped',
+           'of_study', 'trial_at', 'trial_id', 'trials_of', 'Latest', 'is_infeasible', 'state_of', 'was_stopped',
            'steps_of', 'curve_of', 'points_of', 'epochs_trained', 'value_at', 'diverged', 'reason_of', 'best_of',
            'all_params', 'own_params', 'epochs_spent', 'saved_of', 'epochs_saved', 'seconds_of', 'note', 'finished',
-           'best_trial', 'carry_on_trial', 'column', 'trial_frame', 'curve_frame']
+           'best_trial', 'resume_trial', 'column', 'trial_frame', 'curve_frame']
 
 # %% ../../nbs/study/03_records.ipynb #imports
 import ast, functools, json, math, os, random, re, threading, time
@@ -466,14 +466,14 @@ def trial_at(
     return trials[n]
 
 # %% ../../nbs/study/03_records.ipynb #read
-def first_of(
+def trial_id(
     trial # An Optuna trial
 )->int: # Number of the trial with which its training began; its own unless it carries one on
     "Where the training of `trial` began"
     n = trial.user_attrs.get('carries_on')
     return n if type(n) is int and 0<=n<trial.number else trial.number
 
-def latest(
+def trials_of(
     trials # Optuna trials in the order of their numbers
 )->list: # One trial for each training, the last; in the order in which the trainings began
     "`trials` without those that others carry on"
@@ -481,16 +481,16 @@ def latest(
     return [res[k] for k in sorted(res)]
 
 class Latest:
-    "`latest` of the trials of one study, time after time: what has ended stays as it is, and is looked at once"
+    "`trials_of` of the trials of one study, time after time: what has ended stays as it is, and is looked at once"
     def __init__(self): self.n,self.ended = 0,{}
     def __call__(self,
         trials # Optuna trials in the order of their numbers, all of them
-    )->list: # As `latest`
+    )->list: # As `trials_of`
         if len(trials)<self.n: self.__init__()
         while self.n<len(trials) and trials[self.n].state.is_finished():
-            self.ended[first_of(trials[self.n])] = trials[self.n]
+            self.ended[trial_id(trials[self.n])] = trials[self.n]
             self.n += 1
-        res = self.ended | {first_of(t): t for t in trials[self.n:]}
+        res = self.ended | {trial_id(t): t for t in trials[self.n:]}
         return [res[k] for k in sorted(res)]
 
 _states = dict(COMPLETE='complete', PRUNED='stopped', FAIL='failed', RUNNING='running', WAITING='waiting')
@@ -563,7 +563,7 @@ def reason_of(
 )->str: # Empty if there is nothing to say
     "What `trial` carried on, and why it stopped or failed"
     n = trial.user_attrs.get('carried')
-    told = [f'trial {first_of(trial)} carried on after {in_epochs(n)}'] if n else []
+    told = [f'trial {trial_id(trial)} carried on after {in_epochs(n)}'] if n else []
     if 'outside' in trial.user_attrs: told.append('outside the space since that was changed')
     if 'whole' in trial.user_attrs: told.append(f'complete with {in_epochs(trial.user_attrs["whole"])}, before trainings became longer')
     return '; '.join([*told, *filter(None, [trial.user_attrs.get('reason')])])
@@ -594,7 +594,7 @@ def epochs_spent(
     study:optuna.Study # A study
 )->int: # Epochs of all trainings together
     "How much has been trained"
-    return sum(map(epochs_trained, latest(study.get_trials(deepcopy=False))))
+    return sum(map(epochs_trained, trials_of(study.get_trials(deepcopy=False))))
 
 def saved_of(
     trial # An Optuna trial
@@ -607,7 +607,7 @@ def epochs_saved(
     study:optuna.Study # A study
 )->int: # Epochs that the stopped trainings would have had more
     "What stopping early has saved"
-    return sum(map(saved_of, latest(study.get_trials(deepcopy=False))))
+    return sum(map(saved_of, trials_of(study.get_trials(deepcopy=False))))
 
 def seconds_of(
     trial # An Optuna trial
@@ -633,7 +633,7 @@ def finished(
 )->list: # Pairs of a trial and its value, in the order of their numbers
     "The complete and the stopped trials of `study` that have a finite value; one a training"
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    return [(t,v) for t in latest(trials) for v,_ in [best_of(t, study.direction)] if math.isfinite(v)]
+    return [(t,v) for t in trials_of(trials) for v,_ in [best_of(t, study.direction)] if math.isfinite(v)]
 
 def best_trial(
     study:optuna.Study # A study
@@ -647,7 +647,7 @@ def _of_search(trial, n):
     "What samplers and pruners of Optuna have noted about `trial`; without the rungs that it reached, if it begins anew"
     return {k: v for k,v in trial.system_attrs.items() if k not in ('fixed_params', 'engine') and (n or not k.startswith('completed_rung'))}
 
-def carry_on_trial(
+def resume_trial(
     study:optuna.Study, # A study
     trial, # Its trial that is to be carried on
     n:int, # Epochs of its curve to keep
@@ -664,7 +664,7 @@ def carry_on_trial(
     facts = {k: v for k,v in trial.user_attrs.items() if k not in ('reason', 'verdict', 'cut', 'seconds', 'worker', 'whole', 'stopped', 'diverged')}
     study.add_trial(optuna.trial.create_trial(
         state=TrialState.WAITING, params=now, distributions=source.distributions, intermediate_values=kept,
-        system_attrs=dict(_of_search(trial, n), **(system or {}), fixed_params=fixed), user_attrs={**facts, **attrs, 'carries_on': first_of(trial), 'carried': n}))
+        system_attrs=dict(_of_search(trial, n), **(system or {}), fixed_params=fixed), user_attrs={**facts, **attrs, 'carries_on': trial_id(trial), 'carried': n}))
 
 # %% ../../nbs/study/03_records.ipynb #frame
 def column(
@@ -688,10 +688,10 @@ def trial_frame(
 )->pd.DataFrame: # number, state, value, best_epoch, epochs, seconds, a column for each hyperparameter, reason
     "One row a training, best first, with the number of its last trial"
     seconds = defaultdict(float)
-    for t in study.get_trials(deepcopy=False): seconds[first_of(t)] += seconds_of(t)
-    trials = latest(study.get_trials(deepcopy=False))
+    for t in study.get_trials(deepcopy=False): seconds[trial_id(t)] += seconds_of(t)
+    trials = trials_of(study.get_trials(deepcopy=False))
     names = list(dict.fromkeys(k for t in trials for k in all_params(t)))
-    df = pd.DataFrame([_row(t, study.direction, names, seconds[first_of(t)]) for t in trials], columns=None if trials else
+    df = pd.DataFrame([_row(t, study.direction, names, seconds[trial_id(t)]) for t in trials], columns=None if trials else
                       ['number', 'state', 'value', 'best_epoch', 'epochs', 'seconds', 'reason'])
     rank = df.state.map({'complete': 0, 'stopped': 0, 'running': 1, 'waiting': 2, 'failed': 3, 'outside': 3, 'infeasible': 4})
     sign = 1 if study.direction.name=='MINIMIZE' else -1
@@ -703,7 +703,7 @@ def curve_frame(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, epoch, value
     "One row an epoch that was reported"
-    rows = [(t.number, e, v) for t in latest(study.get_trials(deepcopy=False)) for e,v in zip(steps_of(t), curve_of(t))]
+    rows = [(t.number, e, v) for t in trials_of(study.get_trials(deepcopy=False)) for e,v in zip(steps_of(t), curve_of(t))]
     return pd.DataFrame(rows, columns=['number', 'epoch', 'value'])
 
 # %% ../../nbs/study/03_records.ipynb #extend
@@ -795,7 +795,7 @@ class _Mover:
 def _go_on_with_best(trials, direction):
     "Mark the best of the `trials` that were complete when trainings became longer: they go on first"
     sign = 1 if direction.name=='MINIMIZE' else -1
-    whole = [t for t in latest(trials) if 'whole' in t.user_attrs and t.state==TrialState.PRUNED]
+    whole = [t for t in trials_of(trials) if 'whole' in t.user_attrs and t.state==TrialState.PRUNED]
     for t in sorted(whole, key=lambda t: (sign*best_of(t, direction)[0], t.number))[:_again]: t.user_attrs['cut'] = 'extended'
 
 def _filled(storage, name, direction, attrs, trials):

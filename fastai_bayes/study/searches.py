@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from .pruner import BayesPruner
 from .sampler import BayesSampler
 from ..engine.space import Choice, Space
-from .records import diverged, epochs_trained, first_of, latest, value_at
+from .records import diverged, epochs_trained, trial_id, trials_of, value_at
 
 # %% ../../nbs/study/08_searches.ipynb #grid
 _most = 10_000 # Combinations of a grid: nobody trains more, and Optuna lists them all
@@ -160,12 +160,12 @@ class OneEach(GetAttr):
     _default = 'storage'
     def __init__(self, storage, study_id): self.storage,self.study_id = storage,study_id
     def get_all_trials(self, study_id, deepcopy=True, states=None):
-        trials = latest(self.storage.get_all_trials(study_id, deepcopy=deepcopy))
+        trials = trials_of(self.storage.get_all_trials(study_id, deepcopy=deepcopy))
         return [_numbered(t, i) for i,t in enumerate(trials) if states is None or t.state in states]
-    def get_trial(self, trial_id):
-        t = self.storage.get_trial(trial_id)
-        begun = [first_of(o) for o in latest(self.storage.get_all_trials(self.study_id, deepcopy=False))]
-        return _numbered(t, begun.index(first_of(t)))
+    def get_trial(self, id):
+        t = self.storage.get_trial(id)
+        begun = [trial_id(o) for o in trials_of(self.storage.get_all_trials(self.study_id, deepcopy=False))]
+        return _numbered(t, begun.index(trial_id(t)))
 
 def _numbered(trial, n):
     res = copy(trial)
