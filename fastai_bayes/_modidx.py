@@ -1660,8 +1660,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'fastai_bayes.learner.tune._space': ('learner/tune.html#_space', 'fastai_bayes/learner/tune.py'),
                                            'fastai_bayes.learner.tune.present': ( 'learner/tune.html#present',
                                                                                   'fastai_bayes/learner/tune.py')},
-            'fastai_bayes.manual': { 'fastai_bayes.manual._lines': ('manual.html#_lines', 'fastai_bayes/manual.py'),
-                                     'fastai_bayes.manual.explained': ('manual.html#explained', 'fastai_bayes/manual.py')},
             'fastai_bayes.results.forecasts': { 'fastai_bayes.results.forecasts.Beliefs': ( 'results/forecasts.html#beliefs',
                                                                                             'fastai_bayes/results/forecasts.py'),
                                                 'fastai_bayes.results.forecasts.Beliefs.__init__': ( 'results/forecasts.html#beliefs.__init__',

@@ -36,10 +36,6 @@ from .learner.factory import AskError, TuneError
 from .learner.runner import RecordError
 import fastai_bayes.learner.tune
 
-# %% ../nbs/00_all.ipynb #manual
-from fastai.learner import Learner
-from .manual import explained
-
 # %% ../nbs/00_all.ipynb #names
 _all_ = ['Space', 'SpaceError', 'BayesOptimizer', 'OptimizerError',
          'BayesSampler', 'BayesPruner', 'StudyError', 'FolderError', 'open_study', 'trial_frame', 'curve_frame', 'TuneResult',
@@ -47,4 +43,3 @@ _all_ = ['Space', 'SpaceError', 'BayesOptimizer', 'OptimizerError',
          'plot_timeline', 'plot_saved', 'plot_forecast', 'plot_trial', 'plot_surrogate', 'plot_contour', 'PlotError', 'PlotlyError', 'SearchError',
          'CloneError', 'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'AskError',
          'RecordError']
-for _o in [*map(globals().get, _all_), Learner.bayes_tune]: explained(_o)

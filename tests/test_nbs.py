@@ -1,7 +1,8 @@
 "The notebooks run, are clean, and match the package"
-import shutil, subprocess, sys
+import inspect, shutil, subprocess, sys
 from pathlib import Path
 import pytest
+from fastai_bayes._docstrings import documented
 
 root = Path(__file__).resolve().parent.parent
 nbs = sorted(p for p in (root/'nbs').rglob('[!_.]*.ipynb') if '.ipynb_checkpoints' not in p.parts)
@@ -24,6 +25,13 @@ def fresh(tmp_path_factory):
 def files(d, pat): return {o.relative_to(d).as_posix(): o.read_text() for o in sorted(d.rglob(pat)) if '.ipynb_checkpoints' not in o.parts}
 
 def test_package_matches_notebooks(fresh): assert files(fresh/'fastai_bayes', '*.py')==files(root/'fastai_bayes', '*.py')
+def test_docstrings_get_their_parameters():
+    src = "def area(\n    width, # In metres\n    # In metres,\n    # too\n    height=1.,\n    **kwargs # Ignored\n): # In square metres\n    'Size'\n"
+    scope = {}
+    exec(documented(src), scope)
+    said = 'Size\n\nParameters:\n    width: In metres\n    height: In metres, too\n    **kwargs: Ignored\n    returns: In square metres'
+    assert inspect.getdoc(scope['area'])==said
+
 def test_notebooks_are_clean(fresh): assert files(fresh/'nbs', '*.ipynb')==files(root/'nbs', '*.ipynb')
 
 @pytest.mark.parametrize('nb', nbs, ids=lambda o: o.relative_to(root/'nbs').with_suffix('').as_posix())

@@ -20,7 +20,7 @@ def test_imports_with_what_is_above_blocked(wing):
 
 def test_every_module_is_in_a_wing():
     assert {o.name for o in pkg.iterdir() if o.is_dir() and not o.name.startswith('__')}==set(wings)
-    assert {o.stem for o in pkg.glob('*.py')}=={'__init__', '_modidx', 'all', 'manual'}
+    assert {o.stem for o in pkg.glob('*.py')}=={'__init__', '_docstrings', '_modidx', 'all'}
 
 def imported(fn):
     "Names of the modules that a source file imports"

@@ -75,7 +75,7 @@ def parameters(f):
     return '\n'.join(['| Parameter | What it is |', '|---|---|', *rows]) if said else ''
 
 def explanation(f):
-    "The docstring of `f`, without the parameters that `fastai_bayes.manual` adds"
+    "The docstring of `f`, without the parameters, which have a table of their own"
     return (inspect.getdoc(f) or '').partition('\n\nParameters:\n')[0]
 
 def line(o):

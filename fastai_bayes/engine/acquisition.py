@@ -21,7 +21,12 @@ def _mills(z): return np.sqrt(np.pi/2)*erfcx(z*-.5**.5)
 def log_h(
     z # Any shape
 ): # log h(z), and its derivative, of the same shape
-    "Logarithm of $h(z) = \\varphi(z) + z\\Phi(z)$, exact in both tails, and its derivative $\\Phi(z)/h(z)$"
+    """Logarithm of $h(z) = \\varphi(z) + z\\Phi(z)$, exact in both tails, and its derivative $\\Phi(z)/h(z)$
+
+    Parameters:
+        z: Any shape
+        returns: log h(z), and its derivative, of the same shape
+    """
     z = np.asarray(z, float)
     near = np.clip(z, -50, 30)
     m = _mills(near)
@@ -40,7 +45,14 @@ def log_ei(
     var, # (m,) its variance
     best # Best value so far; more is better
 ): # (m,) log EI, and its derivatives by `mean` (m,) and by `var` (m,)
-    "Logarithm of the Expected Improvement over `best`"
+    """Logarithm of the Expected Improvement over `best`
+
+    Parameters:
+        mean: (m,) forecast of the value
+        var: (m,) its variance
+        best: Best value so far; more is better
+        returns: (m,) log EI, and its derivatives by `mean` (m,) and by `var` (m,)
+    """
     sd = np.sqrt(var)
     z = (mean-best)/sd
     v,dz = log_h(z)
@@ -52,7 +64,14 @@ def ucb(
     var, # (m,) its variance
     best=None # Has no influence
 ): # (m,) bound, and its derivatives by `mean` (m,) and by `var` (m,)
-    "Upper confidence bound: two standard deviations above the mean (Srinivas et al. 2010)"
+    """Upper confidence bound: two standard deviations above the mean (Srinivas et al. 2010)
+
+    Parameters:
+        mean: (m,) forecast of the value
+        var: (m,) its variance
+        best: Has no influence
+        returns: (m,) bound, and its derivatives by `mean` (m,) and by `var` (m,)
+    """
     sd = np.sqrt(var)
     return mean+2*sd, np.ones_like(mean), 1/sd
 
@@ -61,7 +80,14 @@ def log_pi(
     var, # (m,) its variance
     best # Best value so far; more is better
 ): # (m,) log probability, and its derivatives by `mean` (m,) and by `var` (m,)
-    "Logarithm of the probability of being better than `best` (Kushner 1964)"
+    """Logarithm of the probability of being better than `best` (Kushner 1964)
+
+    Parameters:
+        mean: (m,) forecast of the value
+        var: (m,) its variance
+        best: Best value so far; more is better
+        returns: (m,) log probability, and its derivatives by `mean` (m,) and by `var` (m,)
+    """
     sd = np.sqrt(var)
     z = (mean-best)/sd
     v = log_ndtr(z)
@@ -71,7 +97,14 @@ def log_pi(
 
 # %% ../../nbs/engine/03_acquisition.ipynb #ens
 class Acquisition:
-    "What the processes of an ensemble promise for a configuration; the mean of theirs"
+    """What the processes of an ensemble promise for a configuration; the mean of theirs
+
+    Parameters:
+        self: Function from mean, variance and best value to what one process promises and its
+            derivatives Is that a logarithm?
+        ensemble: `Ensemble` of s processes
+        best: Best value so far; more is better
+    """
     of = None # Function from mean, variance and best value to what one process promises and its derivatives
     log = True # Is that a logarithm?
     def __init__(self,
@@ -179,7 +212,13 @@ def distinct(
     U, # (m,d) points
     tried=() # (n,d) points to leave out
 ): # (k,d) rows of `U` in their order
-    "Rows of `U` that occur neither earlier in it nor in `tried`"
+    """Rows of `U` that occur neither earlier in it nor in `tried`
+
+    Parameters:
+        U: (m,d) points
+        tried: (n,d) points to leave out
+        returns: (k,d) rows of `U` in their order
+    """
     seen,keep = set(_rows(np.asarray(tried, float).reshape(-1, U.shape[1]))),[]
     for i,o in enumerate(_rows(U)):
         if o not in seen: keep.append(i)
@@ -190,7 +229,13 @@ def untried(
     space, # `Space`
     tried # (n,d) points
 ): # (k,d) points, None if there are too many configurations to list
-    "Configurations of `space` that are not among `tried`"
+    """Configurations of `space` that are not among `tried`
+
+    Parameters:
+        space: `Space`
+        tried: (n,d) points
+        returns: (k,d) points, None if there are too many configurations to list
+    """
     U = space.configurations()
     return None if U is None else distinct(U, tried)
 
@@ -204,7 +249,19 @@ def maximize(
     n:int=64, # Quasi-random starts
     top:int=4 # Starts to climb from
 ): # point (d,) on the grids of `space` and its value; None if everything was tried
-    "The point where `f` is largest"
+    """The point where `f` is largest
+
+    Parameters:
+        f: `Acquisition` such as `LogEI`: `f(U)` gives (m,) values, `f.rough(U)` cheaper ones,
+            `f.grad(U)` gradients, too; `f.scales` length scales
+        space: `Space` of the points: which coordinates are continuous, on a grid, choices
+        rng: numpy Generator
+        around: (k,d) points in whose neighbourhood to look, best first
+        tried: (n,d) points that must not be proposed; empty if repeating one can pay (noise)
+        n: Quasi-random starts
+        top: Starts to climb from
+        returns: point (d,) on the grids of `space` and its value; None if everything was tried
+    """
     tried,around = (np.asarray(o, float).reshape(-1, len(space)) for o in (tried, around))
     near = perturb(around[:4], (.2, .07, .02), 5, rng)
     U = distinct(space.snap(np.r_[shifted(n, len(space), rng), near]), tried)

@@ -12,7 +12,15 @@ from .gp import Data, Ensemble, fit, trend
 
 # %% ../../nbs/engine/05_cost.ipynb #cost
 class Cost:
-    "Log of the seconds that an epoch costs, 0 at the mean of what was measured"
+    """Log of the seconds that an epoch costs, 0 at the mean of what was measured
+
+    Parameters:
+        X: (n,d) configurations
+        seconds: (n,) seconds that an epoch of each took, more than 0
+        choice: (d,) bool, which coordinates are choices
+        last: The one before this: its parameters are where fitting starts, or are kept while there
+            are less than 8 % more trainings
+    """
     def __init__(self,
         X, # (n,d) configurations
         seconds, # (n,) seconds that an epoch of each took, more than 0
@@ -39,7 +47,12 @@ class Cost:
 
 # %% ../../nbs/engine/05_cost.ipynb #per
 class PerCost:
-    "An acquisition such as `LogEI`, for each second that it costs"
+    """An acquisition such as `LogEI`, for each second that it costs
+
+    Parameters:
+        f: Acquisition in logarithms, with `rough`, `grad` and `scales`
+        cost: What to divide by
+    """
     def __init__(self,
         f, # Acquisition in logarithms, with `rough`, `grad` and `scales`
         cost:Cost # What to divide by
@@ -54,7 +67,12 @@ class PerCost:
 
 # %% ../../nbs/engine/05_cost.ipynb #within
 class Within:
-    "An acquisition such as `LogEI`, without the points that are not allowed"
+    """An acquisition such as `LogEI`, without the points that are not allowed
+
+    Parameters:
+        f: Acquisition in logarithms, with `rough`, `grad` and `scales`
+        allowed: Function from points (m,d) to whether they may be proposed (m,)
+    """
     def __init__(self,
         f, # Acquisition in logarithms, with `rough`, `grad` and `scales`
         allowed # Function from points (m,d) to whether they may be proposed (m,)

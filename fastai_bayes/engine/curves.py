@@ -13,7 +13,12 @@ from .gp import Data, GP, fit, log_posterior
 
 # %% ../../nbs/engine/07_curves.ipynb #warp
 class Warp:
-    "Values to `z`: best seen 1, median 0, logarithmic below"
+    """Values to `z`: best seen 1, median 0, logarithmic below
+
+    Parameters:
+        self: So far below the median compression is by half
+        curves: List of (epochs,) arrays, more is better; at least one is not empty
+    """
     knee=3. # So far below the median compression is by half
     def __init__(self,
         curves # List of (epochs,) arrays, more is better; at least one is not empty
@@ -34,7 +39,12 @@ class Warp:
 def rungs(
     T:int # Epochs of a full training
 )->list: # Increasing epochs, the last is T
-    "Epochs at which learning curves are compared"
+    """Epochs at which learning curves are compared
+
+    Parameters:
+        T: Epochs of a full training
+        returns: Increasing epochs, the last is T
+    """
     if T<=6: return list(range(1, T+1))
     res = [T]
     while int(res[0]/1.6)>=2: res.insert(0, int(res[0]/1.6))
@@ -46,7 +56,12 @@ fine = 200 # Epochs up to which each one is modelled
 def grid(
     T:int # Epochs of a full training
 )->np.ndarray: # Increasing epochs, the last is `T`
-    "Epochs at which curves are modelled: all of up to 200; of more, ever fewer the later they are, the rungs among them"
+    """Epochs at which curves are modelled: all of up to 200; of more, ever fewer the later they are, the rungs among them
+
+    Parameters:
+        T: Epochs of a full training
+        returns: Increasing epochs, the last is `T`
+    """
     if T<=fine: return np.arange(1, T+1)
     return np.unique(np.r_[np.geomspace(1, T, fine).astype(int), rungs(T)])
 
@@ -68,7 +83,14 @@ def smooth(
     sd:float, # Standard deviation of the noise of each of their values; 0 leaves them as they are
     T:int=None # Epochs of a full training; if given, the values are those at `grid(T)`
 ): # List of curves
-    "Curves with less noise"
+    """Curves with less noise
+
+    Parameters:
+        Z: List of curves, arrays of any length
+        sd: Standard deviation of the noise of each of their values; 0 leaves them as they are
+        T: Epochs of a full training; if given, the values are those at `grid(T)`
+        returns: List of curves
+    """
     if sd==0: return Z
     res,of = list(Z),{}
     for i,z in enumerate(Z): of.setdefault(len(z), []).append(i)
@@ -80,7 +102,11 @@ def smooth(
 def noise_left(
     T:int # Epochs of a full training
 )->float:
-    "Share of the noise's variance that is left in the last value of a smooth curve"
+    """Share of the noise's variance that is left in the last value of a smooth curve
+
+    Parameters:
+        T: Epochs of a full training
+    """
     return float((_smoother(len(grid(T)), _long(T))[-1]**2).sum())
 
 # %% ../../nbs/engine/07_curves.ipynb #feat
@@ -93,7 +119,16 @@ def _features(j, z, g):
 
 # %% ../../nbs/engine/07_curves.ipynb #chain
 class CurveForecaster:
-    "Forecasts of final values from unfinished curves"
+    """Forecasts of final values from unfinished curves
+
+    Parameters:
+        X: (n,d) configurations
+        Z: List of n warped curves, values at the epochs of `grid(T)`
+        T: Epochs of a full training
+        choice: (d,) bool, which coordinates are choices
+        last: The chain before this one: its parameters are where fitting starts, or are kept while
+            its levels have grown by less than 10 %
+    """
     def __init__(self,
         X, # (n,d) configurations
         Z, # List of n warped curves, values at the epochs of `grid(T)`
@@ -137,7 +172,13 @@ class CurveForecaster:
         X, # (n,d) configurations
         Z # List of n warped curves, each of any length up to T
     ): # mean (n,) and variance (n,) of the final values
-        "Forecast of the warped value at the last epoch"
+        """Forecast of the warped value at the last epoch
+
+        Parameters:
+            X: (n,d) configurations
+            Z: List of n warped curves, each of any length up to T
+            returns: mean (n,) and variance (n,) of the final values
+        """
         z = g = var = np.zeros(len(Z))
         before,epochs = 0,np.array([self.grid[len(c)-1] if len(c) else 0 for c in Z])
         for j,(r,gp,c) in enumerate(zip(self.rungs, self.levels, self._slopes())):

@@ -13,7 +13,13 @@ from .acquisition import LogPI, log_pi
 
 # %% ../../nbs/engine/06_feasible.ipynb #feasible
 class Feasible(LogPI):
-    "Log of the probability that a configuration can be trained"
+    """Log of the probability that a configuration can be trained
+
+    Parameters:
+        X: (n,d) configurations
+        ok: (n,) bool, which of them could be trained
+        choice: (d,) bool, which coordinates are choices
+    """
     def __init__(self,
         X, # (n,d) configurations
         ok, # (n,) bool, which of them could be trained
@@ -27,7 +33,14 @@ class Feasible(LogPI):
 
 # %% ../../nbs/engine/06_feasible.ipynb #if
 class IfFeasible:
-    "An acquisition such as `LogEI`, times the probability that there is a value at all; what is not `likely` to have one comes after all that is"
+    """An acquisition such as `LogEI`, times the probability that there is a value at all; what is not `likely` to have one comes after all that is
+
+    Parameters:
+        self: Log of the least probability Less than this costs, so that a climb does not end just
+            beyond what is likely How much, in logarithms, as a multiple of what is missing
+        f: Acquisition, with `rough`, `grad` and `scales`
+        feasible: Log of that probability
+    """
     likely = np.log(.6) # Log of the least probability
     margin = np.log(.8) # Less than this costs, so that a climb does not end just beyond what is likely
     steep = 100. # How much, in logarithms, as a multiple of what is missing

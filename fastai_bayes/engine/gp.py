@@ -21,7 +21,13 @@ class CovarianceError(LinAlgError):
 def safe_cholesky(
     K # (n,n) symmetric, only the lower triangle is read
 ): # lower factor `L` (n,n), and the jitter that was added to the diagonal (0 nearly always)
-    "Cholesky factor of `K`, with the least of the jitters 0, 1e-8 ... 1e-2 times the mean of the diagonal that lets it succeed"
+    """Cholesky factor of `K`, with the least of the jitters 0, 1e-8 ... 1e-2 times the mean of the diagonal that lets it succeed
+
+    Parameters:
+        K: (n,n) symmetric, only the lower triangle is read
+        returns: lower factor `L` (n,n), and the jitter that was added to the diagonal (0 nearly
+            always)
+    """
     if not len(K): return K, 0.
     diag = np.diagonal(K).mean()
     if not np.isfinite(diag): raise CovarianceError('the covariance matrix is not finite; expected finite points, values and parameters')
@@ -36,7 +42,15 @@ def warped(
     shapes, # (2,d) logarithms of the shapes of `kumaraswamy`, or (2,s,1,d) of s processes; nothing for no input warping
     choice # (d,) bool, which coordinates are choices: they stay where they are
 ): # (n,d), or (s,n,d)
-    "`X` as a process with input warping sees them"
+    """`X` as a process with input warping sees them
+
+    Parameters:
+        X: (n,d) points of the unit cube
+        shapes: (2,d) logarithms of the shapes of `kumaraswamy`, or (2,s,1,d) of s processes;
+            nothing for no input warping
+        choice: (d,) bool, which coordinates are choices: they stay where they are
+        returns: (n,d), or (s,n,d)
+    """
     return np.where(choice, X, kumaraswamy(X, *shapes)) if len(shapes) else X
 
 def _say_jitter(jitter, s2):
@@ -45,7 +59,17 @@ def _say_jitter(jitter, s2):
     if bad>1e-4: warnings.warn(f'a covariance matrix needed {bad:.0e} of the signal variance on its diagonal; forecasts are that much less sharp', stacklevel=3)
 
 class Data:
-    "Observations of a Gaussian process"
+    """Observations of a Gaussian process
+
+    Parameters:
+        X: (n,d) points of the unit cube
+        y: (n,) values
+        choice: (d,) bool, which coordinates are choices
+        v: Known variance of the noise of each value, (n,) or one number
+        H: (n,q) features; None for a constant
+        b: (q,) prior mean of their coefficients
+        B: (q,q) prior covariance of their coefficients, or (q,) variances
+    """
     def __init__(self,
         X, # (n,d) points of the unit cube
         y, # (n,) values
@@ -123,7 +147,13 @@ def log_posterior(data, prior, theta):
 
 # %% ../../nbs/engine/02_gp.ipynb #gp
 class GP:
-    "A Gaussian process conditioned on `data` with parameters `theta`"
+    """A Gaussian process conditioned on `data` with parameters `theta`
+
+    Parameters:
+        data: What was observed
+        theta: (d+2,) or (3d+2,) logarithms of length scales, shapes of the input warp, signal and
+            noise standard deviation
+    """
     def __init__(self,
         data:Data, # What was observed
         theta # (d+2,) or (3d+2,) logarithms of length scales, shapes of the input warp, signal and noise standard deviation
@@ -140,7 +170,13 @@ class GP:
         Z, # (m,d) points of the unit cube
         HZ=None # (m,q) their features; None for a constant
     ): # mean (m,) and variance (m,) of the value without noise
-        "Forecast at `Z`"
+        """Forecast at `Z`
+
+        Parameters:
+            Z: (m,d) points of the unit cube
+            HZ: (m,q) their features; None for a constant
+            returns: mean (m,) and variance (m,) of the value without noise
+        """
         d,HZ = self.data,np.ones((len(Z),1)) if HZ is None else HZ
         prior = self.s2+((HZ@d.B)*HZ).sum(1)
         if not len(d): return HZ@d.b, prior
@@ -156,7 +192,16 @@ def fit(
     first=None, # Parameters to start it from at first, the prior's mean if None
     maxiter=30 # Iterations of L-BFGS-B for each start
 )->GP: # With the most probable parameters found
-    "Fit the parameters to `data` by maximum a posteriori"
+    """Fit the parameters to `data` by maximum a posteriori
+
+    Parameters:
+        data: What was observed
+        prior: What is thought of the parameters beforehand
+        starts: Further parameters to start the search from
+        first: Parameters to start it from at first, the prior's mean if None
+        maxiter: Iterations of L-BFGS-B for each start
+        returns: With the most probable parameters found
+    """
     if len(data)<3: return GP(data, prior.mean)
     def loss(theta):
         value,grad = log_posterior(data, prior, theta)
@@ -176,7 +221,13 @@ def _log_density(data, prior, theta):
     return -u@u/2 - np.log(np.diagonal(L)).sum() + prior.logp(theta)[0]
 
 class Posterior:
-    "What `data` say about the parameters, around the most probable ones"
+    """What `data` say about the parameters, around the most probable ones
+
+    Parameters:
+        gp: With the most probable parameters, as `fit` finds them
+        prior: As it was fitted with
+        eps: Step of the differences that give the Hessian
+    """
     def __init__(self,
         gp:GP, # With the most probable parameters, as `fit` finds them
         prior:Prior, # As it was fitted with
@@ -200,7 +251,14 @@ class Posterior:
         n:int=8, # How many parameters to draw
         thin:int=8 # Steps of the walk between two of them
     ): # (n,p) parameters
-        "Draw parameters by random-walk Metropolis that starts at the most probable ones"
+        """Draw parameters by random-walk Metropolis that starts at the most probable ones
+
+        Parameters:
+            rng: numpy Generator
+            n: How many parameters to draw
+            thin: Steps of the walk between two of them
+            returns: (n,p) parameters
+        """
         data,theta,res,step = self.gp.data,self.gp.theta,[],2.38/len(self.sd)**.5*self.spread
         now = _log_density(data, self.prior, theta)
         for i in range(n*thin):
@@ -215,12 +273,25 @@ def trend(
     X, # (n,d) points of the unit cube
     choice # (d,) bool, which coordinates are choices: they have no trend
 ): # (n,d+1)
-    "Features of a linear trend: a constant, and each coordinate's distance from the middle"
+    """Features of a linear trend: a constant, and each coordinate's distance from the middle
+
+    Parameters:
+        X: (n,d) points of the unit cube
+        choice: (d,) bool, which coordinates are choices: they have no trend
+        returns: (n,d+1)
+    """
     return np.c_[np.ones(len(X)), np.where(choice, 0., X-.5)]
 
 # %% ../../nbs/engine/02_gp.ipynb #ens
 class Ensemble:
-    "Gaussian processes with a constant feature or a linear `trend`, conditioned on the same `data`, one for each row of `thetas`"
+    """Gaussian processes with a constant feature or a linear `trend`, conditioned on the same `data`, one for each row of `thetas`
+
+    Parameters:
+        data: What was observed
+        thetas: (s,d+2) or (s,3d+2) parameters
+        last: Ensemble with these parameters of the first observations, of which only the values may
+            have changed: its factor is gone on with
+    """
     def __init__(self,
         data:Data, # What was observed
         thetas, # (s,d+2) or (s,3d+2) parameters
@@ -273,7 +344,13 @@ class Ensemble:
         Z, # (m,d) points of the unit cube
         s=slice(None) # Which processes to ask
     ): # mean (s,m) and variance (s,m) of the value without noise
-        "Forecasts at `Z`"
+        """Forecasts at `Z`
+
+        Parameters:
+            Z: (m,d) points of the unit cube
+            s: Which processes to ask
+            returns: mean (s,m) and variance (s,m) of the value without noise
+        """
         HZ = self._features(Z)
         k = self._kernel(warped(Z, self.shapes[:,s], self.data.choice), HZ, s)
         return self._moments(HZ, k, self.Li[s]@k, s)
@@ -281,7 +358,13 @@ class Ensemble:
     def predict_grad(self,
         Z # (m,d) points of the unit cube
     ): # mean (s,m), variance (s,m), and their gradients (s,m,d) with respect to `Z`, 0 for choices
-        "Forecasts at `Z` with gradients"
+        """Forecasts at `Z` with gradients
+
+        Parameters:
+            Z: (m,d) points of the unit cube
+            returns: mean (s,m), variance (s,m), and their gradients (s,m,d) with respect to `Z`, 0
+                for choices
+        """
         d,s2,HZ = self.data,self.s2[:,None,None],self._features(Z)
         Zw,dZ = self._moved(Z)
         k,dk = matern52_slope(self._r2(Zw))

@@ -28,7 +28,16 @@ def cross_r2(
     choice, # (d,) bool, which coordinates are choices
     known=None # `scaled` of `X`, if it is at hand
 ): # (s,n,m) squared scaled distances
-    "Squared scaled distance of each point of `X` from each of `Z` for each of the relevances `w`"
+    """Squared scaled distance of each point of `X` from each of `Z` for each of the relevances `w`
+
+    Parameters:
+        X: (n,d) points of the unit cube, or (s,n,d) if each process sees them elsewhere
+        Z: (m,d) or (s,m,d) points of the unit cube
+        w: (s,d) relevances
+        choice: (d,) bool, which coordinates are choices
+        known: `scaled` of `X`, if it is at hand
+        returns: (s,n,m) squared scaled distances
+    """
     A,a = known or scaled(X, w, choice)
     B,b = (A, a) if Z is X else scaled(Z, w, choice)
     r2 = A@(-2*B.swapaxes(-1, -2))
@@ -56,7 +65,14 @@ def kumaraswamy(
     a, # (d,) or (..,d) logarithms of the first shape
     b # Same, of the second one
 ): # (..,d) points of the unit cube
-    "Each coordinate stretched by a monotone function that keeps the ends of the unit interval"
+    """Each coordinate stretched by a monotone function that keeps the ends of the unit interval
+
+    Parameters:
+        x: (..,d) points of the unit cube
+        a: (d,) or (..,d) logarithms of the first shape
+        b: Same, of the second one
+        returns: (..,d) points of the unit cube
+    """
     return 1-_left(x, a, b)[0]
 
 def _left(x, a, b):
@@ -79,7 +95,15 @@ def kumaraswamy_slope(x, a, b):
 # %% ../../nbs/engine/01_kernels.ipynb #prior
 @dataclass(frozen=True)
 class Prior:
-    "Independent priors of the logarithms of the kernel's parameters: normal, and Cauchy for the input warp"
+    """Independent priors of the logarithms of the kernel's parameters: normal, and Cauchy for the input warp
+
+    Parameters:
+        d: Number of coordinates
+        signal: Median of the signal's standard deviation
+        noise: Median of the noise's standard deviation
+        spread: Standard deviation of the length scales' logarithms; it is 1 for signal and noise
+        warp: Scale of the logarithms of the input warp's shapes; 0 for no input warp
+    """
     d:int # Number of coordinates
     signal:float=1. # Median of the signal's standard deviation
     noise:float=.01 # Median of the noise's standard deviation

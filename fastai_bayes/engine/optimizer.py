@@ -27,7 +27,18 @@ from .curves import CurveForecaster, Warp, grid, noise_left, rungs, smooth
 # %% ../../nbs/engine/11_optimizer.ipynb #training
 @dataclass
 class Training:
-    "A configuration and what its training has shown so far"
+    """A configuration and what its training has shown so far
+
+    Parameters:
+        x: (d,) point of the unit cube
+        curve: Value after each epoch, more is better; what is no finite number is missing
+        state: One of running, paused, complete, failed, infeasible
+        reason: Why it failed or cannot be trained, if it is known
+        seconds: Mean seconds an epoch, if they were measured
+        timed: Epochs that were measured
+        at: Epochs of the values; 1, 2, 3 ... if None
+        diverged: Did it diverge? If that is not known, a value missing at its end says so
+    """
     x:np.ndarray # (d,) point of the unit cube
     curve:list=field(default_factory=list) # Value after each epoch, more is better; what is no finite number is missing
     state:str='running' # One of running, paused, complete, failed, infeasible
@@ -366,7 +377,14 @@ def next_start(
     points, # `start_points`
     n:int # Trainings before
 ): # (k,d), k is 0 or 1
-    "Which of the `points` comes next, if any; where some configurations could not be trained, one that probably can be"
+    """Which of the `points` comes next, if any; where some configurations could not be trained, one that probably can be
+
+    Parameters:
+        view: What is known
+        points: `start_points`
+        n: Trainings before
+        returns: (k,d), k is 0 or 1
+    """
     n,space = n-view.infeasible.sum(),view.engine.space  # what could not be trained was no start
     if n>=len(points): return points[:0]
     if view.feasible is None: return distinct(points[n:n+1], view.X)  # someone else may have tried it
@@ -380,7 +398,16 @@ def propose(
     allowed=None, # Function from points (m,d) to whether they may be proposed (m,); None for all
     acq='logei' # What to maximise: 'logei', 'ucb' or 'pi'
 ): # Configuration (d,) and its log-EI, per cost of an epoch if that is known; one that was tried before only if there is none left
-    "The configuration that promises the largest improvement"
+    """The configuration that promises the largest improvement
+
+    Parameters:
+        view: What is known
+        rng: numpy Generator
+        allowed: Function from points (m,d) to whether they may be proposed (m,); None for all
+        acq: What to maximise: 'logei', 'ucb' or 'pi'
+        returns: Configuration (d,) and its log-EI, per cost of an epoch if that is known; one that
+            was tried before only if there is none left
+    """
     engine,space = view.engine,view.engine.space
     X,m,v,pending = view.targets()
     ens = engine.final(X, m, v, rng)
@@ -400,7 +427,15 @@ def propose(
 # %% ../../nbs/engine/11_optimizer.ipynb #decide
 @dataclass(frozen=True)
 class Verdict:
-    "Whether a training should stop, and why"
+    """Whether a training should stop, and why
+
+    Parameters:
+        stop: Stop?
+        reason: In words
+        better: Probability of ending better than the best value seen
+        rank: How many were better after as many epochs
+        of: How many got that far
+    """
     stop:bool # Stop?
     reason:str # In words
     better:float=None # Probability of ending better than the best value seen
@@ -416,7 +451,14 @@ def decide(
     i:int, # Which training
     patience:int=0 # Trainings with a lower number pause at the engine's `looks`, whatever they show; 0 if what stops is never carried on
 )->Verdict:
-    "Stop or go on with training `i`"
+    """Stop or go on with training `i`
+
+    Parameters:
+        view: What is known
+        i: Which training
+        patience: Trainings with a lower number pause at the engine's `looks`, whatever they show; 0
+            if what stops is never carried on
+    """
     engine,l = view.engine,view.epochs[i]
     if view.failed[i]: return Verdict(True, view.trainings[i].reason or 'diverged')
     if view.infeasible[i]: return Verdict(True, view.trainings[i].reason or 'infeasible')
@@ -438,7 +480,15 @@ def decide(
 # %% ../../nbs/engine/11_optimizer.ipynb #explain
 @dataclass(frozen=True)
 class Explanation:
-    "What the engine thinks of a training"
+    """What the engine thinks of a training
+
+    Parameters:
+        verdict: Stop or go on, and why
+        forecast: Expected value after the last epoch
+        low: Lower end of the band that holds the value with a probability of 95 %
+        high: Upper end
+        better: Probability of ending better than the best value seen
+    """
     verdict:Verdict # Stop or go on, and why
     forecast:float # Expected value after the last epoch
     low:float # Lower end of the band that holds the value with a probability of 95 %
@@ -458,7 +508,14 @@ def resume(
     log_ei_new:float, # Log-EI of the best new configuration, as `propose` returns it
     among=None # Indices of the trainings that can be carried on; all if None
 ): # index of a training, or None
-    "The paused training that is worth more for its epochs than a new one"
+    """The paused training that is worth more for its epochs than a new one
+
+    Parameters:
+        view: What is known
+        log_ei_new: Log-EI of the best new configuration, as `propose` returns it
+        among: Indices of the trainings that can be carried on; all if None
+        returns: index of a training, or None
+    """
     among = range(len(view.trainings)) if among is None else among
     paused = np.array([i for i in among if view.trainings[i].state=='paused' and not view.failed[i]], int)
     if len(paused): paused = paused[view.better(paused)>=view.engine.min_better]
@@ -471,7 +528,13 @@ def resume(
 # %% ../../nbs/engine/11_optimizer.ipynb #trial
 @dataclass(frozen=True)
 class Trial:
-    "What `BayesOptimizer.next` wants trained"
+    """What `BayesOptimizer.next` wants trained
+
+    Parameters:
+        id: To be given back to `report`, `should_stop`, `finish` and `fail`
+        params: Hyperparameters
+        epoch: Epochs already trained: 0 for a new training, more to carry an earlier one on
+    """
     id:int # To be given back to `report`, `should_stop`, `finish` and `fail`
     params:dict # Hyperparameters
     epoch:int # Epochs already trained: 0 for a new training, more to carry an earlier one on
@@ -488,7 +551,18 @@ def _number(v, name):
 
 # %% ../../nbs/engine/11_optimizer.ipynb #opt
 class BayesOptimizer:
-    "Gaussian-process Expected Improvement over configurations and learning curves"
+    """Gaussian-process Expected Improvement over configurations and learning curves
+
+    Parameters:
+        space: `Space`, or a dictionary in its notation
+        n_epoch: Epochs of a full training; 1 if there is just one value a training
+        mode: Is more of the monitored value better ('max') or less ('min')?
+        seed: The same seed and the same reports give the same proposals
+        resume: May `next` return a training that was stopped earlier?
+        cost: What is scarce: 'epochs', which all count alike, or 'seconds', which `report` is told
+        acq: What is maximised: 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or
+            'pi' (probability of improvement)
+    """
     def __init__(self,
         space, # `Space`, or a dictionary in its notation
         n_epoch:int, # Epochs of a full training; 1 if there is just one value a training
@@ -524,7 +598,12 @@ class BayesOptimizer:
 
     @one_thread
     def next(self)->Trial: # None if there is nothing to train: each configuration was tried, and none is worth carrying on
-        "What to train next"
+        """What to train next
+
+        Parameters:
+            self: None if there is nothing to train: each configuration was tried, and none is worth
+                carrying on
+        """
         n,self._view = len(self.trainings),None
         view = self.engine.view(self.trainings)  # not kept: it lacks the trial that comes
         left = untried(self.space, view.X)
@@ -547,7 +626,17 @@ class BayesOptimizer:
         seconds:float=None, # How long it took since the last report, if that was measured
         diverged:bool=None # Has the training diverged, as a loss that is no number tells? If nobody says so, a value missing at the end does
     ):
-        "Tell the value after an epoch"
+        """Tell the value after an epoch
+
+        Parameters:
+            id: Of the trial
+            epoch: Epochs trained so far, this one included; values of epochs that are left out are
+                missing
+            value: Monitored value after it; missing if None or not finite
+            seconds: How long it took since the last report, if that was measured
+            diverged: Has the training diverged, as a loss that is no number tells? If nobody says
+                so, a value missing at the end does
+        """
         t = self._training(id)
         n = t.epochs
         if isinstance(epoch, bool) or not isinstance(epoch, Integral) or not n<epoch<=self.n_epoch:

@@ -24,7 +24,15 @@ def _float(v):
 
 @dataclass(frozen=True)
 class Number:
-    "A numeric dimension from `low` to `high`, on a grid if it has a `step`"
+    """A numeric dimension from `low` to `high`, on a grid if it has a `step`
+
+    Parameters:
+        low: Smallest value
+        high: Largest value
+        log: Is the scale logarithmic?
+        step: Distance between neighbours; None for a continuous dimension
+        whole: Are the values integers?
+    """
     low:float # Smallest value
     high:float # Largest value
     log:bool=False # Is the scale logarithmic?
@@ -96,7 +104,12 @@ def label_of(o):
 
 @dataclass(frozen=True)
 class Choice:
-    "A dimension whose `options` have neither order nor distance, or only an order if they are numbers"
+    """A dimension whose `options` have neither order nor distance, or only an order if they are numbers
+
+    Parameters:
+        options: What may be chosen, at least one option
+        labels: What stands for each option in storage
+    """
     options:tuple # What may be chosen, at least one option
     labels:tuple=field(init=False) # What stands for each option in storage
 
@@ -167,7 +180,11 @@ def dimension(spec):
 
 # %% ../../nbs/engine/00_space.ipynb #space
 class Space:
-    "Named dimensions, and the way between dictionaries of values and points of the unit cube"
+    """Named dimensions, and the way between dictionaries of values and points of the unit cube
+
+    Parameters:
+        spec: Name of a hyperparameter -> what it may be, in the notation above
+    """
     def __init__(self,
         spec:dict # Name of a hyperparameter -> what it may be, in the notation above
     ):
@@ -183,7 +200,14 @@ class Space:
         conditions=None, # Name -> what it depends on: name -> positions of the values with which it counts; one such is enough
         maybe=() # Names that a configuration may lack, nobody knows why
     ):
-        "The space of `dims`, which may be none"
+        """The space of `dims`, which may be none
+
+        Parameters:
+            dims: Name -> `Number` or `Choice`, a name after those on which it depends
+            conditions: Name -> what it depends on: name -> positions of the values with which it
+                counts; one such is enough
+            maybe: Names that a configuration may lack, nobody knows why
+        """
         res = cls.__new__(cls)
         res.dims,res.conditions,res._specs,res.maybe = dims,conditions or {},{},frozenset(maybe)
         res._index()

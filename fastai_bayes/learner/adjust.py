@@ -33,7 +33,12 @@ def _set(o, name, v):
 def text_drops(
     model # Any module
 )->list: # Pairs of a module and the name of its probability
-    "What `drop_mult` scales: the dropouts of AWD-LSTM, and the first one of a text classifier's head"
+    """What `drop_mult` scales: the dropouts of AWD-LSTM, and the first one of a text classifier's head
+
+    Parameters:
+        model: Any module
+        returns: Pairs of a module and the name of its probability
+    """
     names = {RNNDropout: 'p', WeightDropout: 'weight_p', EmbeddingDropout: 'embed_p'}
     heads = [m.layers[0] for m in model.modules() if isinstance(m, PoolingLinearClassifier)]
     return ([(m, names[type(m)]) for m in model.modules() if type(m) in names] +
@@ -42,7 +47,12 @@ def text_drops(
 def drops(
     model # Any module
 )->list: # Modules, in their order
-    "All other dropouts that are not switched off"
+    """All other dropouts that are not switched off
+
+    Parameters:
+        model: Any module
+        returns: Modules, in their order
+    """
     text = [m for m,_ in text_drops(model)]
     return [m for m in model.modules() if isinstance(m, _DropoutNd) and _given(m, 'p')>0 and not any(m is o for o in text)]
 
@@ -50,7 +60,12 @@ def set_ps(
     model, # Any module with `drops`
     p:float # Probability of the last one
 ):
-    "Set the dropouts of `model`, the last one to `p` and the others in proportion"
+    """Set the dropouts of `model`, the last one to `p` and the others in proportion
+
+    Parameters:
+        model: Any module with `drops`
+        p: Probability of the last one
+    """
     ms = drops(model)
     for m in ms: _set(m, 'p', min(1., p*_given(m, 'p')/_given(ms[-1], 'p')))
 
@@ -58,7 +73,12 @@ def set_drop_mult(
     model, # Any module with `text_drops`
     mult:float # 1 for the dropouts that it came with
 ):
-    "Scale the dropouts of a text model"
+    """Scale the dropouts of a text model
+
+    Parameters:
+        model: Any module with `text_drops`
+        mult: 1 for the dropouts that it came with
+    """
     for m,name in text_drops(model):
         least = 1e-9 if name=='weight_p' else 0.  # fastai's WeightDropout breaks at 0, where torch returns the parameter itself
         _set(m, name, min(.95, max(least, mult*_given(m, name))))  # at 1 fastai's RNNDropout divides by zero
@@ -66,13 +86,23 @@ def set_drop_mult(
 def ps_of(
     model # Any module
 )->float: # None if it has no `drops`
-    "What `set_ps` would have to be given to leave `model` as it is"
+    """What `set_ps` would have to be given to leave `model` as it is
+
+    Parameters:
+        model: Any module
+        returns: None if it has no `drops`
+    """
     return next((m.p for m in reversed(drops(model))), None)
 
 def drop_mult_of(
     model # Any module
 )->float: # None if it has no `text_drops`
-    "What `set_drop_mult` would have to be given to leave `model` as it is"
+    """What `set_drop_mult` would have to be given to leave `model` as it is
+
+    Parameters:
+        model: Any module
+        returns: None if it has no `text_drops`
+    """
     return max((getattr(m, k)/_given(m, k) for m,k in text_drops(model) if _given(m, k)), default=None)  # the largest, as those that reached the limit tell less
 
 # %% ../../nbs/learner/02_adjust.ipynb #tfm
@@ -96,7 +126,12 @@ def _resizes(t): return isinstance(t, (AffineCoordTfm, RandomResizedCrop, Random
 def where_resized(
     dls # `DataLoaders`
 )->str: # 'after_batch', 'after_item', or None if nothing resizes
-    "Which transforms give images the size that the model sees"
+    """Which transforms give images the size that the model sees
+
+    Parameters:
+        dls: `DataLoaders`
+        returns: 'after_batch', 'after_item', or None if nothing resizes
+    """
     if all(isinstance(dl, DataLoader) for dl in dls.loaders):
         return next((o for o in ('after_batch', 'after_item') if any(map(_resizes, _fs(dls.train, o)))), None)
 
@@ -104,7 +139,13 @@ def with_size(
     dls, # `DataLoaders` that resize images; they stay as they are
     size:int # Height and width
 ): # Shallow copy of `dls` with other loaders
-    "`dls` with images of another size"
+    """`dls` with images of another size
+
+    Parameters:
+        dls: `DataLoaders` that resize images; they stay as they are
+        size: Height and width
+        returns: Shallow copy of `dls` with other loaders
+    """
     def _resized(t):
         if not _resizes(t): return t
         t = copy(t)
@@ -116,7 +157,12 @@ def with_size(
 def size_of(
     dls # `DataLoaders`
 )->int: # None if nothing resizes, or not to squares
-    "Height and width that the loaders give images"
+    """Height and width that the loaders give images
+
+    Parameters:
+        dls: `DataLoaders`
+        returns: None if nothing resizes, or not to squares
+    """
     size = next((t.size for t in _fs(dls.train, where_resized(dls)) if _resizes(t)), None)
     return size if size is None or isinstance(size, int) else size[0] if len(set(size))==1 else None
 
@@ -143,14 +189,25 @@ def _lists(t): return ('aff_fs', 'coord_fs') if isinstance(t, AffineCoordTfm) el
 def augmentations(
     dls # `DataLoaders`
 )->list: # Functions and objects within the transforms of the training loader's batches
-    "What can be made stronger or weaker"
+    """What can be made stronger or weaker
+
+    Parameters:
+        dls: `DataLoaders`
+        returns: Functions and objects within the transforms of the training loader's batches
+    """
     return [f for t in _fs(dls.train, 'after_batch') for k in _lists(t) for f in getattr(t, k) if _strength(f)]
 
 def with_aug(
     dls, # `DataLoaders` with `augmentations`; they stay as they are
     mult:float # 1 for those that it came with, 0 for none
 ): # Shallow copy of `dls` with another training loader
-    "`dls` with stronger or weaker rotation, warp and lighting"
+    """`dls` with stronger or weaker rotation, warp and lighting
+
+    Parameters:
+        dls: `DataLoaders` with `augmentations`; they stay as they are
+        mult: 1 for those that it came with, 0 for none
+        returns: Shallow copy of `dls` with another training loader
+    """
     def _change(t):
         if not _lists(t): return t
         t = copy(t)
@@ -161,7 +218,12 @@ def with_aug(
 def aug_of(
     dls # `DataLoaders`
 )->float: # None without `augmentations`
-    "What `with_aug` would have to be given to leave `dls` as they are"
+    """What `with_aug` would have to be given to leave `dls` as they are
+
+    Parameters:
+        dls: `DataLoaders`
+        returns: None without `augmentations`
+    """
     pairs = [(_value(f), f.__dict__.get('given', _value(f))) for f in augmentations(dls)]
     return max((v/old for v,old in pairs if old), default=None)
 
@@ -171,7 +233,12 @@ def _inner(loss): return getattr(loss, 'func', loss)
 def smoothing_of(
     loss # Loss function
 )->str: # Name of its attribute, None if it has none
-    "Where `loss` has its label smoothing"
+    """Where `loss` has its label smoothing
+
+    Parameters:
+        loss: Loss function
+        returns: Name of its attribute, None if it has none
+    """
     o = _inner(loss)
     return 'label_smoothing' if isinstance(o, nn.CrossEntropyLoss) else 'eps' if isinstance(o, LabelSmoothingCrossEntropy) else None
 
@@ -179,7 +246,13 @@ def with_smoothing(
     loss, # Loss function; it stays as it is
     v:float # Label smoothing
 ): # A copy; `loss` itself if it has no label smoothing
-    "`loss` with labels smoothed by `v`"
+    """`loss` with labels smoothed by `v`
+
+    Parameters:
+        loss: Loss function; it stays as it is
+        v: Label smoothing
+        returns: A copy; `loss` itself if it has no label smoothing
+    """
     if not smoothing_of(loss): return loss
     loss = deepcopy(loss)
     setattr(_inner(loss), smoothing_of(loss), v)

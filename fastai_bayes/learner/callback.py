@@ -33,7 +33,12 @@ _modes = {o: mode for mode,names in (('min', _down), ('max', _up)) for o in name
 def mode_of(
     name:str # Name of a loss or metric, as in the table that fastai prints
 )->str: # 'min', 'max', or None if it is not known
-    "Which way is better"
+    """Which way is better
+
+    Parameters:
+        name: Name of a loss or metric, as in the table that fastai prints
+        returns: 'min', 'max', or None if it is not known
+    """
     name = name.removeprefix('train_').removeprefix('valid_').strip('_')
     return _modes.get(name)
 
@@ -41,7 +46,12 @@ def mode_of(
 def recorded(
     learn # A `Learner`
 )->list: # Names of the columns between `epoch` and `time`
-    "What the `Recorder` of `learn` notes each epoch"
+    """What the `Recorder` of `learn` notes each epoch
+
+    Parameters:
+        learn: A `Learner`
+        returns: Names of the columns between `epoch` and `time`
+    """
     r,mets = getattr(learn, 'recorder', None),[o.name for o in learn.metrics]
     if r is None: raise MonitorError('the learner has no `Recorder`, so nothing can be monitored; add one with `learn.add_cb(Recorder())`')
     if not r.valid_metrics: return ['train_loss', *(mets if r.train_metrics else [])]
@@ -86,7 +96,14 @@ def monitor_and_mode(
     monitor:str=None, # Name of a loss or metric; the first metric, else `valid_loss`, if None
     mode:str=None # 'min' or 'max'; looked up if None
 )->tuple: # The recorded name, and 'min' or 'max'
-    "What to monitor, and which way is better"
+    """What to monitor, and which way is better
+
+    Parameters:
+        learn: A `Learner`
+        monitor: Name of a loss or metric; the first metric, else `valid_loss`, if None
+        mode: 'min' or 'max'; looked up if None
+        returns: The recorded name, and 'min' or 'max'
+    """
     _check_mode(mode)
     monitor = _find(learn, monitor)
     if mode is None: mode = mode_of(monitor)
@@ -97,7 +114,12 @@ def monitor_and_mode(
 def recorded_now(
     learn # A `Learner` that has just ended an epoch
 )->dict: # Name -> value
-    "What the `Recorder` of `learn` noted for the epoch; what was cancelled or skipped is not there"
+    """What the `Recorder` of `learn` noted for the epoch; what was cancelled or skipped is not there
+
+    Parameters:
+        learn: A `Learner` that has just ended an epoch
+        returns: Name -> value
+    """
     r,names = learn.recorder,recorded(learn)
     row,n = r.values[-1] if len(r.values) else [],len(names)-len(learn.metrics)-1 if r.valid_metrics else len(names)
     if len(row)==len(names): return dict(zip(names, row))
@@ -114,7 +136,12 @@ class Measured(Callback):
     def measure(self,
         monitor:str # Name of a loss or metric
     )->tuple: # Value, NaN if it is missing; and whether the training has diverged
-        "What the epoch that has just ended is worth"
+        """What the epoch that has just ended is worth
+
+        Parameters:
+            monitor: Name of a loss or metric
+            returns: Value, NaN if it is missing; and whether the training has diverged
+        """
         row,finite,self.finite = recorded_now(self.learn),self.finite,True
         v = row.get(monitor)
         try: v = math.nan if v is None else float(v)
@@ -133,7 +160,14 @@ def _check_trial(o):
     raise MonitorError(f'trial: expected the trial that the objective is given, or study.ask() returns, got {o!r}{hint}')
 
 class BayesPruningCallback(Measured):
-    "Report every epoch to `trial`, and stop the training when the study's pruner says so"
+    """Report every epoch to `trial`, and stop the training when the study's pruner says so
+
+    Parameters:
+        trial: Any Optuna trial
+        monitor: Name of a loss or metric; the first metric, else `valid_loss`, if None
+        mode: 'min' or 'max'; by the metric's name if None, else as the study says
+        n_epoch: Planned epochs of all fits together; those of the fits seen so far if None
+    """
     order,remove_on_fetch,_only_train_loop,_stateattrs = EarlyStoppingCallback.order-.5,True,True,('trial','planned')
     def __init__(self,
         trial, # Any Optuna trial

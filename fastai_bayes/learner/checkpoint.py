@@ -48,13 +48,23 @@ def write(
     state, # What `plain` takes
     file # Path of the checkpoint
 ):
-    "Put `state` into `file`, whole or not at all; OSError or RuntimeError if the disk does not take it"
+    """Put `state` into `file`, whole or not at all; OSError or RuntimeError if the disk does not take it
+
+    Parameters:
+        state: What `plain` takes
+        file: Path of the checkpoint
+    """
     put(file, lambda f: torch.save(plain(state), f))
 
 def read(
     file # Path of the checkpoint
 ): # As it was given to `write`; None if there is no file
-    "What is in `file`; CheckpointError if that cannot be made out"
+    """What is in `file`; CheckpointError if that cannot be made out
+
+    Parameters:
+        file: Path of the checkpoint
+        returns: As it was given to `write`; None if there is no file
+    """
     if not kind(file): return None
     try:
         with opened(file) as f: return torch.load(f, map_location='cpu', weights_only=True)
@@ -65,7 +75,12 @@ _parts = dict(stage=int, epoch=int, n_epoch=int, done=int, seconds=float, model=
 def read_training(
     file # Path of the checkpoint of a training
 ): # As `Checkpoint` wrote it; None if there is no file
-    "What is in `file`; CheckpointError if it is damaged, or something else"
+    """What is in `file`; CheckpointError if it is damaged, or something else
+
+    Parameters:
+        file: Path of the checkpoint of a training
+        returns: As `Checkpoint` wrote it; None if there is no file
+    """
     res = read(file)
     if res is None: return None
     wrong = [k for k,o in _parts.items() if not isinstance(res, dict) or not isinstance(res.get(k), o)]
@@ -118,7 +133,12 @@ _curves = 'lrs', 'iters', 'losses'
 def recorder_state(
     r # `Recorder`
 )->dict: # Plain data
-    "The curves that a recorder holds"
+    """The curves that a recorder holds
+
+    Parameters:
+        r: `Recorder`
+        returns: Plain data
+    """
     return dict(values=[[_number(v) for v in row] for row in r.values],
                 curves={k: _row(vars(r).get(k, ())) for k in _curves}, hps={k: _row(v) for k,v in vars(r).get('hps', {}).items()})
 
@@ -132,7 +152,12 @@ def set_recorder(
     r, # `Recorder`
     state:dict # As from `recorder_state`
 ):
-    "Give a recorder these curves"
+    """Give a recorder these curves
+
+    Parameters:
+        r: `Recorder`
+        state: As from `recorder_state`
+    """
     r.values,curves = [L(o) for o in state['values']],state.get('curves')
     if curves: r.lrs,r.iters,r.losses = curves['lrs'].tolist(),curves['iters'].long().tolist(),list(curves['losses'].float())
     if state.get('hps'): r.hps = {k: v.tolist() for k,v in state['hps'].items()}
@@ -167,7 +192,12 @@ def _onto(o, device):
 def shapes(
     model # Module, perhaps wrapped for several devices
 )->dict: # None for a parameter that does not know its shape yet
-    "Names and shapes of what is in the state of `model`"
+    """Names and shapes of what is in the state of `model`
+
+    Parameters:
+        model: Module, perhaps wrapped for several devices
+        returns: None for a parameter that does not know its shape yet
+    """
     return {k: None if isinstance(v, UninitializedTensorMixin) else tuple(getattr(v, 'shape', ())) for k,v in get_model(model).state_dict().items()}
 
 def _unwrapped(model):
@@ -200,14 +230,25 @@ def holds(
     state:dict, # State of a model
     built:dict # As from `shapes`
 )->bool:
-    "Is all of `built` in `state`?"
+    """Is all of `built` in `state`?
+
+    Parameters:
+        state: State of a model
+        built: As from `shapes`
+    """
     return all(k in state and v in (None, tuple(getattr(state[k], 'shape', ()))) for k,v in built.items())
 
 def as_built(
     model, # Module
     built:dict # As from `shapes`, before the training
 )->dict: # None if the model has not got these
-    "The state of `model` under the names that it had when it was built"
+    """The state of `model` under the names that it had when it was built
+
+    Parameters:
+        model: Module
+        built: As from `shapes`, before the training
+        returns: None if the model has not got these
+    """
     states = lambda m: m.state_dict(),lambda m: _unwrapped(m).state_dict(),lambda m: _bare(_unwrapped(m))
     for state in (f(get_model(model)) for f in states):
         if holds(state, built): return {k: state[k] for k in built}
@@ -216,7 +257,17 @@ def as_built(
 _epoch_events = 'before_epoch before_train after_cancel_train after_train before_validate after_cancel_validate after_validate'.split()
 
 class Checkpoint(Callback):
-    "Save all of a training after its epochs; a training whose file exists is carried on from there"
+    """Save all of a training after its epochs; a training whose file exists is carried on from there
+
+    Parameters:
+        file: Path; `CheckpointError` if it is there and damaged
+        every: Seconds between two checkpoints at least; 0 for one after every epoch
+        note: Function without arguments; what it returns is kept as `note`
+        hypers: Also the settings of the optimizer? Else they are as the fit sets them
+        longer: May the fit have more epochs than the one that was saved? It goes on at the same
+            epoch of the longer schedule
+        told: What has been warned of already
+    """
     order,remove_on_fetch,_only_train_loop,_learn = EarlyStoppingCallback.order-.6,True,True,None
     _stateattrs = 'saved', 'built', 'before', 'told', 'note', 'file'
     def __init__(self,
@@ -281,7 +332,11 @@ class Checkpoint(Callback):
     def save(self,
         stopped:bool=False # Has it been decided that the training stops here?
     ):
-        "Write the checkpoint; where that fails, warn once, and the training goes on"
+        """Write the checkpoint; where that fails, warn once, and the training goes on
+
+        Parameters:
+            stopped: Has it been decided that the training stops here?
+        """
         try: write(dict(self.state, stopped=stopped), self.file)
         except (OSError, RuntimeError, TypeError) as e:
             if not self.warned: warnings.warn(f'no checkpoint could be written ({e}); the training goes on, but if it stops it starts again from '

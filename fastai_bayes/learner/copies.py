@@ -91,7 +91,13 @@ def copies(
     cbs, # Callbacks, whether they have been used or not
     folder # Where the copies log what does not go to the learner's path
 )->list: # Copies of `cbs`
-    "Callbacks for one training"
+    """Callbacks for one training
+
+    Parameters:
+        cbs: Callbacks, whether they have been used or not
+        folder: Where the copies log what does not go to the learner's path
+        returns: Copies of `cbs`
+    """
     res = deepcopy(list(cbs), replaced(cbs))  # together: one may hold another
     for o in res: _log_to(o, folder)
     return res
@@ -100,7 +106,13 @@ def clone(
     learn:Learner, # The learner to copy; it stays as it is
     folder=None # Where the copy writes its files; as `learn` does if None
 )->Learner: # Independent of `learn` but for the data, which both share
-    "A fresh copy of `learn`: same data, weights and callbacks, no optimizer"
+    """A fresh copy of `learn`: same data, weights and callbacks, no optimizer
+
+    Parameters:
+        learn: The learner to copy; it stays as it is
+        folder: Where the copy writes its files; as `learn` does if None
+        returns: Independent of `learn` but for the data, which both share
+    """
     try: res = deepcopy(learn, stand_ins(learn))
     except Exception as e:
         raise CloneError(f'this learner cannot be copied ({type(e).__name__}: {e}); '
@@ -118,7 +130,11 @@ _rngs = Shared(get_random_states, lambda states: set_random_states(**states))  #
 def seeded(
     seed:int=None # Seed for torch, numpy and random; None seeds nothing
 ):
-    "Seed the process's generators, and put them and mixed precision back as they were"
+    """Seed the process's generators, and put them and mixed precision back as they were
+
+    Parameters:
+        seed: Seed for torch, numpy and random; None seeds nothing
+    """
     with _rngs:
         states,amp = get_random_states(),_amp()
         try:
@@ -133,7 +149,12 @@ def seeded(
 def orders_of(
     dls # `DataLoaders`
 )->list: # One entry a loader, None for those that do not remember an order
-    "The order of the texts in loaders for language models, which shuffle the last one"
+    """The order of the texts in loaders for language models, which shuffle the last one
+
+    Parameters:
+        dls: `DataLoaders`
+        returns: One entry a loader, None for those that do not remember an order
+    """
     texts = [vars(dl).get('items') for dl in dls.loaders]
     return [list(o.idxs) if isinstance(o, ReindexCollection) else None for o in texts]
 
@@ -141,7 +162,12 @@ def set_orders(
     dls, # `DataLoaders`
     orders:list # As from `orders_of`
 ):
-    "Put the texts of loaders for language models into the given order"
+    """Put the texts of loaders for language models into the given order
+
+    Parameters:
+        dls: `DataLoaders`
+        orders: As from `orders_of`
+    """
     for dl,idxs in zip(dls.loaders, orders):
         if idxs is None: continue
         for i,v in enumerate(idxs): dl.items.idxs[i] = v  # the lengths of the texts share this list
@@ -152,7 +178,12 @@ def seeded_loaders(
     dls, # `DataLoaders`
     seed:int # Seed for each loader's own generator
 ):
-    "Seed the generators of the loaders in `dls`, whose texts come in their first order, and put both back"
+    """Seed the generators of the loaders in `dls`, whose texts come in their first order, and put both back
+
+    Parameters:
+        dls: `DataLoaders`
+        seed: Seed for each loader's own generator
+    """
     old,orders = [(dl, dl.rng) for dl in dls.loaders if hasattr(dl, 'rng')],orders_of(dls)
     try:
         set_orders(dls, [o and sorted(o) for o in orders])
@@ -165,7 +196,11 @@ def seeded_loaders(
 def settle(
     dls # `DataLoaders`
 ):
-    "Let loaders look at an item for its types now: if they do so at the first batch, random numbers depend on whether that was done before"
+    """Let loaders look at an item for its types now: if they do so at the first batch, random numbers depend on whether that was done before
+
+    Parameters:
+        dls: `DataLoaders`
+    """
     with seeded():
         for dl in dls.loaders:
             if hasattr(dl, '_one_pass') and not getattr(dl, '_types', None): dl._one_pass()
@@ -204,7 +239,11 @@ _loads = Shared(_guard, _unguard)
 def weights_only(
     folder # Of a study
 ):
-    "Load files in `folder` with `weights_only=True`, whoever asks for them"
+    """Load files in `folder` with `weights_only=True`, whoever asks for them
+
+    Parameters:
+        folder: Of a study
+    """
     token = _folders.set((*_folders.get(), folder))
     try:
         with _loads: yield
@@ -281,7 +320,12 @@ _safe = weakref.WeakKeyDictionary()  # loaders -> what they would lose, so that 
 def lost(
     dl # fastai `DataLoader`
 )->str: # What is wrong; '' if nothing is
-    "What `dl` would lose if it were made anew with nothing changed"
+    """What `dl` would lose if it were made anew with nothing changed
+
+    Parameters:
+        dl: fastai `DataLoader`
+        returns: What is wrong; '' if nothing is
+    """
     if dl in _safe: return _safe[dl]
     cls,old = type(dl).__name__,_parts_of(dl)
     try:
@@ -296,7 +340,13 @@ def anew(
     dl, # fastai `DataLoader`; it stays as it is
     **kwargs # What shall be different, as `new` takes it
 ): # `LoaderError` if it would be another loader in more than that
-    "A new loader like `dl`"
+    """A new loader like `dl`
+
+    Parameters:
+        dl: fastai `DataLoader`; it stays as it is
+        **kwargs: What shall be different, as `new` takes it
+        returns: `LoaderError` if it would be another loader in more than that
+    """
     if why := lost(dl):
         raise LoaderError(f'another loader cannot be made from this one: {why}; give the class a method new that keeps all of it, '
                           'leave this out of the space, or pass new_learner')
@@ -308,7 +358,13 @@ def with_bs(
     dls, # `DataLoaders`; they stay as they are
     bs:int # Batch size for training
 ): # Shallow copy of `dls` with another training loader
-    "`dls` with training batches of `bs` items, sharing data and all other loaders"
+    """`dls` with training batches of `bs` items, sharing data and all other loaders
+
+    Parameters:
+        dls: `DataLoaders`; they stay as they are
+        bs: Batch size for training
+        returns: Shallow copy of `dls` with another training loader
+    """
     dl = dls.train
     if not isinstance(dl, DataLoader) and getattr(dl, 'batch_size', None)==bs: return dls  # whoever made it has seen to that
     if not isinstance(dl, DataLoader):
@@ -333,7 +389,12 @@ def release(
     learn:Learner, # Will not be used again
     cbs=() # Nor will these callbacks, which were given to its fit
 ):
-    "Let go of everything that `learn` holds, so that its memory is free at once, and close the logs that a training which failed has left open"
+    """Let go of everything that `learn` holds, so that its memory is free at once, and close the logs that a training which failed has left open
+
+    Parameters:
+        learn: Will not be used again
+        cbs: Nor will these callbacks, which were given to its fit
+    """
     for cb in [*learn.cbs, *cbs]:
         for o in vars(cb).values():
             if _is_log(o): o.close()

@@ -15,7 +15,23 @@ from ..results.tables import clipped, clock, html_table, display_width, short, t
 # %% ../../nbs/learner/10_display.ipynb #status
 @dataclass
 class Status:
-    "What is known about a running study"
+    """What is known about a running study
+
+    Parameters:
+        monitor: Name of the monitored quantity
+        mode: 'min' or 'max'
+        n_epoch: Planned epochs of one training
+        n_trials: Limits; None is no limit
+        trials: Finished trials: dictionaries with number, state, value, epochs, params, and why it
+            stopped or failed
+        number: The trial that is training, if any
+        params: Its hyperparameters
+        curve: Its values so far
+        spent: Epochs, of all trials
+        saved: Epochs that stopping early has saved
+        seconds: Time, of all trials
+        note: What else there is to say
+    """
     monitor:str # Name of the monitored quantity
     mode:str # 'min' or 'max'
     n_epoch:int # Planned epochs of one training
@@ -60,7 +76,11 @@ def settings(params): return ' '.join(f'{k}={short(v)}' for k,v in params.items(
 def ranges(
     dims:dict # Name -> dimension of a `Space`
 )->str:
-    "What is tried if nothing is said, in one line"
+    """What is tried if nothing is said, in one line
+
+    Parameters:
+        dims: Name -> dimension of a `Space`
+    """
     def _range(d): return ', '.join(map(str, d.labels)) if hasattr(d, 'labels') else f"{short(d.low)} to {short(d.high)}{' (log)' if d.log else ''}"
     return 'inferred space: ' + '; '.join(f'{n} {_range(d)}' for n,d in dims.items())
 
@@ -94,7 +114,13 @@ def status_rows(
     s:Status, # What is known
     last:int=4 # Ended trials to show, beside the best
 )->list: # Lists of texts, heads first
-    "Table of the present trial, the best, and the `last` that ended, latest first"
+    """Table of the present trial, the best, and the `last` that ended, latest first
+
+    Parameters:
+        s: What is known
+        last: Ended trials to show, beside the best
+        returns: Lists of texts, heads first
+    """
     now = dict(number=s.number, state='training', value=s.curve[-1] if s.curve else None, epochs=len(s.curve), params=s.params)
     ended = s.trials[::-1][:last]
     shown = [*([now] if s.number is not None else []), *([s.best] if s.best and s.best not in ended else []), *ended]
@@ -116,7 +142,13 @@ def status_text(
     s:Status, # What is known
     columns:int=80,lines:int=24 # Size of the terminal
 )->list: # Lines
-    "`s` as lines that fit a terminal: a bar, a line, and a table"
+    """`s` as lines that fit a terminal: a bar, a line, and a table
+
+    Parameters:
+        s: What is known
+        lines: Size of the terminal
+        returns: Lines
+    """
     wide = min(20, columns//4)
     full = round(s.share*wide)
     head = [f"{'█'*full}{'░'*(wide-full)}"]
@@ -129,7 +161,11 @@ def status_text(
 
 # %% ../../nbs/learner/10_display.ipynb #views
 class Silent:
-    "Shows nothing"
+    """Shows nothing
+
+    Parameters:
+        returns: Seconds between two updates at least
+    """
     every = .1 # Seconds between two updates at least
     def __init__(self, out=None): self.out,self.last = out or sys.stdout,-math.inf
     def update(self, s):
@@ -242,7 +278,11 @@ class Notebook(Silent):
 def view(
     verbose:bool=True # Show anything?
 ):
-    "The view that suits where the output goes"
+    """The view that suits where the output goes
+
+    Parameters:
+        verbose: Show anything?
+    """
     if not verbose: return Silent()
     if IN_NOTEBOOK: return Notebook()
     return Terminal() if sys.stdout.isatty() and os.environ.get('TERM')!='dumb' else Plain()

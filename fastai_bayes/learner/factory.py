@@ -88,7 +88,14 @@ class Noted(dict):
         return super().__ror__(o)
 
 class SuggestedParams(Noted):
-    "Hyperparameters of a trial, to which `suggest_float`, `suggest_int` and `suggest_categorical` add as those of an Optuna trial do"
+    """Hyperparameters of a trial, to which `suggest_float`, `suggest_int` and `suggest_categorical` add as those of an Optuna trial do
+
+    Parameters:
+        trial: Optuna trial, under way or ended
+        params: What has been suggested before
+        met: Name -> dimension, of all that has been asked for in the study; grows
+        fixed: Values by name with which the trial was queued
+    """
     def __init__(self,
         trial, # Optuna trial, under way or ended
         params:dict, # What has been suggested before
@@ -151,7 +158,13 @@ def load_weights(
     file, # Path of weights, as `Learner.save` writes them
     strict:bool=True # Must it hold all that the model has, and no more?
 ):
-    "Load `file` into the model of `learn`; a CheckpointError if it is damaged, or of another model"
+    """Load `file` into the model of `learn`; a CheckpointError if it is damaged, or of another model
+
+    Parameters:
+        learn: A `Learner`; half overwritten where that fails
+        file: Path of weights, as `Learner.save` writes them
+        strict: Must it hold all that the model has, and no more?
+    """
     try:
         with opened(file) as f: load_model(f, learn.model, None, False, getattr(learn.dls, 'device', None), strict, weights_only=True)
     except Exception as e:
@@ -159,7 +172,12 @@ def load_weights(
         raise CheckpointError(f'{file} is damaged, or of another model ({why})') from e
 
 class LearnerFactory:
-    "Builds learners from hyperparameters"
+    """Builds learners from hyperparameters
+
+    Parameters:
+        check: Configurations with which a factory is tried before a study begins, until one of them
+            can be trained
+    """
     probes = 16 # Configurations with which a factory is tried before a study begins, until one of them can be trained
     def __init__(self, learn, new_learner=None, space=None, check=None):
         self.learn,self.new_learner,self.last = learn,new_learner,None

@@ -48,7 +48,13 @@ def data_facts(
     dls, # `DataLoaders`
     shape:bool=True # Also the shape of an item?
 )->dict: # Name -> text or number
-    "Sizes, classes and shape of the data"
+    """Sizes, classes and shape of the data
+
+    Parameters:
+        dls: `DataLoaders`
+        shape: Also the shape of an item?
+        returns: Name -> text or number
+    """
     res = {'training set': _maybe(_size, dls.loaders[0]), 'validation set': _maybe(_size, dls.loaders[1]), 'classes': _maybe(_classes, dls),
            'shape of an item': _maybe(_item, dls) if shape else None}
     return {k: v for k,v in res.items() if v is not None}
@@ -63,7 +69,12 @@ def _shape(v):
 def model_facts(
     model # A module
 )->dict: # Name -> shape
-    "Names and shapes of the weights"
+    """Names and shapes of the weights
+
+    Parameters:
+        model: A module
+        returns: Name -> shape
+    """
     res = {f'weights {k}': _shape(v) for k,v in model.state_dict().items()}
     rest = ' '.join(f'{k}{res[k]}' for k in list(res)[_most:])
     return {**dict(list(res.items())[:_most]), **({'more weights': f'{len(res)-_most} ({zlib.crc32(rest.encode()):08x})'} if rest else {})}
@@ -77,7 +88,13 @@ def fit_facts(
     fit, # Name or function
     kwargs:dict # What it is given
 )->dict: # Name -> text
-    "Which fit it is, and with what arguments"
+    """Which fit it is, and with what arguments
+
+    Parameters:
+        fit: Name or function
+        kwargs: What it is given
+        returns: Name -> text
+    """
     knob = {o.arg(fit): n for n,o in knobs.items()}
     return {'fit': in_text(fit), **{f'{knob.get(k, k)} of the fit': in_text(v) for k,v in kwargs.items()}}
 
@@ -89,6 +106,15 @@ def facts_of(
     kwargs:dict, # What it is given
     made:bool=False # Does a factory make the learners?
 )->dict: # Name -> text or number
-    "What must not change while a study lasts"
+    """What must not change while a study lasts
+
+    Parameters:
+        learn: A learner of the study
+        names: Of the hyperparameters
+        fit: Name or function
+        kwargs: What it is given
+        made: Does a factory make the learners?
+        returns: Name -> text or number
+    """
     model = {} if not made and any(n in knobs and knobs[n].make for n in names) else model_facts(learn.model)
     return {**fit_facts(fit, kwargs), **data_facts(learn.dls, made or 'size' not in names), **model}

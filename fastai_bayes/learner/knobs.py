@@ -38,7 +38,12 @@ fits = 'fit', 'fit_one_cycle', 'fit_flat_cos', 'fine_tune'
 def takes(
     fit # Name of a fit method, or a function
 )->list: # Names of its arguments after the number of epochs; '**' if it takes any
-    "What can be given to `fit`"
+    """What can be given to `fit`
+
+    Parameters:
+        fit: Name of a fit method, or a function
+        returns: Names of its arguments after the number of epochs; '**' if it takes any
+    """
     return ['**' if p.kind==p.VAR_KEYWORD else p.name for p in _parameters(fit)]
 
 def _parameters(fit):
@@ -50,7 +55,12 @@ def _parameters(fit):
 def as_opt_func(
     o # fastai optimizer function, torch optimizer class, a `partial` of either, or a name of theirs
 ):
-    "`o` as `Learner` takes it"
+    """`o` as `Learner` takes it
+
+    Parameters:
+        o: fastai optimizer function, torch optimizer class, a `partial` of either, or a name of
+            theirs
+    """
     if isinstance(o, str): o = getattr(fastai.optimizer, o, getattr(torch.optim, o, o))
     f = o.func if isinstance(o, partial) else o
     return partial(OptimWrapper, opt=o) if isinstance(f, type) and issubclass(f, torch.optim.Optimizer) else o
@@ -58,7 +68,12 @@ def as_opt_func(
 def hypers_of(
     o # What `as_opt_func` takes
 )->set: # Names of the hyperparameters that the optimizer has
-    "What can be set in an optimizer"
+    """What can be set in an optimizer
+
+    Parameters:
+        o: What `as_opt_func` takes
+        returns: Names of the hyperparameters that the optimizer has
+    """
     try: return set(as_opt_func(o)([torch.nn.Parameter(torch.zeros(1, 1))], lr=.1).hypers[0])  # a matrix, as Muon takes nothing else
     except Exception as e:
         raise KnobError(f'opt_func: {label_of(o)!r} is not an optimizer ({type(e).__name__}: {e}); '
@@ -115,7 +130,14 @@ def with_arch(
     arch, # Architecture, as `vision_learner` takes it
     folder=None # Where the new learner writes its files
 )->Learner: # Shares only the data with `learn`
-    "A copy of `learn` with a new model, pretrained and frozen as `learn` was"
+    """A copy of `learn` with a new model, pretrained and frozen as `learn` was
+
+    Parameters:
+        learn: Learner from `vision_learner`; it stays as it is
+        arch: Architecture, as `vision_learner` takes it
+        folder: Where the new learner writes its files
+        returns: Shares only the data with `learn`
+    """
     res,new = clone(learn, folder),_vision(learn, arch, learn.pretrained)
     if all(p.requires_grad for p in learn.model.parameters()) and learn.pretrained: new.unfreeze()
     res.model,res.splitter,res.arch = new.model,new.splitter,arch
@@ -147,7 +169,14 @@ def with_layers(
     layers, # Sizes of the layers
     folder=None # Where the new learner writes its files
 )->Learner: # Shares only the data with `learn`
-    "A copy of `learn` with a new model"
+    """A copy of `learn` with a new model
+
+    Parameters:
+        learn: Learner from `tabular_learner`; it stays as it is
+        layers: Sizes of the layers
+        folder: Where the new learner writes its files
+        returns: Shares only the data with `learn`
+    """
     res = clone(learn, folder)
     res.model = _tabular(learn.model, layers).to(next(learn.model.parameters()).device)
     return res
@@ -157,7 +186,21 @@ def _now_layers(learn): return _layers(learn.model)[:-1] if type(learn.model) is
 # %% ../../nbs/learner/03_knobs.ipynb #knob
 @dataclass(frozen=True)
 class Knob:
-    "What one hyperparameter does"
+    """What one hyperparameter does
+
+    Parameters:
+        name: As in a search space
+        what: What it is, in a line
+        put: Sets it on a learner: `put(learn, value)`
+        args: Names that a fit may have for it
+        hyper: Is it set in the optimizer?
+        make: Makes another model: `make(learn, value, folder)`
+        made: Does a factory, if there is one, see to it?
+        loss: Does it change what the loss measures, so that losses cannot be compared?
+        why_not: What is wrong with tuning it, if anything: `why_not(learn, dimension, space, fit)`
+        default: What to try if nothing is said: `default(learn)`, None for leaving it out
+        now: What a learner has: `now(learn)`, None if that cannot be told
+    """
     name:str # As in a search space
     what:str # What it is, in a line
     put:callable=None # Sets it on a learner: `put(learn, value)`
@@ -319,7 +362,12 @@ def _default_bs(learn):
 def left_out(
     learn:Learner # Learner to be tuned
 )->dict: # Name -> why
-    "What is not tried by default though others have it"
+    """What is not tried by default though others have it
+
+    Parameters:
+        learn: Learner to be tuned
+        returns: Name -> why
+    """
     dl = learn.dls.train
     if not isinstance(dl, DataLoader): return dict(bs=f'the batch size of a {type(dl).__module__}.{type(dl).__name__} cannot be changed')
     why = lost(dl)
@@ -405,7 +453,14 @@ def named_here(
     name, # Of a hyperparameter or an argument, as it may be called elsewhere
     cutoff=.75 # How alike a misspelt one must be to one of those
 )->str: # One of `knobs`, an argument of `bayes_tune`, or a sentence; None if nothing is known
-    "What `name` is called here"
+    """What `name` is called here
+
+    Parameters:
+        name: Of a hyperparameter or an argument, as it may be called elsewhere
+        cutoff: How alike a misspelt one must be to one of those
+        returns: One of `knobs`, an argument of `bayes_tune`, or a sentence; None if nothing is
+            known
+    """
     key = _plain(name)
     near = [key] if key in _said else difflib.get_close_matches(key, _said, n=1, cutoff=cutoff)
     return _said[near[0]] if near else None
@@ -447,7 +502,12 @@ def _filled(cell):
 def mentioned(
     f # Function
 )->set: # Names
-    "All texts, and names of arguments, in `f` and in the functions that it may call"
+    """All texts, and names of arguments, in `f` and in the functions that it may call
+
+    Parameters:
+        f: Function
+        returns: Names
+    """
     todo,seen,res = _functions(f),set(),set()
     while todo and len(seen)<500:
         o = todo.pop()
@@ -462,7 +522,13 @@ def uses(
     f, # Function
     name:str # One of its arguments
 )->bool: # True if `f` cannot be looked into
-    "Does `f` ever look at its argument `name`?"
+    """Does `f` ever look at its argument `name`?
+
+    Parameters:
+        f: Function
+        name: One of its arguments
+        returns: True if `f` cannot be looked into
+    """
     codes = [c for o in _functions(f) if name in o.__code__.co_varnames for c in _codes(o.__code__)]
     loaded = lambda i: i.opname.startswith('LOAD') and name in (i.argval if isinstance(i.argval, tuple) else (i.argval,))
     return not codes or any('locals' in c.co_names or any(map(loaded, dis.get_instructions(c))) for c in codes)
@@ -471,7 +537,12 @@ def own_arg(
     name:str, # Of a hyperparameter
     fit # Name of a fit method, or a function
 )->bool:
-    "Is `name` an argument of the function `fit`?"
+    """Is `name` an argument of the function `fit`?
+
+    Parameters:
+        name: Of a hyperparameter
+        fit: Name of a fit method, or a function
+    """
     if isinstance(fit, str) or name in ('cbs', 'reset_opt', 'start_epoch'): return False
     known = takes(fit)
     return name in known or '**' in known and name not in knobs and name in mentioned(fit)
@@ -508,7 +579,13 @@ def check_args(
     fit, # Name of a fit method, or a function, which may be given anything
     kwargs:dict # Arguments of the fit by name
 ):
-    "Raise a `KnobError` unless `kwargs` are values that could be tuned"
+    """Raise a `KnobError` unless `kwargs` are values that could be tuned
+
+    Parameters:
+        learn: Learner to be tuned
+        fit: Name of a fit method, or a function, which may be given anything
+        kwargs: Arguments of the fit by name
+    """
     if not isinstance(fit, str): return
     for name,v in kwargs.items():
         k = next((k for k in knobs.values() if k.arg(fit)==name), None)
@@ -522,7 +599,14 @@ def check_knobs(
     fit='fit_one_cycle', # Name of a fit method, or a function
     free:bool=False # Is there a factory, which may know other names?
 ):
-    "Raise a `KnobError` unless everything in `space` can be tuned"
+    """Raise a `KnobError` unless everything in `space` can be tuned
+
+    Parameters:
+        learn: Learner to be tuned
+        space: What may be tried
+        fit: Name of a fit method, or a function
+        free: Is there a factory, which may know other names?
+    """
     takes(fit)
     if not isinstance(space, Space): raise KnobError(f'space: expected a Space, got {space!r}')
     for n,d in space.dims.items():
@@ -549,7 +633,13 @@ def default_space(
     learn:Learner, # Learner to be tuned
     lr_find:bool=False # Train a copy for a moment, to find the middle of the range for lr?
 )->dict: # Name -> range, as in `Space`
-    "What to try if nothing is said"
+    """What to try if nothing is said
+
+    Parameters:
+        learn: Learner to be tuned
+        lr_find: Train a copy for a moment, to find the middle of the range for lr?
+        returns: Name -> range, as in `Space`
+    """
     if not isinstance(learn, Learner): raise KnobError(f'learn: expected a Learner, got {learn!r}')
     if not isinstance(lr_find, bool): raise KnobError(f'lr_find: expected True or False, got {lr_find!r}')
     with seeded(): res = {n: k.default(learn) for n,k in knobs.items() if k.default}
@@ -575,7 +665,14 @@ def turn(
     params:dict, # Name -> value; names that are no knobs belong to a factory
     made:bool=False # Is `learn` from a factory, which has seen to its share?
 )->Learner: # The same learner
-    "Set the hyperparameters `params` on `learn`"
+    """Set the hyperparameters `params` on `learn`
+
+    Parameters:
+        learn: Learner to change
+        params: Name -> value; names that are no knobs belong to a factory
+        made: Is `learn` from a factory, which has seen to its share?
+        returns: The same learner
+    """
     for n in put_order:
         if n in params and not (made and knobs[n].made): knobs[n].put(learn, params[n])
     hypers = {n: v for n,v in params.items() if n in knobs and knobs[n].hyper}
@@ -588,7 +685,13 @@ def fit_args(
     params:dict, # Name -> value
     fit # Name of a fit method, or a function
 )->dict: # Arguments for `fit`
-    "What `fit` is given of `params`"
+    """What `fit` is given of `params`
+
+    Parameters:
+        params: Name -> value
+        fit: Name of a fit method, or a function
+        returns: Arguments for `fit`
+    """
     named = {n: knobs[n].arg(fit) for n in params if n in knobs}
     if named.get('lr') and named.get('lr_mult', True) is None:  # the fit takes a range of learning rates, from the first layers to the last
         params = dict(params, lr=slice(params['lr']/params['lr_mult'], params['lr']))
@@ -597,5 +700,10 @@ def fit_args(
 def losses_compare(
     space # Names of the hyperparameters
 )->bool: # False if one of them changes what the loss measures
-    "Can the losses of trainings be compared?"
+    """Can the losses of trainings be compared?
+
+    Parameters:
+        space: Names of the hyperparameters
+        returns: False if one of them changes what the loss measures
+    """
     return not any(n in knobs and knobs[n].loss for n in space)

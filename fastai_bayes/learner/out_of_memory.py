@@ -15,7 +15,12 @@ from .knobs import knobs
 def said(
     e # An exception
 )->str: # Its type and text
-    "What `e` says, or where it comes from if it says nothing; where fastai stumbles over such a one, its cause"
+    """What `e` says, or where it comes from if it says nothing; where fastai stumbles over such a one, its cause
+
+    Parameters:
+        e: An exception
+        returns: Its type and text
+    """
     at = traceback.extract_tb(e.__traceback__)[-1:]
     silent = e.__context__ if isinstance(e, IndexError) else None
     if silent is not None and not str(silent).strip(): return said(silent)
@@ -28,14 +33,23 @@ _words = 'out of memory', "can't allocate memory", 'cannot allocate memory', 'al
 def out_of_memory(
     e:BaseException # From a training
 )->bool:
-    "Did the training run out of memory, on a GPU or the CPU?"
+    """Did the training run out of memory, on a GPU or the CPU?
+
+    Parameters:
+        e: From a training
+    """
     return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or isinstance(e, RuntimeError) and any(o in str(e).lower() for o in _words)
 
 def free_memory(
     e:BaseException, # It will not be raised again with its traceback's variables
     collect:bool=True # Look for what only holds itself, too? That takes a while
 ):
-    "Let go of what the tracebacks of `e`, and of the errors that it came from, hold: the model, its batch and activations"
+    """Let go of what the tracebacks of `e`, and of the errors that it came from, hold: the model, its batch and activations
+
+    Parameters:
+        e: It will not be raised again with its traceback's variables
+        collect: Look for what only holds itself, too? That takes a while
+    """
     while e is not None:
         traceback.clear_frames(e.__traceback__)
         e = e.__cause__ or e.__context__
@@ -44,7 +58,12 @@ def free_memory(
 
 # %% ../../nbs/learner/08_out_of_memory.ipynb #limit
 class MemoryLimit:
-    "What the trials of a study that ran out of memory say about others"
+    """What the trials of a study that ran out of memory say about others
+
+    Parameters:
+        trials: Optuna trials; the user attribute `out_of_memory` marks those that did, `size` is
+            the number of parameters of an `arch`
+    """
     def __init__(self,
         trials # Optuna trials; the user attribute `out_of_memory` marks those that did, `size` is the number of parameters of an `arch`
     ):
@@ -63,5 +82,9 @@ class MemoryLimit:
     def allows(self,
         params:dict # Hyperparameters as a trial holds them: choices by their labels
     )->bool:
-        "May these be tried?"
+        """May these be tried?
+
+        Parameters:
+            params: Hyperparameters as a trial holds them: choices by their labels
+        """
         return not any(self._needs(params, o) for o in self.failed) or any(self._needs(o, params) for o in self.fitted)

@@ -62,7 +62,11 @@ def _settings(learn):
     return {k: [str([h[k] for h in learn.opt.hypers]), times.get(k)] for k in learn.opt.hypers[0]}
 
 class Step(Callback):
-    "Cuts trainings to one step, and notes in `stage` what comes next"
+    """Cuts trainings to one step, and notes in `stage` what comes next
+
+    Parameters:
+        all_valid: Go through the whole validation set?
+    """
     order = 1000
     def __init__(self,
         all_valid:bool=False # Go through the whole validation set?
@@ -164,7 +168,11 @@ def _generators(loaders):
 def in_main_process(
     loaders # Of fastai or torch
 ):
-    "Let `loaders` take batches in this process, and put them and their generators back as they were"
+    """Let `loaders` take batches in this process, and put them and their generators back as they were
+
+    Parameters:
+        loaders: Of fastai or torch
+    """
     parts = [o for dl in loaders for o in (dl, getattr(dl, 'fake_l', None)) if hasattr(o, 'num_workers') or hasattr(o, 'dataset')]
     old,states = [(o, dict(vars(o))) for o in parts],[(put, get()) for get,put in _generators(loaders)]
     for o in parts:
@@ -273,7 +281,14 @@ def first_step(
     probe, # A learner that its factory has built from `make.middle`; the lent one where there is none
     attempt:Attempt # How it is trained
 ):
-    "Raise an error unless trainings can take a first step somewhere in the space; nothing is written, and the lent learner stays as it is"
+    """Raise an error unless trainings can take a first step somewhere in the space; nothing is written, and the lent learner stays as it is
+
+    Parameters:
+        make: `LearnerFactory` of the study
+        probe: A learner that its factory has built from `make.middle`; the lent one where there is
+            none
+        attempt: How it is trained
+    """
     names = recorded(probe)
     if names.count(attempt.monitor)>1:
         raise MonitorError(f'{attempt.monitor!r} is what {names.count(attempt.monitor)} metrics are called; rename one, or monitor another: {", ".join(names)}')

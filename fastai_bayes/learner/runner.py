@@ -153,7 +153,18 @@ def epochs_of(fit, n_epoch, kwargs):
 
 # %% ../../nbs/learner/12_runner.ipynb #run
 class Run:
-    "A process's work on a study"
+    """A process's work on a study
+
+    Parameters:
+        verbose: Trainings whose best weights are kept Stopped trainings that can be carried on:
+            those expected to end best Seconds between two checkpoints of a training at least; 0 for
+            one after every epoch What must not change while the study lasts, as from `facts_of` May
+            the study go on with another space, or more epochs? What trials had of other
+            hyperparameters Function of a hyperparameter's name: the value that the lent learner
+            has, by label Dimensions of the space to show at the beginning Lines to show at the
+            beginning Configurations in a row that cannot be trained, after which the work ends
+            Deaths of its process in the same epoch after which a training has failed
+    """
     keep = 3 # Trainings whose best weights are kept
     spare = 6 # Stopped trainings that can be carried on: those expected to end best
     every = 0. # Seconds between two checkpoints of a training at least; 0 for one after every epoch

@@ -27,7 +27,12 @@ _own = re.compile(r'(^|_)(fname|filename|file|folder|dir|directory|path|root|url
 def is_path(
     s:str # Any text
 )->bool: # For `/etc`, `a/../b`, `~`, `C:\\x`, `s3://x`; not for `train/loss`
-    "Could `s` lead out of the folder that a program works in?"
+    """Could `s` lead out of the folder that a program works in?
+
+    Parameters:
+        s: Any text
+        returns: For `/etc`, `a/../b`, `~`, `C:\\\\x`, `s3://x`; not for `train/loss`
+    """
     parts = re.split(r'[\\/]', s)
     return s.startswith(('/', '\\', '~')) or '..' in parts or '://' in s or re.match(r'[A-Za-z]:[\\/]', s) is not None
 
@@ -49,7 +54,12 @@ def mark(
     o, # Anything
     depth:int=6 # How far to look into containers
 ):
-    "Something that is the same for two values if `o` has not changed in between, as far as that can be seen"
+    """Something that is the same for two values if `o` has not changed in between, as far as that can be seen
+
+    Parameters:
+        o: Anything
+        depth: How far to look into containers
+    """
     if o is None or isinstance(o, (bool, int, float, str, bytes, PurePath, Enum)): return str(o)
     if hasattr(o, '__length_hint__'): return id(o),o.__length_hint__()  # an iterator that knows how much is left
     if hasattr(o, '__next__') and not _is_tool(o): return object()  # nobody can tell
@@ -61,7 +71,12 @@ def mark(
 def cb_names(
     cbs # Callbacks
 )->dict: # Name -> callback
-    "Callbacks by the name of their class, and how many of that name came before"
+    """Callbacks by the name of their class, and how many of that name came before
+
+    Parameters:
+        cbs: Callbacks
+        returns: Name -> callback
+    """
     res,seen = {},Counter()
     for o in cbs:
         name = type(o).__name__
@@ -72,7 +87,12 @@ def cb_names(
 def known(
     learn # A `Learner` in training
 )->dict: # Name -> object
-    "What a training has apart from its callbacks' own things, by names that are the same when it is resumed"
+    """What a training has apart from its callbacks' own things, by names that are the same when it is resumed
+
+    Parameters:
+        learn: A `Learner` in training
+        returns: Name -> object
+    """
     dls,opt,r = learn.dls,learn.opt,vars(getattr(learn, 'recorder', learn))
     res = dict(learn=learn, dls=dls, opt=opt, **{k: getattr(learn, k, None) for k in ('loss_func', 'opt_func', 'metrics')})
     res.update({f'recorder.{k}': r.get(k) for k in ('values', 'losses', 'lrs', 'iters')})
@@ -130,7 +150,13 @@ def _fields(o):
 
 # %% ../../nbs/learner/05_state.ipynb #keep
 class Packer:
-    "Turns what callbacks hold into plain data"
+    """Turns what callbacks hold into plain data
+
+    Parameters:
+        things: As from `known`: what is told by its name
+        sums: As from an earlier `Packer`: models that are still the same, as a teacher is, are not
+            told again
+    """
     def __init__(self,
         things:dict, # As from `known`: what is told by its name
         sums:dict=None # As from an earlier `Packer`: models that are still the same, as a teacher is, are not told again
@@ -148,7 +174,14 @@ class Packer:
         fields:dict, # Name -> value
         but=() # Names to leave out
     )->list: # Names and data of those that can be kept
-        "Attributes; of those that cannot be kept, the reason and a `mark` go into `skipped`"
+        """Attributes; of those that cannot be kept, the reason and a `mark` go into `skipped`
+
+        Parameters:
+            where: Who has them
+            fields: Name -> value
+            but: Names to leave out
+            returns: Names and data of those that can be kept
+        """
         res,outer = [],(self.where,self.named)
         for k,v in fields.items():
             if k in but: continue
@@ -286,7 +319,12 @@ def _set_fields(o, fields):
     for k,v in fields.items(): object.__setattr__(o, k, v)
 
 class Unpacker:
-    "Makes what callbacks held from plain data; what there is now is filled in place if nothing else is to be there"
+    """Makes what callbacks held from plain data; what there is now is filled in place if nothing else is to be there
+
+    Parameters:
+        things: As from `known`
+        device: Of tensors that were not on the CPU
+    """
     def __init__(self,
         things:dict, # As from `known`
         device='cpu' # Of tensors that were not on the CPU
@@ -300,7 +338,14 @@ class Unpacker:
         data:list, # As from `Packer.attrs`
         but=() # Names to leave alone
     ):
-        "Give `cb` the attributes in `data`; of those that cannot be made, the reason goes into `lost`"
+        """Give `cb` the attributes in `data`; of those that cannot be made, the reason goes into `lost`
+
+        Parameters:
+            name: Of the callback, for messages
+            cb: Callback
+            data: As from `Packer.attrs`
+            but: Names to leave alone
+        """
         self.near,self.modules = _classes_of(cb)
         methods = [k for k in dir(type(cb)) if isinstance(inspect.getattr_static(type(cb), k), (types.FunctionType, property))]
         for k,v in self.attrs(name, data, vars(cb), {*but, *methods, *Callback._methods}).items(): vars(cb)[k] = v

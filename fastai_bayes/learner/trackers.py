@@ -20,7 +20,13 @@ def resume_csv_log(
     folder, # Where it writes
     done:int=0 # Epochs of it that there have been
 ):
-    "Let `CSVLogger`s go on with what is in `folder`, as far as it is about these epochs"
+    """Let `CSVLogger`s go on with what is in `folder`, as far as it is about these epochs
+
+    Parameters:
+        cbs: Callbacks of a training
+        folder: Where it writes
+        done: Epochs of it that there have been
+    """
     for o in cbs:
         if not isinstance(o, CSVLogger): continue
         o.append,file = True,Path(folder)/o.fname
@@ -57,7 +63,11 @@ def _ids(file):
     return {k: v for k,v in res.items() if k in ('wandb', 'mlflow') and isinstance(v, str) and re.fullmatch('[0-9A-Za-z_-]{1,64}', v)}
 
 class Loggers:
-    "Gives each training a run of its own in the tracking services that are in use"
+    """Gives each training a run of its own in the tracking services that are in use
+
+    Parameters:
+        group: Name of the study
+    """
     def __init__(self,
         group:str # Name of the study
     ):
@@ -85,7 +95,14 @@ class Loggers:
         folder, # Of the training
         params:dict # Its hyperparameters
     )->dict: # What is put into it is noted in the runs when they end
-        "Runs for one training, which end with it"
+        """Runs for one training, which end with it
+
+        Parameters:
+            cbs: Callbacks of the training
+            folder: Of the training
+            params: Its hyperparameters
+            returns: What is put into it is noted in the runs when they end
+        """
         file,facts,before,last = folder/'runs.json',{},_open(),_latest()
         ids = _ids(file)
         env = os.environ.get('MLFLOW_RUN_ID')

@@ -288,7 +288,40 @@ def bayes_tune(self:Learner,
     extend=False, # Go on with another space or more epochs under the same study_name? True, or what trials had of hyperparameters that are new or gone
     **fit_kwargs # Further arguments of the fit, the same for each training, as in `pct_start=.3` for 'fit_one_cycle'
 )->TuneResult: # What was found
-    "Tune this learner, and leave the best training in it"
+    """Tune this learner, and leave the best training in it
+
+    Parameters:
+        n_epoch: Epochs of a full training, which must be given (with `fine_tune`: after the frozen
+            ones)
+        space: Name of a knob -> range as in `Space`, or None for the inferred one; lr, wd, bs,
+            opt_func and texts' drop_mult if None
+        n_trials: Trainings at most, whole or not
+        budget: Epochs at most, of all trainings; 20 full trainings if no limit is given
+        timeout: Seconds at most; if this is the only limit, trainings whose epochs are fast are
+            preferred
+        monitor: What to improve; the first metric, else `valid_loss`, if None
+        mode: 'min' or 'max', if it is not known for `monitor`
+        fit: 'fit', 'fit_one_cycle', 'fit_flat_cos', 'fine_tune', or a function `f(learn, n_epoch,
+            cbs, **kwargs)`
+        new_learner: Function from a dictionary of hyperparameters to a new `Learner`, or from a
+            `trial` that suggests them
+        sampler: 'bayes' (if None), 'tpe', 'gp', 'cmaes', 'qmc', 'random', 'grid', 'pbt' or an
+            Optuna sampler
+        pruner: 'bayes' (if None), 'median', 'asha', 'hyperband', 'patient', 'none' or an Optuna
+            pruner
+        storage: Path, URL or Optuna storage for the study; a file in its folder if None
+        study_name: Name of the study and its folder; a new one if None
+        seed: Makes the study repeat itself
+        enqueue: Dictionaries of hyperparameters to begin with, after those that the learner has;
+            False for not even these
+        cbs: Callbacks for each training; each gets copies
+        verbose: Show progress?
+        extend: Go on with another space or more epochs under the same study_name? True, or what
+            trials had of hyperparameters that are new or gone
+        **fit_kwargs: Further arguments of the fit, the same for each training, as in `pct_start=.3`
+            for 'fit_one_cycle'
+        returns: What was found
+    """
     _check_name(study_name)
     with seeded():
         _check_name(study_name), check_storage(storage)

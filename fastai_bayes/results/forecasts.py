@@ -18,7 +18,12 @@ from .tables import elided, one_line
 
 # %% ../../nbs/results/05_forecasts.ipynb #view
 class Beliefs:
-    "What the engine believes about a study"
+    """What the engine believes about a study
+
+    Parameters:
+        study: With one objective
+        until: Number of a trial: as it was when that ended; as it is now if None
+    """
     def __init__(self,
         study:optuna.Study, # With one objective
         until:int=None # Number of a trial: as it was when that ended; as it is now if None
@@ -56,7 +61,13 @@ class _Trials:
 def forecast_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, epochs, curve, forecast with its band low to high, better (probability of ending best); most promising first
-    "How the engine expects the trainings to end that have begun and not come to their end"
+    """How the engine expects the trainings to end that have begun and not come to their end
+
+    Parameters:
+        study: A study
+        returns: number, state, epochs, curve, forecast with its band low to high, better
+            (probability of ending best); most promising first
+    """
     return _expected(Beliefs(study))
 
 def _expected(b):
@@ -82,7 +93,13 @@ def plot_forecast(
     ax=None, # Axis to draw on; a new one if None
     most:int=12 # Trainings that are shown at most
 ):
-    "Learning curves of stopped and running trials with the engine's forecast of their last epoch and its 95 % band"
+    """Learning curves of stopped and running trials with the engine's forecast of their last epoch and its 95 % band
+
+    Parameters:
+        study: A study
+        ax: Axis to draw on; a new one if None
+        most: Trainings that are shown at most
+    """
     if not isinstance(most, Integral) or most<1: raise PlotError(f'most: expected a whole number of 1 or more, got {most!r}')
     ax,b = new_axis(ax),Beliefs(study)
     df = _expected(b)
@@ -114,7 +131,15 @@ def trial_data(
     study:optuna.Study, # A study
     n:int # Number of a trial
 )->dict: # number, state, curve, epochs, n_epoch, points (epochs and values of the curve), others (those of the trainings before), best, forecast, low, high, better, reason; None if there is nothing to say
-    "What the engine believed about trial `n` when it ended"
+    """What the engine believed about trial `n` when it ended
+
+    Parameters:
+        study: A study
+        n: Number of a trial
+        returns: number, state, curve, epochs, n_epoch, points (epochs and values of the curve),
+            others (those of the trainings before), best, forecast, low, high, better, reason; None
+            if there is nothing to say
+    """
     t,b,trials = trial_at(study, n),Beliefs(study, n),study.get_trials(deepcopy=False)
     others = [c for o in trials_of(trials[:n+1]) if o.number!=n and (c := points_of(o))]
     res = dict(number=n, state=state_of(t), curve=curve_of(t), epochs=epochs_trained(t), points=points_of(t), n_epoch=b.T, others=others,
@@ -134,7 +159,13 @@ def plot_trial(
     n:int, # Number of a trial
     ax=None # Axis to draw on; a new one if None
 ):
-    "Learning curve of trial `n` with what the engine believed about it when it ended, and why it was stopped"
+    """Learning curve of trial `n` with what the engine believed about it when it ended, and why it was stopped
+
+    Parameters:
+        study: A study
+        n: Number of a trial
+        ax: Axis to draw on; a new one if None
+    """
     o = trial_data(study, n)
     ax = new_axis(ax)
     told = f"trial {n}, {o['state']} after {in_epochs(o['epochs'])}" + (f": {o['reason']}" if o['reason'] else '')

@@ -20,7 +20,12 @@ from ..study.records import (best_of, best_trial, column, curve_of, epochs_train
 def history_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, spent (epochs of all trials up to its end), value, best (so far)
-    "What the study had reached after each trial"
+    """What the study had reached after each trial
+
+    Parameters:
+        study: A study
+        returns: number, state, spent (epochs of all trials up to its end), value, best (so far)
+    """
     trials = study.get_trials(deepcopy=False)
     epochs,spent = {},[]
     for t in trials:
@@ -36,7 +41,12 @@ def plot_history(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
 ):
-    "Values of the trials, and the best so far, against epochs spent"
+    """Values of the trials, and the best so far, against epochs spent
+
+    Parameters:
+        study: A study
+        ax: Axis to draw on; a new one if None
+    """
     ax,df = new_axis(ax),history_data(study)
     if df.value.isna().all(): return say(ax, 'no finished trial')
     lo,hi = window(df.value, study.direction)
@@ -57,7 +67,12 @@ def plot_history(
 def curves_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, value, curve, epochs (of its values)
-    "Learning curve, state and value of each trial that has begun"
+    """Learning curve, state and value of each trial that has begun
+
+    Parameters:
+        study: A study
+        returns: number, state, value, curve, epochs (of its values)
+    """
     rows = [(t.number, state_of(t), best_of(t, study.direction)[0], curve_of(t), steps_of(t)) for t in trials_of(study.get_trials(deepcopy=False))]
     return pd.DataFrame([o for o in rows if o[3]], columns=['number', 'state', 'value', 'curve', 'epochs'])
 
@@ -66,7 +81,12 @@ def plot_curves(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
 ):
-    "Learning curves, the better the bluer; circles mark stops, crosses failures, orange the best"
+    """Learning curves, the better the bluer; circles mark stops, crosses failures, orange the best
+
+    Parameters:
+        study: A study
+        ax: Axis to draw on; a new one if None
+    """
     ax,df,best = new_axis(ax),curves_data(study),best_trial(study)
     values = [v for c in df.curve for v in c]
     if not any(map(math.isfinite, values)): return say(ax, 'no epoch has shown a finite value')
@@ -88,7 +108,12 @@ def plot_curves(
 def params_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, value, and a column for each hyperparameter
-    "Hyperparameters and values of the finished trials"
+    """Hyperparameters and values of the finished trials
+
+    Parameters:
+        study: A study
+        returns: number, state, value, and a column for each hyperparameter
+    """
     return pd.DataFrame([dict(number=t.number, state=state_of(t), value=v)|{column(k, _ours): o for k,o in t.params.items()}
                          for t,v in finished(study)])
 
@@ -114,7 +139,12 @@ def plot_slice(
     study:optuna.Study, # A study
     ax=None # An axis for each hyperparameter; new ones if None
 ):
-    "Value against each hyperparameter"
+    """Value against each hyperparameter
+
+    Parameters:
+        study: A study
+        ax: An axis for each hyperparameter; new ones if None
+    """
     dims,df = _dims(study),params_data(study)
     if not dims: return say(new_axis(ax), 'no finished trial')
     axs,lim,best = panels(ax, len(dims)),window(df.value, study.direction),best_trial(study).number
@@ -127,7 +157,12 @@ def plot_slice(
 def parallel_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, value, and for each hyperparameter its position between 0 and 1
-    "Finished trials as points of the unit cube"
+    """Finished trials as points of the unit cube
+
+    Parameters:
+        study: A study
+        returns: number, value, and for each hyperparameter its position between 0 and 1
+    """
     return pd.DataFrame([dict(number=t.number, value=v)|{column(k, _ours): float(dimension(d).to_unit(t.params[k]))
                          for k,d in t.distributions.items()} for t,v in finished(study)])
 
@@ -154,7 +189,12 @@ def plot_parallel(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
 ):
-    "Parallel coordinates of the finished trials, the better the bluer, the best in orange"
+    """Parallel coordinates of the finished trials, the better the bluer, the best in orange
+
+    Parameters:
+        study: A study
+        ax: Axis to draw on; a new one if None
+    """
     ax,df,dims = new_axis(ax),parallel_data(study),_dims(study)
     if not dims: return say(ax, 'no finished trial')
     lo,hi = window(df.value, study.direction)
@@ -172,7 +212,12 @@ def plot_parallel(
 def choices_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # name, choice, number, value
-    "Every choice that a finished trial made"
+    """Every choice that a finished trial made
+
+    Parameters:
+        study: A study
+        returns: name, choice, number, value
+    """
     rows = [(k, str(t.params[k]), t.number, v) for t,v in finished(study) for k,d in t.distributions.items() if isinstance(dimension(d), Choice)]
     return pd.DataFrame(rows, columns=['name', 'choice', 'number', 'value'])
 
@@ -183,7 +228,12 @@ def plot_choices(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
 ):
-    "Values of the finished trials for each choice they made, the best choices of a hyperparameter on top"
+    """Values of the finished trials for each choice they made, the best choices of a hyperparameter on top
+
+    Parameters:
+        study: A study
+        ax: Axis to draw on; a new one if None
+    """
     df,sign = choices_data(study),1 if study.direction.name=='MAXIMIZE' else -1
     lim,groups = window(df.value, study.direction),[]
     df['value'] = df.value.clip(*lim)
@@ -208,7 +258,13 @@ def completed(
     study:optuna.Study, # A study
     ends=(-math.inf, math.inf) # Least and largest value
 )->optuna.Study: # In memory; the trials have the same numbers
-    "`study` for those of Optuna's functions that pass over stopped trials: all finished trials are complete, with the value of their best epoch"
+    """`study` for those of Optuna's functions that pass over stopped trials: all finished trials are complete, with the value of their best epoch
+
+    Parameters:
+        study: A study
+        ends: Least and largest value
+        returns: In memory; the trials have the same numbers
+    """
     done = {t.number: v for t,v in finished(study)}
     with quiet_optuna(): res = optuna.create_study(direction=study.direction)
     res.add_trials([create_trial(params=t.params, distributions=t.distributions, value=float(np.clip(done[t.number], *ends))) if t.number in done else
@@ -219,7 +275,12 @@ def completed(
 def importances_data(
     study:optuna.Study # A study
 )->pd.Series: # Importances, largest first, adding up to 1; empty if there are too few trials
-    "Share of the variance that each hyperparameter accounts for"
+    """Share of the variance that each hyperparameter accounts for
+
+    Parameters:
+        study: A study
+        returns: Importances, largest first, adding up to 1; empty if there are too few trials
+    """
     done = finished(study)
     if len(done)<4 or len({v for _,v in done})<2: return pd.Series(dtype=float)
     best = completed(study, window([v for _,v in done], study.direction))  # one diverged training would be all the variance
@@ -231,7 +292,12 @@ def plot_importances(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
 ):
-    "Importance of the hyperparameters, the largest on top"
+    """Importance of the hyperparameters, the largest on top
+
+    Parameters:
+        study: A study
+        ax: Axis to draw on; a new one if None
+    """
     o = importances_data(study)[:_most][::-1]
     ax = new_axis(ax, max(1.5, .7+.35*len(o)))
     if o.empty: return say(ax, 'at least four finished trials are needed')

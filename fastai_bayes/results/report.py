@@ -28,7 +28,12 @@ def _assigned(name, args):
 def best_code(
     res:TuneResult # What a study has found
 )->str: # Empty if no trial has finished
-    "Python that trains the best configuration of `res` again"
+    """Python that trains the best configuration of `res` again
+
+    Parameters:
+        res: What a study has found
+        returns: Empty if no trial has finished
+    """
     if best_trial(res.study) is None: return ''
     p,attrs = res.best_params,res.study.user_attrs
     dropped = res.best_trial.user_attrs.get('dropped', {})
@@ -126,7 +131,12 @@ def _file(path):
 def report(self:TuneResult,
     path='report.html' # File to write; its folder is made if need be
 )->Path: # The file
-    "Write all there is to say about the study to one page that needs nothing else"
+    """Write all there is to say about the study to one page that needs nothing else
+
+    Parameters:
+        path: File to write; its folder is made if need be
+        returns: The file
+    """
     path,df = _file(path),self.trials
     failed = df[df.state=='failed'][['number', 'epochs', 'reason']]
     name,code = html.escape(one_line(self.study.study_name)),best_code(self)

@@ -19,7 +19,16 @@ from .tables import html_table, one_line, short, table, text_table
 
 # %% ../../nbs/results/07_result.ipynb #res
 class TuneResult:
-    "What a study has found"
+    """What a study has found
+
+    Parameters:
+        self: What else there is to say of how the study ended Rows of the table that are shown
+        study: The study
+        space: What may have been tried
+        folder: Holds a folder for each trial
+        make: Function from a trial's number, None for the best, to a learner with its
+            hyperparameters and best weights
+    """
     note = '' # What else there is to say of how the study ended
     max_rows = 10 # Rows of the table that are shown
     def __init__(self,
@@ -64,12 +73,21 @@ class TuneResult:
     def params_of(self,
         n:int # Number of a trial
     )->dict: # Name -> value, functions as themselves
-        "Hyperparameters of trial `n`"
+        """Hyperparameters of trial `n`
+
+        Parameters:
+            n: Number of a trial
+            returns: Name -> value, functions as themselves
+        """
         return self.space.values(own_params(trial_at(self.study, n)))
     def learner(self,
         n:int=None # Number of a trial; the best that has weights if None
     ):
-        "A learner with the hyperparameters and the best weights of trial `n`"
+        """A learner with the hyperparameters and the best weights of trial `n`
+
+        Parameters:
+            n: Number of a trial; the best that has weights if None
+        """
         if self._make is None: raise StudyError('this result cannot build learners; use the one that `bayes_tune` returned')
         if n is None and self.best_trial: return self._make(None)
         return self._make(trial_at(self.study, n).number)
@@ -124,7 +142,15 @@ def plotly(self:TuneResult,
     name:str='history', # 'history', 'curves', 'slice', 'parallel', 'contour', 'importances', 'timeline', 'rank' or 'edf'
     **kwargs # As the function of `optuna.visualization` takes them, such as `params=['lr', 'wd']`
 ): # A plotly figure
-    "A plot of Optuna's, interactive"
+    """A plot of Optuna's, interactive
+
+    Parameters:
+        name: 'history', 'curves', 'slice', 'parallel', 'contour', 'importances', 'timeline', 'rank'
+            or 'edf'
+        **kwargs: As the function of `optuna.visualization` takes them, such as `params=['lr',
+            'wd']`
+        returns: A plotly figure
+    """
     if not isinstance(name, str) or name not in _interactive:
         near = difflib.get_close_matches(str(name), _interactive, n=1)
         raise StudyError(f"name: no plot is called {name!r}{f', did you mean {near[0]!r}?' if near else '.'} Known are: {', '.join(_interactive)}")

@@ -28,7 +28,12 @@ def new_axis(
     ax=None, # An axis, or None
     h=4 # Height in inches of a new one
 ):
-    "`ax`, or a new one as wide as a notebook"
+    """`ax`, or a new one as wide as a notebook
+
+    Parameters:
+        ax: An axis, or None
+        h: Height in inches of a new one
+    """
     if ax is not None and not isinstance(ax, Axes): raise PlotError(f'ax: expected an axis, as in plt.subplots()[1], got {ax!r}')
     ax = ax or plt.subplots(figsize=(7, h), layout='constrained')[1]
     ax.spines[['top', 'right']].set_visible(False)
@@ -40,7 +45,14 @@ def panels(
     cols=3, # In a row
     w=2.6,h=2.6 # Inches of each
 ):
-    "`axs`, or `n` new ones in rows"
+    """`axs`, or `n` new ones in rows
+
+    Parameters:
+        axs: Axes, or None
+        n: How many are needed
+        cols: In a row
+        h: Inches of each
+    """
     if axs is not None: return _own_panels(np.atleast_1d(axs).ravel(), n)
     cols = 2 if n==4 else min(n, cols)
     rows = -(-n//cols)
@@ -64,7 +76,13 @@ def epochs(
     T, # Last epoch
     end=None # Where the axis ends, if that is further on the right
 ):
-    "Make the x axis of `ax` that of epochs 1 to `T`"
+    """Make the x axis of `ax` that of epochs 1 to `T`
+
+    Parameters:
+        ax: An axis
+        T: Last epoch
+        end: Where the axis ends, if that is further on the right
+    """
     ax.set_xlim(.5 if T==1 else 1-.02*T, end or (1.5 if T==1 else 1.02*T))
     ax.set_xticks(sorted({*range(0, T+1, max(1, round(T/6)))}-{0}|{1, T}) if T>6 else range(1, T+1))
 
@@ -85,7 +103,12 @@ def plain(
     s, # Anything
     most=24 # Characters
 )->str:
-    "`s` as one line of text in which no character means anything to matplotlib, neither $ nor, where it draws with TeX, any other"
+    """`s` as one line of text in which no character means anything to matplotlib, neither $ nor, where it draws with TeX, any other
+
+    Parameters:
+        s: Anything
+        most: Characters
+    """
     s = elided(one_line(s), most)
     return s.translate(_tex) if plt.rcParams['text.usetex'] else s.replace('$', r'\$')
 
@@ -93,7 +116,13 @@ def disambiguate(
     names, # Things
     most=24 # Characters of each
 )->list: # Texts
-    "`names`, elided; where that makes two of them the same, without the beginning and the end that all have in common"
+    """`names`, elided; where that makes two of them the same, without the beginning and the end that all have in common
+
+    Parameters:
+        names: Things
+        most: Characters of each
+        returns: Texts
+    """
     names = list(map(one_line, names))
     res = [plain(o, most) for o in names]
     if len(set(res))==len(set(names)): return res
@@ -109,7 +138,14 @@ def window(
     direction, # `StudyDirection`
     reach=6 # How far to show, in distances between the best and the median
 )->tuple: # Low and high end
-    "A range that shows the good values well: diverged trainings do not squeeze the others"
+    """A range that shows the good values well: diverged trainings do not squeeze the others
+
+    Parameters:
+        values: Numbers; those that are not finite do not count
+        direction: `StudyDirection`
+        reach: How far to show, in distances between the best and the median
+        returns: Low and high end
+    """
     v = np.clip([o for o in values if math.isfinite(o)], -1e150, 1e150)  # differences of such values are still finite
     if not len(v): return 0., 1.
     if direction.name=='MAXIMIZE': v = -v
@@ -138,7 +174,14 @@ def ticks(
     most=8, # Ticks
     room=24 # Characters
 )->tuple: # Positions and texts
-    "Options that are named on an axis, in the order in which they stand there; evenly spaced if they are too many"
+    """Options that are named on an axis, in the order in which they stand there; evenly spaced if they are too many
+
+    Parameters:
+        d: A choice
+        most: Ticks
+        room: Characters
+        returns: Positions and texts
+    """
     at = np.arange(d.size) if d.size<=most else np.unique(np.linspace(0, d.size-1, most).round().astype(int))
     texts = disambiguate(d.labels, room)
     return at, [texts[d.cells[i]] for i in at]

@@ -53,7 +53,15 @@ def surrogate_data(
     *names, # Hyperparameters that vary: one or two
     n:int=60 # Values of each that is continuous
 )->pd.DataFrame: # a column for each of `names`, value, low, high, and in `.attrs` the number of the trial that has the others; may be empty
-    "Expected value of a full training, with its 95 % band, where all other hyperparameters are as in the best configuration"
+    """Expected value of a full training, with its 95 % band, where all other hyperparameters are as in the best configuration
+
+    Parameters:
+        study: A study
+        *names: Hyperparameters that vary: one or two
+        n: Values of each that is continuous
+        returns: a column for each of `names`, value, low, high, and in `.attrs` the number of the
+            trial that has the others; may be empty
+    """
     if not isinstance(n, Integral) or n<2: raise PlotError(f'n: expected a whole number of 2 or more, got {n!r}')
     s = Surface(study)
     return _swept(s, names, n) if _known(s, names) else pd.DataFrame(columns=[*(column(k, _ours) for k in names), *_ours])
@@ -105,7 +113,12 @@ def plot_surrogate(
     study:optuna.Study, # A study
     ax=None # An axis for each hyperparameter; new ones if None
 ):
-    "Expected value against each hyperparameter, all others as in the best configuration, with a 95 % band"
+    """Expected value against each hyperparameter, all others as in the best configuration, with a 95 % band
+
+    Parameters:
+        study: A study
+        ax: An axis for each hyperparameter; new ones if None
+    """
     s = Surface(study)
     names = [k for k in (s.beliefs.space if s.ens is not None else ()) if k and s.around(k) is not None]
     if not names: return say(new_axis(ax), 'at least two trials with values are needed')
@@ -155,7 +168,13 @@ def plot_contour(
     y:str=None,
     ax=None # Two axes; new ones if None
 ):
-    "Expected value over two hyperparameters, all others as in the best configuration, and half the width of its 95 % band"
+    """Expected value over two hyperparameters, all others as in the best configuration, and half the width of its 95 % band
+
+    Parameters:
+        study: A study
+        x: Hyperparameters; the two over which the expected value varies most if None
+        ax: Two axes; new ones if None
+    """
     s = Surface(study)
     names = _pair(s, (x, y)) if s.ens is not None else ()
     if len(names)<2 or not _known(s, names):

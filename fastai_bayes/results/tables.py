@@ -22,7 +22,12 @@ def elided(
     s, # Anything
     most=24 # Characters
 )->str:
-    "`s` as text of at most `most` characters, without its middle if need be"
+    """`s` as text of at most `most` characters, without its middle if need be
+
+    Parameters:
+        s: Anything
+        most: Characters
+    """
     s = str(s)
     return s if len(s)<=most else f'{s[:most-1-(most-1)//2]}…{s[len(s)-(most-1)//2:]}'
 
@@ -63,7 +68,15 @@ def text_table(
     spare=(), # Heads of the columns that can be spared first
     note=False # Add a line that says which columns had to go?
 )->list: # Lines
-    "`rows` as lines of text, a column called reason on the left of its place and all others on the right"
+    """`rows` as lines of text, a column called reason on the left of its place and all others on the right
+
+    Parameters:
+        rows: Lists of texts, heads first; different heads
+        room: Places in a line
+        spare: Heads of the columns that can be spared first
+        note: Add a line that says which columns had to go?
+        returns: Lines
+    """
     heads = rows[0]
     for most,gone in _plans(heads, spare):
         keep = [i for i,k in enumerate(heads) if k not in gone]
@@ -92,7 +105,12 @@ def html_table(
     rows, # Lists of texts, heads first
     most=math.inf # Characters of a cell
 )->str:
-    "`rows` as an HTML table that can be scrolled"
+    """`rows` as an HTML table that can be scrolled
+
+    Parameters:
+        rows: Lists of texts, heads first
+        most: Characters of a cell
+    """
     def _row(r, tag): return '<tr>' + ''.join(_html_cell(c, k, tag, most) for c,k in zip(r, rows[0])) + '</tr>'
     head,*rest = rows
     body = f"<thead>{_row(head, 'th')}</thead><tbody>{''.join(_row(o, 'td') for o in rest)}</tbody>"

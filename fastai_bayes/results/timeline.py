@@ -33,7 +33,14 @@ def timeline_data(
     study:optuna.Study, # A study
     now:datetime=None # Until when running trials have run; the present if None
 )->pd.DataFrame: # number, training, state, worker, row, start, end, carried (epochs trained before, by an earlier trial)
-    "When each trial ran, and where"
+    """When each trial ran, and where
+
+    Parameters:
+        study: A study
+        now: Until when running trials have run; the present if None
+        returns: number, training, state, worker, row, start, end, carried (epochs trained before,
+            by an earlier trial)
+    """
     if now is not None and (not isinstance(now, datetime) or now.tzinfo): raise PlotError(f'now: expected a local datetime, got {now!r}')
     now = now or datetime.now()
     trials = [t for t in study.get_trials(deepcopy=False) if t.datetime_start is not None]
@@ -67,7 +74,13 @@ def plot_timeline(
     ax=None, # Axis to draw on; a new one if None
     now:datetime=None # Until when running trials have run; the present if None
 ):
-    "Which worker trained what and when; a line joins the parts of a training that was stopped and carried on"
+    """Which worker trained what and when; a line joins the parts of a training that was stopped and carried on
+
+    Parameters:
+        study: A study
+        ax: Axis to draw on; a new one if None
+        now: Until when running trials have run; the present if None
+    """
     df = timeline_data(study, now)
     ax = new_axis(ax, max(1.8, 1.1+.45*df.row.nunique()))
     if df.empty: return say(ax, 'no trial has begun')
@@ -114,7 +127,13 @@ def _joined(df):
 def saved_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # training, state, epochs, saved, spent (epochs of all trainings up to this one), full (had all of them gone to their end)
-    "Epochs that each training has had, and those that stopping it has saved"
+    """Epochs that each training has had, and those that stopping it has saved
+
+    Parameters:
+        study: A study
+        returns: training, state, epochs, saved, spent (epochs of all trainings up to this one),
+            full (had all of them gone to their end)
+    """
     rows = [(trial_id(t), state_of(t), epochs_trained(t), saved_of(t)) for t in trials_of(study.get_trials(deepcopy=False))]
     df = pd.DataFrame(rows, columns=['training', 'state', 'epochs', 'saved'])
     return df.assign(spent=df.epochs.cumsum(), full=(df.epochs+df.saved).cumsum())
@@ -124,7 +143,12 @@ def plot_saved(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
 ):
-    "Epochs spent, and what they would have been if every training had gone to its end"
+    """Epochs spent, and what they would have been if every training had gone to its end
+
+    Parameters:
+        study: A study
+        ax: Axis to draw on; a new one if None
+    """
     ax,df = new_axis(ax, 3),saved_data(study)
     if not df.epochs.sum(): return say(ax, 'no epoch reported')
     x,spent,full = np.arange(len(df)+1),np.r_[0, df.spent],np.r_[0, df.full]

@@ -17,7 +17,12 @@ class FolderError(ValueError):
 def kind(
     path # Path
 )->str: # 'file', 'folder', 'link', 'other' (a pipe, a device ...), or '' if there is nothing
-    "What `path` itself is, not what it leads to"
+    """What `path` itself is, not what it leads to
+
+    Parameters:
+        path: Path
+        returns: 'file', 'folder', 'link', 'other' (a pipe, a device ...), or '' if there is nothing
+    """
     try: st = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError): return ''
     if stat.S_ISLNK(st.st_mode) or getattr(st, 'st_reparse_tag', 0): return 'link'  # the latter are those of Windows
@@ -34,7 +39,13 @@ def expect(
     path, # Path
     *kinds # As from `kind`; '' if there may be nothing
 )->Path: # `path`
-    "Raise a `FolderError` unless `path` is one of `kinds`"
+    """Raise a `FolderError` unless `path` is one of `kinds`
+
+    Parameters:
+        path: Path
+        *kinds: As from `kind`; '' if there may be nothing
+        returns: `path`
+    """
     k = kind(path)
     if k in kinds: return Path(path)
     wanted = next(_words[o] for o in kinds if o)
@@ -47,21 +58,35 @@ def opened(
     path, # Path
     mode:str='rb' # As `open` takes it, but without 'w': see `created`. With 'ab' the file need not be there
 ):
-    "Open the file `path`; a `FolderError` if it is a link, a folder or a pipe"
+    """Open the file `path`; a `FolderError` if it is a link, a folder or a pipe
+
+    Parameters:
+        path: Path
+        mode: As `open` takes it, but without 'w': see `created`. With 'ab' the file need not be
+            there
+    """
     expect(path, 'file', *([''] if 'a' in mode else []))
     return open(path, mode, opener=_here)
 
 def created(
     path # Path
 ):
-    "A new file `path`, open for bytes; what has its name goes"
+    """A new file `path`, open for bytes; what has its name goes
+
+    Parameters:
+        path: Path
+    """
     clear(path)
     return open(path, 'xb', opener=_here)
 
 def clear(
     path # Path
 ):
-    "Remove the file, link or folder `path`, if there is one, but nothing that a link leads to"
+    """Remove the file, link or folder `path`, if there is one, but nothing that a link leads to
+
+    Parameters:
+        path: Path
+    """
     if kind(path)=='folder': shutil.rmtree(path, ignore_errors=True)
     else: Path(path).unlink(missing_ok=True)
 
@@ -69,7 +94,13 @@ def to_disk(
     file, # Path to a file of which all has been written
     name # Path that it shall have
 ): # `name`
-    "Force `file` to the disk, and give it its name in one step"
+    """Force `file` to the disk, and give it its name in one step
+
+    Parameters:
+        file: Path to a file of which all has been written
+        name: Path that it shall have
+        returns: `name`
+    """
     with opened(file, 'rb+') as f: os.fsync(f.fileno())
     if kind(name)=='folder': clear(name)
     os.replace(file, name)
@@ -83,7 +114,12 @@ def put(
     path, # Path
     write # Function of a file that is open for bytes
 ):
-    "Let `write` make the file `path`, whole or not at all"
+    """Let `write` make the file `path`, whole or not at all
+
+    Parameters:
+        path: Path
+        write: Function of a file that is open for bytes
+    """
     tmp = Path(f'{path}.tmp')
     try:
         with created(tmp) as f: write(f)
@@ -94,7 +130,12 @@ def copy_file(
     src, # Path of a file
     dest # Path of its copy
 ):
-    "Copy `src`, whole or not at all"
+    """Copy `src`, whole or not at all
+
+    Parameters:
+        src: Path of a file
+        dest: Path of its copy
+    """
     def write(new):
         shutil.copyfileobj(f, new)
         shutil.copymode(src, new.name)
@@ -104,7 +145,11 @@ def copy_file(
 def own(
     path # Path
 ):
-    "Make the file `path` one that has no other name"
+    """Make the file `path` one that has no other name
+
+    Parameters:
+        path: Path
+    """
     if has(path) and os.lstat(path).st_nlink>1: copy_file(path, path)
 
 def _leads_out(path, folder):
@@ -115,7 +160,11 @@ def _leads_out(path, folder):
 def shut(
     folder # Path
 ):
-    "Remove from `folder` and what is below it all links that lead out, pipes and devices; files with another name become copies"
+    """Remove from `folder` and what is below it all links that lead out, pipes and devices; files with another name become copies
+
+    Parameters:
+        folder: Path
+    """
     for root,dirs,files in os.walk(folder):  # which follows no links
         for o in (Path(root)/n for n in dirs+files):
             k = kind(o)
@@ -132,7 +181,12 @@ def _wanted(name):
 def check_folder(
     folder # Path
 )->Path: # `folder`
-    "Raise a `FolderError` unless `folder` is one, and at its top there is nothing that a study would have to follow out of it"
+    """Raise a `FolderError` unless `folder` is one, and at its top there is nothing that a study would have to follow out of it
+
+    Parameters:
+        folder: Path
+        returns: `folder`
+    """
     expect(folder, 'folder')
     for n in sorted(os.listdir(folder)):
         if _wanted(n): expect(Path(folder)/n, _wanted(n), '')  # '': another process may have removed it
@@ -141,7 +195,12 @@ def check_folder(
 def make_folder(
     path # Path
 )->Path: # `path`
-    "The folder `path`, made if need be; a `FolderError` if it is something else, or a link to one"
+    """The folder `path`, made if need be; a `FolderError` if it is something else, or a link to one
+
+    Parameters:
+        path: Path
+        returns: `path`
+    """
     if not kind(path):
         try: Path(path).mkdir(parents=True)
         except FileExistsError: pass  # another process was faster

@@ -16,7 +16,13 @@ from .records import Owner, StudyError, _storage
 _other = 'take another study_name'
 
 class Pair(Owner):
-    "A folder, and the study that is said to belong to it"
+    """A folder, and the study that is said to belong to it
+
+    Parameters:
+        folder: Path of the folder
+        id: What the file `folder.id` in it says
+        storage: Path, URL or Optuna storage of the study
+    """
     def __init__(self,
         folder, # Path of the folder
         id:str, # What the file `folder.id` in it says
@@ -39,7 +45,11 @@ class Pair(Owner):
     def check(self,
         study # The study that is in the storage under the folder's name; None if there is none
     ):
-        "Raise a `StudyError` unless they belong together"
+        """Raise a `StudyError` unless they belong together
+
+        Parameters:
+            study: The study that is in the storage under the folder's name; None if there is none
+        """
         if study is None: return self._check_new()
         known = study.user_attrs.get('id')
         if known is None and not self._plain(study):
@@ -84,7 +94,11 @@ class Pair(Owner):
     def join(self,
         study # The study, which has been checked
     ):
-        "Note in `study` that it belongs to the folder"
+        """Note in `study` that it belongs to the folder
+
+        Parameters:
+            study: The study, which has been checked
+        """
         facts,attrs = dict(id=self.id),study.user_attrs
         if not self.own and attrs.get('place')!=self._place: facts.update(place=self._place, stamp=secrets.token_hex(4))
         for k,v in facts.items():

@@ -18,7 +18,15 @@ from .records import trial_id
 
 # %% ../../nbs/study/06_pruner.ipynb #pruner
 class BayesPruner(BasePruner):
-    "Stops a trial that is neither among the best third nor likely to end best"
+    """Stops a trial that is neither among the best third nor likely to end best
+
+    Parameters:
+        n_epoch: Epochs of a full training; None to learn it from the trials
+        patience: Trainings, from the first, that stop after a first look whatever they show; for
+            studies that carry stopped ones on. 0 if None
+        space: As `BayesSampler` takes it; the sampler's if None. What is not there is learned from
+            the trials
+    """
     def __init__(self,
         n_epoch:int=None, # Epochs of a full training; None to learn it from the trials
         patience:int=None, # Trainings, from the first, that stop after a first look whatever they show; for studies that carry stopped ones on. 0 if None
@@ -55,7 +63,13 @@ class BayesPruner(BasePruner):
         study:Study, # With one objective
         trial:FrozenTrial # With what it has reported so far
     )->Verdict: # `stop`, and the `reason`
-        "Whether `trial` should stop, and why"
+        """Whether `trial` should stop, and why
+
+        Parameters:
+            study: With one objective
+            trial: With what it has reported so far
+            returns: `stop`, and the `reason`
+        """
         T = self._horizon(study, trial)
         if not trial.intermediate_values: return Verdict(False, 'nothing reported')
         if T is None: return Verdict(False, 'the length of a full training is not known before one is complete')
@@ -68,7 +82,14 @@ class BayesPruner(BasePruner):
         study:Study, # With one objective
         trial:FrozenTrial # Running or ended, with at least one value reported
     )->Explanation: # Forecast at the last epoch and its band, probability of ending best, `verdict`; ValueError if there is nothing to explain
-        "What the engine thinks of `trial`, given all trials of `study`"
+        """What the engine thinks of `trial`, given all trials of `study`
+
+        Parameters:
+            study: With one objective
+            trial: Running or ended, with at least one value reported
+            returns: Forecast at the last epoch and its band, probability of ending best, `verdict`;
+                ValueError if there is nothing to explain
+        """
         T = self._horizon(study, trial)
         if not trial.intermediate_values or T is None:
             raise OptimizerError(f'expected a trial with values, and a known n_epoch, got {len(trial.intermediate_values)} values and n_epoch={T};'

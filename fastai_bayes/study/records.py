@@ -44,14 +44,25 @@ def _distribution(d):
 def distributions(
     space:Space # What may be tried
 )->dict: # Name of a hyperparameter -> Optuna distribution
-    "`space` as Optuna's samplers want it"
+    """`space` as Optuna's samplers want it
+
+    Parameters:
+        space: What may be tried
+        returns: Name of a hyperparameter -> Optuna distribution
+    """
     return {k: _distribution(d) for k,d in space.dims.items()}
 
 def ask(
     study, # An Optuna study
     space:Space # What may be tried
 ): # An Optuna trial
-    "`study.ask`, with values for the names that are active only"
+    """`study.ask`, with values for the names that are active only
+
+    Parameters:
+        study: An Optuna study
+        space: What may be tried
+        returns: An Optuna trial
+    """
     trial = study.ask()
     for k,d in distributions(space).items():  # what a name depends on comes before it
         if k in space.active(trial.params): suggest(trial, k, d)
@@ -62,7 +73,14 @@ def suggest(
     name:str, # Of a hyperparameter
     d # An Optuna distribution
 ): # A value
-    "What `trial` suggests for `name`"
+    """What `trial` suggests for `name`
+
+    Parameters:
+        trial: An Optuna trial
+        name: Of a hyperparameter
+        d: An Optuna distribution
+        returns: A value
+    """
     if isinstance(d, CategoricalDistribution): return trial.suggest_categorical(name, d.choices)
     f = trial.suggest_int if isinstance(d, IntDistribution) else trial.suggest_float
     return f(name, d.low, d.high, step=d.step, log=d.log)
@@ -71,7 +89,11 @@ def suggest(
 def in_words(
     d # `Number` or `Choice`
 )->str:
-    "What may be chosen"
+    """What may be chosen
+
+    Parameters:
+        d: `Number` or `Choice`
+    """
     if isinstance(d, Choice): return ' | '.join(map(str, d.labels))
     plain = d.step is None or (d.whole and d.step==1)
     return f"{'int' if d.whole else 'float'} {d.low} to {d.high}" + (', log' if d.log else '') + ('' if plain else f', step {d.step}')
@@ -79,7 +101,12 @@ def in_words(
 def describe(
     space:Space # What may be tried
 )->dict: # Name of a hyperparameter -> a line of text
-    "`space` in words"
+    """`space` in words
+
+    Parameters:
+        space: What may be tried
+        returns: Name of a hyperparameter -> a line of text
+    """
     def _value(d, i): return str(d.labels[i] if isinstance(d, Choice) else d.from_unit(d.grid[i]))
     def _when(k):
         each = [f"{p} is {' or '.join(_value(space[p], i) for i in at)}" for p,at in space.conditions.get(k, {}).items()]
@@ -109,7 +136,11 @@ def _no_url(url):
 def check_storage(
     o # Path, URL, Optuna storage or None
 ):
-    "Raise a `StudyError` unless `o` could be a storage"
+    """Raise a `StudyError` unless `o` could be a storage
+
+    Parameters:
+        o: Path, URL, Optuna storage or None
+    """
     def bad(why): return StudyError(f"storage: {why}, got {o!r}")
     if o is None or isinstance(o, BaseStorage): return
     if not isinstance(o, (str, Path)): raise bad("expected a path, a URL such as 'sqlite:///studies.db' or an Optuna storage")
@@ -131,7 +162,12 @@ def _check_study(name, direction, sampler, pruner):
 
 # %% ../../nbs/study/03_records.ipynb #open
 class Shared:
-    "A change to the process that lasts while anybody needs it, in any thread: the first one makes it, the last one takes it back"
+    """A change to the process that lasts while anybody needs it, in any thread: the first one makes it, the last one takes it back
+
+    Parameters:
+        make: Function that makes the change, and returns what was there before
+        back: Function that takes that, and puts it back
+    """
     def __init__(self,
         make, # Function that makes the change, and returns what was there before
         back # Function that takes that, and puts it back
@@ -181,7 +217,11 @@ def _cut_torn_line(path):
         f.truncate(start+at+1 if end else 0)
 
 class JournalLock:
-    "Lock of an Optuna journal that does not outlive its process, together with Optuna's own"
+    """Lock of an Optuna journal that does not outlive its process, together with Optuna's own
+
+    Parameters:
+        path: Seconds after which a link that nobody removes is one of a process that has died
+    """
     grace = 3 # Seconds after which a link that nobody removes is one of a process that has died
     def __init__(self, path):
         self.path = os.path.abspath(path)
@@ -333,7 +373,12 @@ def check_study(
     study:optuna.Study, # A study
     path=None # File that holds it, if it is one
 ):
-    "Raise a `StudyError` that names what `study` or one of its trials holds and cannot"
+    """Raise a `StudyError` that names what `study` or one of its trials holds and cannot
+
+    Parameters:
+        study: A study
+        path: File that holds it, if it is one
+    """
     def check(what, wrong):
         for o in wrong:
             where = f'{path}: {what}' if path else f'{what} of study {study.study_name!r}'
@@ -351,7 +396,12 @@ _spare = ' (being extended)' # Ends the name under which an extended study is pu
 def is_new_file(
     storage # Path, URL or Optuna storage
 )->bool: # True if opening it would make a new file
-    "Is there nothing yet where `storage` would be?"
+    """Is there nothing yet where `storage` would be?
+
+    Parameters:
+        storage: Path, URL or Optuna storage
+        returns: True if opening it would make a new file
+    """
     if not isinstance(storage, (str, Path)): return False
     if '://' not in str(storage): return not Path(storage).exists()
     try: url = make_url(str(storage))
@@ -389,7 +439,15 @@ def check_same(
     facts:dict, # `n_epoch`, and `setup` if that was told
     extend=False # May the space have changed, and `n_epoch` have grown?
 )->dict: # What has changed: name -> what it was and what it is
-    "Raise a `StudyError` that shows what is not as it was when `study` began"
+    """Raise a `StudyError` that shows what is not as it was when `study` began
+
+    Parameters:
+        study: A study
+        about: What it should be about
+        facts: `n_epoch`, and `setup` if that was told
+        extend: May the space have changed, and `n_epoch` have grown?
+        returns: What has changed: name -> what it was and what it is
+    """
     changes = _changes(study, about, facts)
     may = _extends(changes, {*about, *study.user_attrs.get('about', {})}-{'direction', 'monitor'})
     bad = {k: o for k,o in changes.items() if extend is False or k not in may}
@@ -422,7 +480,21 @@ def open_study(
     owner=None, # `Owner` that knows more about the study
     **facts # What else to note: `monitor`, `n_epoch`, a dictionary `setup` of what must stay as it is, and what may change
 )->optuna.Study:
-    "Create a study about `space`, or find it by its `name`"
+    """Create a study about `space`, or find it by its `name`
+
+    Parameters:
+        space: What may be tried
+        direction: 'minimize' or 'maximize'
+        name: Name of the study; made up by Optuna if None
+        storage: Path, URL or Optuna storage; memory if None
+        sampler: Optuna sampler
+        pruner: Optuna pruner
+        extend: True to go on with another space or a larger `n_epoch`; or what trials had of
+            hyperparameters that are new, or are tuned no more
+        owner: `Owner` that knows more about the study
+        **facts: What else to note: `monitor`, `n_epoch`, a dictionary `setup` of what must stay as
+            it is, and what may change
+    """
     check_storage(storage), _check_study(name, direction, sampler, pruner)
     if not isinstance(space, Space): space = Space(space)
     about,owner = {**describe(space), 'direction': direction, 'monitor': facts.get('monitor')},owner or Owner()
@@ -458,7 +530,13 @@ def trial_at(
     study:optuna.Study, # A study
     n:int # Number of a trial
 )->optuna.trial.FrozenTrial: # `StudyError` if there is none
-    "Trial `n` of `study`"
+    """Trial `n` of `study`
+
+    Parameters:
+        study: A study
+        n: Number of a trial
+        returns: `StudyError` if there is none
+    """
     trials = study.get_trials(deepcopy=False)
     if not isinstance(n, Integral) or isinstance(n, bool) or not 0<=n<len(trials):
         known = f'from 0 to {len(trials)-1}' if trials else 'of which there is none yet'
@@ -469,14 +547,24 @@ def trial_at(
 def trial_id(
     trial # An Optuna trial
 )->int: # Number of the trial with which its training began; its own unless it carries one on
-    "Where the training of `trial` began"
+    """Where the training of `trial` began
+
+    Parameters:
+        trial: An Optuna trial
+        returns: Number of the trial with which its training began; its own unless it carries one on
+    """
     n = trial.user_attrs.get('carries_on')
     return n if type(n) is int and 0<=n<trial.number else trial.number
 
 def trials_of(
     trials # Optuna trials in the order of their numbers
 )->list: # One trial for each training, the last; in the order in which the trainings began
-    "`trials` without those that others carry on"
+    """`trials` without those that others carry on
+
+    Parameters:
+        trials: Optuna trials in the order of their numbers
+        returns: One trial for each training, the last; in the order in which the trainings began
+    """
     res = {t.user_attrs.get('carries_on', t.number): t for t in trials}
     return [res[k] for k in sorted(res)]
 
@@ -498,7 +586,11 @@ _states = dict(COMPLETE='complete', PRUNED='stopped', FAIL='failed', RUNNING='ru
 def is_infeasible(
     trial # An Optuna trial
 )->bool:
-    "Could `trial` not be trained at all? `bayes_tune` notes it; elsewhere such trials are pruned, or fail, before their first value"
+    """Could `trial` not be trained at all? `bayes_tune` notes it; elsewhere such trials are pruned, or fail, before their first value
+
+    Parameters:
+        trial: An Optuna trial
+    """
     if 'infeasible' in trial.user_attrs: return True
     early = trial.state in (TrialState.PRUNED, TrialState.FAIL) and not trial.intermediate_values
     return early and 'worker' not in trial.user_attrs  # of a trial of `bayes_tune`'s this means something else
@@ -506,7 +598,12 @@ def is_infeasible(
 def state_of(
     trial # An Optuna trial
 )->str: # 'complete', 'stopped', 'failed', 'infeasible', 'running', 'waiting' or 'outside'
-    "What became of `trial`; one that lies outside the space since that was changed is 'outside'"
+    """What became of `trial`; one that lies outside the space since that was changed is 'outside'
+
+    Parameters:
+        trial: An Optuna trial
+        returns: 'complete', 'stopped', 'failed', 'infeasible', 'running', 'waiting' or 'outside'
+    """
     for o in ('outside', 'infeasible'):
         if o in trial.user_attrs: return o
     return 'stopped' if was_stopped(trial) else _states[trial.state.name]
@@ -514,14 +611,24 @@ def state_of(
 def was_stopped(
     trial # An Optuna trial
 )->bool:
-    "Did a pruner stop `trial`, although it was told as complete?"
+    """Did a pruner stop `trial`, although it was told as complete?
+
+    Parameters:
+        trial: An Optuna trial
+    """
     return trial.state==TrialState.COMPLETE and 'stopped' in trial.user_attrs
 
 def steps_of(
     trial, # An Optuna trial
     unit:int=1 # Steps an epoch, as where they count batches
 )->list: # Epochs, the first is 1
-    "Epochs at which `trial` has reported; where its steps begin at 0, that is the first epoch"
+    """Epochs at which `trial` has reported; where its steps begin at 0, that is the first epoch
+
+    Parameters:
+        trial: An Optuna trial
+        unit: Steps an epoch, as where they count batches
+        returns: Epochs, the first is 1
+    """
     steps = sorted(trial.intermediate_values)
     first = steps[0] if steps and steps[0]<unit else unit
     return [(s-first)//unit+1 for s in steps]
@@ -529,39 +636,69 @@ def steps_of(
 def curve_of(
     trial # An Optuna trial
 )->list: # Values at the epochs of `steps_of`; NaN where an epoch has none
-    "Learning curve of `trial`"
+    """Learning curve of `trial`
+
+    Parameters:
+        trial: An Optuna trial
+        returns: Values at the epochs of `steps_of`; NaN where an epoch has none
+    """
     return [v for _,v in sorted(trial.intermediate_values.items())]
 
 def points_of(
     trial # An Optuna trial
 )->list: # Pairs of an epoch and its value
-    "Learning curve of `trial` without what is missing"
+    """Learning curve of `trial` without what is missing
+
+    Parameters:
+        trial: An Optuna trial
+        returns: Pairs of an epoch and its value
+    """
     return [(e,v) for e,v in zip(steps_of(trial), curve_of(trial)) if math.isfinite(v)]
 
 def epochs_trained(
     trial # An Optuna trial
 )->int:
-    "Epochs of `trial`, those of the trials that it carries on among them"
+    """Epochs of `trial`, those of the trials that it carries on among them
+
+    Parameters:
+        trial: An Optuna trial
+    """
     return max(steps_of(trial), default=0)
 
 def value_at(
     trial, # An Optuna trial
     epoch:int # Counted from 1
 )->float: # NaN if there is none
-    "Value of `trial` after `epoch`; if that is missing, the last one before"
+    """Value of `trial` after `epoch`; if that is missing, the last one before
+
+    Parameters:
+        trial: An Optuna trial
+        epoch: Counted from 1
+        returns: NaN if there is none
+    """
     return next((v for e,v in reversed(points_of(trial)) if e<=epoch), math.nan)
 
 def diverged(
     trial # An Optuna trial
 )->bool: # None if nobody knows
-    "Has `trial` diverged, as the callback notes where the loss is no number? What was cut short, or was told as complete with a value, has not"
+    """Has `trial` diverged, as the callback notes where the loss is no number? What was cut short, or was told as complete with a value, has not
+
+    Parameters:
+        trial: An Optuna trial
+        returns: None if nobody knows
+    """
     if 'diverged' in trial.user_attrs: return True
     return False if trial.state==TrialState.COMPLETE or 'cut' in trial.user_attrs else None
 
 def reason_of(
     trial # An Optuna trial
 )->str: # Empty if there is nothing to say
-    "What `trial` carried on, and why it stopped or failed"
+    """What `trial` carried on, and why it stopped or failed
+
+    Parameters:
+        trial: An Optuna trial
+        returns: Empty if there is nothing to say
+    """
     n = trial.user_attrs.get('carried')
     told = [f'trial {trial_id(trial)} carried on after {in_epochs(n)}'] if n else []
     if 'outside' in trial.user_attrs: told.append('outside the space since that was changed')
@@ -572,7 +709,13 @@ def best_of(
     trial, # An Optuna trial
     direction # 'minimize', 'maximize' or a `StudyDirection`
 )->tuple: # Value, and the epoch it came from, counted from 1
-    "Best epoch of `trial`; where none was reported its value with epoch 0, or NaN"
+    """Best epoch of `trial`; where none was reported its value with epoch 0, or NaN
+
+    Parameters:
+        trial: An Optuna trial
+        direction: 'minimize', 'maximize' or a `StudyDirection`
+        returns: Value, and the epoch it came from, counted from 1
+    """
     ok = [(v,e) for e,v in points_of(trial)]
     if not ok: return (math.nan if trial.value is None else trial.value), 0
     best = min if getattr(direction, 'name', direction).lower()=='minimize' else max
@@ -581,38 +724,67 @@ def best_of(
 def all_params(
     trial # An Optuna trial
 )->dict: # Name -> value, choices by label
-    "Hyperparameters of `trial`, with those that are no longer tuned, or lie outside the space since that was changed"
+    """Hyperparameters of `trial`, with those that are no longer tuned, or lie outside the space since that was changed
+
+    Parameters:
+        trial: An Optuna trial
+        returns: Name -> value, choices by label
+    """
     return {**trial.user_attrs.get('outside', {}), **trial.user_attrs.get('dropped', {}), **trial.params}
 
 def own_params(
     trial # An Optuna trial
 )->dict: # Name -> value, choices by label
-    "Hyperparameters with which the training of `trial` is built: with numbers that are no longer tuned; text that is not is as the learner has it"
+    """Hyperparameters with which the training of `trial` is built: with numbers that are no longer tuned; text that is not is as the learner has it
+
+    Parameters:
+        trial: An Optuna trial
+        returns: Name -> value, choices by label
+    """
     return {**{k: v for k,v in trial.user_attrs.get('dropped', {}).items() if not isinstance(v, str)}, **trial.params}
 
 def epochs_spent(
     study:optuna.Study # A study
 )->int: # Epochs of all trainings together
-    "How much has been trained"
+    """How much has been trained
+
+    Parameters:
+        study: A study
+        returns: Epochs of all trainings together
+    """
     return sum(map(epochs_trained, trials_of(study.get_trials(deepcopy=False))))
 
 def saved_of(
     trial # An Optuna trial
 )->int:
-    "Epochs that `trial` would have had more if it had not been stopped; 0 where it was a limit, Ctrl-C, a crash or divergence that cut it short"
+    """Epochs that `trial` would have had more if it had not been stopped; 0 where it was a limit, Ctrl-C, a crash or divergence that cut it short
+
+    Parameters:
+        trial: An Optuna trial
+    """
     if state_of(trial)!='stopped' or 'cut' in trial.user_attrs or diverged(trial): return 0
     return max(trial.user_attrs.get('n_epoch', 0)-epochs_trained(trial), 0)
 
 def epochs_saved(
     study:optuna.Study # A study
 )->int: # Epochs that the stopped trainings would have had more
-    "What stopping early has saved"
+    """What stopping early has saved
+
+    Parameters:
+        study: A study
+        returns: Epochs that the stopped trainings would have had more
+    """
     return sum(map(saved_of, trials_of(study.get_trials(deepcopy=False))))
 
 def seconds_of(
     trial # An Optuna trial
 )->float: # NaN if it is under way
-    "How long `trial` took; if its process died, up to its last checkpoint"
+    """How long `trial` took; if its process died, up to its last checkpoint
+
+    Parameters:
+        trial: An Optuna trial
+        returns: NaN if it is under way
+    """
     s = trial.user_attrs.get('seconds')
     if isinstance(s, (int, float)) and 0<=s<1e9: return s  # counted by a clock that is never set
     return math.nan if trial.duration is None else max(trial.duration.total_seconds(), 0.)
@@ -623,7 +795,14 @@ def note(
     system:bool=False, # Write system attributes?
     **facts # Name -> value
 ):
-    "Write attributes of `trial`"
+    """Write attributes of `trial`
+
+    Parameters:
+        study: A study
+        trial: One of its trials, which may be another process's
+        system: Write system attributes?
+        **facts: Name -> value
+    """
     storage = study._storage  # there is no public way to write to what another process has asked for
     put = storage.set_trial_system_attr if system else storage.set_trial_user_attr
     for k,v in facts.items(): put(trial._trial_id, k, v)
@@ -631,14 +810,24 @@ def note(
 def finished(
     study:optuna.Study # A study
 )->list: # Pairs of a trial and its value, in the order of their numbers
-    "The complete and the stopped trials of `study` that have a finite value; one a training"
+    """The complete and the stopped trials of `study` that have a finite value; one a training
+
+    Parameters:
+        study: A study
+        returns: Pairs of a trial and its value, in the order of their numbers
+    """
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     return [(t,v) for t in trials_of(trials) for v,_ in [best_of(t, study.direction)] if math.isfinite(v)]
 
 def best_trial(
     study:optuna.Study # A study
 )->optuna.trial.FrozenTrial: # None if nothing has been finished
-    "Best of the finished trials of `study`, the earlier of equals"
+    """Best of the finished trials of `study`, the earlier of equals
+
+    Parameters:
+        study: A study
+        returns: None if nothing has been finished
+    """
     best = min if study.direction.name=='MINIMIZE' else max
     return best(finished(study), key=lambda o: o[1], default=(None,))[0]
 
@@ -656,7 +845,17 @@ def resume_trial(
     params=None, # Hyperparameters of the new trial that differ from those of `source`
     **attrs # User attributes of the new trial
 ):
-    "Queue a trial that carries `trial` on: the next `study.ask` returns it"
+    """Queue a trial that carries `trial` on: the next `study.ask` returns it
+
+    Parameters:
+        study: A study
+        trial: Its trial that is to be carried on
+        n: Epochs of its curve to keep
+        system: System attributes of the new trial
+        source: Trial whose hyperparameters and curve the new one takes; `trial` if None
+        params: Hyperparameters of the new trial that differ from those of `source`
+        **attrs: User attributes of the new trial
+    """
     source = source or trial
     kept = {s: v for s,v in source.intermediate_values.items() if s<=n}
     now = {**source.params, **(params or {})}
@@ -671,7 +870,13 @@ def column(
     name:str, # Of a hyperparameter
     taken # Names of other columns
 )->str: # `name`, with params_ before it if it is taken
-    "Where a table has the values of a hyperparameter"
+    """Where a table has the values of a hyperparameter
+
+    Parameters:
+        name: Of a hyperparameter
+        taken: Names of other columns
+        returns: `name`, with params_ before it if it is taken
+    """
     return f'params_{name}' if name in taken else name
 
 def _row(trial, direction, n, seconds):
@@ -686,7 +891,13 @@ def _row(trial, direction, n, seconds):
 def trial_frame(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, value, best_epoch, epochs, seconds, a column for each hyperparameter, reason
-    "One row a training, best first, with the number of its last trial"
+    """One row a training, best first, with the number of its last trial
+
+    Parameters:
+        study: A study
+        returns: number, state, value, best_epoch, epochs, seconds, a column for each
+            hyperparameter, reason
+    """
     seconds = defaultdict(float)
     for t in study.get_trials(deepcopy=False): seconds[trial_id(t)] += seconds_of(t)
     trials = trials_of(study.get_trials(deepcopy=False))
@@ -702,7 +913,12 @@ def trial_frame(
 def curve_frame(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, epoch, value
-    "One row an epoch that was reported"
+    """One row an epoch that was reported
+
+    Parameters:
+        study: A study
+        returns: number, epoch, value
+    """
     rows = [(t.number, e, v) for t in trials_of(study.get_trials(deepcopy=False)) for e,v in zip(steps_of(t), curve_of(t))]
     return pd.DataFrame(rows, columns=['number', 'epoch', 'value'])
 

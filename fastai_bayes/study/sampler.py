@@ -199,7 +199,13 @@ def space_of(
     study:Study, # With one objective
     told:Space=None # As trials hold it; what the pruner or the sampler of `study` knows if None
 )->Space: # None if nothing varies
-    "What `study` is about"
+    """What `study` is about
+
+    Parameters:
+        study: With one objective
+        told: As trials hold it; what the pruner or the sampler of `study` knows if None
+        returns: None if nothing varies
+    """
     known = [o for p in (study.pruner, study.sampler) if isinstance(o := getattr(p, 'known', None), Space)]
     with StudyCache.lock: return StudyCache.of(study).seen(study, told or next(iter(known), None))[0]
 
@@ -207,7 +213,13 @@ def all_tried(
     study:Study, # With one objective
     told:Space=None # As trials hold it
 )->int: # 0 if some are left, or there are too many to list
-    "How many configurations the space of `study` has, if all were tried or are under way"
+    """How many configurations the space of `study` has, if all were tried or are under way
+
+    Parameters:
+        study: With one objective
+        told: As trials hold it
+        returns: 0 if some are left, or there are too many to list
+    """
     space,trials = space_of(study, told),trials_of(study.get_trials(deepcopy=False))
     if not any(t.state.is_finished() and (t.state!=TrialState.FAIL or is_infeasible(t)) for t in trials): return 0  # more may be asked for
     if space is None: return 1  # nothing varies
@@ -224,7 +236,19 @@ def one_objective(study):
 
 # %% ../../nbs/study/05_sampler.ipynb #sampler
 class BayesSampler(BaseSampler):
-    "Gaussian-process Expected Improvement that learns from every epoch of every trial"
+    """Gaussian-process Expected Improvement that learns from every epoch of every trial
+
+    Parameters:
+        n_epoch: Epochs of a full training; None to learn it from the trials
+        seed: The same seed and the same trials give the same proposals
+        space: `Space`, dictionary in its notation, or distributions by name; what is not there is
+            learned from the trials
+        cost: What is scarce: 'epochs' (if None), which all count alike, or 'seconds', as the
+            trials' durations tell
+        resume: May `bayes_tune` come back to trainings that were stopped?
+        acq: What is maximised: 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or
+            'pi' (probability of improvement)
+    """
     def __init__(self,
         n_epoch:int=None, # Epochs of a full training; None to learn it from the trials
         seed:int=None, # The same seed and the same trials give the same proposals
@@ -309,7 +333,16 @@ class BayesSampler(BaseSampler):
         allowed=None, # Function from hyperparameters to whether they may be tried; None for all
         new:bool=True # May a new training begin?
     )->tuple: # One of `resumable` or None, and if that is None hyperparameters
-        "A training to carry on, or what to train next"
+        """A training to carry on, or what to train next
+
+        Parameters:
+            study: With one objective
+            space: As `BayesSampler` takes it
+            resumable: Trainings that can be carried on: numbers of the trials with which they began
+            allowed: Function from hyperparameters to whether they may be tried; None for all
+            new: May a new training begin?
+            returns: One of `resumable` or None, and if that is None hyperparameters
+        """
         space = space_of(study, stored(space))
         if space is None: return None, {}
         ok = allowed and (lambda X: np.array([allowed(space.decode(x)) for x in X], bool))
@@ -321,7 +354,14 @@ class BayesSampler(BaseSampler):
         space:dict, # As `BayesSampler` takes it
         trainings # Numbers of the trials with which they began
     )->list: # `trainings`, those first that are expected to end best
-        "In which order it would be a loss not to be able to carry on `trainings`"
+        """In which order it would be a loss not to be able to carry on `trainings`
+
+        Parameters:
+            study: With one objective
+            space: As `BayesSampler` takes it
+            trainings: Numbers of the trials with which they began
+            returns: `trainings`, those first that are expected to end best
+        """
         space = space_of(study, stored(space))
         if space is None: return sorted(trainings)
         with StudyCache.lock:

@@ -72,7 +72,14 @@ def search_space(
     trials, # Optuna trials that have ended, with parameters
     told:Space=None # What is known, as trials hold it
 )->tuple: # `Space`, None if nothing varies; and the distributions, by name, of what is not in `told`
-    "What `trials` are about, `told` and what they show beyond it; a name that has not the same distribution in all trials is left out"
+    """What `trials` are about, `told` and what they show beyond it; a name that has not the same distribution in all trials is left out
+
+    Parameters:
+        trials: Optuna trials that have ended, with parameters
+        told: What is known, as trials hold it
+        returns: `Space`, None if nothing varies; and the distributions, by name, of what is not in
+            `told`
+    """
     dists = {k: d for t in trials for k,d in t.distributions.items() if k not in (told or ())}
     dists = {k: d for k,d in sorted(dists.items()) if not d.single() and all(t.distributions.get(k, d)==d for t in trials)}
     whole = np.array([t.state!=TrialState.FAIL and not is_infeasible(t) for t in trials], bool)  # the others may have ended before it asked

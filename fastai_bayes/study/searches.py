@@ -26,7 +26,12 @@ _most = 10_000 # Combinations of a grid: nobody trains more, and Optuna lists th
 def grid_of(
     space:Space # What may be tried
 )->dict: # Name of a hyperparameter -> its values
-    "The grid of `space`; `SearchError` if some names depend on choices, or if there are too many combinations"
+    """The grid of `space`; `SearchError` if some names depend on choices, or if there are too many combinations
+
+    Parameters:
+        space: What may be tried
+        returns: Name of a hyperparameter -> its values
+    """
     if space.conditions:
         raise SearchError(f'a grid needs a space in which nothing depends on choices, got {", ".join(space.conditions)} below options')
     n = math.prod(d.size if isinstance(d, Choice) else min(d.size, 5) for d in space.dims.values())
@@ -40,7 +45,11 @@ def grid_of(
     return {k: _values(d) for k,d in space.dims.items()}
 
 class Grid(GridSampler):
-    "Optuna's grid search, for studies that ask and tell"
+    """Optuna's grid search, for studies that ask and tell
+
+    Parameters:
+        seed: Number of combinations, if it is known
+    """
     size = None # Number of combinations, if it is known
     def __init__(self, grid, seed=None):
         super().__init__(grid, seed)
@@ -50,7 +59,15 @@ class Grid(GridSampler):
 
 # %% ../../nbs/study/08_searches.ipynb #pbt
 class PBT(RandomSampler):
-    "Population based training: which trainings go on from whose weights, and with what hyperparameters"
+    """Population based training: which trainings go on from whose weights, and with what hyperparameters
+
+    Parameters:
+        n_epoch: Epochs of a training
+        seed: Makes it repeat itself
+        members: Trainings side by side
+        rounds: Parts of a training, after each of which the worst copy the best
+        share: Of the members that copy, and that are copied
+    """
     def __init__(self,
         n_epoch:int, # Epochs of a training
         seed:int=None, # Makes it repeat itself
@@ -82,7 +99,15 @@ class PBT(RandomSampler):
         space:Space, # What may be tried
         mode:str # Is more better ('max') or less ('min')?
     )->list: # Triples of a trial to carry on, the one whose checkpoint it takes, and hyperparameters that change
-        "What comes after a round; nothing while some are under way, or if all are done"
+        """What comes after a round; nothing while some are under way, or if all are done
+
+        Parameters:
+            trials: One Optuna trial a member
+            space: What may be tried
+            mode: Is more better ('max') or less ('min')?
+            returns: Triples of a trial to carry on, the one whose checkpoint it takes, and
+                hyperparameters that change
+        """
         if any(t.state in (TrialState.RUNNING, TrialState.WAITING) for t in trials): return []
         done = [t for t in trials if t.state!=TrialState.FAIL and not diverged(t)]
         end = min(map(epochs_trained, done), default=0)
@@ -142,7 +167,16 @@ def sampler_of(
     seed:int, # Makes it repeat itself; an instance keeps its own, if it was given one
     space:Space # What may be tried
 )->BaseSampler: # `SearchError` if there is none of that name, ImportError if it needs a package that is not installed
-    "The sampler that `o` means"
+    """The sampler that `o` means
+
+    Parameters:
+        o: Name, Optuna sampler, or None for our own
+        n_epoch: Epochs of a full training
+        seed: Makes it repeat itself; an instance keeps its own, if it was given one
+        space: What may be tried
+        returns: `SearchError` if there is none of that name, ImportError if it needs a package that
+            is not installed
+    """
     return _named('sampler', 'bayes' if o is None else o, samplers, BaseSampler)(n_epoch, seed, space)
 
 def pruner_of(
@@ -150,7 +184,14 @@ def pruner_of(
     n_epoch:int, # Epochs of a full training
     space:Space=None # What may be tried, for our own
 )->BasePruner: # `SearchError` if there is none of that name
-    "The pruner that `o` means"
+    """The pruner that `o` means
+
+    Parameters:
+        o: Name, Optuna pruner, or None for our own
+        n_epoch: Epochs of a full training
+        space: What may be tried, for our own
+        returns: `SearchError` if there is none of that name
+    """
     res = _named('pruner', 'bayes' if o is None else o, pruners, BasePruner)(n_epoch)
     return res.about(space) if isinstance(res, BayesPruner) else res
 
@@ -182,7 +223,13 @@ def reseeded(
     seed:int, # Of the study; a sampler that has a seed of its own begins with that
     place:int # Of the training
 )->BaseSampler:
-    "A copy of `sampler` that begins with random numbers of the training's own; a class that is not Optuna's or ours stays as it is"
+    """A copy of `sampler` that begins with random numbers of the training's own; a class that is not Optuna's or ours stays as it is
+
+    Parameters:
+        sampler: As it was when the study was opened
+        seed: Of the study; a sampler that has a seed of its own begins with that
+        place: Of the training
+    """
     if type(sampler).__module__.split('.')[0] not in ('optuna', 'fastai_bayes'): return sampler
     res = deepcopy(sampler)
     _reseed(res, seed, place)

@@ -18,11 +18,21 @@ def _host(): return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8
 def is_worker(
     id # Anything
 )->bool:
-    "May `id` be the name of a worker? Files are named after it"
+    """May `id` be the name of a worker? Files are named after it
+
+    Parameters:
+        id: Anything
+    """
     return isinstance(id, str) and re.fullmatch('[0-9a-f]{1,64}-[0-9a-f]{1,64}', id) is not None
 
 class Worker:
-    "A process that works on a study, as the others see it"
+    """A process that works on a study, as the others see it
+
+    Parameters:
+        self: Seconds without a sign of life after which a worker on another host has died, if its
+            lock is free
+        folder: Path of the study, which all its processes reach
+    """
     silence = 600. # Seconds without a sign of life after which a worker on another host has died, if its lock is free
     def __init__(self,
         folder # Path of the study, which all its processes reach
@@ -61,7 +71,12 @@ class Worker:
     def alive(self,
         id:str # Of any worker
     )->bool: # True as well if that cannot be told from here, or if it is no worker's name
-        "Is the worker at work?"
+        """Is the worker at work?
+
+        Parameters:
+            id: Of any worker
+            returns: True as well if that cannot be told from here, or if it is no worker's name
+        """
         if not is_worker(id) or id==self.id or id.split('-')[0]!=self.home: return True
         file = self._file(id)
         if not has(file): return not self.here(id)
@@ -84,6 +99,10 @@ class Worker:
     def sweep(self,
         needed=() # Ids of workers whose files must stay, as they show that these have died
     ):
-        "Remove the files of workers that have died"
+        """Remove the files of workers that have died
+
+        Parameters:
+            needed: Ids of workers whose files must stay, as they show that these have died
+        """
         for o in self.others():
             if o not in needed and not self.alive(o): clear(self._file(o))
