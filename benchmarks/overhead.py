@@ -12,7 +12,8 @@ from fastai.vision.all import *
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 from fastai_bayes.all import *
-from fastai_bayes.learner.copies import seeded, seeded_loaders
+from fastai_bayes.learner.copies import seeded
+from fastai_bayes.learner.loaders import seeded_loaders
 from fastai_bayes.study.records import trial_id
 
 n_trials,seconds,rounds = [f(a) for f,a in zip((int, float, int), [*sys.argv[1:], *'12 2 3'.split()[len(sys.argv)-1:]])]

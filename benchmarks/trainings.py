@@ -17,7 +17,8 @@ from fastai.vision.all import ResBlock, XResNet
 from optuna_integration import FastAIPruningCallback
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.model_selection import train_test_split
-from fastai_bayes.learner.copies import release, seeded, seeded_loaders
+from fastai_bayes.learner.copies import release, seeded
+from fastai_bayes.learner.loaders import seeded_loaders
 from fastai_bayes.learner.knobs import fit_args, turn
 from fastai_bayes.study.sampler import BayesSampler
 from fastai_bayes.engine.space import Space

@@ -29,7 +29,8 @@ from .results.result import PlotlyError, TuneResult
 import fastai_bayes.results.report
 
 # %% ../nbs/00_all.ipynb #top
-from .learner.copies import CloneError, LoaderError
+from .learner.copies import CloneError
+from .learner.loaders import LoaderError
 from .learner.knobs import KnobError, default_space
 from .learner.callback import BayesPruningCallback, MonitorError
 from .learner.factory import AskError, TuneError

@@ -2,7 +2,8 @@
 import pytest, torch
 from tuning import *
 from fastai_bayes.learner.checkpoint import Checkpoint, CheckpointError, read
-from fastai_bayes.learner.copies import seeded, seeded_loaders
+from fastai_bayes.learner.copies import seeded
+from fastai_bayes.learner.loaders import seeded_loaders
 
 class Noisy:
     "Digits with transforms that draw from all three random number generators"

@@ -166,7 +166,8 @@ def test_seeds_repeat_a_study(tmp_path):
 
 def test_by_hand(learn):
     "A trial is the training that one would write by hand with the same seed"
-    from fastai_bayes.learner.copies import clone, seeded, seeded_loaders
+    from fastai_bayes.learner.copies import clone, seeded
+    from fastai_bayes.learner.loaders import seeded_loaders
     seed = int(np.random.SeedSequence([0, 1]).generate_state(1)[0])
     c = clone(learn)
     res = tune(learn)

@@ -17,7 +17,7 @@ from fastai.losses import LabelSmoothingCrossEntropy
 from fastai.text.models.awdlstm import EmbeddingDropout, RNNDropout, WeightDropout
 from fastai.text.models.core import PoolingLinearClassifier
 from fastai.vision.augment import AffineCoordTfm, RandomResizedCrop, RandomResizedCropGPU, Resize, SpaceTfm
-from .copies import anew
+from .loaders import anew
 
 # %% ../../nbs/learner/02_adjust.ipynb #given
 def _given(o, name):

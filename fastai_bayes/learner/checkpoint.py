@@ -21,7 +21,7 @@ from fastai.callback.core import Callback, CancelEpochException, CancelFitExcept
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.learner import Metric, get_model
 from fastai.torch_core import get_random_states, set_random_states
-from .copies import orders_of, set_orders, settle
+from .loaders import orders_of, set_orders, settle
 from ..study.folder import has, kind, opened, put
 from .state import Packer, Unpacker, cb_names, known
 

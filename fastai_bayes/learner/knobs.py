@@ -25,7 +25,8 @@ from fastai.tabular.model import TabularModel
 import fastai.callback.schedule, fastai.optimizer
 from .adjust import (_fs, aug_of, augmentations, drop_mult_of, drops, ps_of, set_drop_mult, set_ps, size_of, smoothing_of, text_drops,
                                  where_resized, with_aug, with_size, with_smoothing)
-from .copies import LoaderError, clone, given_bs, lost, release, seeded, seeded_loaders, with_bs
+from .copies import clone, release, seeded
+from .loaders import LoaderError, given_bs, lost, seeded_loaders, with_bs
 from ..engine.space import Choice, Space, label_of
 
 # %% ../../nbs/learner/03_knobs.ipynb #err

@@ -21,7 +21,8 @@ from fastai.data.load import DataLoader
 from fastai.optimizer import OptimWrapper
 from optuna.samplers import RandomSampler
 from .callback import MonitorError, recorded
-from .copies import copies, move_to, muted, release, seeded, seeded_loaders
+from .copies import copies, move_to, muted, release, seeded
+from .loaders import seeded_loaders
 from .knobs import KnobError, fit_args, turn
 from .factory import MidpointSampler, TuneError
 from .out_of_memory import free_memory, out_of_memory, said

@@ -24,7 +24,8 @@ from .callback import BayesPruningCallback, Measured, recorded
 from .checkpoint import (ChangedModelError, Checkpoint, CheckpointError, as_built, holds, read, read_training, recorder_state,
                                      set_recorder, shapes, write)
 from ..study.folder import check_folder, clear, copy_file, expect, has, make_folder, put, shut
-from .copies import copies, release, seeded, seeded_loaders, settle, weights_only
+from .copies import copies, release, seeded, weights_only
+from .loaders import seeded_loaders, settle
 from .display import Status, ranges, view
 from .knobs import fit_args
 from ..study.identity import Pair

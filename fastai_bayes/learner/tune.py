@@ -17,7 +17,8 @@ from fastai.learner import Learner
 from optuna.samplers import GridSampler
 from .callback import monitor_and_mode
 from ..study.folder import clear, make_folder
-from .copies import LoaderError, seeded
+from .copies import seeded
+from .loaders import LoaderError
 from .facts import facts_of
 from .knobs import (KnobError, _values, check_args, check_knobs, default_arg, default_space, fits, knobs, left_out,
                                 losses_compare, named_here, takes)
