@@ -33,7 +33,8 @@ import fastai_bayes.results.report
 from .learner.copies import CloneError
 from .learner.loaders import LoaderError
 from .learner.knobs import KnobError, default_space
-from .learner.callback import BayesPruningCallback, MonitorError
+from .learner.callback import BayesPruningCallback
+from .learner.monitor import MonitorError
 from .learner.factory import AskError, TuneError
 from .learner.runner import RecordError
 import fastai_bayes.learner.tune

@@ -14,7 +14,7 @@ from fastai.learner import Learner, load_model
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
-from .callback import recorded
+from .monitor import recorded
 from .checkpoint import CheckpointError, read, write
 from ..study.folder import kind, opened
 from .copies import clone, move_to, release

@@ -20,7 +20,7 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.data.load import DataLoader
 from fastai.optimizer import OptimWrapper
 from optuna.samplers import RandomSampler
-from .callback import MonitorError, recorded
+from .monitor import MonitorError, recorded
 from .copies import copies, move_to, muted, release, seeded
 from .loaders import seeded_loaders
 from .knobs import KnobError, fit_args, turn

@@ -20,7 +20,8 @@ from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
 from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import TrialState, create_trial
-from .callback import BayesPruningCallback, Measured, recorded
+from .callback import BayesPruningCallback
+from .monitor import Measured, recorded
 from .checkpoint import (ChangedModelError, Checkpoint, CheckpointError, as_built, holds, read, read_training, recorder_state,
                                      set_recorder, shapes, write)
 from ..study.folder import check_folder, clear, copy_file, expect, has, make_folder, put, shut

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from optuna.samplers import GridSampler
-from .callback import monitor_and_mode
+from .monitor import monitor_and_mode
 from ..study.folder import clear, make_folder
 from .copies import seeded
 from .loaders import LoaderError
