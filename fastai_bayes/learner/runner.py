@@ -17,8 +17,6 @@ from fastai.callback import tracker
 from fastai.callback.progress import ShowGraphCallback
 from fastai.callback.tracker import SaveModelCallback
 from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
-from optuna.samplers import RandomSampler
-from optuna.study import Study
 from optuna.trial import TrialState, create_trial
 from .callback import BayesPruningCallback
 from .monitor import Measured, recorded
@@ -33,14 +31,11 @@ from ..study.identity import Pair
 from .trackers import Loggers, CSVHeaderOnce, resume_csv_log
 from .factory import AskError, FactoryError, TuneError, in_short, load_weights
 from .out_of_memory import MemoryLimit, free_memory, out_of_memory, said
-from ..engine.optimizer import n_starts, start_points
 from .probe import Closure
-from ..study.pruner import BayesPruner
 from ..results.report import TuneResult  # it adds the report
-from ..study.sampler import BayesSampler, StudyCache, all_tried
-from ..study.search_space import stored
-from ..study.searches import PBT, EndOfRound, Grid, Numbered, OneEach, pruner_of, reseeded, sampler_of
-from ..study.records import (Latest, Shared, StudyError, ask, best_of, best_trial, resume_trial, curve_of, diverged,
+from ..study.sampler import StudyCache
+from ..study.searches import Job, search_of
+from ..study.records import (Latest, Shared, StudyError, best_of, best_trial, resume_trial, curve_of, diverged,
                                epochs_trained, finished, trial_id, trials_of, note, open_study, quiet_optuna, reason_of,
                                seconds_of, saved_of, state_of)
 from ..study.workers import Worker, is_worker
@@ -127,7 +122,7 @@ class Watched(GetAttr):
     def __init__(self, trial, run, checkpoint):
         self.trial,self.run,self.checkpoint,self.cut,self.verdict = trial,run,checkpoint,None,None
         self.known = epochs_trained(run.trials()[trial.number])  # epochs that an earlier trial has reported
-        self.whole = 'present' in trial.user_attrs and isinstance(run.study.pruner, BayesPruner)
+        self.whole = run.search.spares(trial)
     def set_user_attr(self, key, value):
         with recording(): self.trial.set_user_attr(key, value)
     def report(self, value, step):
@@ -140,7 +135,7 @@ class Watched(GetAttr):
         return self._stops(not self.whole)
     def should_end(self):
         "Stop here, although the epoch has no value? Only limits and rounds do that"
-        return self._stops(isinstance(self.run.study.pruner, EndOfRound))
+        return self._stops(self.run.search.end_without_value)
     def _stops(self, ask):
         self.cut = self.run.over()
         if not self.cut and not (ask and self.run.prunes(self.trial)): return False
@@ -213,7 +208,7 @@ class Run:
 
     def _free(self, study, changes, sampler):
         "Raise unless `study` can be extended: no other process is at work on it"
-        if 'n_epoch' in changes and isinstance(sampler_of(sampler, self.planned, 0, self.space), PBT):
+        if 'n_epoch' in changes and search_of(sampler, None, self.planned, self.space).fixed_length:
             raise TuneError('extend: the rounds of pbt are parts of n_epoch, which cannot grow; take another study_name')
         others = [o for o in self.worker.others() if self.worker.alive(o)]
         unseen = [t.number for t in study.get_trials(deepcopy=False) if t.state==TrialState.RUNNING
@@ -229,13 +224,9 @@ class Run:
 
     def _search(self, sampler, pruner):
         "Give the study its sampler and pruner"
-        s = self.study.sampler = sampler_of(sampler, self.planned, int(self.seed), self.space)
-        p = self.study.pruner = EndOfRound() if isinstance(s, PBT) else pruner_of(pruner, self.planned, self.space)
-        if isinstance(s, PBT) and self.limits['n_trials'] is None: self.limits['n_trials'] = s.members
-        if isinstance(s, BayesSampler) and [k for k,v in self.limits.items() if v]==['timeout']: s.by_seconds()  # they are what runs out
-        if getattr(p, 'untold', False) and self.carries_on and self.planned>1:
-            all_known = len(self.space) and not self.make.asks
-            p.patience = len(start_points(self.space, self.planned, np.random.default_rng(0))) if all_known else n_starts(self.planned)
+        self.search = search_of(sampler, pruner, self.planned, self.space, int(self.seed))
+        self.study.sampler,self.study.pruner = self.search.sampler,self.search.pruner
+        self.search.prepare(self.limits, self.planned, self.make.asks)
 
     def _enqueue(self):
         "Known good hyperparameters come first; those of the learner, which is trained to the end, only where the study is new"
@@ -244,10 +235,6 @@ class Run:
             if not o or not (i or new): continue
             self.study.enqueue_trial(o, {'worker': self.worker.id, 'enqueued' if i else 'present': True}, skip_if_exists=True)
 
-    @property
-    def carries_on(self):
-        "Does the search come back to what was stopped? The engine does not to what another pruner has stopped"
-        return isinstance(self.study.sampler, PBT) or getattr(self.study.sampler, 'resume', False) and isinstance(self.study.pruner, BayesPruner)
     def trials(self): return self.study.get_trials(deepcopy=False)
     def trials_of(self): return self._latest(self.trials())
     def place(self, trial):
@@ -313,33 +300,14 @@ def next(self:Run):
         self._bury()
         self._tidy()
         if self.over() or not self._queued(): return None
-        trial = self._ask()
+        trial = self.search.ask(self.study)
         trial.set_user_attr('worker', self.worker.id)
         engine = self.books.news(self.trials()[trial.number].system_attrs.get('engine'))  # what was asked for may be a proposal as well
         if engine: note(self.study, trial, system=True, engine=engine)
         return trial
 
 @patch
-def each(self:Run):
-    "The study as samplers and pruners of Optuna see it"
-    return Study(self.study.study_name, OneEach(self.study._storage, self.study._study_id), self.study.sampler, self.study.pruner)
-
-@patch
-def _ask(self:Run):
-    "The trial that is waiting, with hyperparameters; of a sampler of Optuna, those that it would have whatever happened between"
-    if isinstance(self.study.sampler, BayesSampler): return ask(self.study, self.space)
-    each = self.each()
-    t = next(t for t in each.get_trials(deepcopy=False) if t.state==TrialState.WAITING)
-    each.sampler = RandomSampler(0) if t.user_attrs.get('carried') else reseeded(self.study.sampler, self.seed, t.number)  # that has all
-    trial = ask(each, self.space)
-    return Numbered(trial, self.study._storage.get_trial(trial._trial_id).number)
-
-@patch
-def prunes(self:Run, trial):
-    "Does the pruner stop `trial`? Those of Optuna see each training once"
-    p = self.study.pruner
-    study = self.study if isinstance(p, (BayesPruner, EndOfRound)) else self.each()
-    return p.prune(study, study._storage.get_trial(trial._trial_id))
+def prunes(self:Run, trial): return self.search.should_prune(self.study, trial)
 
 @patch
 def _bury(self:Run):
@@ -375,27 +343,26 @@ def _queued(self:Run):
     waiting = [t for t in trials if t.state==TrialState.WAITING]
     begun = len(trials)-sum('carried' not in t.user_attrs for t in waiting)
     new = self.limits['n_trials'] is None or begun<self.limits['n_trials']
-    if isinstance(self.study.sampler, Grid) and self.study.sampler.is_exhausted(self.study): new = False
     if any(new or 'carried' in t.user_attrs for t in waiting): return True
+    jobs = [Job(t) for t in trials if t.state.is_finished() and 'cut' in t.user_attrs][:1]
     new = new and not self._exhausted()
-    old = next((t for t in trials if t.state.is_finished() and 'cut' in t.user_attrs), None)
-    params = None
-    if old is None and isinstance(self.study.sampler, BayesSampler):
-        n,params = self.study.sampler.next(self.study, self.space, self._resumable(trials), MemoryLimit(trials).allows, new)
-        old = next((t for t in trials if trial_id(t)==n), None)
-    if isinstance(self.study.sampler, PBT) and old is None and not new:
-        jobs = self.study.sampler.round(trials, self.space, self.mode)
-        if jobs: self.study.set_user_attr('round', [[trial.number, source.number, params] for trial,source,params in jobs])
-        self._queue_round()
-        return bool(jobs)
-    if old is not None: self._carry_on(old)
-    elif new: self._add(params)
-    return old is not None or new
+    if not jobs: jobs = self.search.next(self.study, trials, self._resumable(trials), MemoryLimit(trials).allows, new)
+    self._queue(jobs)
+    return bool(jobs)
+
+@patch
+def _queue(self:Run, jobs):
+    "Queue `jobs`; if there are several, the study holds them until all are queued"
+    if len(jobs)>1:
+        self.study.set_user_attr('round', [[o.trial.number, o.source.number, o.params] for o in jobs])
+        return self._queue_round()
+    for o in jobs:
+        if o.trial is None: self._add(o.params)
+        else: self._carry_on(o.trial, o.source, o.params)
 
 @patch
 def _queue_round(self:Run):
-    "Queue what is planned of a round of `PBT`: all of it, or what is left if the process that did so has died"
-    if not isinstance(self.study.sampler, PBT): return
+    "Queue what is left of a round of `PBT`; all of it, unless a process died while it did so"
     now = {t.number: t for t in self.trials_of() if t.state.is_finished()}
     trials = self.trials()
     for n,source,params in self.study.user_attrs.get('round', ()):
@@ -404,7 +371,7 @@ def _queue_round(self:Run):
 @patch
 def _resumable(self:Run, trials):
     "Which of the stopped `trials` can be carried on: numbers of those with which they began"
-    if not self.carries_on: return []
+    if not self.search.can_resume: return []
     return [trial_id(t) for t in trials if t.state==TrialState.PRUNED and t.number not in self.tidied and not diverged(t) and has(self.checkpoint(t))]
 
 @patch
@@ -432,8 +399,7 @@ def _add(self:Run, params):
 @patch
 def _exhausted(self:Run):
     "Have all configurations of a finite space been tried?"
-    if isinstance(self.study.sampler, (Grid, PBT)): return False  # they know themselves, or change what they train
-    n = all_tried(self.study, stored(self.space) if len(self.space) else None)
+    n = self.search.n_tried(self.study)
     if n: self.ended = f"{'the only configuration was' if n==1 else f'all {n} configurations were'} tried"
     return n>0
 
@@ -449,7 +415,7 @@ def train(self:Run, trial, params, folder):
         try:
             if self.make.asks and (why := self._too_large(trial)): raise MemoryError(why)
             if 'arch' in trial.params: trial.set_user_attr('size', sum(p.numel() for p in learn.model.parameters()))
-            checkpoint = Checkpoint(self.checkpoint(trial), self.every, hypers=not isinstance(self.study.sampler, PBT),
+            checkpoint = Checkpoint(self.checkpoint(trial), self.every, hypers=self.search.keeps_hypers,
                                     longer='extended' in self.study.user_attrs, told=self.told)
             planned = epochs_of(self.fit, self.n_epoch, {**self.fit_kwargs, **params})
             if self.make.rebuilds(params) and not checkpoint.done: self._begins(trial, learn.model)
@@ -603,8 +569,7 @@ def _tidy(self:Run):
     known = [(t, self._row(t)['value']) for t in ended if t.state!=TrialState.FAIL]
     best = sorted((o for o in known if math.isfinite(o[1])), key=lambda o: o[1], reverse=self.mode=='max')[:self.keep]
     spare = self._resumable([t for t in ended if 'cut' not in t.user_attrs])
-    if len(spare)>self.spare and not isinstance(self.study.sampler, PBT):
-        spare = self.study.sampler.promising(self.study, self.space, spare)[:self.spare]
+    spare = self.search.worth_keeping(self.study, spare, self.spare)
     again = {*spare, *(trial_id(t) for t in ended if 'cut' in t.user_attrs), *(trial_id(t) for t,_ in best)}  # the best can become longer
     for t in ended:
         if t.number in self.tidied: continue
@@ -621,7 +586,7 @@ def loop(self:Run):
     "Train until there is nothing left to do"
     self.view = view(self.verbose)
     try:
-        if isinstance(self.study.sampler, Grid) and self.study.sampler.size: self.view.say(f'grid of {self.study.sampler.size} combinations')
+        if self.search.note: self.view.say(self.search.note)
         if self.inferred: self.view.say(ranges(self.inferred))
         if self.make.trained: self.view.say('the learner has been trained before: every trial starts from its present weights')
         for o in self.notes: self.view.say(o)
@@ -722,7 +687,7 @@ def _step(self:Run):
 def _waits(self:Run):
     "Wait a little if others are training what a round of PBT needs to end; False if not"
     busy = [t.user_attrs['worker'] for t in self.trials() if t.state==TrialState.RUNNING and 'worker' in t.user_attrs]
-    if not isinstance(self.study.sampler, PBT) or self.over() or not any(self.worker.here(o) and self.worker.alive(o) for o in busy): return False
+    if not self.search.waits or self.over() or not any(self.worker.here(o) and self.worker.alive(o) for o in busy): return False
     time.sleep(.2)
     return True
 

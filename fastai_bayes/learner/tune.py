@@ -14,7 +14,6 @@ from pathlib import Path
 from fastcore.basics import patch
 from fastai.callback.core import Callback
 from fastai.learner import Learner
-from optuna.samplers import GridSampler
 from .monitor import monitor_and_mode
 from ..study.folder import clear, make_folder
 from .copies import seeded
@@ -26,7 +25,7 @@ from .factory import LearnerFactory, TuneError, _asks
 from .probe import Attempt, awake, first_step
 from ..results.result import TuneResult
 from .runner import Run, epochs_of
-from ..study.searches import Grid, PBT, pruner_of, sampler_of
+from ..study.searches import search_of
 from ..engine.space import Space, label_of
 from ..study.records import check_storage, describe
 
@@ -200,15 +199,14 @@ def _check_space(learn, space, told, fit, fit_kwargs, monitor, free):
         raise KnobError('freeze_epochs: how long trainings are must be known before; put it into space')
 
 def _check_search(search, most, asks):
-    if most and isinstance(search, PBT): raise TuneError('pbt changes hyperparameters within trainings, which freeze_epochs does not allow')
-    if asks and isinstance(search, (PBT, GridSampler)):
-        raise TuneError(f'{type(search).__name__} must know the whole space before, and new_learner(trial) asks for it bit by bit; '
+    if most and search.fixed_length: raise TuneError('pbt changes hyperparameters within trainings, which freeze_epochs does not allow')
+    if asks and search.needs_space:
+        raise TuneError(f'{type(search.sampler).__name__} must know the whole space before, and new_learner(trial) asks for it bit by bit; '
                         'take another sampler, or give space= and a function new_learner(params)')
 
 def _checked_search(sampler, pruner, planned, space, most, asks):
-    "The sampler that is meant; raise unless there is such a one, such a pruner, and they can search `space`"
-    pruner_of(pruner, planned, space)
-    search = sampler_of(sampler, planned, 0, space)
+    "The search that is meant; raise unless there is such a one, such a pruner, and they can search `space`"
+    search = search_of(sampler, pruner, planned, space)
     _check_search(search, most, asks)
     return search
 
@@ -246,7 +244,8 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     planned = epochs_of(fit, n_epoch, {**fit_kwargs, **most})
     limits = _limits(planned, n_trials, budget, timeout)
     search = _checked_search(sampler, pruner, planned, space, most, make.asks)
-    known = [{} if isinstance(search, Grid) or enqueue is False else present(learn, space, fit, new_learner), *_enqueued(enqueue, space, make.asks)]
+    begins = search.begins_with_present and enqueue is not False
+    known = [present(learn, space, fit, new_learner) if begins else {}, *_enqueued(enqueue, space, make.asks)]
     run = Run(make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose)
     run.inferred,run.setup = inferred,facts_of(probe, space.names, fit, fit_kwargs, new_learner is not None)
     make.check_read(fit)
