@@ -19,7 +19,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.model_selection import train_test_split
 from fastai_bayes.learner.copies import release, seeded
 from fastai_bayes.learner.loaders import seeded_loaders
-from fastai_bayes.learner.knobs import fit_args, turn
+from fastai_bayes.learner.knobs import apply_params, fit_args
 from fastai_bayes.study.sampler import BayesSampler
 from fastai_bayes.engine.space import Space
 from fastai_bayes.study.records import curve_of, distributions, epochs_spent, trials_of, state_of
@@ -122,7 +122,7 @@ def by_hand(task, budget, seed, folder, sampler, pruner):
     def train(trial):
         params,s = space.values(trial.params),int(np.random.SeedSequence([seed, trial.number]).generate_state(1)[0])
         with seeded(s):
-            learn,cb = turn(task.learner(task.data(), params, folder), params),FastAIPruningCallback(trial, task.monitor)
+            learn,cb = apply_params(task.learner(task.data(), params, folder), params),FastAIPruningCallback(trial, task.monitor)
             try:
                 with seeded_loaders(learn.dls, s), quiet(learn): getattr(learn, fit)(n_epoch, cbs=cb, **fit_args(params, fit))
                 return learn.recorder.final_record[cb.idx]

@@ -32,7 +32,8 @@ import fastai_bayes.results.report
 # %% ../nbs/00_all.ipynb #top
 from .learner.copies import CloneError
 from .learner.loaders import LoaderError
-from .learner.knobs import KnobError, default_space
+from .learner.knobs import default_space
+from .learner.signatures import KnobError
 from .learner.callback import BayesPruningCallback
 from .learner.monitor import MonitorError
 from .learner.factory import AskError, TuneError

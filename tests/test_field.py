@@ -8,7 +8,8 @@ from fastai.metrics import skm_to_fastai
 from fastai_bayes.study.sampler import StudyCache, horizon
 from fastai_bayes.study.records import trials_of, state_of
 from tuning import *
-import fastai_bayes.engine.gp as gp_mod, fastai_bayes.learner.knobs as knobs_mod, fastai_bayes.engine.optimizer as optimizer_mod
+import fastai_bayes.engine.gp as gp_mod, fastai_bayes.engine.optimizer as optimizer_mod
+from fastai_bayes.learner.knobs import apply_params
 from fastai_bayes.all import *
 from fastai_bayes.study.records import describe, distributions, quiet_optuna
 from fastai_bayes.study.searches import PBT, grid_of
@@ -1691,13 +1692,11 @@ class Slow(Callback):
 # 23. What reading the code showed
 
 
-def test_knobs_are_turned_in_an_order_that_is_written_down(monkeypatch):
-    "Whatever the order of the table, and of the parameters"
-    assert sorted(knobs_mod.put_order)==sorted(n for n,k in knobs_mod.knobs.items() if k.put)
+def test_knobs_are_applied_in_the_order_of_the_table():
+    "Whatever the order of the parameters"
     params = dict(label_smoothing=.2, loss_func=CrossEntropyLossFlat(), lr=.02, opt_func=partial(Adam, lr=5.), wd=.1)
-    monkeypatch.setattr(knobs_mod, 'knobs', dict(reversed(knobs_mod.knobs.items())))
     for order in (params, dict(reversed(params.items()))):
-        learn = knobs_mod.turn(digits('.'), order)
+        learn = apply_params(digits('.'), order)
         assert learn.loss_func.func.label_smoothing==.2
         learn.create_opt()
         assert learn.lr==.02 and params['loss_func'].func.label_smoothing==0

@@ -94,7 +94,7 @@ def test_present_is_what_an_untuned_training_sees(tmp_path, name):
     learn,notes = mk(tmp_path),[]
     if name in ('div', 'div_final', 'pct_start'): learn.lr = .003
     with learn.no_bar(), learn.no_logging(): getattr(learn, fit)(1, cbs=Look(see, notes))
-    assert agree(notes[0], knobs[name].present(learn, fit))
+    assert agree(notes[0], knobs[name].current_for(learn, fit))
 
 def test_present_comes_first(tmp_path):
     learn = vision(tmp_path)

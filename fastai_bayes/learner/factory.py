@@ -18,7 +18,8 @@ from .monitor import recorded
 from .checkpoint import CheckpointError, read, write
 from ..study.folder import kind, opened
 from .copies import clone, move_to, release
-from .knobs import KnobError, knobs, mentioned, own_arg, turn
+from .knobs import apply_params, knobs, own_arg
+from .signatures import KnobError, mentioned
 from ..engine.space import Choice, Space, dimension
 from ..study.records import ask, diff, in_words, own_params, quiet_optuna, suggest
 
@@ -243,21 +244,21 @@ class LearnerFactory:
 
     def _rebuilt(self, name, value, folder):
         "What the knob `name` makes of the lent learner"
-        try: return knobs[name].make(self.learn, value, folder)
+        try: return knobs[name].rebuild(self.learn, value, folder)
         except KnobError: raise
         except Exception as e: raise FactoryError(e) from e
     def __call__(self, params, folder=None):
         "A new learner with hyperparameters `params`, to which the factory may add, that writes to `folder`"
-        made = next((n for n,k in knobs.items() if k.make and n in params), None)
+        made = next((n for n,k in knobs.items() if k.rebuild and n in params), None)
         if self.asks: res = self._asked(params)
         elif self.new_learner: res = self._made(params)
         elif made: res = self._rebuilt(made, params[made], folder)
         else:
             res = clone(self.learn, folder)
             if self.start: res.model.load_state_dict(self.start)
-        return turn(move_to(res, folder) if folder else res, params, bool(self.new_learner))
+        return apply_params(move_to(res, folder) if folder else res, params, bool(self.new_learner))
 
-    def rebuilds(self, params): return self.new_learner or any(n in knobs and knobs[n].make for n in params)
+    def rebuilds(self, params): return self.new_learner or any(n in knobs and knobs[n].rebuild for n in params)
 
     def load(self, params, file, fit):
         "Make the lent learner what the training with `params` was, with the weights in `file`; it stays as it is if they cannot be loaded"
@@ -272,7 +273,7 @@ class LearnerFactory:
                 if k in vars(src): setattr(learn, k, vars(src)[k])
             learn.add_cbs([o for o in src.cbs if type(o) not in map(type, learn.cbs)])  # what the new model may need
         learn.opt = None
-        turn(learn, params, bool(self.new_learner))
+        apply_params(learn, params, bool(self.new_learner))
         if fit=='fine_tune': learn.unfreeze()  # as it leaves a learner
 
 # %% ../../nbs/learner/07_factory.ipynb #read
@@ -280,7 +281,7 @@ class LearnerFactory:
 def unread(self:LearnerFactory, fit):
     "Names in the space that have reached neither `fit`, a knob, nor the factory so far"
     if not self.new_learner: return []
-    def _turned(k): return k is not None and (k.put or k.hyper) and not k.made
+    def _turned(k): return k is not None and (k.apply or k.hyper) and not k.by_factory
     reaches = lambda n: own_arg(n, fit) or _turned(knobs.get(n)) or n in knobs and knobs[n].arg(fit)
     return [n for n in self.told if n not in self.read and not reaches(n)]
 

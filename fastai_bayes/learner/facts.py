@@ -116,5 +116,5 @@ def facts_of(
         made: Does a factory make the learners?
         returns: Name -> text or number
     """
-    model = {} if not made and any(n in knobs and knobs[n].make for n in names) else model_facts(learn.model)
+    model = {} if not made and any(n in knobs and knobs[n].rebuild for n in names) else model_facts(learn.model)
     return {**fit_facts(fit, kwargs), **data_facts(learn.dls, made or 'size' not in names), **model}

@@ -23,7 +23,8 @@ from optuna.samplers import RandomSampler
 from .monitor import MonitorError, recorded
 from .copies import copies, move_to, muted, release, seeded
 from .loaders import seeded_loaders
-from .knobs import KnobError, fit_args, turn
+from .knobs import apply_params, fit_args
+from .signatures import KnobError
 from .factory import MidpointSampler, TuneError
 from .out_of_memory import free_memory, out_of_memory, said
 from ..engine.space import label_of
@@ -269,7 +270,7 @@ def _variants(make, params):
 def _tried(make, attempt, params, folder, probe=None):
     "What is wrong with the first step where `params` are set; with all callbacks, and all of the validation set, if it is not without them"
     for foreign,all_valid in ((False, False), (True, False), (True, True)):
-        learn = make(params, folder) if probe is None else turn(move_to(probe, folder), params, True)
+        learn = make(params, folder) if probe is None else apply_params(move_to(probe, folder), params, True)
         try: why = attempt(learn, params, folder, foreign, all_valid)
         finally: release(learn)
         probe = None

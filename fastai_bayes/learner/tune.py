@@ -19,8 +19,8 @@ from ..study.folder import clear, make_folder
 from .copies import seeded
 from .loaders import LoaderError
 from .facts import facts_of
-from .knobs import (KnobError, _values, check_args, check_knobs, default_arg, default_space, fits, knobs, left_out,
-                                losses_compare, named_here, takes)
+from .knobs import check_args, check_knobs, default_space, knobs, left_out, losses_compare, named_here, values_of
+from .signatures import FIT_METHODS, KnobError, default_arg, takes
 from .factory import LearnerFactory, TuneError, _asks
 from .probe import Attempt, awake, first_step
 from ..results.result import TuneResult
@@ -85,7 +85,7 @@ def _as_fit(fit, kwargs):
     f,given = (fit.func,fit.keywords) if isinstance(fit, partial) else (fit,{})
     if isinstance(getattr(f, '__self__', None), Learner):
         raise TuneError(f'fit: {f.__name__} is bound to a learner, which it would train in place of the copies; give the name, as in fit={f.__name__!r}')
-    name = next((n for n in fits if f is getattr(Learner, n)), None)
+    name = next((n for n in FIT_METHODS if f is getattr(Learner, n)), None)
     return (fit, kwargs) if name is None or getattr(fit, 'args', ()) else (name, {**given, **kwargs})
 
 def _hint(name, fit, known):
@@ -147,13 +147,13 @@ def _no_place(folder, e):
 def present(learn, space, fit, new_learner=None):
     "The hyperparameters with which `fit` would train `learn` now, by label, as far as they are in `space`; a factory's are not known"
     if new_learner: return {}
-    now = {n: knobs[n].present(learn, fit) if n in knobs else default_arg(n, fit) for n in space.names}
+    now = {n: knobs[n].current_for(learn, fit) if n in knobs else default_arg(n, fit) for n in space.names}
     now = {n: v for n,v in now.items() if v is not None and v in space[n]}
     return space.labels({n: now[n] for n in space.active(now) if n in now})
 
 def _label_now(learn, fit, new_learner, name):
     "The value of the knob `name` with which `fit` would train `learn` now, by label; None if it is not known, or a factory's"
-    v = None if new_learner or name not in knobs else knobs[name].present(learn, fit)
+    v = None if new_learner or name not in knobs else knobs[name].current_for(learn, fit)
     return None if v is None else label_of(v)
 
 def _checked_extend(o):
@@ -177,7 +177,7 @@ def _space(learn, space, fit, fit_kwargs, new_learner=None):
     "The `Space` to search, empty if that is all left to a factory, and those of its dimensions that were inferred"
     if space is None and _asks(new_learner): return Space.of({}),{}
     usual = default_space(learn) if space is None or isinstance(space, dict) and any(o is None for o in space.values()) else {}
-    if space is None: space = {n: None for n in usual if knobs[n].arg(fit) not in fit_kwargs and not (new_learner and knobs[n].made)}
+    if space is None: space = {n: None for n in usual if knobs[n].arg(fit) not in fit_kwargs and not (new_learner and knobs[n].by_factory)}
     if not isinstance(space, (dict, Space)): raise TuneError(f"space: expected a dictionary such as dict(lr=(1e-5, 1e-1, 'log')), got {space!r}")
     if isinstance(space, Space): return space,{}
     spec = dict(space)
@@ -232,7 +232,7 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     cbs = _checked_callbacks(learn, cbs)
     told_nothing = space is None and not _asks(new_learner)
     space,inferred = _space(learn, space, fit, fit_kwargs, new_learner)
-    _check_fit(fit, fit_kwargs, space.names), check_args(learn, fit, fit_kwargs)
+    _check_fit(fit, fit_kwargs, space.names), check_args(fit, fit_kwargs)
     if new_learner is None: awake(learn)
     make = LearnerFactory(learn, new_learner, space)
     probe = make.probe()
@@ -240,7 +240,7 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     monitor,mode = monitor_and_mode(probe, monitor, mode)
     make.check = partial(_check_space, told=space, fit=fit, fit_kwargs=fit_kwargs, monitor=monitor, free=new_learner is not None)
     make.check_met(probe)
-    most = {n: max(_values(space[n])) for n in ('freeze_epochs',) if n in space.dims}
+    most = {n: max(values_of(space[n])) for n in ('freeze_epochs',) if n in space.dims}
     planned = epochs_of(fit, n_epoch, {**fit_kwargs, **most})
     limits = _limits(planned, n_trials, budget, timeout)
     search = _checked_search(sampler, pruner, planned, space, most, make.asks)
