@@ -5,10 +5,8 @@
 # %% auto #0
 __all__ = ['Space', 'SpaceError', 'BayesOptimizer', 'OptimizerError', 'BayesSampler', 'BayesPruner', 'SearchError', 'StudyError',
            'FolderError', 'open_study', 'trial_frame', 'curve_frame', 'TuneResult', 'PlotError', 'PlotlyError',
-           'plot_history', 'plot_curves', 'plot_parallel', 'plot_slice', 'plot_importances', 'plot_choices',
-           'plot_timeline', 'plot_saved', 'plot_forecast', 'plot_trial', 'plot_surrogate', 'plot_contour', 'CloneError',
-           'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'AskError',
-           'RecordError']
+           'CloneError', 'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError',
+           'TuneError', 'AskError', 'RecordError']
 
 # %% ../nbs/00_all.ipynb #ground
 from .engine.space import Space, SpaceError
@@ -18,14 +16,9 @@ from .engine.optimizer import BayesOptimizer, OptimizerError
 from .study.sampler import BayesSampler
 from .study.pruner import BayesPruner
 from .study.searches import SearchError
-from .results.style import PlotError
+from .results.style import PlotError, plots
 from .study.folder import FolderError
 from .study.records import StudyError, open_study, trial_frame, curve_frame
-from .results.history import plot_history, plot_curves, plot_parallel
-from .results.history import plot_slice, plot_importances, plot_choices
-from .results.timeline import plot_timeline, plot_saved
-from .results.forecasts import plot_forecast, plot_trial
-from .results.surrogate_plots import plot_surrogate, plot_contour
 from .results.result import PlotlyError, TuneResult
 import fastai_bayes.results.report
 
@@ -43,9 +36,10 @@ import fastai_bayes.learner.tune
 # %% ../nbs/00_all.ipynb #names
 _all_ = ['Space', 'SpaceError', 'BayesOptimizer', 'OptimizerError', 'BayesSampler', 'BayesPruner', 'SearchError',
          'StudyError', 'FolderError', 'open_study', 'trial_frame', 'curve_frame', 'TuneResult', 'PlotError', 'PlotlyError',
-         'plot_history', 'plot_curves', 'plot_parallel', 'plot_slice', 'plot_importances', 'plot_choices', 'plot_timeline',
-         'plot_saved', 'plot_forecast', 'plot_trial', 'plot_surrogate', 'plot_contour', 'CloneError', 'LoaderError',
-         'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'AskError', 'RecordError']
+         'CloneError', 'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError',
+         'AskError', 'RecordError']
+globals().update(plots)  # each is public as soon as it is registered
+__all__ = [*_all_, *plots]
 
 # %% ../nbs/00_all.ipynb #old
 _renamed = {'Optimizer': 'BayesOptimizer'} # Old public name -> new one

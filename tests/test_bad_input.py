@@ -273,7 +273,7 @@ wrong = {  # function of a value, of a result and of a folder; what is wrong; wh
     'params_of': (lambda v, res, p: res.params_of(v), trials, '^n: expected the number of a trial, from 0 to 2, got'),
     'learner': (lambda v, res, p: res.learner(v), [o for o in trials if o is not None], '^n: expected the number of a trial, from 0 to 2, got'),
     'plot_trial': (lambda v, res, p: res.plot_trial(v), trials, '^n: expected the number of a trial, from 0 to 2, got'),
-    'plot ax': (lambda v, res, p: [res.plot_history(v)], [3, 'x', [1]], '^ax: expected an axis'),
+    'plot ax': (lambda v, res, p: [res.plot_history(v)], [3, 'x', [1]], '^ax: expected an axis per panel'),
     'plot_slice ax': (lambda v, res, p: res.plot_slice(v), [3, 'x', ['x']], '^ax: expected'),
     'plot_contour x': (lambda v, res, p: res.plot_contour(v, 'lr'), ['x', 3], 'is no hyperparameter'),
     'plot_forecast most': (lambda v, res, p: res.plot_forecast(most=v), [0, 'x', 1.], '^most: expected a whole number'),
@@ -303,8 +303,7 @@ def test_a_result_is_no_study(tuned, f):
     with pytest.raises(StudyError, match='study: expected an Optuna study, got .*a result has it in .study'): f(tuned)
 
 def test_report_makes_its_folder(tmp_path, tuned, monkeypatch):
-    from fastai_bayes.results import report
-    monkeypatch.setattr(report, '_plots', {})
+    monkeypatch.setattr('fastai_bayes.results.report.plots', {})
     file = tuned.report(tmp_path/'none'/'deep'/'x.html')
     assert file==tmp_path/'none'/'deep'/'x.html' and '<h1>' in file.read_text()
     def no(*args, **kwargs): raise PermissionError(13, 'Permission denied')

@@ -13,7 +13,7 @@ from fastai_bayes.learner.knobs import apply_params
 from fastai_bayes.all import *
 from fastai_bayes.study.records import describe, distributions, quiet_optuna
 from fastai_bayes.study.searches import PBT, grid_of
-try: from fastai_bayes.results.style import plain, disambiguate
+try: from fastai_bayes.results.style import plain, plot, plots, disambiguate
 except ImportError: pass
 import ast, configparser, datetime, gzip, json, os, re, shutil, sqlite3, sys, warnings
 
@@ -1485,16 +1485,18 @@ def test_report_of_names_that_mean_something_elsewhere(tmp_path, closed):
     assert 'failed:' not in page and page.count('<picture>')>=10 and '<b>&amp;"' not in page
 
 def test_one_bad_picture_does_not_cost_the_page(tmp_path, monkeypatch, closed):
-    from fastai_bayes.results import report
+    monkeypatch.setattr('fastai_bayes.results.style.plots', {})
+    @plot('Bad')
     def plot_bad(study):
         plt.figure()
         raise RuntimeError('no $ <paper> left')
+    @plot('Late')
     def plot_late(study):
         "Fails when it is drawn"
         ax = plt.figure().add_subplot()
         ax.set_title(r'$\frac{a$')
         return ax
-    monkeypatch.setattr(report, '_plots', {plot_bad: 'Bad', plot_history: 'Good', plot_late: 'Late', plot_slice: 'Good, too'})
+    monkeypatch.setattr('fastai_bayes.results.report.plots', {f.__name__: f for f in (plot_bad, plot_history, plot_late, plot_slice)})
     before = plt.get_fignums()
     page = odd_study('arch').report(tmp_path/'r.html').read_text()
     assert '<h3>Bad</h3><p>plot_bad failed: RuntimeError: no $ &lt;paper&gt; left</p>' in page and 'plot_late failed: ' in page

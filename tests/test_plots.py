@@ -1,10 +1,14 @@
 "Every plot of every kind of study: its data say what the study holds, and its texts can be read"
-import itertools, math, warnings
+import inspect, itertools, math, warnings
 from datetime import datetime, timedelta
 import matplotlib; matplotlib.use('agg')
 import matplotlib.pyplot as plt, numpy as np, pytest
 from optuna.trial import TrialState, create_trial
-from fastai_bayes.results import forecasts; from fastai_bayes.results import history as plots; from fastai_bayes.results import surrogate_plots as surrogate; from fastai_bayes.results import timeline
+from fastai_bayes.results import forecasts, surrogate_plots as surrogate
+from fastai_bayes.results.history import curves_data, history_data
+from fastai_bayes.results.hyperparameters import choices_data, parallel_data, params_data
+from fastai_bayes.results.result import TuneResult, plots
+from fastai_bayes.results.timeline import saved_data, timeline_data
 from fastai_bayes.study.pruner import BayesPruner
 from fastai_bayes.study.sampler import BayesSampler
 from fastai_bayes.engine.space import Space
@@ -60,9 +64,7 @@ makers = dict(
     wild=lambda: filled(usual, 20, curve=wild),
     epoch=lambda: filled(usual, 20, T=1),
     flat=lambda: filled(usual, 12, curve=lambda p, rng, T: [.5]*T))
-pictures = dict(history=plots.plot_history, curves=plots.plot_curves, slice=plots.plot_slice, parallel=plots.plot_parallel, choices=plots.plot_choices,
-    importances=plots.plot_importances, timeline=timeline.plot_timeline, saved=timeline.plot_saved, forecast=forecasts.plot_forecast,
-    surrogate=surrogate.plot_surrogate, contour=surrogate.plot_contour)
+pictures = {k.removeprefix('plot_'): f for k,f in plots.items() if f.caption}
 _made = {}
 def study_of(kind):
     if kind not in _made: _made[kind] = makers[kind]()
@@ -119,18 +121,18 @@ def test_data(kind):
     "What is drawn is what the study holds"
     st = study_of(kind)
     n,done = len(st.trials),finished(st)
-    history,saved,when = plots.history_data(st),timeline.saved_data(st),timeline.timeline_data(st)
+    history,saved,when = history_data(st),saved_data(st),timeline_data(st)
     assert len(history)==len(saved)==len(when)==n
     assert (history.spent.max() if n else 0)==saved.epochs.sum()==epochs_spent(st) and saved.saved.sum()==epochs_saved(st)
-    assert history.value.notna().sum()==len(plots.params_data(st))==len(plots.parallel_data(st))==len(done)
+    assert history.value.notna().sum()==len(params_data(st))==len(parallel_data(st))==len(done)
     assert list(history.value.dropna())==[v for _,v in done]
-    assert len(plots.curves_data(st))==n and len(plots.choices_data(st))==sum(isinstance(v, (str, int)) for t,_ in done for v in t.params.values())
+    assert len(curves_data(st))==n and len(choices_data(st))==sum(isinstance(v, (str, int)) for t,_ in done for v in t.params.values())
     for _,o in when.groupby('row'): assert (o.end.values[:-1]<=o.start.values[1:]).all() and o.worker.nunique()==1
     open = forecasts.forecast_data(st)
     stopped = [t.number for t in st.trials if t.state==TrialState.PRUNED and all(map(math.isfinite, t.intermediate_values.values()))
                and len(t.intermediate_values)<t.user_attrs['n_epoch']]
-    assert sorted(open.number)==stopped and (open.low<=open.forecast).all() and (open.forecast<=open.high).all() and open.better.between(0, 1).all()
-    assert open.better.is_monotonic_decreasing
+    assert sorted(open.number)==stopped and (open.low<=open.forecast).all() and (open.forecast<=open.high).all() and open.prob_best.between(0, 1).all()
+    assert open.prob_best.is_monotonic_decreasing
 
 @pytest.mark.parametrize('kind', ['some', 'loss', 'conditions'])
 def test_surrogate_data(kind):
@@ -154,7 +156,7 @@ def test_trial_that_was_stopped():
     early = filled(usual, n+1)
     same = forecasts.trial_data(early, n)
     assert o['reason']==same['reason'] and 'probability' in o['reason']
-    assert all(math.isclose(o[k], same[k], rel_tol=1e-9) for k in ('forecast', 'low', 'high', 'better', 'best'))
+    assert all(math.isclose(o[k], same[k], rel_tol=1e-9) for k in ('forecast', 'low', 'high', 'prob_best', 'best'))
     assert o['reason'] in ' '.join(forecasts.plot_trial(st, n).get_title(loc='left').split())
 
 def test_pictures_do_not_change_the_search():
@@ -164,3 +166,11 @@ def test_pictures_do_not_change_the_search():
     assert ask(a)==ask(b)
     for f in pictures.values(): f(a)
     assert ask(a)==ask(b)
+
+def test_register():
+    "A decorated plot is a method of results"
+    for name,f in plots.items():
+        method = getattr(TuneResult, name)
+        assert name.startswith('plot_') and method.__doc__==f.__doc__
+        assert list(inspect.signature(method).parameters)[1:]==list(inspect.signature(f).parameters)[1:]
+    assert plots['plot_trial'].caption is None

@@ -10,7 +10,8 @@ __all__ = ['Status', 'settings', 'ranges', 'facts', 'progress', 'status_line', '
 import html, io, math, os, shutil, sys, threading, time
 from dataclasses import dataclass, field
 from fastcore.imports import IN_NOTEBOOK
-from ..results.tables import clipped, clock, html_table, display_width, short, text_table
+from rich.cells import cell_len
+from ..results.tables import clipped, clock, html_table, short, text_table
 
 # %% ../../nbs/learner/10_display.ipynb #status
 @dataclass
@@ -154,7 +155,7 @@ def status_text(
     head = [f"{'█'*full}{'░'*(wide-full)}"]
     for i,o in enumerate(facts(s)):
         part = f"{' | ' if i else ' '}{o}"
-        if display_width(head[-1]+part)<columns: head[-1] += part
+        if cell_len(head[-1]+part)<columns: head[-1] += part
         else: head.append(o)
     rows = status_rows(s, max(0, min(4, lines-len(head)-4)))
     return [*(clipped(o, columns-1) for o in head), *(text_table(rows, columns-1) if rows[1:] else [])][:max(1, lines-1)]
@@ -224,7 +225,7 @@ class Terminal(Silent):
     def _up(self):
         "Codes that bring the cursor back to where the table begins"
         columns = max(self._size().columns, 1)
-        rows = sum(max(1, -(-display_width(o)//columns)) for o in self.lines) if self.drawn else 0
+        rows = sum(max(1, -(-cell_len(o)//columns)) for o in self.lines) if self.drawn else 0
         return f'\r\x1b[{rows}A' if rows else ''
     def _draw(self):
         "Draw `lines`, over what was drawn before"

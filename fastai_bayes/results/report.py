@@ -6,17 +6,17 @@
 __all__ = ['best_code']
 
 # %% ../../nbs/results/08_report.ipynb #imports
-import base64, html, io, platform, warnings
+import base64, io, platform, warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np
 from fastcore.basics import patch
 from matplotlib.text import Text
-from . import forecasts; from fastai_bayes.results import history as plots; from fastai_bayes.results import surrogate_plots as surrogate; from fastai_bayes.results import timeline
-from .result import TuneResult, headline
 from ..engine.space import label_of
+from .result import TuneResult, headline
+from .style import plots
+from .tables import html_table, one_line, table, template
 from ..study.records import StudyError, best_trial, describe
-from .tables import html_table, one_line, table
 
 # %% ../../nbs/results/08_report.ipynb #code
 def _written(v): return repr(v) if isinstance(v, (str, int, float, bool, type(None))) else str(label_of(v))
@@ -44,21 +44,6 @@ def best_code(
     return '\n'.join([*(_assigned(k, v) for k,v in dicts.items() if v), f"learn.bayes_tune({', '.join(args)})"])
 
 # %% ../../nbs/results/08_report.ipynb #parts
-_style = '''body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.5;color:#222;background:#fff}
-pre{background:#f3f3f3;padding:.8rem;overflow-x:auto;border-radius:4px}.wide{overflow-x:auto}img{max-width:100%;min-width:30rem}
-h1{overflow-wrap:anywhere}table{border-collapse:collapse;font-size:.85rem}
-th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
-td[style]{white-space:normal;min-width:18rem}td.text,th.text{text-align:left;white-space:normal}
-@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}pre{background:#262626}th,td{border-color:#444}}'''
-
-_plots = {plots.plot_history: 'Values against epochs spent', plots.plot_curves: 'Learning curves',
-    forecasts.plot_forecast: 'How the trainings that did not come to their end would have ended',
-    timeline.plot_saved: 'Epochs saved by stopping early',
-    timeline.plot_timeline: 'Who trained what and when', plots.plot_slice: 'Values against each hyperparameter',
-    surrogate.plot_surrogate: 'What the model expects of each hyperparameter, the others as in the best configuration',
-    surrogate.plot_contour: 'What the model expects of two hyperparameters together', plots.plot_parallel: 'Configurations, one line a trial',
-    plots.plot_choices: 'What each choice did', plots.plot_importances: 'Importance of the hyperparameters'}
-
 _dark = '#181818', '#dddddd' # Page and text
 
 def _darken(fig):
@@ -68,53 +53,67 @@ def _darken(fig):
     for ax in fig.axes:
         ax.set_facecolor(page)
         ax.tick_params(which='both', colors=text)
-        for o in ax.spines.values(): o.set_edgecolor(text)
-    for o in fig.findobj(Text):
-        if o.get_color()=='black': o.set_color(text)
+        ax.spines[:].set_edgecolor(text)
+    for o in fig.findobj(lambda o: isinstance(o, Text) and o.get_color()=='black'): o.set_color(text)
 
-def _data(fig):
+def _png(fig):
     out = io.BytesIO()
     fig.savefig(out, format='png', dpi=110)
-    return f'data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}'
+    return base64.b64encode(out.getvalue()).decode()
 
-def _picture(f, study, text):
-    "A plot as a `picture` that holds its data, for light and dark pages; a sentence, if there is nothing else to see"
-    with plt.style.context('default'), warnings.catch_warnings():
-        warnings.filterwarnings('ignore', 'Glyph')  # of a script that the font does not have
-        ax = f(study)
-        ax = np.atleast_1d(ax).ravel()[0]
-        if ax.get_gid()=='sentence': return f'<h3>{text}</h3><p>{html.escape(ax.texts[0].get_text())}</p>'
-        light = _data(ax.figure)
-        _darken(ax.figure)
-        dark = _data(ax.figure)
-    source = f'<source media="(prefers-color-scheme:dark)" srcset="{dark}">'
-    return f'<h3>{text}</h3><div class="wide"><picture>{source}<img alt="{text}" src="{light}"></picture></div>'
+def _draw(f, study):
+    "Images of the plot `f` for light and dark pages; a sentence, if there is nothing else to see"
+    ax = np.ravel(f(study))[0]
+    if ax.get_gid()=='sentence': return dict(text=ax.texts[0].get_text())
+    light = _png(ax.figure)
+    _darken(ax.figure)
+    return dict(light=light, dark=_png(ax.figure))
 
-def _picture_or_why(f, study, text):
-    "`_picture`, or why there is none: one that fails does not cost the page"
+def _picture(f, study):
+    "`_draw` with its caption, or why it failed: that does not cost the page"
     before = plt.get_fignums()
-    try: return _picture(f, study, text)
-    except Exception as e: return f'<h3>{text}</h3><p>{f.__name__} failed: {html.escape(one_line(f"{type(e).__name__}: {e}"))}</p>'
+    try:
+        with plt.style.context('default'), warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'Glyph')  # of a script that the font lacks
+            res = _draw(f, study)
+    except Exception as e: res = dict(text=one_line(f'{f.__name__} failed: {type(e).__name__}: {e}'))
     finally:
         for n in set(plt.get_fignums())-set(before): plt.close(n)
+    return dict(res, caption=f.caption)
 
 def _version(name):
     try: return version(name)
     except PackageNotFoundError: return 'not installed'
 
 def _about(res):
-    "Space, seed and versions"
+    "Space, seed and versions: name -> text"
     attrs = res.study.user_attrs
-    facts = {**describe(res.space), 'monitor': attrs.get('monitor'), 'direction': res.study.direction.name.lower(),
-             'epochs of a training': attrs.get('n_epoch'), 'seed': attrs.get('seed'),
-             **{o: _version(o) for o in ('fastai_bayes', 'fastai', 'torch', 'optuna', 'numpy', 'scipy')}, 'Python': platform.python_version()}
-    return [['what', 'value'], *([k, str(v)] for k,v in facts.items() if v is not None)]
-
-def _pairs(rows):
-    "A table of texts"
-    return html_table(rows).replace('<td>', '<td class="text">').replace('<th>', '<th class="text">')
+    facts = dict(monitor=attrs.get('monitor'), direction=res.study.direction.name.lower(), seed=attrs.get('seed')) | {
+        'epochs of a complete trial': attrs.get('n_epoch'), 'Python': platform.python_version()}
+    versions = {o: _version(o) for o in ('fastai_bayes', 'fastai', 'torch', 'optuna', 'numpy', 'scipy')}
+    return {k: v for k,v in {**describe(res.space), **facts, **versions}.items() if v is not None}
 
 # %% ../../nbs/results/08_report.ipynb #report
+_page = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<title>{{ name }}</title><style>
+body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.5;color:#222;background:#fff}
+pre{background:#f3f3f3;padding:.8rem;overflow-x:auto;border-radius:4px}.wide{overflow-x:auto}img{max-width:100%;min-width:30rem}
+h1{overflow-wrap:anywhere}table{border-collapse:collapse;font-size:.85rem}
+th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
+td[style]{white-space:normal;min-width:18rem}.about td,.about th{text-align:left;white-space:normal}
+@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}pre{background:#262626}th,td{border-color:#444}}
+</style></head><body><h1>{{ name }}</h1><p>{{ headline }}</p>
+{% if code %}<h2>The best configuration</h2><pre>{{ code }}</pre>{% endif %}
+<h2>Plots</h2>
+{% for o in pictures %}<h3>{{ o.caption }}</h3>{% if o.text %}<p>{{ o.text }}</p>{% else %}<div class="wide"><picture>
+<source media="(prefers-color-scheme:dark)" srcset="data:image/png;base64,{{ o.dark }}">
+<img alt="{{ o.caption }}" src="data:image/png;base64,{{ o.light }}"></picture></div>{% endif %}
+{% endfor %}<h2>All trials</h2>{{ trials|safe }}
+{% if failed %}<h2>Failed and infeasible trials</h2>{{ failed|safe }}{% endif %}
+<h2>Space, seed, versions</h2><div class="about">{{ about|safe }}</div></body></html>"""
+
 _elsewhere = "give a file in a folder where you may write, as in report('report.html')"
 
 def _file(path):
@@ -130,26 +129,20 @@ def _file(path):
 @patch
 def report(self:TuneResult,
     path='report.html' # File to write; its folder is made if need be
-)->Path: # The file
+)->Path: # The file; `StudyError` if it cannot be written
     """Write all there is to say about the study to one page that needs nothing else
 
     Parameters:
         path: File to write; its folder is made if need be
-        returns: The file
+        returns: The file; `StudyError` if it cannot be written
     """
     path,df = _file(path),self.trials
-    failed = df[df.state=='failed'][['number', 'epochs', 'reason']]
-    name,code = html.escape(one_line(self.study.study_name)),best_code(self)
-    parts = [f'<h1>{name}</h1><p>{html.escape(headline(self))}</p>',
-             f'<h2>The best configuration</h2><pre>{html.escape(code)}</pre>' if code else '',
-             '<h2>Pictures</h2>', *(_picture_or_why(f, self.study, text) for f,text in _plots.items()),
-             '<h2>All trials</h2>', html_table(table(df, len(df)), 60),
-             *(['<h2>Failures</h2>', html_table(table(failed, len(failed)))] if len(failed) else []),
-             '<h2>Space, seed, versions</h2>', _pairs(_about(self))]
-    alone = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    page = f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{alone}">' \
-           '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">' \
-           f'<title>{name}</title><style>{_style}</style></head><body>{"".join(parts)}</body></html>'
+    failed = df[df.state.isin(['failed', 'infeasible'])][['number', 'state', 'epochs', 'reason']]
+    page = template(_page).render(
+        name=one_line(self.study.study_name), headline=headline(self), code=best_code(self),
+        pictures=[_picture(f, self.study) for f in plots.values() if f.caption],
+        trials=html_table(table(df, len(df)), 60), failed=len(failed) and html_table(table(failed, len(failed))),
+        about=html_table([['what', 'value'], *([k, str(v)] for k,v in _about(self).items())]))
     try: path.write_text(page, encoding='utf-8', errors='replace')
     except OSError as e: raise StudyError(f'path: {str(path)!r} cannot be written ({e}); {_elsewhere}') from None
     return path

@@ -6,16 +6,18 @@
 __all__ = ['TuneResult', 'headline', 'PlotlyError']
 
 # %% ../../nbs/results/07_result.ipynb #imports
-import difflib, html, inspect, shutil, warnings
+import difflib, inspect, shutil, warnings
 from pathlib import Path
 import optuna
 from fastcore.basics import patch
-from . import forecasts; from fastai_bayes.results import history as plots; from fastai_bayes.results import surrogate_plots as surrogate; from fastai_bayes.results import timeline
-from ..study.folder import has
 from ..engine.space import Space
-from ..study.records import (own_params, StudyError, best_of, best_trial, curve_frame, epochs_saved, epochs_spent, trial_id, of_study, quiet_optuna,
-                                trial_at, trial_frame)
-from .tables import html_table, one_line, short, table, text_table
+from . import forecasts, history, hyperparameters, surrogate_plots, timeline  # they register their plots
+from .hyperparameters import completed
+from .style import plots
+from .tables import html_table, one_line, short, table, template, text_table
+from ..study.folder import has
+from ..study.records import (StudyError, best_of, best_trial, curve_frame, epochs_saved, epochs_spent, of_study, own_params,
+    quiet_optuna, trial_at, trial_frame, trial_id)
 
 # %% ../../nbs/results/07_result.ipynb #res
 class TuneResult:
@@ -101,41 +103,42 @@ def _add_plot(f):
     _plot.__name__,_plot.__qualname__,_plot.__doc__ = f.__name__,f'TuneResult.{f.__name__}',f.__doc__
     setattr(TuneResult, f.__name__, _plot)
 
-for m,names in ((plots, 'history curves slice parallel choices importances'), (forecasts, 'forecast trial'), (surrogate, 'surrogate contour'),
-                (timeline, 'timeline saved')):
-    for o in names.split(): _add_plot(getattr(m, f'plot_{o}'))
+for f in plots.values(): _add_plot(f)
 
 # %% ../../nbs/results/07_result.ipynb #repr
 def headline(res):
     "One line that says how the study stands"
-    df,saved = res.trials,epochs_saved(res.study)
-    stopped = f' ({sum(df.state=="stopped")} stopped)' if 'stopped' in set(df.state) else ''
-    impossible = f', {n} infeasible' if (n := sum(df.state=='infeasible')) else ''
-    s = f'{res.study.study_name}: {len(df)-n} trials{stopped}{impossible}, {epochs_spent(res.study)} epochs' + (f', {saved} saved by stopping' if saved else '')
-    if res.note: s += f', {res.note}'
-    t = best_trial(res.study)
-    if t is None: return one_line(f'{s}, none finished yet')
-    return one_line(f"{s}, best {res.study.user_attrs.get('monitor') or 'value'} {short(res.best_value)} (trial {t.number}, epoch {res.best_epoch})")
+    df,best,saved = res.trials,best_trial(res.study),epochs_saved(res.study)
+    n = df.state.value_counts()
+    parts = [f"{len(df)-n.get('infeasible', 0)} trials" + (f" ({n['stopped']} stopped)" if 'stopped' in n else '')]
+    if 'infeasible' in n: parts.append(f"{n['infeasible']} infeasible")
+    parts.append(f'{epochs_spent(res.study)} epochs')
+    if saved: parts.append(f'{saved} saved by stopping')
+    if res.note: parts.append(res.note)
+    value = f"{res.study.user_attrs.get('monitor') or 'value'} {short(res.best_value)}" if best else ''
+    parts.append(f'best {value} (trial {best.number}, epoch {res.best_epoch})' if best else 'none finished yet')
+    return one_line(f"{res.study.study_name}: {', '.join(parts)}")
 
 def _more(res): return max(0, len(res.trials)-res.max_rows)
 
 @patch
 def __repr__(self:TuneResult):
     room = shutil.get_terminal_size((140, 24)).columns
-    more = [f'... and {_more(self)} more, see .trials'] if _more(self) else []
-    return '\n'.join([headline(self), *text_table(table(self.trials, self.max_rows), room, ['seconds', 'best_epoch'], True), *more])
+    lines = text_table(table(self.trials, self.max_rows), room, ['seconds', 'best_epoch'], True)
+    return '\n'.join([headline(self), *lines, *([f'... and {_more(self)} more, see .trials'] if _more(self) else [])])
+
+_html = '<p>{{ head }}</p>{{ table|safe }}{% if more %}<p>... and {{ more }} more, see <code>.trials</code></p>{% endif %}'
 
 @patch
 def _repr_html_(self:TuneResult):
-    more = f'<p>... and {_more(self)} more, see <code>.trials</code></p>' if _more(self) else ''
-    return f'<p>{html.escape(headline(self))}</p>{html_table(table(self.trials, self.max_rows), 40)}{more}'
+    return template(_html).render(head=headline(self), table=html_table(table(self.trials, self.max_rows), 40), more=_more(self))
 
 # %% ../../nbs/results/07_result.ipynb #plotly
 class PlotlyError(ImportError):
     "Plotly is not there"
 
-_interactive = dict(history='optimization_history', curves='intermediate_values', slice='slice', parallel='parallel_coordinate', contour='contour',
-                    importances='param_importances', timeline='timeline', rank='rank', edf='edf')
+_twins = {k.removeprefix('plot_'): f.twin for k,f in plots.items() if f.twin} | dict(rank='rank', edf='edf')
+_as_stored = 'intermediate_values', 'timeline' # Plots that show stopped trials; the others need values
 
 @patch
 def plotly(self:TuneResult,
@@ -151,14 +154,14 @@ def plotly(self:TuneResult,
             'wd']`
         returns: A plotly figure
     """
-    if not isinstance(name, str) or name not in _interactive:
-        near = difflib.get_close_matches(str(name), _interactive, n=1)
-        raise StudyError(f"name: no plot is called {name!r}{f', did you mean {near[0]!r}?' if near else '.'} Known are: {', '.join(_interactive)}")
+    if not isinstance(name, str) or name not in _twins:
+        near = difflib.get_close_matches(str(name), _twins, n=1)
+        raise StudyError(f"name: no plot is called {name!r}{f', did you mean {near[0]!r}?' if near else '.'} Known are: {', '.join(_twins)}")
     if not optuna.visualization.is_available(): raise PlotlyError("interactive plots need plotly; get it with: pip install 'fastai_bayes[plotly]'")
-    f = getattr(optuna.visualization, f'plot_{_interactive[name]}')
+    f = getattr(optuna.visualization, f'plot_{_twins[name]}')
     with quiet_optuna(), warnings.catch_warnings():
         warnings.simplefilter('ignore', optuna.exceptions.ExperimentalWarning)
-        try: return f(self.study if name in ('curves', 'timeline') else plots.completed(self.study), **kwargs)
+        try: return f(self.study if _twins[name] in _as_stored else completed(self.study), **kwargs)
         except (TypeError, ValueError) as e:
             known = ', '.join([*inspect.signature(f).parameters][1:]) or 'nothing more'
             raise StudyError(f'plotly({name!r}): {e}; {f.__name__} takes {known}, got {kwargs}') from e
