@@ -1,4 +1,4 @@
-"A study and the checkpoints that version 0.0.1 wrote still open, go on, and end; they are in tests/data, with the script that wrote them"
+"A study that version 0.0.1 wrote still opens, goes on, and ends, without its checkpoints; it is in tests/data, with the script that wrote it"
 import importlib.util, json, shutil
 from pathlib import Path
 import pytest
@@ -27,7 +27,7 @@ def trials(folder):
     return optuna.load_study(study_name='old', storage=storage).trials
 
 def test_it_goes_on_and_ends(folder):
-    "What was trained stays, digit by digit; the training whose process died ends as without that"
+    "What was trained stays, digit by digit; the trial whose process died trains its epochs again, and ends as without that"
     before,end = trials(folder),json.loads((data/'study_0_0_1'/'end.json').read_text())
     begun = {t.user_attrs.get('carries_on', t.number) for t in before}
     res = old.line(folder)
@@ -40,7 +40,8 @@ def test_it_goes_on_and_ends(folder):
     died = after[before[-1].number]
     assert died.state.name=='PRUNED' and died.user_attrs['cut']=='died'
     again = [t for t in after if t.user_attrs.get('carries_on')==died.number]
-    assert again[0].user_attrs['carried']==len(died.intermediate_values)==4 and again[0].params==died.params
+    assert again[0].user_attrs['carried']==0 and len(died.intermediate_values)==4 and again[0].params==died.params
+    assert 'trained again from the start' in again[0].user_attrs['reason']
     assert len(res.trials)==7 and all(t.state.is_finished() for t in after)
     for (params,_,curve),(now,_,got) in zip(end[:len(begun)], ends(res.study)):
         n = min(len(curve), len(got))

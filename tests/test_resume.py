@@ -86,6 +86,7 @@ def test_twice_interrupted(tmp_path, capsys):
 def test_trackers_go_on_counting(tmp_path, capsys):
     "Early stopping after two bad epochs in a row, one of them before the interruption"
     def fit(path, dies=None):
+        path.mkdir(exist_ok=True)
         learn = digits(path, cbs=Curve(lambda lr, epoch: [.5, .4, .3, .9, .9][epoch]), model_dir='.')
         with learn.no_bar(), learn.no_logging():
             learn.fit(5, cbs=[EarlyStoppingCallback('accuracy', patience=2), Checkpoint(Path(path)/'c.pt'), Watch(dies)])
@@ -108,6 +109,7 @@ def test_fp16_scale_survives(tmp_path):
         def after_fit(self): scales.append(self.learn.scaler.scale)
     scales = []
     def fit(path, dies=None):
+        path.mkdir(exist_ok=True)
         learn = digits(path, cbs=Precision(), model_dir='.')
         with learn.no_bar(), learn.no_logging(): learn.fit(3, cbs=[Checkpoint(Path(path)/'c.pt'), Watch(dies)])
     fit(tmp_path/'a')
@@ -124,5 +126,5 @@ def test_nothing_in_a_checkpoint_can_run(tmp_path, capsys):
     with pytest.raises(Died): train(tmp_path, 'fit_one_cycle', 'MixUp', 1)
     state = torch.load(tmp_path/'c.pt', weights_only=True)
     assert state['epoch']==1 and state['done']==1
-    torch.save(dict(state, memory=print), tmp_path/'c.pt')
+    torch.save(dict(state, callbacks=print), tmp_path/'c.pt')
     with pytest.raises(CheckpointError, match='damaged'): read(tmp_path/'c.pt')

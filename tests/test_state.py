@@ -1,9 +1,10 @@
 "What callbacks hold, weights and curves, through a resume: entries 1, 4, 5, 13 and 20 of what trying it found, kind by kind"
 from tuning import *
 from fastai_bayes.all import *
-import collections, dataclasses, datetime, enum, itertools, os, threading, types, warnings
+import collections, dataclasses, datetime, enum, io, itertools, os, threading, types, warnings
 import matplotlib; matplotlib.use('agg')
 import matplotlib.pyplot as plt, optuna, pandas as pd, pytest, torch
+from fastai_bayes.learner.state import callback_state
 import torch.nn.utils.prune
 from collections import defaultdict
 
@@ -17,18 +18,20 @@ class Note: epoch:int = 0; tags:list = dataclasses.field(default_factory=list)
 @dataclasses.dataclass(frozen=True)
 class Fixed: epoch:int = 0
 class Meter:
+    def __init__(self): self.total = 0.
+class Scaled(Meter):
     def __init__(self): self.total,self.f = 0.,abs
 class Slots: __slots__ = 'a', 'b'
 class Own(dict): pass
 
-def held():
+def beginning():
     "A bit of everything that a callback may hold, as it begins"
     return dict(array=np.zeros(3), row=np.float32(0), parameter=nn.Parameter(torch.zeros(2)), tensor=torch.zeros(2), image=None, by=defaultdict(list),
                 nested=defaultdict(lambda: defaultdict(set)), count=collections.Counter(), ordered=collections.OrderedDict(), last=collections.deque(maxlen=2),
                 seen=set(), frozen=frozenset(), point=None, note=Note(), fixed=Fixed(), dtype=np.dtype('float32'), kind=torch.float32, phase=Phase.warm,
                 items=L(), space=types.SimpleNamespace(n=0), attrs=AttrDict(), raw=b'', data=bytearray(), when=None, took=datetime.timedelta(0),
-                python=random.Random(1), numpy=np.random.default_rng(1), torch=torch.Generator().manual_seed(1), number=itertools.count(), meter=Meter(),
-                made=[], slots=Slots(), own=Own(), masked=None, objects=None, names=None, mixed={}, table=None, average=nn.Linear(2, 1, bias=False), z=1j, meters=defaultdict(Meter))
+                python=random.Random(1), numpy=np.random.default_rng(1), torch=torch.Generator().manual_seed(1), number=itertools.count(), meter=Scaled(),
+                made=[], slots=Slots(), own=Own(), masked=None, objects=None, names=None, mixed={}, average=nn.Linear(2, 1, bias=False), z=1j, meters=defaultdict(Meter))
 
 def grown(o, i):
     "Change all of it, as a callback does in an epoch"
@@ -48,12 +51,10 @@ def grown(o, i):
     o.slots.a,o.own['x'] = i,[i]
     o.masked,o.objects,o.names = np.ma.masked_equal([1, i], i),np.array([Point(i, i), None], object),np.array(['a', 'bc'])
     o.mixed[i, 'k'] = [{Phase.hot: (np.arange(i), {i})}, collections.Counter('aab')]
-    o.table = pd.DataFrame(dict(epoch=range(i), name=['x']*i))
 
 def as_text(v):
     "Types and values of all that `v` holds"
     if isinstance(v, (torch.Tensor, np.ma.MaskedArray, np.ndarray)): return type(v).__name__,str(v.dtype),str(v.tolist()),getattr(v, 'requires_grad', None)
-    if isinstance(v, pd.DataFrame): return v.to_csv(),str(v.dtypes)
     if isinstance(v, random.Random): return v.getstate()
     if isinstance(v, np.random.Generator): return str(v.bit_generator.state)
     if isinstance(v, torch.Generator): return v.get_state().tolist()
@@ -68,7 +69,7 @@ def as_text(v):
 class Holder(Callback):
     "Holds a bit of everything; what it has at the end of each training goes to `ends`"
     order,ends = 51,[]
-    def __init__(self): vars(self).update(held())
+    def __init__(self): vars(self).update(beginning())
     def before_fit(self): self.weight,self.view,self.twin,self.body = self.model[0].weight,self.model[3].weight.data[:2],self.seen,self.model[0]
     def after_epoch(self): grown(self, self.epoch)
     def after_fit(self):
@@ -106,9 +107,9 @@ def test_whatever_a_callback_holds_is_the_same_after_a_resume(tmp_path, recwarn)
 def test_what_cannot_be_kept_is_named_once(tmp_path):
     class Odd(Callback):
         order = 51
-        def __init__(self): self.f,self.same,self.steps,self.out,self.parts = None,abs,iter(range(99)),Path('a'),[]
+        def __init__(self): self.f,self.same,self.steps,self.out,self.parts,self.table = None,[abs],iter(range(99)),Path('a'),[],None
         def after_epoch(self):
-            self.f,self.out = (lambda: 1),Path('b')
+            self.f,self.out,self.table = (lambda: 1),Path('b'),pd.DataFrame(dict(a=[1]))
             self.parts.append(Path('c'))
             next(self.steps)
         def after_fit(self): ends.append((self.f, str(self.out), self.parts))
@@ -117,7 +118,7 @@ def test_what_cannot_be_kept_is_named_once(tmp_path):
         warnings.simplefilter('always')
         _,res = died(tmp_path, at=4, cbs=[Odd()])
     said = sorted(str(o.message) for o in w if 'checkpoint' in str(o.message))
-    assert [o.split(' ')[0] for o in said]==['Odd.f', 'Odd.out', 'Odd.parts', 'Odd.steps'] and res.trials.state.tolist()==['complete']
+    assert [o.split(' ')[0] for o in said]==['Odd.f', 'Odd.out', 'Odd.parts', 'Odd.steps', 'Odd.table'] and res.trials.state.tolist()==['complete']
     assert ends==[(None, 'a', [])]
 
 @pytest.mark.parametrize('attr,bad', [('fname', 'x'), ('log_dir', 'x'), ('target', '../../x'), ('target', '/x'), ('names', ['/x']), ('names', [b'../x'])])
@@ -134,19 +135,40 @@ def test_no_path_comes_from_a_checkpoint(tmp_path, attr, bad):
         digits(tmp_path).bayes_tune(3, lrs, n_trials=1, study_name='s', cbs=[Saver()], **quick)
     assert ends[0]!=bad
 
-def nested(n):
-    res = 1
-    for _ in range(n): res = ['as', 1, 'list', 'builtins:list', [res], []]
-    return res
+def nested(n): return [nested(n-1)] if n else 1
+class Calls:
+    "What a pickle does that is read with its code"
+    def __reduce__(self): return os.mkdir, ('ran',)
+def whole(o):
+    "A checkpoint with this in the place of all that callbacks held"
+    file = io.BytesIO()
+    torch.save({'SaveModelCallback 0': dict(best=o)}, file)
+    return lambda s: s.update(callbacks=torch.frombuffer(file.getbuffer(), dtype=torch.uint8))
 
 crafted = dict(
-    fname=lambda s: s['memory']['SaveModelCallback 0'].append(['fname', '../../../../precious']),
-    old=lambda s: s['memory'].update({'SaveModelCallback 0': dict(fname='../../../../precious', names=['/x'], after_epoch=5)}),
-    class_=lambda s: s['memory']['SaveModelCallback 0'].append(['fname', ['object', 1, 'os:_Environ', [], True]]),
-    method=lambda s: s['memory']['SaveModelCallback 0'].append(['after_fit', 1]),
-    deep=lambda s: s['memory']['SaveModelCallback 0'].append(['best', nested(100)]),
-    memory=lambda s: s['memory'].update({'SaveModelCallback 0': [3]}), random=lambda s: s.update(random=dict(a=3)), curves=lambda s: s.update(curves=dict(lrs=3)),
-    lost=lambda s: s.update(lost=3))
+    calls=whole(Calls()), class_=whole(Path('/x')), old=lambda s: s.update(memory={'SaveModelCallback 0': dict(fname='x')}, callbacks={}),
+    noise=lambda s: s.update(callbacks=torch.arange(9, dtype=torch.uint8)), random=lambda s: s.update(random=dict(a=3)),
+    curves=lambda s: s.update(curves=dict(lrs=3)))
+swapped = dict(fname=dict(fname='../../../../precious'), method=dict(after_fit=1), deep=dict(best=nested(100)))
+@pytest.mark.parametrize('how', swapped)
+def test_a_saver_that_was_told_something_else(tmp_path, how, monkeypatch):
+    "What a checkpoint says about a callback leaves its methods and its names of files alone"
+    def state(learn):
+        saver = learn.save_model
+        before = dict(vars(saver))
+        vars(saver).update(swapped[how])
+        try: return callback_state(learn)
+        finally:
+            vars(saver).clear()
+            vars(saver).update(before)
+    Die.done,args = False,dict(n_trials=1, study_name='s', cbs=[SaveModelCallback('accuracy'), Die(2)], **quick)
+    with monkeypatch.context() as m, pytest.raises(Dies):
+        m.setattr('fastai_bayes.learner.checkpoint.callback_state', state)
+        digits(tmp_path).bayes_tune(3, lrs, **args)
+    res = digits(tmp_path).bayes_tune(3, lrs, **args)
+    assert res.trials.state.tolist()==['complete'] and res.trials.epochs.tolist()==[3]
+    assert sorted(o.name for o in tmp_path.rglob('*.pth'))==['best.pth', 'model.pth']
+
 @pytest.mark.parametrize('how', crafted)
 def test_a_crafted_checkpoint(tmp_path, how):
     "Nothing outside is written, and the trial ends"
@@ -159,14 +181,14 @@ def test_a_crafted_checkpoint(tmp_path, how):
     torch.save(state, file)
     res = digits(tmp_path).bayes_tune(3, lrs, **args)
     assert res.trials.state.tolist()==['complete'] and res.trials.epochs.tolist()==[3]
-    assert sorted(o.name for o in tmp_path.rglob('*.pth'))==['best.pth', 'model.pth', 'precious.pth'] and (tmp_path/'precious.pth').read_text()=='precious'
+    assert not list(Path().glob('ran')) and sorted(o.name for o in tmp_path.rglob('*.pth'))==['best.pth', 'model.pth', 'precious.pth'] and (tmp_path/'precious.pth').read_text()=='precious'
 
 def test_things_that_hold_one_another(tmp_path):
-    "Lists that hold themselves, callbacks that share a list, a teacher that does not change, weights that are changed behind autograd's back"
+    "Lists that hold themselves, callbacks that share a list, weights that are changed behind autograd's back"
     class Watched(Callback):
         order = 51
         def __init__(self):
-            self.rows,self.teacher,self.mean,self.me = [],nn.Linear(3, 3),nn.Linear(2, 1),self
+            self.rows,self.mean,self.me = [],nn.Linear(2, 1),self
             self.ring = [self.rows]
             self.ring.append(self.ring)
         def after_epoch(self):
@@ -181,8 +203,6 @@ def test_things_that_hold_one_another(tmp_path):
     ends,w = [],Watched()
     died(tmp_path, cbs=[w, Reader(w)])
     assert ends==[(True, True, True, True, [0, 1, 2, 3], 3.)]
-    state = torch.load(next(tmp_path.rglob('checkpoint.pt')), weights_only=True) if list(tmp_path.rglob('checkpoint.pt')) else None
-    assert state is None or dict(state['memory']['Watched 0'])['teacher'][0]=='same'
 
 # 4. A resumed epoch that cancels at once
 class Sets(Callback):

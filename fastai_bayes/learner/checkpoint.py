@@ -23,7 +23,7 @@ from fastai.learner import Metric, get_model
 from fastai.torch_core import get_random_states, set_random_states
 from .loaders import orders_of, set_orders, settle
 from ..study.folder import has, kind, opened, put
-from .state import Packer, Unpacker, cb_names, known
+from .state import callback_state, set_callback_state
 
 # %% ../../nbs/learner/06_checkpoint.ipynb #file
 class CheckpointError(ValueError):
@@ -70,7 +70,7 @@ def read(
         with opened(file) as f: return torch.load(f, map_location='cpu', weights_only=True)
     except Exception as e: raise CheckpointError(f'{Path(file).name} is damaged ({type(e).__name__}); remove it to train from the start') from e
 
-_parts = dict(stage=int, epoch=int, n_epoch=int, done=int, seconds=float, model=dict, opt=dict, memory=dict, values=list, random=dict)
+_parts = dict(stage=int, epoch=int, n_epoch=int, done=int, seconds=float, model=dict, opt=dict, callbacks=Tensor, values=list, random=dict)
 
 def read_training(
     file # Path of the checkpoint of a training
@@ -88,39 +88,6 @@ def read_training(
     return res
 
 # %% ../../nbs/learner/06_checkpoint.ipynb #state
-_named_here = 'learn', 'last_saved_path'  # the fit and `_saved_paths` see to these
-
-def _memory(learn, sums=None):
-    "What the callbacks of `learn` hold, as plain data, and the `Packer` that knows what of it cannot be kept; `sums` as from an earlier one"
-    keep = Packer(known(learn), sums)
-    return {k: keep.attrs(k, vars(o), {*_named_here, *o._stateattrs}) for k,o in cb_names(learn.cbs).items()},keep
-
-def _changed(learn, skipped, before):
-    "What of `skipped` is not as it was `before`, with the reasons; of the user's callbacks only"
-    own = {k for k,o in cb_names(learn.cbs).items() if type(o).__module__.partition('.')[0] not in ('fastai', 'fastai_bayes')}
-    new = lambda k: k not in before and k.count('.')>1  # a part of an object that came on the way: `_remember` sees whether it can be made
-    return {k: why for k,(why,now) in skipped.items() if k.partition('.')[0] in own and not new(k) and before.get(k, ('', ''))[1]!=now}
-
-def _remember(learn, memory):
-    "Give the callbacks of `learn` what they held; what they could not be given, with the reasons"
-    cbs,recall = cb_names(learn.cbs),Unpacker(known(learn), next((p.device for p in learn.model.parameters()), 'cpu'))
-    for k,data in memory.items():
-        if k not in cbs: continue
-        if isinstance(data, dict): data = _of_old(cbs[k], data)
-        recall.callback(k, cbs[k], data, {*_named_here, *cbs[k]._stateattrs})
-    return recall.lost
-
-def _of_old(cb, memory):
-    "The same as data of today, from a checkpoint of version 0.0.1, which did not tell types: only what is of the present type"
-    def _fits(old, v):
-        if isinstance(v, (int, float)): return old is None or isinstance(old, (int, float))
-        return type(old) is type(v) and not isinstance(v, str)
-    now,fields = vars(cb),{k: v for k,v in memory.items() if k not in cb._stateattrs}
-    for k,v in fields.items():
-        if isinstance(now.get(k), Metric) and isinstance(v, dict): vars(now[k]).update({a: b for a,b in v.items() if isinstance(b, (int, float, Tensor))})
-        elif isinstance(now.get(k), L) and isinstance(v, list): fields[k] = L(v)
-    return Packer({}).attrs('', {k: v for k,v in fields.items() if _fits(now.get(k), v)})
-
 def _saved_paths(learn):
     "Where `SaveModelCallback`s have put the best weights of this training; not from a file"
     for o in learn.cbs:
@@ -262,26 +229,24 @@ class Checkpoint(Callback):
     Parameters:
         file: Path; `CheckpointError` if it is there and damaged
         every: Seconds between two checkpoints at least; 0 for one after every epoch
-        note: Function without arguments; what it returns is kept as `note`
         hypers: Also the settings of the optimizer? Else they are as the fit sets them
         longer: May the fit have more epochs than the one that was saved? It goes on at the same
             epoch of the longer schedule
         told: What has been warned of already
     """
     order,remove_on_fetch,_only_train_loop,_learn = EarlyStoppingCallback.order-.6,True,True,None
-    _stateattrs = 'saved', 'built', 'before', 'told', 'note', 'file'
+    _stateattrs = 'saved', 'built', 'told', 'file'
     def __init__(self,
         file, # Path; `CheckpointError` if it is there and damaged
         every:float=0., # Seconds between two checkpoints at least; 0 for one after every epoch
-        note=None, # Function without arguments; what it returns is kept as `note`
         hypers:bool=True, # Also the settings of the optimizer? Else they are as the fit sets them
         longer:bool=False, # May the fit have more epochs than the one that was saved? It goes on at the same epoch of the longer schedule
         told:set=None # What has been warned of already
     ):
         self.file,self.every,self.saved,self.stage = Path(file),every,read_training(file),-1
-        self.note,self.hypers,self.longer,self.told = note or (lambda: None),hypers,longer,set() if told is None else told
+        self.hypers,self.longer,self.told = hypers,longer,set() if told is None else told
         self.start,self.written,self.fresh,self.warned = time.monotonic(),None,False,False
-        self.built,self.before = None,None # Shapes of the model, and what cannot be kept of the callbacks, before the training
+        self.built = None # Shapes of the model before the training
         self.done = self.saved['done'] if self.saved else 0 # Epochs, of all fits
         self.trained = self.saved.get('trained', self.done) if self.saved else 0 # Those of them that were not cancelled before their training
 
@@ -304,8 +269,6 @@ class Checkpoint(Callback):
     def _loop(self):
         "The epochs of a fit; without those that are in the checkpoint"
         learn,first = self.learn,0
-        if self.before is None: self.before = _memory(learn)[1]
-        self.before.forget()
         if self.saved: first = self._restore()
         for learn.epoch in range(first, learn.n_epoch):  # noqa: B020  as fastai does
             learn._with_events(learn._do_epoch, 'epoch', CancelEpochException)
@@ -320,13 +283,11 @@ class Checkpoint(Callback):
     def state(self):
         "All of the training, as it is after an epoch"
         learn,model = self.learn,self.learn.model
-        first = self.before or Packer({})
-        memory,keep = _memory(learn, first.sums)
         added = [k for k,_ in model.named_buffers() if k not in self.built]
         return dict(stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, done=self.done, trained=self.trained, seconds=time.monotonic()-self.start,
                     model=model.state_dict(), built=self.built, added=added, opt=learn.opt.state_dict(), gradients=_gradients(model),
-                    scaler=learn.scaler.state_dict() if getattr(learn, 'scaler', None) else None, memory=memory,
-                    lost=_changed(learn, keep.skipped, first.skipped), train_iter=learn.train_iter, random=_random(learn.dls), note=self.note(),
+                    scaler=learn.scaler.state_dict() if getattr(learn, 'scaler', None) else None, callbacks=callback_state(learn),
+                    train_iter=learn.train_iter, random=_random(learn.dls),
                     **recorder_state(learn.recorder))
 
     def save(self,
@@ -370,7 +331,7 @@ class Checkpoint(Callback):
         if s['n_epoch']!=learn.n_epoch and not (self.longer and s['n_epoch']<learn.n_epoch): raise CheckpointError(f'{self.file.name} is of a fit of {s["n_epoch"]} epochs, this one has {learn.n_epoch}')
         self._load(s)
         try: self._put_back(s)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as e:
+        except Exception as e:
             raise CheckpointError(f'{self.file.name} is damaged ({type(e).__name__}: {e}); remove it to train from the start') from e
         self._rest(s['epoch']==learn.n_epoch)
         return s['epoch']
@@ -383,7 +344,7 @@ class Checkpoint(Callback):
         set_recorder(learn.recorder, s)
         learn.train_iter,learn.epoch = s['train_iter'],s['epoch']-1
         learn.final_record = learn.recorder.values[-1]
-        self._tell({**s.get('lost', {}), **_remember(learn, s['memory'])})
+        self._tell(set_callback_state(learn, s['callbacks']))
         _saved_paths(learn)
         _set_random(learn.dls, s['random'])
 
@@ -408,10 +369,10 @@ class Checkpoint(Callback):
     def _set_up(self):
         "Let the callbacks have the events of the saved epoch, without its batches; what they hold stays"
         learn = self.learn
-        (memory,_),random = _memory(learn),_random(learn.dls)
+        held,random = callback_state(learn),_random(learn.dls)
         for event in _epoch_events:
             for o in learn.cbs.sorted('order'):
                 try: o(event)
                 except Exception: pass  # it counts on batches, or cancels what is over
-        _remember(learn, memory)
+        set_callback_state(learn, held)
         _set_random(learn.dls, random)

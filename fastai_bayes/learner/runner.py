@@ -331,9 +331,7 @@ def _read(self:Run, trial):
     "Checkpoint of a training; None if there is none, or a damaged one, which is removed"
     try: saved = read_training(self.checkpoint(trial))
     except CheckpointError: clear(self.checkpoint(trial))
-    else:
-        self.books.recall(saved and saved['note'])
-        return saved
+    else: return saved
 
 @patch
 def _queued(self:Run):
