@@ -15,7 +15,7 @@ def build(dest):
     "Copy what the site is made of to `dest`, and build it there"
     for o in ('nbs', 'fastai_bayes', 'docs', 'tools'):
         shutil.copytree(root/o, dest/o, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'models'))
-    for o in ('README.md', 'mkdocs.yml', 'pyproject.toml'): shutil.copy(root/o, dest)
+    for o in ('README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'mkdocs.yml', 'pyproject.toml'): shutil.copy(root/o, dest)
     env = {**os.environ, 'PYTHONPATH': str(dest), 'PYTHONWARNINGS': 'ignore', 'NO_MKDOCS_2_WARNING': '1'}
     for cmd in ('tools/docs.py',), ('-m', 'mkdocs', 'build', '--strict'):
         r = subprocess.run([sys.executable, *cmd], cwd=dest, env=env, capture_output=True, text=True)
@@ -72,7 +72,7 @@ class Links(HTMLParser):
 def test_start_page_is_the_readme():
     assert docs.index()==json.loads((root/'nbs'/'index.ipynb').read_text())['cells'], 'README.md has changed: make index'
 
-def test_every_notebook_is_in_the_menu(site):
+def test_every_page_is_in_the_menu(site):
     def leaves(o): return [o] if isinstance(o, str) else [l for x in (o.values() if isinstance(o, dict) else o) for l in leaves(x)]
     nav = leaves(json.loads((site.parent/'_md'/'nav.json').read_text()))
     assert sorted(nav)==sorted(f'{o.slug}.md' for o in docs.pages().values())

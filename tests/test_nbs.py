@@ -1,7 +1,8 @@
 "The notebooks run, are clean, and match the package"
-import inspect, shutil, subprocess, sys
+import inspect, multiprocessing, os, shutil, subprocess, sys
 from pathlib import Path
 import pytest
+from nbdev.test import nbdev_test
 from fastai_bayes._docstrings import documented
 
 root = Path(__file__).resolve().parent.parent
@@ -12,27 +13,38 @@ def run(cmd, *args, cwd=root):
     r = subprocess.run([Path(sys.executable).with_name(cmd), *args], cwd=cwd, capture_output=True, text=True)
     assert r.returncode==0, r.stdout+r.stderr
 
-@pytest.fixture(scope='module')
-def fresh(tmp_path_factory):
-    "A copy of the project, exported and cleaned"
-    d = tmp_path_factory.mktemp('proj')
-    for o in ('nbs', 'fastai_bayes'): shutil.copytree(root/o, d/o, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
-    shutil.copy(root/'pyproject.toml', d)
-    run('nbdev-export', cwd=d)
-    run('nbdev-clean', cwd=d)
-    return d
-
 def files(d, pat): return {o.relative_to(d).as_posix(): o.read_text() for o in sorted(d.rglob(pat)) if '.ipynb_checkpoints' not in o.parts}
 
-def test_package_matches_notebooks(fresh): assert files(fresh/'fastai_bayes', '*.py')==files(root/'fastai_bayes', '*.py')
+def test_export_and_clean_change_nothing(tmp_path):
+    for o in ('nbs', 'fastai_bayes'):
+        shutil.copytree(root/o, tmp_path/o, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    shutil.copy(root/'pyproject.toml', tmp_path)
+    for o in ('nbdev-export', 'nbdev-clean'): run(o, cwd=tmp_path)
+    for o,pat in (('fastai_bayes', '*.py'), ('nbs', '*.ipynb')): assert files(tmp_path/o, pat)==files(root/o, pat)
+
 def test_docstrings_get_their_parameters():
     src = "def area(\n    width, # In metres\n    # In metres,\n    # too\n    height=1.,\n    **kwargs # Ignored\n): # In square metres\n    'Size'\n"
     scope = {}
     exec(documented(src), scope)
-    said = 'Size\n\nParameters:\n    width: In metres\n    height: In metres, too\n    **kwargs: Ignored\n    returns: In square metres'
-    assert inspect.getdoc(scope['area'])==said
+    said = ['width: In metres', 'height: In metres, too', '**kwargs: Ignored', 'returns: In square metres']
+    assert inspect.getdoc(scope['area'])=='\n    '.join(['Size\n\nParameters:', *said])
 
-def test_notebooks_are_clean(fresh): assert files(fresh/'nbs', '*.ipynb')==files(root/'nbs', '*.ipynb')
+def run_in_fork(nb, log):
+    "Run notebook `nb` as nbdev does, with what it prints in file `log`; in a fork of a process that has imported fastai"
+    fd = os.open(log, os.O_CREAT|os.O_WRONLY)
+    for o in (1, 2): os.dup2(fd, o)
+    nbdev_test(str(nb), n_workers=0)
+
+@pytest.fixture(scope='module')
+def forks():
+    "Where processes come from that do not import fastai and nbdev again"
+    res = multiprocessing.get_context('forkserver')
+    res.set_forkserver_preload(['nbdev.test', 'optuna', *(f'fastai.{o}' for o in ('vision.all', 'text.all', 'tabular.all', 'collab'))])
+    return res
 
 @pytest.mark.parametrize('nb', nbs, ids=lambda o: o.relative_to(root/'nbs').with_suffix('').as_posix())
-def test_notebook(nb): run('nbdev-test', nb)
+def test_notebook(nb, forks, tmp_path):
+    p = forks.Process(target=run_in_fork, args=(nb, tmp_path/'log'))
+    p.start()
+    p.join()
+    assert p.exitcode==0, (tmp_path/'log').read_text()

@@ -1,6 +1,6 @@
 """Write the pages of the documentation site, `_md`, from the notebooks, of which `mkdocs build` makes `_docs`; with `--index` only nbs/index.ipynb
 
-The start page is README.md. Every other notebook is a page; its folder says where it stands in the menu: see `menu`.
+The start page is README.md. Every other notebook is a page, and so are CONTRIBUTING.md and CHANGELOG.md; the folder says where a page stands in the menu: see `menu`.
 """
 import ast, base64, inspect, json, os, re, shutil, sys
 from functools import cached_property
@@ -11,11 +11,15 @@ root = Path(__file__).resolve().parent.parent
 nbs,md,pkg = root/'nbs',root/'_md',root/'fastai_bayes'
 menu = {  # heading -> folder of notebooks, or headings of its parts
     'Tutorials': 'tutorials', 'Examples': 'examples', 'Guides': 'guides', 'How it works': 'explanations', 'Benchmarks': 'benchmarks',
-    'API': {'Learner': 'learner', 'Results': 'results', 'Study': 'study', 'Engine': 'engine'}}
+    'API': {'Learner': 'learner', 'Results': 'results', 'Study': 'study', 'Engine': 'engine'}, 'About': '..'}
 
 # Notebooks
 
-def read(fn): return json.loads(fn.read_text())['cells']
+def read(fn):
+    "Cells of a notebook; a Markdown file is one cell"
+    s = fn.read_text()
+    return json.loads(s)['cells'] if fn.suffix=='.ipynb' else [dict(cell_type='markdown', source=s)]
+
 def text(o): return o if isinstance(o, str) else ''.join(o)
 
 def directives(src):
@@ -30,9 +34,8 @@ class Page:
     "What the other pages must know of a notebook"
     def __init__(self, fn):
         self.fn,self.cells = fn,read(fn)
-        self.path = fn.relative_to(nbs).as_posix()
-        self.folder = fn.parent.relative_to(nbs).as_posix()
-        self.slug = re.sub(r'(^|/)\d+_', r'\1', self.path.removesuffix('.ipynb'))  # engine/00_space.ipynb -> engine/space
+        self.path,self.folder = (os.path.relpath(o, nbs) for o in (fn, fn.parent))
+        self.slug = re.sub(r'(^|/)\d+_', r'\1', self.path.rsplit('.', 1)[0]).removeprefix('../').lower()  # engine/00_space.ipynb -> engine/space
         srcs = [directives(text(c['source'])) for c in self.cells if c['cell_type']=='code']
         self.module = next((d['default_exp'] for d,_ in srcs if 'default_exp' in d), None)
         self.names = [n for d,s in srcs if d.keys()&{'export', 'exports'} for n in defined(s)] if self.module else []
@@ -47,6 +50,7 @@ class Page:
 def pages():
     "Pages by path of the notebook below nbs, in the order of folders and numbers"
     res = [Page(o) for o in nbs.rglob('[!_.]*.ipynb') if '.ipynb_checkpoints' not in o.parts]
+    res += [Page(root/o) for o in ('CHANGELOG.md', 'CONTRIBUTING.md')]
     return {o.path: o for o in sorted(res, key=lambda o: o.path)}
 
 def navigation(pages):
@@ -57,7 +61,7 @@ def navigation(pages):
     start = [f'{o.slug}.md' for o in top if o.slug=='index']
     rest = [{o.title: f'{o.slug}.md'} for o in top if o.slug!='index']
     nav = [{'Start': o} for o in start] + [{k: entry(v)} for k,v in menu.items()]
-    nav[-1]['API'] += rest
+    next(o for o in nav if 'API' in o)['API'] += rest
     return [o for o in nav if all(o.values())]
 
 # Cells
@@ -112,8 +116,8 @@ class Context:
             if '://' in m[2]: return m[0]
             path = os.path.relpath(self.page.fn.parent/m[2], nbs)
             if path in self.pages: return f'{m[1]}({self.to(self.pages[path].slug)}.md{m[3] or ""})'
-            return m[0] if path.endswith('.ipynb') else f'{m[1]}({self.image(m[2])})'
-        s = re.sub(r'(\])\(([^)\s#]+\.(?:ipynb|png|svg|jpg))(#[^)\s]*)?\)', target, s)
+            return m[0] if path.endswith(('.ipynb', '.md')) else f'{m[1]}({self.image(m[2])})'
+        s = re.sub(r'(\])\(([^)\s#]+\.(?:ipynb|md|png|svg|jpg))(#[^)\s]*)?\)', target, s)
         return re.sub(r'^(?!#)(?:.*)$', lambda l: re.sub(r'(?<![\[`\w])`([\w.]+(?:\(\))?)`(?![`\]])', self.symbol, l[0]), s, flags=re.M)
 
     def image(self, path):
