@@ -13,6 +13,7 @@ def vision(path):
     dls = images(path, CategoryBlock, label, n=40, item_tfms=Resize(32), batch_tfms=aug_transforms(size=24))
     return vision_learner(dls, small, pretrained=False, metrics=accuracy)
 def small2(pretrained=False): return small()
+def small3(pretrained=False): return small()
 def mean_reduced(pred, targ): return F.cross_entropy(pred, targ)
 
 def hyper(name): return lambda learn: learn.opt.hypers[-1][name]
@@ -166,6 +167,56 @@ def test_lent_loaders_are_left_alone(tmp_path):
     dls,rngs = learn.dls,[o.rng.getstate() for o in learn.dls.loaders]
     tune(learn, dict(size=[16, 40], aug=(0., 2.), bs=[4, 8]))
     assert [o.rng.getstate() for o in dls.loaders]==rngs and dls.one_batch()[0].shape[-1]==24 and dls.bs==8
+
+# Without effect, though a name is known
+
+class Sets(Callback):
+    "A callback of the user's own that has its own settings"
+    def __init__(self, event, **hypers): self.event,self.hypers = event,hypers
+    def __call__(self, event):
+        if event==self.event: self.opt.set_hypers(**self.hypers)
+
+@pytest.mark.parametrize('space,fit,cb,said', [
+    (dict(lr=(1e-3, .1, 'log')), 'fit', Sets('before_fit', lr=.01), 'lr'), (dict(wd=(.1, .3)), 'fit_one_cycle', Sets('before_batch', wd=.2), 'wd'),
+    (dict(moms=[(.95, .85, .95), (.8, .7, .8), (.7, .6, .7)]), 'fit_one_cycle', Sets('before_step', mom=.5), 'moms'),
+    (dict(eps=(1e-8, 1e-2, 'log')), 'fit', Sets('before_fit', eps=1e-5), 'eps'), (dict(lr=(1e-3, .1, 'log')), 'fit_one_cycle', Sets('before_fit', lr=.01), None),
+    (dict(lr=(1e-3, .1, 'log'), wd=(.1, .3)), 'fit_one_cycle', Sets('after_epoch', wd=.2), None)])
+def test_a_callback_with_settings_of_its_own_is_said_once(tmp_path, recwarn, space, fit, cb, said):
+    "A schedule wins over what was set before the fit, and what is set after the first epoch comes too late to be without effect"
+    tune(plain(tmp_path), space, fit=fit, cbs=cb)
+    got = [str(o.message) for o in recwarn if 'without effect' in str(o.message)]
+    assert len(got)==(said is not None) and all(o.startswith(f'{said} is without effect: whatever is suggested') for o in got), got
+
+def test_a_schedule_of_fastais_that_overrides_what_is_tuned(tmp_path):
+    with pytest.raises(KnobError, match='lr is without effect'): tune(plain(tmp_path), dict(lr=(1e-3, .1, 'log')), cbs=ParamScheduler(dict(lr=SchedNo(.01, .01))), fit='fit')
+    assert files(tmp_path)==[]
+
+def test_partials_as_optimizers(tmp_path):
+    "With a weight decay of their own; one that is tuned counts for all of them"
+    opts = [partial(Adam, wd=.3), partial(Adam, wd=.02), partial(SGD, mom=.9, wd=.1)]
+    res,notes = tune(plain(tmp_path), dict(opt_func=opts), hyper('wd'), fit='fit', sampler='grid')
+    assert sorted(notes)==[.02, .1, .3] and [res.params_of(i)['opt_func'].keywords['wd'] for i in range(3)]==notes
+    res,notes = tune(plain(tmp_path), dict(opt_func=opts, wd=(.4, .5)), hyper('wd'), fit='fit')
+    assert notes==[res.params_of(i)['wd'] for i in range(3)] and min(notes)>=.4
+
+class Untrainable(Module):
+    def forward(self, x): return x if not self.training else x/None
+def wrong(pretrained=False): return nn.Sequential(ConvLayer(3, 8), Untrainable(), nn.AdaptiveAvgPool2d(1))
+def test_each_architecture_takes_a_step(tmp_path):
+    learn = vision(tmp_path)
+    before = picture(learn)
+    with pytest.raises(KnobError, match="arch: 'wrong' cannot be tried: .* the model fails in the first batch of training"): tune(learn, dict(arch=[small, small2, wrong], lr=None))
+    assert files(tmp_path)==[] and same(before, picture(learn))
+
+def test_architectures_are_only_built_when_time_is_up(tmp_path, monkeypatch):
+    from fastai_bayes.learner.probe import Probe
+    steps,step = [],Probe.step
+    monkeypatch.setattr(Probe, 'step', lambda self, learn, *args: (steps.append(learn.arch), step(self, learn, *args))[1])
+    for seconds,n in ((10., 3), (0., 1)):
+        steps.clear()
+        monkeypatch.setattr(Probe, 'seconds', seconds)
+        tune(vision(tmp_path), dict(arch=[small, small2, small3]), n_trials=1)
+        assert len(steps)==n
 
 # Inferred spaces
 

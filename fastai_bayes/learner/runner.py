@@ -226,7 +226,7 @@ class Run:
         "Give the study its sampler and pruner"
         self.search = search_of(sampler, pruner, self.planned, self.space, int(self.seed))
         self.study.sampler,self.study.pruner = self.search.sampler,self.search.pruner
-        self.search.prepare(self.limits, self.planned, self.make.asks)
+        self.search.prepare(self.limits, self.planned, self.make.define_by_run)
 
     def _enqueue(self):
         "Known good hyperparameters come first; those of the learner, which is trained to the end, only where the study is new"
@@ -411,7 +411,7 @@ def train(self:Run, trial, params, folder):
     with seeded(seed):
         learn,cbs,self.status.params = self.make(params, folder),[],trial.params
         try:
-            if self.make.asks and (why := self._too_large(trial)): raise MemoryError(why)
+            if self.make.define_by_run and (why := self._too_large(trial)): raise MemoryError(why)
             if 'arch' in trial.params: trial.set_user_attr('size', sum(p.numel() for p in learn.model.parameters()))
             checkpoint = Checkpoint(self.checkpoint(trial), self.every, hypers=self.search.keeps_hypers,
                                     longer='extended' in self.study.user_attrs, told=self.told)
@@ -420,7 +420,7 @@ def train(self:Run, trial, params, folder):
             cb = BayesPruningCallback(Watched(trial, self, checkpoint), self.monitor, self.mode, planned)
             own = copies([o for o in self.cbs if not isinstance(o, ShowGraphCallback)], folder)
             best = BestEpoch(self.monitor, self.mode, shapes(learn.model))
-            cbs += [best, checkpoint, cb, CSVHeaderOnce(), Closure(), *own]
+            cbs += [best, checkpoint, cb, CSVHeaderOnce(), Closure(), *own, self.make.watch(params)]
             resume_csv_log([*learn.cbs, *cbs], folder, checkpoint.done)
             fit = getattr(learn, self.fit) if isinstance(self.fit, str) else lambda *args, **kwargs: self.fit(learn, *args, **kwargs)
             settle(learn.dls)
@@ -511,7 +511,7 @@ def one(self:Run, trial):
     shut(make_folder(folder))  # callbacks write here as well
     some = lambda: TrialState.PRUNED if any(map(math.isfinite, s.curve)) else TrialState.FAIL
     try:
-        if not self.make.asks and (why := self._too_large(trial)): return self._tell(trial, TrialState.FAIL, why)
+        if not self.make.define_by_run and (why := self._too_large(trial)): return self._tell(trial, TrialState.FAIL, why)
         cb = self.train(trial, params, folder)
         self._tell(trial, *outcome(cb), value=cb.best[0], verdict=cb.trial.verdict)
     except (RecordError, TakenError): raise

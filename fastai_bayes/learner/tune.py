@@ -21,8 +21,8 @@ from .loaders import LoaderError
 from .facts import facts_of
 from .knobs import check_args, check_knobs, default_space, knobs, left_out, losses_compare, named_here, values_of
 from .signatures import FIT_METHODS, KnobError, default_arg, takes
-from .factory import LearnerFactory, TuneError, _asks
-from .probe import Attempt, awake, first_step
+from .factory import LearnerFactory, TuneError, asks_trial, check_read, warn_unread
+from .probe import Probe, awake
 from ..results.result import TuneResult
 from .runner import Run, epochs_of
 from ..study.searches import search_of
@@ -175,7 +175,7 @@ def _enqueued(enqueue, space, asks):
 # %% ../../nbs/learner/13_tune.ipynb #space
 def _space(learn, space, fit, fit_kwargs, new_learner=None):
     "The `Space` to search, empty if that is all left to a factory, and those of its dimensions that were inferred"
-    if space is None and _asks(new_learner): return Space.of({}),{}
+    if space is None and asks_trial(new_learner): return Space.of({}),{}
     usual = default_space(learn) if space is None or isinstance(space, dict) and any(o is None for o in space.values()) else {}
     if space is None: space = {n: None for n in usual if knobs[n].arg(fit) not in fit_kwargs and not (new_learner and knobs[n].by_factory)}
     if not isinstance(space, (dict, Space)): raise TuneError(f"space: expected a dictionary such as dict(lr=(1e-5, 1e-1, 'log')), got {space!r}")
@@ -230,7 +230,7 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     n_trials,budget = _count('n_trials', n_trials),_count('budget', budget)
     _check_factory(new_learner), _check_seed(seed), _check_verbose(verbose)
     cbs = _checked_callbacks(learn, cbs)
-    told_nothing = space is None and not _asks(new_learner)
+    told_nothing = space is None and not asks_trial(new_learner)
     space,inferred = _space(learn, space, fit, fit_kwargs, new_learner)
     _check_fit(fit, fit_kwargs, space.names), check_args(fit, fit_kwargs)
     if new_learner is None: awake(learn)
@@ -239,18 +239,18 @@ def _plan(learn, n_epoch, space, n_trials, budget, timeout, monitor, mode, fit, 
     _check_callbacks(probe, []), _check_data(probe)
     monitor,mode = monitor_and_mode(probe, monitor, mode)
     make.check = partial(_check_space, told=space, fit=fit, fit_kwargs=fit_kwargs, monitor=monitor, free=new_learner is not None)
-    make.check_met(probe)
+    make.check_new(probe)
     most = {n: max(values_of(space[n])) for n in ('freeze_epochs',) if n in space.dims}
     planned = epochs_of(fit, n_epoch, {**fit_kwargs, **most})
     limits = _limits(planned, n_trials, budget, timeout)
-    search = _checked_search(sampler, pruner, planned, space, most, make.asks)
+    search = _checked_search(sampler, pruner, planned, space, most, make.define_by_run)
     begins = search.begins_with_present and enqueue is not False
-    known = [present(learn, space, fit, new_learner) if begins else {}, *_enqueued(enqueue, space, make.asks)]
+    known = [present(learn, space, fit, new_learner) if begins else {}, *_enqueued(enqueue, space, make.define_by_run)]
     run = Run(make, space, fit, n_epoch, planned, monitor, mode, seed, known, cbs, fit_kwargs, limits, verbose)
     run.inferred,run.setup = inferred,facts_of(probe, space.names, fit, fit_kwargs, new_learner is not None)
-    make.check_read(fit)
+    check_read(make, fit)
     for o in known[1:]: make.check_enqueued(o)
-    first_step(make, probe, Attempt(learn, fit, n_epoch, fit_kwargs, cbs, monitor))
+    Probe(make, fit, n_epoch, fit_kwargs, cbs, monitor).check(probe)
     run.notes = [f'{k} is left out: {why}' for k,why in left_out(learn).items() if told_nothing]
     return run
 
@@ -335,6 +335,6 @@ def bayes_tune(self:Learner,
         try:
             _open(run, folder, absent, storage, sampler, pruner)
             run.loop()
-            run.make.warn_unread(fit)
+            warn_unread(run.make, fit)
             return run.result()
         finally: run.close()
