@@ -8,18 +8,23 @@ def _comments(src):
     toks = tokenize.generate_tokens(io.StringIO(src).readline)
     return {t.start[0]: t.string.lstrip('# ') for t in toks if t.type==tokenize.COMMENT}
 
-def _params(o):
-    "Line -> name of the parameter there, of a function or of what makes a class; the last one if there are several"
-    if isinstance(o, ast.ClassDef):
-        init = [m for m in o.body if getattr(m, 'name', '')=='__init__']
-        return _params(init[0]) if init else {m.lineno: m.target.id for m in o.body if isinstance(m, ast.AnnAssign)}
-    a,stars = o.args,{}
-    if a.vararg: stars[a.vararg] = '*'
-    if a.kwarg: stars[a.kwarg] = '**'
-    args = sorted([*a.posonlyargs, *a.args, *a.kwonlyargs, *stars], key=lambda p: (p.lineno, p.col_offset))
-    res = {p.lineno: stars.get(p, '')+p.arg for p in args}
-    res.setdefault(o.returns.lineno if o.returns else o.body[0].lineno-1, 'returns')
+def _arguments(f):
+    "Line -> name of the argument of function `f` there, the last one if there are several"
+    a = f.args
+    stars = {o: star for o,star in ((a.vararg, '*'), (a.kwarg, '**')) if o}
+    args = [*a.posonlyargs, *a.args, *a.kwonlyargs, *stars]
+    args.sort(key=lambda o: (o.lineno, o.col_offset))
+    res = {o.lineno: stars.get(o, '')+o.arg for o in args}
+    end = f.returns.lineno if f.returns else f.body[0].lineno-1
+    res.setdefault(end, 'returns')
     return res
+
+def _params(o):
+    "Line -> name of the parameter of a function, or of what makes a class"
+    if not isinstance(o, ast.ClassDef): return _arguments(o)
+    init = [m for m in o.body if getattr(m, 'name', '')=='__init__']
+    if init: return _arguments(init[0])
+    return {m.lineno: m.target.id for m in o.body if isinstance(m, ast.AnnAssign)}
 
 def _explained(o, comments):
     "`name: comment` for the parameters of `o` with a comment beside or above them"
@@ -27,8 +32,8 @@ def _explained(o, comments):
     for line,name in params.items():
         above = line
         while line not in comments and above-1 in comments and above-1 not in params: above -= 1
-        said = [comments[i] for i in range(above, line+1) if i in comments]
-        if said: yield f'{name}: {" ".join(said)}'
+        text = ' '.join(comments[i] for i in range(above, line+1) if i in comments)
+        if text: yield f'{name}: {text}'
 
 def _public(body):
     "Public functions and classes in `body` that begin with a docstring, and such methods of these classes"
@@ -37,27 +42,29 @@ def _public(body):
         if ast.get_docstring(o): yield o
         if isinstance(o, ast.ClassDef): yield from _public(o.body)
 
-def _literal(text, said, pad):
-    "The docstring `text`, as it is in the source, with the lines `said`"
-    quote = '"""' if '"""' in text else text[-1]
-    start = text.index(quote)
-    def wrap(o): return textwrap.fill(o, 100, initial_indent=f'{pad}    ', subsequent_indent=f'{pad}        ', break_on_hyphens=False)
-    lines = [wrap(o) if 'r' in text[:start] else wrap(o).replace('\\', r'\\') for o in said]
-    return '\n'.join([f'{text[:start]}"""{text[start+len(quote):-len(quote)].rstrip()}', '', f'{pad}Parameters:', *lines, f'{pad}"""'])
+def _literal(doc, params, pad):
+    "The docstring literal `doc` with the lines `params`, indented by `pad`"
+    quote = '"""' if '"""' in doc else doc[-1]
+    prefix,_,text = doc.partition(quote)
+    wrap = textwrap.TextWrapper(100, pad+' '*4, pad+' '*8, break_on_hyphens=False)
+    lines = [wrap.fill(o if prefix else o.replace('\\', r'\\')) for o in params]
+    text = text[:-len(quote)].rstrip()
+    return '\n'.join([f'{prefix}"""{text}\n', f'{pad}Parameters:', *lines, f'{pad}"""'])
 
 def documented(src):
     "`src` with the comments of parameters in the docstrings of what is public"
     comments,lines = _comments(src),src.split('\n')
     for o in reversed([*_public(ast.parse(src).body)]):
-        doc,said = o.body[0],[*_explained(o, comments)]
-        if not said: continue
-        first,last = doc.lineno-1,doc.end_lineno-1
-        before = lines[first].encode()[:doc.col_offset].decode()
+        doc,params = o.body[0],[*_explained(o, comments)]
+        if not params: continue
+        first,last,col = doc.lineno-1,doc.end_lineno-1,doc.col_offset
+        before = lines[first].encode()[:col].decode()
         after = lines[last].encode()[doc.end_col_offset:].decode()
-        new = _literal(ast.get_source_segment(src, doc), said, ' '*doc.col_offset)
+        new = _literal(ast.get_source_segment(src, doc), params, ' '*col)
         lines[first:last+1] = (before+new+after).split('\n')
     return '\n'.join(lines)
 
 def with_parameters(cell):
     "Add the comments of parameters to the docstrings of an exported cell"
-    if cell.cell_type=='code' and {'export', 'exports'} & set(cell.directives_): cell.set_source(documented(cell.source))
+    exported = {'export', 'exports'} & set(cell.directives_)
+    if cell.cell_type=='code' and exported: cell.set_source(documented(cell.source))

@@ -3,7 +3,11 @@ import ast, subprocess, sys
 from pathlib import Path
 import pytest
 
-pkg = Path(__file__).resolve().parent.parent/'fastai_bayes'
+root = Path(__file__).resolve().parent.parent
+pkg = root/'fastai_bayes'
+sys.path.append(str(root/'tools'))
+import density
+
 wings = {  # lowest first, each with the packages that it and those below it may not import
     'engine': 'fastai optuna matplotlib pandas fastprogress', 'study': 'fastai matplotlib fastprogress',
     'results': 'fastai fastprogress', 'learner': ''}
@@ -32,3 +36,15 @@ def imported(fn):
 def test_the_learner_holds_no_numerics(fn):
     bad = [o for o in imported(fn) if o.startswith(('scipy', 'sklearn', 'numpy.linalg', 'torch.linalg'))]
     assert not bad
+
+def test_code_is_no_denser_than_agreed(): assert not density.exceeded(density.wings())
+
+def test_all_loads_nothing_that_is_slow_and_rarely_needed():
+    code = """import sys
+import fastai.vision.all, optuna
+optuna.create_study
+before = set(sys.modules)
+import fastai_bayes.all
+print(*{o.partition('.')[0] for o in set(sys.modules)-before})"""
+    new = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {'sqlalchemy', 'plotly', 'sklearn', 'jinja2', 'wandb', 'mlflow'} & set(new)

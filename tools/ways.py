@@ -1,5 +1,5 @@
 "Ways through the code, for the pages of nbs/explanations: a picture of the wings, and a table of functions with links"
-import importlib, inspect, re
+import importlib, re
 from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
