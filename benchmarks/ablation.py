@@ -1,6 +1,6 @@
 """What each part of the engine is worth: regret on LCBench's curves with the part left out, or a setting changed.
 
-    python benchmarks/ablation.py ../shared/lcbench [--seeds 2] [--parts engine carry ...] [--trainings 20] [--n-epoch 52] [--jobs 2]
+    python benchmarks/ablation.py ../shared/lcbench [--seeds 2] [--parts engine resume ...] [--trainings 20] [--n-epoch 52] [--jobs 2]
     python benchmarks/ablation.py --functions hartmann6 sparse20 [--seeds 2] [--parts engine ensemble warp] [--jobs 2]
     python benchmarks/ablation.py --families crossing noise15 [--seeds 2] [--parts engine slopes smooth] [--jobs 2]
 
@@ -12,46 +12,46 @@ from pathlib import Path
 from unittest.mock import patch
 import numpy as np
 import curves, lcbench, synthetic
-import fastai_bayes.engine.curves, fastai_bayes.engine.optimizer
-from fastai_bayes.engine.curves import Warp
+from fastai_bayes.engine import curves as forecasts, policy, surrogate
+from fastai_bayes.engine.curves import OutputTransform
 from fastai_bayes.engine.gp import Data, trend
-from fastai_bayes.engine.optimizer import Engine, Surrogate
+from fastai_bayes.engine.surrogate import Surrogate
 from racing import cells, header, race, row, versions
 
-draws = Engine._draws
-def one(engine, data, last, rng, n): return draws(engine, data, last, rng, 1)
-def flat(engine, data, last, rng, n):
-    plain = engine._posterior(data, 0., [] if last is None else [last])
-    return plain.draw(rng, n), plain.gp.theta
-def sloped(engine, X, m, v):
-    choice,d = engine.space.choice,X.shape[1]
+draws = surrogate.draw_params
+def one(data, mode, rng, n): return draws(data, mode, rng, 1)
+def flat(data, mode, rng, n):
+    prior = surrogate.Prior(data.d, noise=.003, spread=1.4)
+    theta = surrogate.fit(data, prior, [] if mode is None else [mode])
+    return surrogate.with_shapes(surrogate.Posterior(data, prior, theta).draw(rng, n), data.d), theta
+def sloped(X, m, v, choice):
+    d = X.shape[1]
     return Data(X, m, choice, v=v, H=trend(X, choice), b=[-.5]+[0.]*d, B=[1.]+[.25]*d)
-def sure(view, l): return 0.
-def never(view, l): return False
-def rough(Z, sd): return Z
-def fixed(n, n_epoch): return n
-usual = tuple(o[:2] for o in fastai_bayes.engine.curves._beta)
+def sure(surrogate, l): return 0.
+def never(surrogate, l): return False
+def rough(Z, sd, T): return Z
+def fixed(n, T): return n
+usual = tuple(o[:2] for o in forecasts._beta)
 
 PARTS = {  # name on the command line: name in the table, method of lcbench.py, what is patched
     'engine': ('the engine', 'ours', ()),
-    'carry': ('never carries on', 'ours-stop', ()),
-    **{f'min_final={v}': (f'never carries on, least probability {v}', 'ours-stop', [(Engine, 'min_final', v)]) for v in (.01, .1)},
-    **{f'final_share={v}': (f'never carries on, stops from {v:.0%} of the epochs on', 'ours-stop', [(Engine, 'final_share', v)]) for v in (0., .25)},
+    'resume': ('never resumes', 'ours-stop', ()),
+    **{f'min_prob_final={v}': (f'never resumes, least probability {v}', 'ours-stop', [(policy, 'min_prob_final', v)]) for v in (.01, .1)},
+    **{f'final_share={v}': (f'never resumes, stops from {v:.0%} of the epochs on', 'ours-stop', [(policy, 'final_share', v)]) for v in (0., .25)},
     'stop': ('never stops', 'ours-full', ()),
-    'stop-warp': ('never stops, no input warping', 'ours-full', [(Engine, '_draws', flat)]),
-    'trend': ('proposals around a linear trend', 'ours', [(Engine, 'data', sloped)]),
-    'ensemble': ('one process instead of three to eight', 'ours', [(Engine, '_draws', one)]),
-    'warp': ('no input warping', 'ours', [(Engine, '_draws', flat)]),
-    'slopes': ('only the usual prior of the slopes', 'ours', [(fastai_bayes.engine.curves, '_beta', usual)]),
-    'smooth': ('curves keep their noise', 'ours', [(fastai_bayes.engine.optimizer, 'smooth', rough)]),
-    'doubt': ('no doubt of early ranks', 'ours', [(Surrogate, 'doubt', sure)]),
-    **{f'starts={v}': (f'{v} configurations before the first proposal', 'ours',
-                       [(fastai_bayes.engine.optimizer, 'n_starts', functools.partial(fixed, v))]) for v in (4, 7)},
-    'looks': ('the start pauses once', 'ours', [(Surrogate, 'rising', never)]),
+    'stop-warp': ('never stops, no input warping', 'ours-full', [(surrogate, 'draw_params', flat)]),
+    'trend': ('proposals around a linear trend', 'ours', [(surrogate, 'final_data', sloped), (policy, 'final_data', sloped)]),
+    'ensemble': ('one process instead of three to eight', 'ours', [(surrogate, 'draw_params', one)]),
+    'warp': ('no input warping', 'ours', [(surrogate, 'draw_params', flat)]),
+    'slopes': ('only the usual prior of the slopes', 'ours', [(forecasts, '_beta', usual)]),
+    'smooth': ('curves keep their noise', 'ours', [(surrogate, 'smooth', rough)]),
+    'rank_reversal': ('early ranks are trusted', 'ours', [(Surrogate, 'rank_reversal', sure)]),
+    **{f'starts={v}': (f'{v} configurations before the first proposal', 'ours', [(policy, 'n_starts', functools.partial(fixed, v))]) for v in (4, 7)},
+    'pauses': ('the start pauses once', 'ours', [(Surrogate, 'is_rising', never)]),
     **{f'{k}={v}': (f'{label} {v} instead of {getattr(o, k)}', 'ours', [(o, k, v)]) for o,k,label,vals in (
-        (Engine, 'top_share', 'share that goes on', (.2, .5)), (Engine, 'min_better', 'least probability', (.05, .2)),
-        (Warp, 'knee', 'knee of the warp', (1., 9.)), (Engine, 'unknown', 'chance where curves say nothing', (0., .2)),
-        (Engine, 'new_share', 'share that a new training takes', (.1, .5))) for v in vals}}
+        (policy, 'top_share', 'share that goes on', (.2, .5)), (policy, 'min_prob', 'least probability', (.05, .2)),
+        (OutputTransform, 'knee', 'knee of the output transform', (1., 9.)), (surrogate, 'unknown', 'chance where curves say nothing', (0., .2)),
+        (policy, 'new_share', 'share that a new training takes', (.1, .5))) for v in vals}}
 
 @contextlib.contextmanager
 def changed(part):

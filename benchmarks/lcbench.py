@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 import racing
-from fastai_bayes.engine.optimizer import least_epochs
+from fastai_bayes.engine.policy import least_epochs
 from lcbench_peers import NEEDS, PEERS
 from racing import bands, cells, header, hush, race, row, versions
 

@@ -17,7 +17,8 @@ import numpy as np, optuna, torch
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from threadpoolctl import threadpool_limits
-from fastai_bayes.engine.optimizer import BayesOptimizer, Training
+from fastai_bayes.engine.optimizer import BayesOptimizer
+from fastai_bayes.engine.trainings import Training
 from fastai_bayes.study.pruner import BayesPruner
 from fastai_bayes.study.sampler import BayesSampler
 from racing import header, row, versions

@@ -10,7 +10,8 @@ __all__ = ['Space', 'SpaceError', 'BayesOptimizer', 'OptimizerError', 'BayesSamp
 
 # %% ../nbs/00_all.ipynb #ground
 from .engine.space import Space, SpaceError
-from .engine.optimizer import BayesOptimizer, OptimizerError
+from .engine.checks import OptimizerError
+from .engine.optimizer import BayesOptimizer
 
 # %% ../nbs/00_all.ipynb #middle
 from .study.sampler import BayesSampler

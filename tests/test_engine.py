@@ -4,9 +4,13 @@ from datetime import timedelta
 import numpy as np, optuna
 from hypothesis import given, strategies as st
 from optuna.trial import TrialState, create_trial
-from fastai_bayes.engine.optimizer import Explanation, BayesOptimizer, OptimizerError, Training, Verdict
+from fastai_bayes.engine.checks import OptimizerError
+from fastai_bayes.engine.optimizer import BayesOptimizer
+from fastai_bayes.engine.policy import Explanation, Verdict
+from fastai_bayes.engine.trainings import Training
 from fastai_bayes.study.pruner import BayesPruner
-from fastai_bayes.study.sampler import BayesSampler, space_of
+from fastai_bayes.study.cache import space_of
+from fastai_bayes.study.sampler import BayesSampler
 from fastai_bayes.study.search_space import stored
 from fastai_bayes.engine.space import Choice, Space, SpaceError, dimension
 from fastai_bayes.study.records import ask, distributions, quiet_optuna
@@ -111,7 +115,7 @@ def read(o, id):
     "What the optimizer says of a trial can be read"
     e,v = o.explain(id),o.decide(id)
     assert isinstance(e, Explanation) and isinstance(v, Verdict) and v.reason and o.should_stop(id)==v.stop
-    assert e.low<=e.forecast<=e.high and 0<=e.better<=1, e
+    assert e.low<=e.forecast<=e.high and 0<=e.prob_best<=1, e
 
 def assert_all_tried(o, tried): assert math.isfinite(o.space.size) and tried and not room(o.space, tried)
 
@@ -187,7 +191,7 @@ def look(study, pruner, trial):
     assert isinstance(v, Verdict) and v.reason and pruner.prune(study, now)==v.stop
     try: e = pruner.explain(study, now)
     except ValueError as err: assert 'expected a trial with values' in str(err)
-    else: assert e.low<=e.forecast<=e.high and 0<=e.better<=1, e
+    else: assert e.low<=e.forecast<=e.high and 0<=e.prob_best<=1, e
 
 def run_trial(study, world, dists, n_epoch, tried):
     "Ask for a trial, which must be valid, and new while there are others; report on it, and end it or leave it running"
@@ -241,7 +245,7 @@ def test_sampler_knows_what_depends_on_what(space, world, n, n_epoch, direction,
     study = optuna.create_study(sampler=sampler, pruner=BayesPruner(n_epoch), direction=direction)
     for _ in range(n): run_tree(study, world, space, n_epoch)
     old = [t.number for t in study.trials if t.state==TrialState.PRUNED]
-    i,params = study.sampler.next(study, space, old)
+    i,params,_ = study.sampler.next(study, space, old)
     if i is None and stored(space): valid(stored(space), params, label=True)
     else: assert i in old or params=={}
 

@@ -5,10 +5,11 @@ import optuna
 from collections import defaultdict
 import sklearn.metrics as skm
 from fastai.metrics import skm_to_fastai
-from fastai_bayes.study.sampler import StudyCache, horizon
+from fastai_bayes.engine.trainings import Training
+from fastai_bayes.study.cache import StudyCache, fit_key, horizon
 from fastai_bayes.study.records import trials_of, state_of
 from tuning import *
-import fastai_bayes.engine.gp as gp_mod, fastai_bayes.engine.optimizer as optimizer_mod
+import fastai_bayes.engine.gp as gp_mod, fastai_bayes.engine.policy as policy
 from fastai_bayes.learner.knobs import apply_params
 from fastai_bayes.all import *
 from fastai_bayes.study.records import describe, distributions, quiet_optuna
@@ -305,7 +306,8 @@ def test_what_the_engine_remembers_is_checked(foreign):
     "What the engine remembers is used only if it can be its own"
     folder,out,tune = foreign
     s = _study(folder)
-    for v in (3, 'x', dict(count='x'), dict(count=10**9, engines=3), dict(count=10**9, engines=[[1]]),
+    of = fit_key(Space(lrs), 2)
+    for v in (3, 'x', dict(of=3), dict(of=of), dict(of=of, final=['x'], curves=3, cost=[]), dict(of=of, final=[9, None, [1e9]*3]),
               dict(count=10**9, engines=[[repr(Space(lrs)), 2, 'epochs', dict(model=4, final=['x'], chain=3, cost=[])]])):
         t = s.ask(dict(lr=optuna.distributions.FloatDistribution(1e-3, 1e-1, log=True)))
         s._storage.set_trial_system_attr(t._trial_id, 'engine', v)
@@ -511,7 +513,7 @@ def seen_as(trials, n_epoch=None):
     s = optuna.create_study(direction='maximize', sampler=BayesSampler(n_epoch, seed=0))
     s.add_trials(trials)
     T = n_epoch or horizon(s.trials)
-    return [(o.values(T).tolist(), o.failed) for o in StudyCache.of(s).view(s, Space(dict(x=(0., 1.))), T)[0].trainings], T
+    return [(o.values(T).tolist(), o.failed) for o in StudyCache.of(s).surrogate(s, Space(dict(x=(0., 1.))), T)[0].trainings], T
 
 def test_the_sampler_counts_epochs_however_they_are_reported():
     v,nan = [.1, .2, .3, .4],math.nan
@@ -846,8 +848,7 @@ def test_another_space(tmp_path, change):
         assert (t.intermediate_values, t.datetime_start)==(curve, start) and {**all_params(t), **params}==all_params(t)
         assert (state_of(t)=='complete')==bool(inside(all_params(t))), t
         assert state_of(t)=='outside' or t.distributions==distributions(res.space)
-    from fastai_bayes.study.sampler import StudyCache
-    assert len(StudyCache.of(res.study).view(res.study, res.space, 1)[1])==sum(state_of(t)=='complete' for t in trials)
+    assert len(StudyCache.of(res.study).surrogate(res.study, res.space, 1)[1])==sum(state_of(t)=='complete' for t in trials)
     assert [set(t.params) for t in trials[6:]]==[set(after)]*2
     assert grow(tmp_path, 8, space=after, storage=storage).best_params.keys()>=set(after)  # the new space is the study's now
 
@@ -1022,13 +1023,13 @@ def test_a_samplers_name_and_its_instance_are_the_same(tmp_path, name, make, rec
 def test_a_pruners_name_and_its_instance_are_the_same(tmp_path, name, make):
     own = make()
     assert trials_at(tmp_path/'a', pruner=name)==trials_at(tmp_path/'b', pruner=own)
-    if name=='bayes': assert (own.patience, own.n_epoch, own.known)==(0, None, None)
+    if name=='bayes': assert (own.n_startup, own.n_epoch, own.known)==(0, None, None)
 
 def test_what_an_instance_was_given_it_keeps(tmp_path):
     for sampler,kwargs,cost in ((Cost(), dict(n_trials=None, timeout=1.), 'seconds'), (Cost(cost='epochs'), dict(n_trials=None, timeout=1.), 'epochs'),
                                 (Cost(acq='ucb'), dict(n_trials=None, timeout=1.), 'epochs')):
-        res = digits(tmp_path).bayes_tune(1, lrs, sampler=sampler, pruner=BayesPruner(patience=0), **{**quick, **kwargs})
-        assert costs.pop()==cost and sampler.cost=='epochs' and res.study.pruner.patience==0 and res.study.sampler is not sampler
+        res = digits(tmp_path).bayes_tune(1, lrs, sampler=sampler, pruner=BayesPruner(n_startup=0), **{**quick, **kwargs})
+        assert costs.pop()==cost and sampler.cost=='epochs' and res.study.pruner.n_startup==0 and res.study.sampler is not sampler
 
 # 13. Threads, nesting, and callbacks that change the state dict
 def test_studies_in_two_threads(tmp_path, capsys):
@@ -1241,9 +1242,9 @@ def test_the_sampler_learns_what_is_impossible_in_any_study(how, hush):
     assert sum(s.best_value for s in ours)<sum(s.best_value for s in tpe)
 
 def test_what_is_impossible_says_nothing_about_values(hush):
-    from fastai_bayes.study.sampler import StudyCache, space_of
+    from fastai_bayes.study.cache import space_of
     s = triangle(BayesSampler(seed=0), optuna.TrialPruned, lambda x, y: x, 14)
-    view,_ = StudyCache.of(s).view(s, space_of(s), 1)
+    view,_ = StudyCache.of(s).surrogate(s, space_of(s), 1)
     X,m,*_ = view.targets()
     done = [t for t in s.trials if t.value is not None]
     assert len(X)==len(done)<14 and view.infeasible.sum()==14-len(done)
@@ -1574,7 +1575,7 @@ def test_a_stopped_trial_that_is_told_as_complete(tmp_path):
         study.optimize(lambda trial: attached(trial, lambda learn, cb: learn.validate()[1], digits(tmp_path)), 6)
     assert sum('return cb.value' in str(o.message) for o in w)==1
     assert [t.user_attrs.get('stopped') for t in study.trials]==[None, 2]*3
-    view,_ = StudyCache.of(study).view(study, Space(dict(lr=(1e-3, .1))), 4)
+    view,_ = StudyCache.of(study).surrogate(study, Space(dict(lr=(1e-3, .1))), 4)
     assert [(o.state, len(o.values(4))) for o in view.trainings]==[('complete', 4), ('paused', 2)]*3
     assert [state_of(t) for t in study.trials]==['complete', 'stopped']*3
 
@@ -1730,24 +1731,23 @@ def test_every_import_is_declared(folder):
 
 def under_way(n=30, T=60, l=10, done=1):
     "Trainings of which `done` are finished, and the others have had `l` epochs; the higher the number the worse"
-    engine = optimizer_mod.Engine(Space(dict(lr=(0., 1.))), T)
     curve = lambda i, l: [1-i/n-.5*.9**e for e in range(l)]
-    ts = [optimizer_mod.Training(np.array([(i+.5)/n]), curve(i, T if i<done else l), 'complete' if i<done else 'running') for i in range(n)]
-    return optimizer_mod.Surrogate(engine, ts)
+    ts = [Training(np.array([(i+.5)/n]), curve(i, T if i<done else l), 'complete' if i<done else 'running') for i in range(n)]
+    return policy.Surrogate(Space(dict(lr=(0., 1.))), T, ts)
 
 def test_the_best_third_goes_on_whatever_the_model_says():
     view = under_way(n=31, done=1)
-    view.better = lambda idx: np.zeros(len(idx))
-    goes_on = [i for i in range(1, 31) if not optimizer_mod.decide(view, i).stop]
+    view.prob_best = lambda idx: np.zeros(len(idx))
+    goes_on = [i for i in range(1, 31) if not policy.decide(view, i).stop]
     assert goes_on==list(range(1, len(goes_on)+1)) and .3*31<=len(goes_on)+1<=.4*31
 
-@pytest.mark.parametrize('patience,least', [(1, .1), (0, .03)])
-def test_the_probability_that_is_worth_more_epochs(patience, least):
+@pytest.mark.parametrize('resumable,least', [(True, .1), (False, .03)])
+def test_the_probability_that_is_worth_more_epochs(resumable, least):
     "A tenth where a stop can be taken back, three in a hundred where it is for good"
     view = under_way(l=11)
     def stops(p):
-        view.better = lambda idx: np.full(len(idx), p)
-        return optimizer_mod.decide(view, 25, patience).stop
+        view.prob_best = lambda idx: np.full(len(idx), p)
+        return policy.decide(view, 25, 1, resumable).stop
     ps = np.arange(0, .3, .005)
     assert min(p for p in ps if not stops(p))==pytest.approx(least, abs=.006) and stops(0.) and not stops(.29)
 
@@ -1755,33 +1755,34 @@ def test_the_probability_that_is_worth_more_epochs(patience, least):
 def test_no_stop_for_good_before_a_sixth_of_the_epochs(T):
     def stops(l):
         view = under_way(T=T, l=l)
-        view.better = lambda idx: np.zeros(len(idx))
-        return optimizer_mod.decide(view, 28).stop
+        view.prob_best = lambda idx: np.zeros(len(idx))
+        return policy.decide(view, 28).stop
     assert min(l for l in range(1, T//2) if stops(l))==T//6
 
-def test_a_new_training_is_expected_to_take_a_quarter_of_its_epochs():
+def test_a_new_training_is_expected_to_take_a_quarter_of_its_epochs(monkeypatch):
     "Beyond the first ones: what is paused is resumed if it promises as much for an epoch as that"
     view = under_way(n=8, T=44, l=11, done=2)
     for t in view.trainings[2:]: t.state = 'paused'
-    view.engine.min_better = 0.
+    monkeypatch.setattr(policy, 'min_prob', 0.)
     idx = np.arange(2, 8)
     m,v = view.forecast(idx)
-    rate = (optimizer_mod.log_ei(m, v, view.top)[0]-np.log(44-11)).max()
-    epochs = [e for e in range(1, 44) if optimizer_mod.resume(view, rate+np.log(e)-1e-6) is not None]
-    first = view.engine.min_epochs
+    rate = (policy.log_ei(m, v, view.incumbent)[0]-np.log(44-11)).max()
+    epochs = [e for e in range(1, 44) if policy.resume(view, rate+np.log(e)-1e-6) is not None]
+    first = policy.least_epochs(44)
     assert max(epochs)==int(first+(44-first)/4)
 
 def test_where_early_values_mean_nothing_they_are_no_reason_to_stop():
     view = under_way(done=20)
-    view.doubt = lambda l: 1.
-    assert view.better([29])[0]==pytest.approx(.12) and not optimizer_mod.decide(view, 29, 1).stop and not optimizer_mod.decide(view, 29).stop
+    view.rank_reversal = lambda l: 1.
+    assert view.prob_best([29])[0]==pytest.approx(.12)
+    assert not policy.decide(view, 29, 1, True).stop and not policy.decide(view, 29).stop
 
 def test_jitter_is_part_of_a_process_and_said_when_it_is_large():
     X,theta = np.full((4, 1), .5),np.log([.3, 1., 1e-12])
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        g = gp_mod.GP(gp_mod.Data(np.linspace(0, 1, 4)[:,None], np.arange(4.), [False]), np.log([.3, 1., .1]))
-    assert g.jitter==0.
-    s = gp_mod.Ensemble(gp_mod.Data(X, np.arange(4.), [False]), theta[None])
-    assert 0<s.jitter[0]<1e-4 and 0<gp_mod.GP(gp_mod.Data(X, np.arange(4.), [False]), theta).jitter<1e-4
-    with pytest.warns(UserWarning, match='a covariance matrix needed'): gp_mod._say_jitter(np.array([0., .01]), np.ones(2))
+        g = gp_mod.GP(gp_mod.Data(np.linspace(0, 1, 4)[:,None], np.arange(4.), [False]), np.log([[.3, 1., .1]]))
+    assert g.jitter[0]==0.
+    s = gp_mod.GP(gp_mod.Data(X, np.arange(4.), [False]), theta[None])
+    assert 0<s.jitter[0]<1e-4
+    with pytest.warns(UserWarning, match='a covariance matrix needed'): gp_mod._warn_of_jitter(np.array([0., .01]), np.ones(2))

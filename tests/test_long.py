@@ -5,7 +5,7 @@ from optuna.trial import TrialState, create_trial
 from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.learner import runner as run
-from fastai_bayes.study.sampler import StudyCache
+from fastai_bayes.study.cache import last_fit
 from fastai_bayes.study.records import Latest, distributions, trials_of, open_study
 
 space = dict(lr=(1e-3, 1e-1, 'log'), wd=(1e-3, .3, 'log'))
@@ -29,32 +29,29 @@ def test_latest_time_after_time():
         assert [t.state for t in last(trials)]==[t.state for t in trials_of(trials)]
     assert last(trials[:3])==trials_of(trials[:3])  # another study
 
-def test_memory_in_parts():
-    "The news of all trials together are the whole memory, and most are small"
+def test_what_was_fitted_is_kept_once():
+    "The storage holds it all, a part when it is new; who opens the study has it"
     study = optuna.create_study(sampler=BayesSampler(4, seed=0), direction='maximize')
-    rng,books,parts = np.random.default_rng(0),StudyCache.of(study),[]
+    rng,sizes = np.random.default_rng(0),[]
     for _ in range(40):
-        study.add_trial(trial(rng))
-        study.sampler.next(study, Space(space))
-        parts.append(json.loads(json.dumps(books.news())))
-    assert books.news() is None
-    other = StudyCache()
-    for o in parts: other.recall(o)
-    whole = books.memory['engines']
-    assert json.loads(json.dumps(other.memory['engines']))==json.loads(json.dumps(whole)) and whole[0][-1]['final'][1]
-    size = [len(json.dumps(o)) for o in parts]
-    assert sum(size[26:])<.4*14*len(json.dumps(whole)) and sum('final' in json.dumps(o) for o in parts[26:])<3
+        _,_,fit = study.sampler.next(study, Space(space))
+        t = trial(rng)
+        if fit: t.system_attrs['engine'] = json.loads(json.dumps(fit))
+        study.add_trial(t)
+        sizes.append(len(json.dumps(fit)) if fit else 0)
+    whole = last_fit(study.trials, Space(space), 4)
+    assert {*whole}=={'final', 'curves'} and whole['final'][0]==34 and len(whole['final'][1])==7
+    assert last_fit(study.trials, Space(space), 5)=={}  # trainings of another length
+    assert sum(sizes[26:])<.4*14*len(json.dumps(whole)) and sum('final' in t.system_attrs.get('engine', '') for t in study.trials[26:])<3
 
 def test_a_decision_changes_nothing():
     study = optuna.create_study(sampler=BayesSampler(4, seed=0), pruner=BayesPruner(4), direction='maximize')
     rng = np.random.default_rng(0)
     study.add_trials([trial(rng) for _ in range(20)])
-    study.sampler.next(study, Space(space))
-    before = StudyCache.of(study).memory['engines']
     t = study.ask(distributions(Space(space)))
-    now = StudyCache.of(study).memory['engines']
+    fit = last_fit(study.trials, Space(space), 4)
     for i in (1, 2, 3): t.report(-9.-i, i); t.should_prune()
-    assert StudyCache.of(study).memory['engines']==now and before
+    assert fit and last_fit(study.trials, Space(space), 4)==fit and study.trials[-1].system_attrs['engine'].items()>=fit.items()
 
 def grown(path, n):
     "Calls in three more trials of a study of `n`"
@@ -81,5 +78,4 @@ def test_what_ended_is_looked_at_once(tmp_path):
     for k in few: assert many[k]<=few[k]+2*200, k  # once when the study is opened, once when it is read at the end
     lines = [json.loads(o) for o in open(folder/'study.log')]
     engine = [len(json.dumps(o)) for o in lines if '"engine"' in json.dumps(o)]
-    assert len(engine)<=3 and not any('engine' in o for o in map(str, (torch.load(f, weights_only=True)['note'] for f in folder.rglob('*.pt')
-                                                                        if f.name=='checkpoint.pt')))
+    assert len(engine)<=3

@@ -9,13 +9,14 @@ __all__ = ['Beliefs', 'forecast_data', 'plot_forecast', 'trial_data', 'plot_tria
 import textwrap
 from numbers import Integral
 import numpy as np, optuna, pandas as pd
-from ..engine.optimizer import explain, in_epochs, one_thread
+from ..engine.policy import explain, in_epochs
+from ..engine.trainings import one_thread
 from ..engine.space import Space
 from fastai_bayes.results.style import (PlotError, alpha_for, blue, epoch_axis, finish, grey, is_max, label, message_axis, new_axis, orange,
     plain, plot, window)
 from .tables import elided, one_line
 from ..study.records import curve_of, epochs_trained, of_study, points_of, state_of, trial_at, trial_id, trials_of
-from ..study.sampler import StudyCache, horizon, space_of
+from ..study.cache import StudyCache, horizon, space_of
 
 # %% ../../nbs/results/05_forecasts.ipynb #view
 class Beliefs:
@@ -36,18 +37,16 @@ class Beliefs:
         books = StudyCache.of(study)
         if until is not None:
             trials,books = trials[:until+1],StudyCache()
-            for t in trials: books.recall(t.system_attrs.get('engine'))
         self.trials,self.numbers,self.view = [],[],None
         if self.T is None: return
-        with StudyCache.lock: view,begun = books.view(_Trials(trials, study.direction), self.space, self.T)
-        self.view = view.aside()
+        self.view,begun = books.surrogate(_Trials(trials, study.direction), self.space, self.T)
         last = {trial_id(t): t for t in trials_of(trials)}
         self.trials = [last[n] for n in begun]
         self.numbers = [t.number for t in self.trials]
 
-    def values(self, z): return self.sign*self.view.warp.inverse(z)
+    def values(self, z): return self.sign*self.view.transform.inverse(z)
     def band(self, m, v):
-        "Median and 95 % band of values whose warp has mean `m` (n,) and variance `v` (n,): three arrays (n,)"
+        "Median and 95 % band of values whose transform has mean `m` (n,) and variance `v` (n,): three arrays (n,)"
         ends = [self.values(m+s*np.sqrt(v)) for s in (0, -1.96, 1.96)]
         return ends[0], np.minimum(*ends[1:]), np.maximum(*ends[1:])
 
@@ -79,7 +78,7 @@ def _expected(b):
     known = {i: t for i,t in enumerate(b.trials) if _open(i, t)}
     if not known: return pd.DataFrame(columns=_columns)
     facts = [(t.number, state_of(t), epochs_trained(t), curve_of(t)) for t in known.values()]
-    ends = *b.band(*b.view.forecast([*known])), b.view.better([*known])
+    ends = *b.band(*b.view.forecast([*known])), b.view.prob_best([*known])
     df = pd.DataFrame([(*fact, *end) for fact,*end in zip(facts, *ends)], columns=_columns)
     return df.sort_values(['prob_best', 'forecast'], ascending=[False, b.sign<0], ignore_index=True)
 
@@ -107,7 +106,7 @@ def plot_forecast(
     df = df.sort_values('state', kind='stable') if len(df)<=most else df[:most]  # running before stopped
     df['x'] = b.T+gap*np.arange(2, len(df)+2)
     for state,o in df.groupby('state'): _ends(ax, o, points, f'{state}, forecast and 95 % band', blue if state=='stopped' else orange)
-    best = b.sign*b.view.warp.best
+    best = b.sign*b.view.transform.best
     if b.view.epochs.any(): _best_line(ax, best)
     ax.axvline(b.T+gap/2, color=grey, lw=.8)
     epoch_axis(ax, b.T, df.x.max()+gap)
@@ -144,11 +143,11 @@ def trial_data(
                **dict.fromkeys(('best', 'forecast', 'low', 'high', 'prob_best')))
     if n not in b.numbers or not res['curve']: return res
     i = b.numbers.index(n)
-    e = explain(b.view, i, b.sign, getattr(study.pruner, 'patience', 0))
-    res['best'] = b.sign*b.view.warp.best
+    e = explain(b.view, i, b.sign, getattr(study.pruner, 'n_startup', 0), getattr(study.pruner, 'resumable', False))
+    res['best'] = b.sign*b.view.transform.best
     if res['epochs']>=b.T: return res
     if e.verdict.stop or res['state']!='stopped': res['reason'] = res['reason'] or e.verdict.reason  # other fits may disagree near the threshold
-    return res if b.view.failed[i] else dict(res, forecast=e.forecast, low=e.low, high=e.high, prob_best=e.better)
+    return res if b.view.failed[i] else dict(res, forecast=e.forecast, low=e.low, high=e.high, prob_best=e.prob_best)
 
 @plot()
 def plot_trial(

@@ -8,7 +8,7 @@ __all__ = ['Surface', 'surrogate_data', 'plot_surrogate', 'plot_contour']
 # %% ../../nbs/results/06_surrogate_plots.ipynb #imports
 from numbers import Integral
 import numpy as np, optuna, pandas as pd
-from ..engine.optimizer import one_thread
+from ..engine.trainings import one_thread
 from ..engine.space import Choice
 from .forecasts import Beliefs
 from .style import (PlotError, alpha_for, blue, cmap, grey, is_max, label, message_axis, new_axes, orange, param_panel,
@@ -24,18 +24,18 @@ class Surface:
         self.ens = None
         if b.view is None: return
         X,m,v,_ = b.view.targets()
-        self.seen = np.flatnonzero((b.view.epochs>=b.view.engine.first_rung) | b.view.failed)
+        self.seen = np.flatnonzero((b.view.epochs>=b.view.first_rung) | b.view.failed)
         if len(self.seen)<2 or not (~b.view.failed[self.seen]).any(): return
-        self.ens = b.view.engine.final(X, m, v, np.random.default_rng(0))
+        self.ens,_ = b.view.process(np.random.default_rng(0))
         self.value = b.values(m)
 
     def around(self, *names):
         "Point of the best configuration in which `names` are active, and number of its trial; None if there is none"
         view,space = self.beliefs.view,self.beliefs.space
         at = [space.names.index(k) for k in names]
-        ok = [i for i in range(len(view.X)) if len(view.Y[i]) and not view.failed[i] and space.active_at(view.X[i:i+1])[0,at].all()]
+        ok = [i for i in range(len(view.X)) if view.lens[i] and not view.failed[i] and space.active_at(view.X[i:i+1])[0,at].all()]
         if not ok: return None
-        i = max(ok, key=lambda i: view.Y[i].max())
+        i = max(ok, key=lambda i: np.nanmax(view.Y[i]))
         return view.X[i], self.beliefs.numbers[i]
     @one_thread
     def predict(self, X):

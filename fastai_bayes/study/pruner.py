@@ -11,10 +11,13 @@ from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 from ..engine.space import Space, dimension
-from ..engine.optimizer import Explanation, OptimizerError, Verdict, decide, explain, one_thread, whole
-from .sampler import StudyCache, fits, horizon, nothing, one_objective, space_of
+from ..engine.checks import OptimizerError, check_bool, check_int
+from ..engine.trainings import one_thread
+from ..engine.policy import Explanation, Verdict, decide, explain
 from .search_space import stored
 from .records import trial_id
+from .cache import StudyCache, fits, horizon, nothing, space_of
+from .sampler import one_objective
 
 # %% ../../nbs/study/06_pruner.ipynb #pruner
 class BayesPruner(BasePruner):
@@ -22,19 +25,22 @@ class BayesPruner(BasePruner):
 
     Parameters:
         n_epoch: Epochs of a full training; None to learn it from the trials
-        patience: Trainings, from the first, that stop after a first look whatever they show; for
-            studies that carry stopped ones on. 0 if None
+        n_startup: Trials, from the first, that pause after a few epochs whatever they show, if they
+            are `resumable`; 0 if None
+        resumable: Can trials that stop be resumed, as `bayes_tune` does? False if None
         space: As `BayesSampler` takes it; the sampler's if None. What is not there is learned from
             the trials
     """
     def __init__(self,
         n_epoch:int=None, # Epochs of a full training; None to learn it from the trials
-        patience:int=None, # Trainings, from the first, that stop after a first look whatever they show; for studies that carry stopped ones on. 0 if None
+        n_startup:int=None, # Trials, from the first, that pause after a few epochs whatever they show, if they are `resumable`; 0 if None
+        resumable:bool=None, # Can trials that stop be resumed, as `bayes_tune` does? False if None
         space:dict=None # As `BayesSampler` takes it; the sampler's if None. What is not there is learned from the trials
     ):
-        if n_epoch is not None: n_epoch = whole(n_epoch, 'n_epoch', 1)
-        self.n_epoch,self.untold,self.verdict = n_epoch,patience is None,None
-        self.patience = 0 if patience is None else whole(patience, 'patience', 0)
+        self.n_epoch = None if n_epoch is None else check_int(n_epoch, 'n_epoch', 1)
+        self.untold,self.verdict = n_startup is None and resumable is None,None
+        self.n_startup = 0 if n_startup is None else check_int(n_startup, 'n_startup', 0)
+        self.resumable = False if resumable is None else check_bool(resumable, 'resumable')
         self.known = None if space is None else stored(space)
 
     def about(self, space, n_epoch=None):
@@ -47,16 +53,19 @@ class BayesPruner(BasePruner):
     def _horizon(self, study, trial):
         one_objective(study)
         return self.n_epoch or horizon([*study.get_trials(deepcopy=False), trial])
-    def _view(self, study, trial, T):
-        "View in the space of the study, or what `trial` has of it, if it is not there; and the place of `trial` in it"
+    def _space(self, study, trial):
+        "The space of the study, or what `trial` has of it, if it is not there"
         space = space_of(study, self.known)
-        if not space or not fits(trial.params, space):
-            dims = {k: dimension(d) for k,d in trial.distributions.items() if not d.single()}
-            own = {k: d for k,d in dims.items() if trial.params[k] in d}  # enqueued ones may lie outside
-            same = {k: d for k,d in own.items() if space and k in space and k not in (*space.conditions, *space.maybe) and space[k]==d}
-            space = Space.of(same or own) if own else Space({k: [v] for k,v in nothing.items()})
-        view,numbers = StudyCache.of(study).view(study, space, T, trial)
-        return view, numbers.index(trial_id(trial))
+        if space and fits(trial.params, space): return space
+        dims = {k: dimension(d) for k,d in trial.distributions.items() if not d.single()}
+        own = {k: d for k,d in dims.items() if trial.params[k] in d}  # enqueued ones may lie outside
+        plain = {*space}-{*space.conditions, *space.maybe} if space else ()
+        same = {k: d for k,d in own.items() if k in plain and space[k]==d}
+        return Space.of(same or own) if own else Space({k: [v] for k,v in nothing.items()})
+    def _surrogate(self, study, trial, T):
+        "What the engine concludes from the study, and the place of `trial` in it"
+        surrogate,numbers = StudyCache.of(study).surrogate(study, self._space(study, trial), T, trial)
+        return surrogate, numbers.index(trial_id(trial))
 
     @one_thread
     def decide(self,
@@ -73,9 +82,7 @@ class BayesPruner(BasePruner):
         T = self._horizon(study, trial)
         if not trial.intermediate_values: return Verdict(False, 'nothing reported')
         if T is None: return Verdict(False, 'the length of a full training is not known before one is complete')
-        with StudyCache.lock:
-            view,i = self._view(study, trial, T)
-            return decide(view.aside(), i, self.patience)  # what is known stays as the latest proposal left it
+        return decide(*self._surrogate(study, trial, T), self.n_startup, self.resumable)
 
     @one_thread
     def explain(self,
@@ -92,11 +99,11 @@ class BayesPruner(BasePruner):
         """
         T = self._horizon(study, trial)
         if not trial.intermediate_values or T is None:
-            raise OptimizerError(f'expected a trial with values, and a known n_epoch, got {len(trial.intermediate_values)} values and n_epoch={T};'
-                             ' report first, or set BayesPruner(n_epoch=...)')
-        with StudyCache.lock:
-            view,i = self._view(study, trial, T)
-            return explain(view, i, 1 if study.direction==StudyDirection.MAXIMIZE else -1, self.patience)
+            n = len(trial.intermediate_values)
+            raise OptimizerError(f'expected a trial with values, and a known n_epoch, got {n} values and n_epoch={T}; '
+                                 'report first, or set BayesPruner(n_epoch=...)')
+        sign = 1 if study.direction==StudyDirection.MAXIMIZE else -1
+        return explain(*self._surrogate(study, trial, T), sign, self.n_startup, self.resumable)
 
     def prune(self, study:Study, trial:FrozenTrial)->bool:
         "Should `trial` stop? `verdict` says why"

@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from .folder import FolderError, clear, expect, has, kind, opened, own
-from ..engine.optimizer import in_epochs
+from ..engine.policy import in_epochs
 from ..engine.space import Choice, Space, label_of
 
 # %% ../../nbs/study/03_records.ipynb #dist

@@ -21,9 +21,10 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from .pbt import EndOfRound, PBT
 from .pruner import BayesPruner
-from .sampler import BayesSampler, all_tried
+from .cache import all_tried
+from .sampler import BayesSampler
 from .search_space import stored
-from ..engine.optimizer import n_starts, start_points
+from ..engine.policy import n_starts, start_points
 from ..engine.space import Choice, Space
 from .records import ask, trial_id, trials_of
 
@@ -200,10 +201,12 @@ class Job:
         trial: Trial to resume; None for a new one
         source: Trial whose checkpoint and curve it takes; `trial` if None
         params: Hyperparameters, of a resumed trial those that change; the sampler's if None
+        fit: What the sampler keeps with the trial, as system attribute `engine`; nothing if None
     """
     trial:FrozenTrial=None # Trial to resume; None for a new one
     source:FrozenTrial=None # Trial whose checkpoint and curve it takes; `trial` if None
     params:dict=None # Hyperparameters, of a resumed trial those that change; the sampler's if None
+    fit:dict=None # What the sampler keeps with the trial, as system attribute `engine`; nothing if None
 
 class Search:
     """A sampler and a pruner, as the runner uses them; this one for those of Optuna
@@ -293,12 +296,13 @@ class BayesSearch(Search):
         if [k for k,v in limits.items() if v]==['timeout']: self.sampler.by_seconds()  # they are what runs out
         if not (self.can_resume and self.pruner.untold and n_epoch>1): return
         known = len(self.space) and not by_factory
-        self.pruner.patience = len(start_points(self.space, n_epoch, np.random.default_rng(0))) if known else n_starts(n_epoch)
+        self.pruner.n_startup = len(start_points(self.space, n_epoch, np.random.default_rng(0))) if known else n_starts(n_epoch)
+        self.pruner.resumable = True
     def ask(self, study): return ask(study, self.space)
     def next(self, study, trials, resumable, allowed, new):
-        n,params = self.sampler.next(study, self.space, resumable, allowed, new)
-        if n is not None: return [Job(next(t for t in trials if trial_id(t)==n))]
-        return [Job(params=params)] if new else []
+        n,params,fit = self.sampler.next(study, self.space, resumable, allowed, new)
+        if n is not None: return [Job(next(t for t in trials if trial_id(t)==n), fit=fit)]
+        return [Job(params=params, fit=fit)] if new else []
     def worth_keeping(self, study, resumable, n):
         return resumable if len(resumable)<=n else self.sampler.promising(study, self.space, resumable)[:n]
 
