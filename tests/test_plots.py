@@ -144,7 +144,7 @@ def test_surrogate_data(kind):
         assert ((df.low<df.value) & (df.value<df.high)).all() and np.isfinite(df[['value', 'low', 'high']]).all(axis=None)
         x,n = s.around(k)
         value,low,high = (o[0] for o in s.predict(x[None]))
-        luck = 3*s.beliefs.view.noise*s.beliefs.view.warp.scale  # the band is that of the value without the noise of the curves
+        luck = 3*s.beliefs.view.noise*s.beliefs.view.transform.scale  # the band is that of the value without the noise of the curves
         assert df.attrs['trial']==n and low-luck<=best_of(st.trials[n], st.direction)[0]<=high+luck and high-low<(df.high-df.low).max()+1e-9
         assert luck<.04, luck
 

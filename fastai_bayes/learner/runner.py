@@ -33,7 +33,6 @@ from .factory import AskError, FactoryError, TuneError, in_short, load_weights
 from .out_of_memory import MemoryLimit, free_memory, out_of_memory, said
 from .probe import Closure
 from ..results.report import TuneResult  # it adds the report
-from ..study.sampler import StudyCache
 from ..study.searches import Job, search_of
 from ..study.records import (Latest, Shared, StudyError, best_of, best_trial, resume_trial, curve_of, diverged,
                                epochs_trained, finished, trial_id, trials_of, note, open_study, quiet_optuna, reason_of,
@@ -193,8 +192,7 @@ class Run:
             self.study = open_study(self.space, direction, folder.name, storage, extend=self.extend, owner=pair, monitor=self.monitor,
                                     n_epoch=self.planned, setup=self.setup)
             pair.join(self.study)
-        self.books,self._latest,self.rows,self.spent,self.tidied = StudyCache.of(self.study),Latest(),{},{},set()
-        for t in self.trials(): self.books.recall(t.system_attrs.get('engine'))
+        self._latest,self.rows,self.spent,self.tidied = Latest(),{},{},set()
         with self.worker.turn:
             self.worker.sweep([t.user_attrs.get('worker') for t in self.trials() if t.state==TrialState.RUNNING])
             self._seed()
@@ -302,8 +300,6 @@ def next(self:Run):
         if self.over() or not self._queued(): return None
         trial = self.search.ask(self.study)
         trial.set_user_attr('worker', self.worker.id)
-        engine = self.books.news(self.trials()[trial.number].system_attrs.get('engine'))  # what was asked for may be a proposal as well
-        if engine: note(self.study, trial, system=True, engine=engine)
         return trial
 
 @patch
@@ -355,8 +351,8 @@ def _queue(self:Run, jobs):
         self.study.set_user_attr('round', [[o.trial.number, o.source.number, o.params] for o in jobs])
         return self._queue_round()
     for o in jobs:
-        if o.trial is None: self._add(o.params)
-        else: self._carry_on(o.trial, o.source, o.params)
+        if o.trial is None: self._add(o.params, o.fit)
+        else: self._carry_on(o.trial, o.source, o.params, o.fit)
 
 @patch
 def _queue_round(self:Run):
@@ -373,13 +369,13 @@ def _resumable(self:Run, trials):
     return [trial_id(t) for t in trials if t.state==TrialState.PRUNED and t.number not in self.tidied and not diverged(t) and has(self.checkpoint(t))]
 
 @patch
-def _carry_on(self:Run, trial, source=None, params=None):
+def _carry_on(self:Run, trial, source=None, params=None, fit=None):
     "Queue a trial that carries `trial` on from its checkpoint, or that of `source` with other `params`; from the start if that is not there"
     if source is not None and source.number!=trial.number: self._copy(source, trial)
     saved = self._read(trial)
     n = saved.get('trained', saved['done']) if saved else 0
     again = dict(reason='trained again from the start: its checkpoint was not there, or damaged') if trial.intermediate_values and not n else {}
-    resume_trial(self.study, trial, n, dict(engine=self.books.news()), source, params, worker=self.worker.id, **again)
+    resume_trial(self.study, trial, n, dict(engine=fit) if fit else {}, source, params, worker=self.worker.id, **again)
 
 @patch
 def _copy(self:Run, source, trial):
@@ -388,9 +384,9 @@ def _copy(self:Run, source, trial):
     for name in ('best.pth', 'checkpoint.pt'): copy_file(self.place(source)/name, dest/name)
 
 @patch
-def _add(self:Run, params):
+def _add(self:Run, params, fit=None):
     "Queue a new trial with hyperparameters `params`; those of the sampler if that is None"
-    system = dict(engine=self.books.news(), **(dict(fixed_params=params) if params else {}))
+    system = {k: v for k,v in dict(engine=fit, fixed_params=params).items() if v}
     self.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=dict(worker=self.worker.id), system_attrs=system))
 
 # %% ../../nbs/learner/12_runner.ipynb #tried
