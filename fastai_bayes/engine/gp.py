@@ -12,7 +12,7 @@ import numpy as np
 from scipy.linalg import LinAlgError
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtri, dtrtrs
 from scipy.optimize import fmin_l_bfgs_b
-from .kernels import Matern52, Prior
+from .kernels import Kernel, Prior
 
 # %% ../../nbs/engine/02_gp.ipynb #chol
 class CovarianceError(LinAlgError):
@@ -86,7 +86,7 @@ class Data:
 def log_marginal(data, theta):
     "Log marginal likelihood of `data` for `theta` (p,), and its gradient (p,)"
     if not len(data): return 0., np.zeros(len(theta))
-    kernel = Matern52(theta[None], data.choice)
+    kernel = Kernel(theta[None], data.choice)
     k,pull = kernel.by_theta(data.X)
     L,_ = safe_cholesky(data.K(k, kernel.s2[0], kernel.n2[0]))
     alpha,_ = dpotrs(L, data.resid, lower=1)
@@ -97,7 +97,7 @@ def log_marginal(data, theta):
 
 def log_density(data, prior, theta):
     "Log posterior density of `theta` (p,) up to a constant; -inf where it can't be worked out"
-    kernel = Matern52(theta[None], data.choice)
+    kernel = Kernel(theta[None], data.choice)
     X = kernel.see(data.X)
     k = kernel.unit(X, X)[0]
     try: L,_ = safe_cholesky(data.K(k, kernel.s2[0], kernel.n2[0]))
@@ -171,7 +171,7 @@ class GP:
         last=None # `GP` with these parameters of the first observations, of which only the values may have changed: its factor is gone on with
     ):
         self.data,self.thetas = data,np.asarray(thetas)
-        self.kernel = Matern52(self.thetas, data.choice)
+        self.kernel = Kernel(self.thetas, data.choice)
         self.X = np.broadcast_to(self.kernel.see(data.X), (len(self), *data.X.shape))  # (s,n,d)
         self.scaled = self.kernel.scaled(self.X)
         self.jitter = np.zeros(len(self))  # (s,) added to the diagonal
