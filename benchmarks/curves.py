@@ -9,7 +9,7 @@ import argparse, functools, time
 from dataclasses import dataclass
 import numpy as np
 from fastai_bayes.engine.space import Space
-from fastai_bayes.study.records import distributions
+from fastai_bayes.study.search_space import distributions
 from racing import METHODS, bands, cells, error, header, hush, race, row, versions
 from synthetic import A6, P6
 

@@ -15,7 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from torch.utils.data import TensorDataset
 from fastai_bayes.all import *
-from fastai_bayes.study.records import distributions, suggest
+from fastai_bayes.study.search_space import distributions, suggest
 
 AT = (100, 300, 1000)
 SPACE = dict(lr=(1e-4, 1., 'log'), wd=(1e-4, 1., 'log'), eps=(1e-8, 1e-2, 'log'), sqr_mom=(.9, .999), opt_func=[Adam, ranger])

@@ -9,7 +9,7 @@ import numpy as np, optuna
 from optuna.samplers import GPSampler, RandomSampler, TPESampler
 from fastai_bayes.study.sampler import BayesSampler
 from fastai_bayes.engine.space import Space
-from fastai_bayes.study.records import ask
+from fastai_bayes.study.search_space import ask
 from racing import cells, hush, header, race, row, versions
 
 # Func2C and Func3C (Ru et al. 2020, Bayesian Optimisation over Multiple Continuous and Categorical Inputs, arXiv 1906.08878): each choice selects a

@@ -22,7 +22,8 @@ from fastai_bayes.learner.loaders import seeded_loaders
 from fastai_bayes.learner.knobs import apply_params, fit_args
 from fastai_bayes.study.sampler import BayesSampler
 from fastai_bayes.engine.space import Space
-from fastai_bayes.study.records import curve_of, distributions, epochs_spent, trials_of, state_of
+from fastai_bayes.study.records import attr, curve_of, epochs_spent, trials_of, state_of
+from fastai_bayes.study.search_space import distributions
 from fastai_bayes.learner.runner import quiet
 from racing import OPTUNA, bands, cells, header, hush, new_study, race, row, versions
 
@@ -143,7 +144,7 @@ def run(name, method, seed, budget):
     hush()
     task,start = SETS[name],time.time()
     with tempfile.TemporaryDirectory() as d: trials = METHODS[method][1](task, budget, seed, Path(d)).trials
-    v = np.array([o for t in trials for o in curve_of(t)[t.user_attrs.get('carried', 0):]][:budget], float)
+    v = np.array([o for t in trials for o in curve_of(t)[attr(t, 'resumed_from', 0):]][:budget], float)
     best = np.fmax.accumulate(v) if task.mode=='max' else np.fmin.accumulate(v)  # these pass over NaN
     return best, Counter(map(state_of, trials_of(trials))), time.time()-start
 

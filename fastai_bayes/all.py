@@ -19,7 +19,9 @@ from .study.pruner import BayesPruner
 from .study.searches import SearchError
 from .results.style import PlotError, plots
 from .study.folder import FolderError
-from .study.records import StudyError, open_study, trial_frame, curve_frame
+from .study.records import trial_frame, curve_frame
+from .study.storage import StudyError
+from .study.studies import open_study
 from .results.result import PlotlyError, TuneResult
 import fastai_bayes.results.report
 

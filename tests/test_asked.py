@@ -101,16 +101,16 @@ def test_interrupted_while_it_asks(tmp_path, call):
         return factory(tmp_path/'b')(trial)
     tune(digits(tmp_path/'b'), n=1, n_trials=9, study_name='s', new_learner=interrupted)
     res = tune(digits(tmp_path/'b'), n=1, n_trials=9, study_name='s')
-    assert any('carries_on' in t.user_attrs for t in res.study.trials)
+    assert any('resumes' in t.user_attrs for t in res.study.trials)
     a,b = (by_number(o)[['value', *sorted(whole.trials.columns.intersection(['layers', 'width0', 'width1', 'lr', 'mom', 'act', 'opt_func']))]]
            for o in (whole, res))
     assert a.equals(b), (a, b)
 
 def test_carries_on_what_was_stopped(learn):
     res = tune(learn, n=5, pruner=None, n_trials=9, budget=40)
-    assert any('carries_on' in t.user_attrs for t in res.study.trials) and agrees(learn, res)
+    assert any('resumes' in t.user_attrs for t in res.study.trials) and agrees(learn, res)
     for t in res.study.trials:
-        if 'carries_on' in t.user_attrs: assert t.params==res.study.trials[t.user_attrs['carries_on']].params
+        if 'resumes' in t.user_attrs: assert t.params==res.study.trials[t.user_attrs['resumes']].params
 
 @pytest.mark.parametrize('sampler', ['tpe', 'random', 'cmaes', optuna.samplers.GPSampler(seed=0)])
 def test_other_samplers(learn, sampler):

@@ -14,7 +14,8 @@ import fastai.callback.schedule
 from sklearn.datasets import load_diabetes
 from callback_table import measure, pruners, rules, silent
 from fastai_bayes.learner.callback import BayesPruningCallback
-from fastai_bayes.study.records import best_of, best_trial, curve_of, open_study, state_of
+from fastai_bayes.study.records import best_of, best_trial, curve_of, state_of
+from fastai_bayes.study.studies import open_study
 from fastai_bayes.engine.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -11,9 +11,10 @@ from fastai_bayes.engine.trainings import Training
 from fastai_bayes.study.pruner import BayesPruner
 from fastai_bayes.study.cache import space_of
 from fastai_bayes.study.sampler import BayesSampler
-from fastai_bayes.study.search_space import stored
+from fastai_bayes.study.search_space import as_stored
 from fastai_bayes.engine.space import Choice, Space, SpaceError, dimension
-from fastai_bayes.study.records import ask, distributions, quiet_optuna
+from fastai_bayes.study.search_space import ask, distributions
+from fastai_bayes.study.storage import quiet_optuna
 
 # Spaces: all kinds of dimensions, from two values to more than can be listed
 def relu(x): return max(x, 0)
@@ -246,7 +247,7 @@ def test_sampler_knows_what_depends_on_what(space, world, n, n_epoch, direction,
     for _ in range(n): run_tree(study, world, space, n_epoch)
     old = [t.number for t in study.trials if t.state==TrialState.PRUNED]
     i,params,_ = study.sampler.next(study, space, old)
-    if i is None and stored(space): valid(stored(space), params, label=True)
+    if i is None and as_stored(space): valid(as_stored(space), params, label=True)
     else: assert i in old or params=={}
 
 # Nonsense

@@ -235,7 +235,7 @@ def test_the_disk_is_bounded(tmp_path):
     assert len([o for o in had if o.endswith('checkpoint.pt')])<=Run.keep+Run.spare+1 and len([o for o in had if o.endswith('best.pth')])<=Run.keep+Run.spare+1
     assert sorted(res.trials.state.unique())==['complete', 'stopped'] and len(res.trials)>Run.keep+Run.spare+2
     assert not [o for o in had if o.endswith('.tmp') or '.part' in o or 'worker' in o]
-    assert all(t.user_attrs['carries_on']==trial_id(t) for t in res.study.trials if 'carried' in t.user_attrs)
+    assert all(t.user_attrs['resumes']==trial_id(t) for t in res.study.trials if 'resumed_from' in t.user_attrs)
 
 def test_other_studies_are_left_alone(tmp_path):
     learn = digits(tmp_path)

@@ -12,7 +12,8 @@ from tuning import *
 import fastai_bayes.engine.gp as gp_mod, fastai_bayes.engine.policy as policy
 from fastai_bayes.learner.knobs import apply_params
 from fastai_bayes.all import *
-from fastai_bayes.study.records import describe, distributions, quiet_optuna
+from fastai_bayes.study.search_space import describe, distributions
+from fastai_bayes.study.storage import quiet_optuna
 from fastai_bayes.study.searches import PBT, grid_of
 try: from fastai_bayes.results.style import plain, plot, plots, disambiguate
 except ImportError: pass
@@ -30,7 +31,7 @@ def test_paused_trainings_go_on_with_a_log(tmp_path, recwarn):
             self.seen[self.epoch].append(1)
             (self.folder/'log.txt').open('a').write('x')
     res = digits(tmp_path).bayes_tune(6, lrs, n_trials=10, cbs=Log(tmp_path), **quick)
-    assert res.trials.reason.str.contains('carried on').any() and not (res.trials.state=='failed').any()
+    assert res.trials.reason.str.contains('resumed').any() and not (res.trials.state=='failed').any()
     assert len((tmp_path/'log.txt').read_text())==res.trials.epochs.sum()
 
 # 2. Study and folder drift apart
@@ -293,8 +294,8 @@ def test_nothing_in_a_file_of_the_folder_runs(foreign, file):
             warnings.simplefilter('ignore')
             assert len(tune(n_trials=3).trials)==3
 
-@pytest.mark.parametrize('attr,v', [('carries_on', '../../../out'), ('carries_on', 7), ('carries_on', -1), ('carries_on', True), ('carried', 'x'),
-                                    ('n_epoch', 'x'), ('reason', 3), ('deaths', -1), ('size', 'big'), ('seconds', '1'), ('out_of_memory', 'no')])
+@pytest.mark.parametrize('attr,v', [('resumes', '../../../out'), ('resumes', 7), ('resumes', -1), ('resumes', True), ('resumed_from', 'x'),
+                                    ('n_epoch', 'x'), ('reason', 3), ('deaths', -1), ('n_params', 'big'), ('seconds', '1'), ('out_of_memory', 'no')])
 def test_attributes_of_trials_are_checked(foreign, attr, v):
     "Attributes of trials that cannot be are named, and the study is not opened"
     folder,out,tune = foreign
@@ -842,7 +843,8 @@ def test_another_space(tmp_path, change):
     res = grow(tmp_path, 8, space=after, storage=storage, **{'extend': True, **kwargs})
     trials = plainly(tmp_path, storage).trials
     assert [t.number for t in trials]==list(range(8)) and len(res.trials)==8
-    from fastai_bayes.study.records import all_params, distributions, state_of
+    from fastai_bayes.study.records import all_params, state_of
+    from fastai_bayes.study.search_space import distributions
     for t in trials[:6]:
         params,curve,start = old[t.number]
         assert (t.intermediate_values, t.datetime_start)==(curve, start) and {**all_params(t), **params}==all_params(t)
@@ -886,9 +888,9 @@ def test_more_epochs(tmp_path, fit, frozen):
     assert sorted(df.epochs)==[2+frozen]*2+[4+frozen]*3 and sorted(df.state)==['complete']*3+['stopped']*2
     assert len([o for o in seen if o[0]==4])==3*2 and {o[1] for o in seen if o[0]==4}=={2, 3}  # no epoch is trained again
     best = sorted(curves, key=lambda n: max(curves[n].values()), reverse=True)[:3]
-    longer = [t for t in res.study.trials if t.user_attrs.get('carried')]
-    assert {t.user_attrs['carries_on'] for t in longer}=={*best}
-    for t in longer: assert {k: v for k,v in t.intermediate_values.items() if k<=2+frozen}==curves[t.user_attrs['carries_on']]
+    longer = [t for t in res.study.trials if t.user_attrs.get('resumed_from')]
+    assert {t.user_attrs['resumes'] for t in longer}=={*best}
+    for t in longer: assert {k: v for k,v in t.intermediate_values.items() if k<=2+frozen}==curves[t.user_attrs['resumes']]
     assert all(t.user_attrs['n_epoch']==4+frozen for t in longer) and res.study.user_attrs['n_epoch']==4+frozen
     if fit=='fit_one_cycle':
         lr = longer[0].params['lr']
@@ -1194,7 +1196,7 @@ def test_pruned_in_a_training(tmp_path):
                 if len(n)==1: super().after_epoch()
         res = digits(tmp_path).bayes_tune(2, lrs, n_trials=2, cbs=Once(), pruner='none', **quick)
         t = res.study.trials[0]
-        assert state in set(res.trials.state) and t.state.name=='PRUNED' and why in t.user_attrs['reason'] and 'carries_on' not in res.study.trials[-1].user_attrs
+        assert state in set(res.trials.state) and t.state.name=='PRUNED' and why in t.user_attrs['reason'] and 'resumes' not in res.study.trials[-1].user_attrs
 
 def test_the_probe_tries_other_points(tmp_path):
     learn,seen = digits(tmp_path),[]

@@ -6,7 +6,9 @@ from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.learner import runner as run
 from fastai_bayes.study.cache import last_fit
-from fastai_bayes.study.records import Latest, distributions, trials_of, open_study
+from fastai_bayes.study.records import Latest, trials_of
+from fastai_bayes.study.search_space import distributions
+from fastai_bayes.study.studies import open_study
 
 space = dict(lr=(1e-3, 1e-1, 'log'), wd=(1e-3, .3, 'log'))
 def trial(rng, n=4, done=None, **attrs):
@@ -20,7 +22,7 @@ def test_latest_time_after_time():
     "As from the start, whatever ends when"
     study,rng,last = optuna.create_study(),np.random.default_rng(0),Latest()
     for i in range(40):
-        study.add_trial(trial(rng, **(dict(carries_on=int(rng.integers(i)), carried=0) if i and rng.random()<.3 else {})))
+        study.add_trial(trial(rng, **(dict(resumes=int(rng.integers(i)), resumed_from=0) if i and rng.random()<.3 else {})))
         if rng.random()<.3: study.ask()
         for t in study.get_trials(states=(TrialState.RUNNING,)):
             if rng.random()<.4: study.tell(t.number, 0.)

@@ -39,8 +39,8 @@ def test_it_goes_on_and_ends(folder):
         assert (a.state, a.value, a.user_attrs, a.datetime_complete)==(b.state, b.value, b.user_attrs, b.datetime_complete)
     died = after[before[-1].number]
     assert died.state.name=='PRUNED' and died.user_attrs['cut']=='died'
-    again = [t for t in after if t.user_attrs.get('carries_on')==died.number]
-    assert again[0].user_attrs['carried']==0 and len(died.intermediate_values)==4 and again[0].params==died.params
+    again = [t for t in after if t.user_attrs.get('resumes')==died.number]
+    assert again[0].user_attrs['resumed_from']==0 and len(died.intermediate_values)==4 and again[0].params==died.params
     assert 'trained again from the start' in again[0].user_attrs['reason']
     assert len(res.trials)==7 and all(t.state.is_finished() for t in after)
     for (params,_,curve),(now,_,got) in zip(end[:len(begun)], ends(res.study)):

@@ -12,7 +12,9 @@ from fastai_bayes.results.timeline import saved_data, timeline_data
 from fastai_bayes.study.pruner import BayesPruner
 from fastai_bayes.study.sampler import BayesSampler
 from fastai_bayes.engine.space import Space
-from fastai_bayes.study.records import best_of, distributions, epochs_saved, epochs_spent, finished, open_study
+from fastai_bayes.study.records import best_of, epochs_saved, epochs_spent, ended
+from fastai_bayes.study.search_space import distributions
+from fastai_bayes.study.studies import open_study
 
 usual = dict(arch=['small_cnn', 'resnet18', 'xresnet18'], lr=(1e-5, 1., 'log'), wd=(0., .3), bs=[16, 32, 64])
 names = [f'{a}_{b}_patch16_224.augreg_in21k_ft_in1k' for a in ('vit_tiny', 'convnextv2_femto', 'swin_base') for b in range(10)]
@@ -120,7 +122,7 @@ def test_texts_can_be_read(name, kind):
 def test_data(kind):
     "What is drawn is what the study holds"
     st = study_of(kind)
-    n,done = len(st.trials),finished(st)
+    n,done = len(st.trials),ended(st)
     history,saved,when = history_data(st),saved_data(st),timeline_data(st)
     assert len(history)==len(saved)==len(when)==n
     assert (history.spent.max() if n else 0)==saved.epochs.sum()==epochs_spent(st) and saved.saved.sum()==epochs_saved(st)

@@ -99,7 +99,7 @@ def test_whatever_a_callback_holds_is_the_same_after_a_resume(tmp_path, recwarn)
     Holder.ends = []
     digits(tmp_path/'a').bayes_tune(4, lrs, n_trials=1, cbs=Holder(), **quick)
     _,res = died(tmp_path/'b', cbs=[Holder()])
-    assert res.trials.epochs.tolist()==[4] and 'carried on' in res.trials.reason[0]
+    assert res.trials.epochs.tolist()==[4] and 'resumed' in res.trials.reason[0]
     whole,again = Holder.ends
     assert {k: (whole[k], again[k]) for k in whole if whole[k]!=again[k]}=={} and whole.keys()==again.keys()
     assert not [o for o in recwarn if 'checkpoint' in str(o.message)]
@@ -283,7 +283,7 @@ def test_a_study_within_a_callback(tmp_path, capsys):
 
 def test_changes_to_the_process_in_any_order():
     from fastai_bayes.learner.copies import seeded
-    from fastai_bayes.study.records import quiet_optuna
+    from fastai_bayes.study.storage import quiet_optuna
     before = process()
     for f in (quiet_optuna, lambda: seeded(3)):
         go = [threading.Event() for _ in range(3)]

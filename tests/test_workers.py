@@ -57,7 +57,7 @@ def test_two_processes_one_of_them_killed_again_and_again(tmp_path):
     study = work(tmp_path, 60, kills=5)
     check(study, 60, tmp_path)
     died = [t for t in study.trials if t.user_attrs.get('cut')=='died']
-    assert 1<=len(died)<=5 and {trial_id(t) for t in died}<={trial_id(t) for t in study.trials if 'carried' in t.user_attrs}
+    assert 1<=len(died)<=5 and {trial_id(t) for t in died}<={trial_id(t) for t in study.trials if 'resumed_from' in t.user_attrs}
 
 def test_two_processes_on_sqlite(tmp_path):
     check(work(tmp_path, 12, storage=f'sqlite:///{tmp_path}/s.db'), 12, tmp_path)

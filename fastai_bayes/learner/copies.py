@@ -17,7 +17,7 @@ from torch import Tensor
 from fastai.learner import Learner
 from fastai.callback.core import Callback
 from fastai.torch_core import get_random_states, set_random_states, set_seed
-from ..study.records import Shared
+from ..study.storage import Shared
 
 # %% ../../nbs/learner/00_copies.ipynb #stand
 class CloneError(ValueError):

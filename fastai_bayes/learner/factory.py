@@ -22,7 +22,9 @@ from .effect import EffectWatch, ReadParams
 from .knobs import apply_params, knobs, own_arg
 from .signatures import KnobError, mentioned
 from ..engine.space import Choice, Space, dimension
-from ..study.records import ask, in_words, own_params, quiet_optuna, suggest
+from ..study.records import own_params
+from ..study.search_space import ask, in_words, suggest
+from ..study.storage import quiet_optuna
 
 # %% ../../nbs/learner/07_factory.ipynb #err
 class TuneError(ValueError):

@@ -10,6 +10,7 @@ import gc, math, traceback
 from pathlib import Path
 import torch
 from .knobs import knobs
+from ..study.records import attr
 
 # %% ../../nbs/learner/08_out_of_memory.ipynb #said
 def said(
@@ -61,15 +62,15 @@ class MemoryLimit:
     """What the trials of a study that ran out of memory say about others
 
     Parameters:
-        trials: Optuna trials; the user attribute `out_of_memory` marks those that did, `size` is
-            the number of parameters of an `arch`
+        trials: Optuna trials; the user attribute `out_of_memory` marks those that did, `n_params`
+            is the number of parameters of an `arch`
     """
     def __init__(self,
-        trials # Optuna trials; the user attribute `out_of_memory` marks those that did, `size` is the number of parameters of an `arch`
+        trials # Optuna trials; the user attribute `out_of_memory` marks those that did, `n_params` is the number of parameters of an `arch`
     ):
         self.failed = [t.params for t in trials if t.user_attrs.get('out_of_memory')]
         self.fitted = [t.params for t in trials if self.failed and t.intermediate_values and not t.user_attrs.get('out_of_memory')]
-        self.sizes = {} if not self.failed else {t.params['arch']: t.user_attrs['size'] for t in trials if 'size' in t.user_attrs}
+        self.sizes = {} if not self.failed else {t.params['arch']: attr(t, 'n_params') for t in trials if attr(t, 'n_params')}
 
     def _needs(self, a, b):
         "Do the hyperparameters `a` need all the memory that `b` do, as far as is known?"

@@ -34,9 +34,11 @@ from .out_of_memory import MemoryLimit, free_memory, out_of_memory, said
 from .probe import Closure
 from ..results.report import TuneResult  # it adds the report
 from ..study.searches import Job, search_of
-from ..study.records import (Latest, Shared, StudyError, best_of, best_trial, resume_trial, curve_of, diverged,
-                               epochs_trained, finished, trial_id, trials_of, note, open_study, quiet_optuna, reason_of,
-                               seconds_of, saved_of, state_of)
+from ..study.records import (attr, Latest, best_of, best_trial, resume_trial, curve_of, diverged,
+                                        epochs_trained, ended, trial_id, trials_of, set_trial_attrs, reason_of,
+                                        seconds_of, saved_of, state_of)
+from ..study.storage import Shared, StudyError, quiet_optuna
+from ..study.studies import open_study
 from ..study.workers import Worker, is_worker
 
 # %% ../../nbs/learner/12_runner.ipynb #best
@@ -311,7 +313,7 @@ def _bury(self:Run):
     for t in self.trials():
         worker = t.user_attrs.get('worker')
         if t.state!=TrialState.RUNNING or not is_worker(worker) or self.worker.alive(worker): continue
-        n,carried = epochs_trained(t),t.user_attrs.get('carried', 0)
+        n,carried = epochs_trained(t),attr(t, 'resumed_from', 0)
         saved = self._read(t) if n>carried else None  # an older one is of the trial before
         crashes = 1+(t.user_attrs.get('deaths', 0) if n==carried else 0)
         facts = dict(seconds=saved['seconds'] if saved else 0., deaths=crashes)
@@ -319,7 +321,7 @@ def _bury(self:Run):
         elif not (saved and saved['stopped']): facts.update(cut='died', reason='its process died')
         some = any(map(math.isfinite, curve_of(t))) and crashes<self.max_crashes
         with suppress(UpdateFinishedTrialError, ValueError):  # where locks do not reach, another host may have done so at the same time
-            note(self.study, t, **facts)
+            set_trial_attrs(self.study, t, **facts)
             self.study.tell(t.number, state=TrialState.PRUNED if some else TrialState.FAIL)
 
 @patch
@@ -335,9 +337,9 @@ def _queued(self:Run):
     self._queue_round()
     trials = [t for t in self.trials_of() if 'infeasible' not in t.user_attrs]  # nothing was trained there
     waiting = [t for t in trials if t.state==TrialState.WAITING]
-    begun = len(trials)-sum('carried' not in t.user_attrs for t in waiting)
+    begun = len(trials)-sum(attr(t, 'resumed_from') is None for t in waiting)
     new = self.limits['n_trials'] is None or begun<self.limits['n_trials']
-    if any(new or 'carried' in t.user_attrs for t in waiting): return True
+    if any(new or attr(t, 'resumed_from') is not None for t in waiting): return True
     jobs = [Job(t) for t in trials if t.state.is_finished() and 'cut' in t.user_attrs][:1]
     new = new and not self._exhausted()
     if not jobs: jobs = self.search.next(self.study, trials, self._resumable(trials), MemoryLimit(trials).allows, new)
@@ -408,7 +410,7 @@ def train(self:Run, trial, params, folder):
         learn,cbs,self.status.params = self.make(params, folder),[],trial.params
         try:
             if self.make.define_by_run and (why := self._too_large(trial)): raise MemoryError(why)
-            if 'arch' in trial.params: trial.set_user_attr('size', sum(p.numel() for p in learn.model.parameters()))
+            if 'arch' in trial.params: trial.set_user_attr('n_params', sum(p.numel() for p in learn.model.parameters()))
             checkpoint = Checkpoint(self.checkpoint(trial), self.every, hypers=self.search.keeps_hypers,
                                     longer='extended' in self.study.user_attrs, told=self.told)
             planned = epochs_of(self.fit, self.n_epoch, {**self.fit_kwargs, **params})
@@ -611,7 +613,7 @@ def _weights(run, trial):
 
 def _best_weights(run, load):
     "What `load` makes of the best trial whose weights it can load, None if there is none; a warning unless it is the best of all"
-    ranked,why,res = [t for t,_ in sorted(finished(run.study), key=lambda o: o[1], reverse=run.mode=='max')],'',None
+    ranked,why,res = [t for t,_ in sorted(ended(run.study), key=lambda o: o[1], reverse=run.mode=='max')],'',None
     for t in ranked:
         if has(_weights(run, t)):
             try: res = load(t)

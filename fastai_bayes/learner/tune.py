@@ -27,7 +27,8 @@ from ..results.result import TuneResult
 from .runner import Run, epochs_of
 from ..study.searches import search_of
 from ..engine.space import Space, label_of
-from ..study.records import check_storage, describe
+from ..study.search_space import describe
+from ..study.storage import check_storage
 
 # %% ../../nbs/learner/13_tune.ipynb #err
 def _count(name, v, none=True):

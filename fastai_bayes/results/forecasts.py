@@ -15,7 +15,8 @@ from ..engine.space import Space
 from fastai_bayes.results.style import (PlotError, alpha_for, blue, epoch_axis, finish, grey, is_max, label, message_axis, new_axis, orange,
     plain, plot, window)
 from .tables import elided, one_line
-from ..study.records import curve_of, epochs_trained, of_study, points_of, state_of, trial_at, trial_id, trials_of
+from ..study.records import (curve_of, epochs_trained, of_study, points_of, state_of, trial_at,
+                                        trial_id, trials_of)
 from ..study.cache import StudyCache, horizon, space_of
 
 # %% ../../nbs/results/05_forecasts.ipynb #view

@@ -10,7 +10,8 @@ import math
 import numpy as np, optuna, pandas as pd
 from fastai_bayes.results.style import (best_number, dots, epoch_axis, finish, is_max, label, message_axis, new_axis, orange, plot,
     ranked, window)
-from ..study.records import best_of, curve_of, epochs_trained, of_study, state_of, steps_of, trial_id, trials_of
+from ..study.records import (best_of, curve_of, epochs_trained, of_study, state_of, steps_of, trial_id,
+                                        trials_of)
 
 # %% ../../nbs/results/02_history.ipynb #history
 @of_study

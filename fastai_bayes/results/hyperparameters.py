@@ -13,7 +13,8 @@ from optuna.trial import create_trial
 from ..engine.space import Choice, dimension
 from .style import (alpha_for, best_number, blue, disambiguate, dots, finish, grey, is_max, label, message_axis, new_axes,
     new_axis, orange, param_panel, places, plain, plot, ranked, slanted, ticks, window)
-from ..study.records import column, finished, of_study, quiet_optuna, state_of
+from ..study.records import column, ended, of_study, state_of
+from ..study.storage import quiet_optuna
 
 # %% ../../nbs/results/03_hyperparameters.ipynb #slice
 _ours = 'number', 'state', 'value' # Columns that are no hyperparameters
@@ -29,11 +30,11 @@ def params_data(
         returns: number, state, value, and a column for each hyperparameter
     """
     def _row(t, v): return dict(number=t.number, state=state_of(t), value=v)
-    return pd.DataFrame([_row(t, v) | {column(k, _ours): o for k,o in t.params.items()} for t,v in finished(study)])
+    return pd.DataFrame([_row(t, v) | {column(k, _ours): o for k,o in t.params.items()} for t,v in ended(study)])
 
 def _dims(study):
     "Name of a hyperparameter -> its dimension, over the finished trials"
-    return {k: dimension(d) for t,_ in finished(study) for k,d in t.distributions.items()}
+    return {k: dimension(d) for t,_ in ended(study) for k,d in t.distributions.items()}
 
 @plot('Values against each hyperparameter', 'slice')
 def plot_slice(
@@ -68,7 +69,7 @@ def parallel_data(
         returns: number, value, and for each hyperparameter its position between 0 and 1
     """
     def _units(t): return {column(k, _ours): float(dimension(d).to_unit(t.params[k])) for k,d in t.distributions.items()}
-    return pd.DataFrame([dict(number=t.number, value=v) | _units(t) for t,v in finished(study)])
+    return pd.DataFrame([dict(number=t.number, value=v) | _units(t) for t,v in ended(study)])
 
 def _ticks(d, room):
     "Positions and texts of the ticks of dimension `d`"
@@ -121,7 +122,7 @@ def choices_data(
         study: A study
         returns: name, choice, number, value
     """
-    rows = [(k, str(t.params[k]), t.number, v) for t,v in finished(study) for k,d in t.distributions.items()
+    rows = [(k, str(t.params[k]), t.number, v) for t,v in ended(study) for k,d in t.distributions.items()
             if isinstance(dimension(d), Choice)]
     return pd.DataFrame(rows, columns=['name', 'choice', 'number', 'value'])
 
@@ -175,7 +176,7 @@ def completed(
     def _copy(t):
         if t.number not in values: return create_trial(state=optuna.trial.TrialState.FAIL)
         return create_trial(params=t.params, distributions=t.distributions, value=float(np.clip(values[t.number], *ends)))
-    values = {t.number: v for t,v in finished(study)}
+    values = {t.number: v for t,v in ended(study)}
     with quiet_optuna(): res = optuna.create_study(direction=study.direction)
     res.add_trials([_copy(t) for t in study.get_trials(deepcopy=False)])
     return res
@@ -190,7 +191,7 @@ def importances_data(
         study: A study
         returns: Importances, largest first, adding up to 1; empty if there are too few trials
     """
-    values = [v for _,v in finished(study)]
+    values = [v for _,v in ended(study)]
     if len(values)<4 or len({*values})<2: return pd.Series(dtype=float)
     clipped = completed(study, window(values, is_max(study)))  # one diverged trial would be all the variance
     fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)

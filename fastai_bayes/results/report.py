@@ -16,7 +16,9 @@ from ..engine.space import label_of
 from .result import TuneResult, headline
 from .style import plots
 from .tables import html_table, one_line, table, template
-from ..study.records import StudyError, best_trial, describe
+from ..study.records import best_trial
+from ..study.search_space import describe
+from ..study.storage import StudyError
 
 # %% ../../nbs/results/08_report.ipynb #code
 def _written(v): return repr(v) if isinstance(v, (str, int, float, bool, type(None))) else str(label_of(v))

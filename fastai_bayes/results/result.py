@@ -16,8 +16,9 @@ from .hyperparameters import completed
 from .style import plots
 from .tables import html_table, one_line, short, table, template, text_table
 from ..study.folder import has
-from ..study.records import (StudyError, best_of, best_trial, curve_frame, epochs_saved, epochs_spent, of_study, own_params,
-    quiet_optuna, trial_at, trial_frame, trial_id)
+from ..study.records import (best_of, best_trial, curve_frame, epochs_saved, epochs_spent, of_study,
+                                        own_params, trial_at, trial_frame, trial_id)
+from ..study.storage import StudyError, quiet_optuna
 
 # %% ../../nbs/results/07_result.ipynb #res
 class TuneResult:

@@ -13,7 +13,8 @@ from ..engine.space import Choice
 from .forecasts import Beliefs
 from .style import (PlotError, alpha_for, blue, cmap, grey, is_max, label, message_axis, new_axes, orange, param_panel,
     places, plain, plot, scale, unsure, window)
-from ..study.records import StudyError, column, of_study
+from ..study.records import column, of_study
+from ..study.storage import StudyError
 
 # %% ../../nbs/results/06_surrogate_plots.ipynb #sur
 class Surface:

@@ -9,7 +9,8 @@ __all__ = ['timeline_data', 'plot_timeline', 'saved_data', 'plot_saved']
 from datetime import datetime, timedelta
 import numpy as np, optuna, pandas as pd
 from .style import (PlotError, blue, by_state, finish, grey, looks, message_axis, new_axis, orange, plain, plot)
-from ..study.records import (best_trial, epochs_trained, of_study, reason_of, saved_of, seconds_of, state_of, trial_id, trials_of)
+from ..study.records import (best_trial, epochs_trained, of_study, reason_of, saved_of, seconds_of,
+                                        state_of, trial_id, trials_of)
 
 # %% ../../nbs/results/04_timeline.ipynb #time
 def _end(t, now):

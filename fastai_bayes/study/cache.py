@@ -17,7 +17,8 @@ from ..engine.optimize_acqf import distinct
 from ..engine.trainings import Training
 from ..engine.surrogate import Surrogate, sound_fit
 from .search_space import search_space
-from .records import curve_of, diverged, is_infeasible, seconds_of, steps_of, trial_id, trials_of, was_stopped
+from .records import (attr, curve_of, diverged, is_infeasible, seconds_of, steps_of, trial_id,
+                                        trials_of, was_stopped)
 
 # %% ../../nbs/study/04_cache.ipynb #horizon
 def unit_of(trials, T=None)->int:
@@ -62,7 +63,7 @@ def _training(trial, space, sign, unit=1):
     at,curve = steps_of(trial, unit),[sign*v for v in curve_of(trial)]
     n = max(at, default=0)
     if trial.state==TrialState.COMPLETE and not any(map(math.isfinite, curve)): at,curve = [max(n, 1)],[sign*trial.value]
-    seconds = seconds_of(trial)/max(n-trial.user_attrs.get('carried', 0), 1) if curve else math.nan
+    seconds = seconds_of(trial)/max(n-attr(trial, 'resumed_from', 0), 1) if curve else math.nan
     state = 'paused' if was_stopped(trial) else _states[trial.state]
     res = Training(space.encode(params), curve, state, diverged=diverged(trial))
     res.seconds = seconds if seconds>=0 else None

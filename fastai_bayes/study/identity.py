@@ -10,7 +10,8 @@ import os, secrets, socket
 from pathlib import Path
 import optuna
 from .folder import has, opened, put
-from .records import Owner, StudyError, _storage
+from .storage import StudyError, storage_of
+from .studies import Owner
 
 # %% ../../nbs/study/02_identity.ipynb #pair
 _other = 'take another study_name'
@@ -40,7 +41,7 @@ class Pair(Owner):
     def _names(self):
         "Names of the studies that the folder's own journal holds"
         file = Path(self.storage) if self.own else None
-        return optuna.get_all_study_names(_storage(file)) if file and file.exists() and file.stat().st_size else []
+        return optuna.get_all_study_names(storage_of(file)) if file and file.exists() and file.stat().st_size else []
 
     def check(self,
         study # The study that is in the storage under the folder's name; None if there is none

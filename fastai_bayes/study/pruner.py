@@ -14,7 +14,7 @@ from ..engine.space import Space, dimension
 from ..engine.checks import OptimizerError, check_bool, check_int
 from ..engine.trainings import one_thread
 from ..engine.policy import Explanation, Verdict, decide, explain
-from .search_space import stored
+from .search_space import as_stored
 from .records import trial_id
 from .cache import StudyCache, fits, horizon, nothing, space_of
 from .sampler import one_objective
@@ -41,12 +41,12 @@ class BayesPruner(BasePruner):
         self.untold,self.verdict = n_startup is None and resumable is None,None
         self.n_startup = 0 if n_startup is None else check_int(n_startup, 'n_startup', 0)
         self.resumable = False if resumable is None else check_bool(resumable, 'resumable')
-        self.known = None if space is None else stored(space)
+        self.known = None if space is None else as_stored(space)
 
     def about(self, space, n_epoch=None):
         "A copy that has these where it was given nothing, as `bayes_tune` makes it"
         res = copy(self)
-        if space and not self.known: res.known = stored(space)
+        if space and not self.known: res.known = as_stored(space)
         if self.n_epoch is None: res.n_epoch = n_epoch
         return res
 

@@ -19,8 +19,10 @@ from ..engine.checks import check_acq, check_bool, check_cost, check_int
 from ..engine.optimize_acqf import untried
 from ..engine.trainings import one_thread
 from ..engine.policy import n_starts, next_start, propose, resume, start_points
-from .search_space import stored
-from .records import StudyError, distributions, epochs_spent, trial_id, trials_of
+from .search_space import as_stored
+from .records import epochs_spent, trial_id, trials_of
+from .search_space import distributions
+from .storage import StudyError
 from .cache import StudyCache, fits, horizon, new_fit, space_of
 
 # %% ../../nbs/study/05_sampler.ipynb #single
@@ -63,7 +65,7 @@ class BayesSampler(BaseSampler):
 
     def _about(self, space):
         self.space = space
-        self.known = None if space is None else stored(space)  # `Space` of what is given and can vary
+        self.known = None if space is None else as_stored(space)  # `Space` of what is given and can vary
         given = {} if isinstance(space, Space) or not space else {k:v for k,v in space.items() if isinstance(v, BaseDistribution)}
         self._dists = {k: given.get(k, d) for k,d in distributions(self.known).items()} if self.known else {}
     def about(self, n_epoch, seed, space):
@@ -152,7 +154,7 @@ class BayesSampler(BaseSampler):
             returns: one of `resumable` or None; hyperparameters of a new trial; what to keep with
                 the trial as system attribute `engine`, or None
         """
-        space = space_of(study, stored(space))
+        space = space_of(study, as_stored(space))
         if space is None: return None, {}, None
         ok = allowed and (lambda X: np.array([allowed(space.decode(x)) for x in X], bool))
         return self._proposal(study, space, None, resumable, ok, new)
@@ -171,7 +173,7 @@ class BayesSampler(BaseSampler):
             trials: Numbers of the trials with which they began
             returns: `trials`, those first that are expected to end best
         """
-        space = space_of(study, stored(space))
+        space = space_of(study, as_stored(space))
         if space is None: return sorted(trials)
         surrogate,numbers = self._surrogate(study, space, self.n_epoch or horizon(study.get_trials(deepcopy=False)))
         ends = dict(zip(numbers, surrogate.final[0]))

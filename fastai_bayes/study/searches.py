@@ -23,10 +23,11 @@ from .pbt import EndOfRound, PBT
 from .pruner import BayesPruner
 from .cache import all_tried
 from .sampler import BayesSampler
-from .search_space import stored
+from .search_space import as_stored
 from ..engine.policy import n_starts, start_points
 from ..engine.space import Choice, Space
-from .records import ask, trial_id, trials_of
+from .records import attr, trial_id, trials_of
+from .search_space import ask
 
 # %% ../../nbs/study/08_searches.ipynb #grid
 _most = 10_000 # Combinations of a grid: nobody trains more, and Optuna lists them all
@@ -252,7 +253,7 @@ class Search:
         """
         each = one_each(study)
         t = next(t for t in each.get_trials(deepcopy=False) if t.state==TrialState.WAITING)
-        given = t.user_attrs.get('carried')  # it has all its hyperparameters
+        given = attr(t, 'resumed_from')  # it has all its hyperparameters
         each.sampler = RandomSampler(0) if given else reseeded(self.sampler, self.seed, t.number)
         trial = ask(each, self.space)
         return Numbered(trial, study._storage.get_trial(trial._trial_id).number)
@@ -276,7 +277,7 @@ class Search:
         return [Job()] if new else []
     def n_tried(self, study)->int:
         "How many configurations there are, if all have been tried; 0 if some are left"
-        return all_tried(study, stored(self.space) if len(self.space) else None)
+        return all_tried(study, as_stored(self.space) if len(self.space) else None)
     def worth_keeping(self, study, resumable, n)->list:
         "Those of `resumable`, `n` if more would be kept for nothing, whose checkpoints must stay"
         return resumable
