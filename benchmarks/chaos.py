@@ -15,7 +15,8 @@ from optuna.storages.journal import JournalFileBackend
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 from fastai_bayes.all import *
-from fastai_bayes.learner import checkpoint; from fastai_bayes.study import folder; from fastai_bayes.learner import runner as run; from fastai_bayes.study import sampler; from fastai_bayes.study import searches; from fastai_bayes.study import records as studies
+from fastai_bayes.learner import checkpoint, training
+from fastai_bayes.study import folder, records as studies, sampler, searches
 
 phases = 'other training validation files storage engine'.split()
 n_epoch,n_trials = 6,14
@@ -53,7 +54,7 @@ def during(owner, name, phase):
     setattr(owner, name, _inner)
 
 def instrument():
-    for owner,name in ((checkpoint, 'write'), (run.BestEpoch, '_save'), (folder, 'to_disk')): during(owner, name, 'files')
+    for owner,name in ((checkpoint, 'write'), (training.BestEpoch, 'keep'), (folder, 'to_disk')): during(owner, name, 'files')
     during(JournalFileBackend, 'append_logs', 'storage')
     for o in ('intermediate_value', 'state_values', 'param', 'user_attr', 'system_attr'): during(RDBStorage, f'set_trial_{o}', 'storage')
     for owner,name in ((sampler, 'propose'), (BayesPruner, 'prune'), (optuna.samplers.TPESampler, 'sample_independent'),

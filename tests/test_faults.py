@@ -232,8 +232,8 @@ def test_the_disk_is_bounded(tmp_path):
     learn = digits(tmp_path)
     res = learn.bayes_tune(9, lrs, budget=120, study_name='s', **quick)
     had = files(tmp_path)
-    assert len([o for o in had if o.endswith('checkpoint.pt')])<=Run.keep+Run.spare+1 and len([o for o in had if o.endswith('best.pth')])<=Run.keep+Run.spare+1
-    assert sorted(res.trials.state.unique())==['complete', 'stopped'] and len(res.trials)>Run.keep+Run.spare+2
+    assert len([o for o in had if o.endswith('checkpoint.pt')])<=Run.n_best_kept+Run.n_resumable+1 and len([o for o in had if o.endswith('best.pth')])<=Run.n_best_kept+Run.n_resumable+1
+    assert sorted(res.trials.state.unique())==['complete', 'stopped'] and len(res.trials)>Run.n_best_kept+Run.n_resumable+2
     assert not [o for o in had if o.endswith('.tmp') or '.part' in o or 'worker' in o]
     assert all(t.user_attrs['resumes']==trial_id(t) for t in res.study.trials if 'resumed_from' in t.user_attrs)
 
@@ -261,8 +261,9 @@ print(rss[-1]/rss[19])'''
 
 def broken(*args, **kwargs): raise ArithmeticError('bug')
 
-@pytest.mark.parametrize('where', [f'fastai_bayes.{o}' for o in '''run.Run.next run.Run._tell run.Run.result run.Run._tidy sampler.propose
-    run.MemoryLimit.allows run.view run.Worker.__init__ display.Silent.update maker.turn'''.split()])
+@pytest.mark.parametrize('where', [f'fastai_bayes.{o}' for o in '''learner.runner.Run.next_trial learner.runner.Run.tell learner.runner.Run.result
+    learner.runner.Run.remove_old_files study.sampler.propose learner.training.MemoryLimit.allows learner.runner.view learner.runner.Worker.__init__
+    learner.display.Silent.update learner.factory.apply_params'''.split()])
 def test_an_error_of_ours_leaves_all_as_it_was(tmp_path, monkeypatch, where):
     learn = digits(tmp_path, cbs=[MixUp()])
     monkeypatch.setattr(where, broken)
@@ -274,7 +275,7 @@ def test_an_error_of_ours_leaves_all_as_it_was(tmp_path, monkeypatch, where):
 def test_checkpoints_now_and_then(tmp_path, monkeypatch):
     "With long intervals there is one after the first epoch, and one where a training is stopped"
     from fastai_bayes.learner import checkpoint
-    monkeypatch.setattr(Run, 'every', 1e9)
+    monkeypatch.setattr(Run, 'checkpoint_every', 1e9)
     written,write = [],checkpoint.write
     monkeypatch.setattr(checkpoint, 'write', lambda state, file: (written.append(state.get('done')), write(state, file)))
     class Second(optuna.pruners.BasePruner):

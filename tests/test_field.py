@@ -953,10 +953,10 @@ def test_extending_what_a_dead_process_left(tmp_path):
 def dying(path):
     "A trial is left running, as if its process had been killed"
     from fastai_bayes.learner.runner import Run
-    tell = Run._tell
-    Run._tell = lambda *args, **kwargs: (_ for _ in ()).throw(ArithmeticError)
+    tell = Run.tell
+    Run.tell = lambda *args, **kwargs: (_ for _ in ()).throw(ArithmeticError)
     try: grow(path, 3, 3, cbs=Break(KeyboardInterrupt(), range(99), 2))
-    finally: Run._tell = tell
+    finally: Run.tell = tell
 
 # 12. The clock, bound fits, instances of samplers and pruners
 class Clock(datetime.datetime):

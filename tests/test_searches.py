@@ -127,12 +127,12 @@ def test_pbt_whose_process_dies_while_it_queues_a_round(tmp_path, monkeypatch):
     "The rest of the round is queued first, from the checkpoints as they were"
     whole = digits(tmp_path/'a').bayes_tune(8, space, sampler='pbt', study_name='s', fit='fit', **quick)
     from fastai_bayes.learner.runner import Run
-    f,calls = Run._carry_on,[]
+    f,calls = Run.resume,[]
     def dies(self, *args, **kwargs):
         calls.append(1)
         if len(calls)==5: raise KeyboardInterrupt
         return f(self, *args, **kwargs)
-    monkeypatch.setattr(Run, '_carry_on', dies)
+    monkeypatch.setattr(Run, 'resume', dies)
     digits(tmp_path/'b').bayes_tune(8, space, sampler='pbt', study_name='s', fit='fit', **quick)
     res = digits(tmp_path/'b').bayes_tune(8, space, sampler='pbt', study_name='s', fit='fit', **quick)
     assert len(calls)>5 and res.study.trials[8].state.name!='WAITING'

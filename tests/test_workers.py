@@ -11,7 +11,7 @@ import os, random, signal, sys, time
 sys.path[:0] = [{tests!r}]
 from tuning import *; from fastai_bayes.all import *
 from fastai_bayes.learner.runner import Run
-Run.deaths = {kills}+1  # where epochs are slow, all may hit the same one
+Run.max_crashes = {kills}+1  # where epochs are slow, all may hit the same one
 storage,n_trials,kills = {storage!r},{n_trials},{kills}
 class Mark(Callback):
     "Says that this process has begun to train"

@@ -6,12 +6,13 @@
 __all__ = ['NotKept', 'is_path', 'cb_names', 'parts_of', 'Unmade', 'make', 'callback_state', 'Reader', 'set_callback_state']
 
 # %% ../../nbs/learner/05_state.ipynb #imports
-import copyreg, dataclasses, datetime as dt, decimal, fractions, io, itertools, math, pickle, random, re, sys, types, uuid, zoneinfo
+import datetime as dt, decimal, fractions, io, itertools, pickle, random, re, sys, types, uuid, zoneinfo
 from codecs import encode
 from collections import Counter, OrderedDict, UserDict, UserList, defaultdict, deque
+from copyreg import __newobj__
 from enum import Enum
 from inspect import getattr_static
-from operator import attrgetter
+from operator import attrgetter, length_hint
 from pathlib import PurePath
 import numpy as np, torch
 from torch import Tensor, nn
@@ -22,9 +23,10 @@ from fastai.learner import Metric
 
 # %% ../../nbs/learner/05_state.ipynb #left
 class NotKept(Exception):
-    "A value is not taken from a checkpoint; the message says why, or is empty if nobody needs to know"
+    "A value is not taken from a checkpoint; the message says why"
 
 _file_names = re.compile(r'(^|_)(fname|filename|file|folder|dir|directory|path|root|url|uri)s?$|^logdir$')
+_outside = re.compile(r'[/\\~]|[A-Za-z]:[\\/]|.*://|(.*[/\\])?\.\.([/\\]|$)', re.DOTALL)
 
 def is_path(
     s:str # Any text
@@ -35,8 +37,7 @@ def is_path(
         s: Any text
         returns: True for `/etc`, `a/../b`, `~`, `C:\\\\x`, `s3://x`; not for `train/loss`
     """
-    outside = s.startswith(('/', '\\', '~')) or '://' in s or re.match(r'[A-Za-z]:[\\/]', s)
-    return bool(outside) or '..' in re.split(r'[\\/]', s)
+    return _outside.match(s) is not None
 
 # %% ../../nbs/learner/05_state.ipynb #known
 def cb_names(
@@ -66,14 +67,16 @@ def parts_of(
     """
     dls,model = learn.dls,learn.model
     res = {k: getattr(learn, k, None) for k in ('dls', 'opt', 'loss_func', 'opt_func', 'metrics', 'model')}
-    lists = dict(loader=dls.loaders, dataset=[getattr(o, 'dataset', None) for o in dls.loaders], metric=learn.metrics)
-    res.update({f'{k} {i}': o for k,os in lists.items() for i,o in enumerate(os)})
-    named = dict(module=model.named_modules, parameter=model.named_parameters, buffer=model.named_buffers)
-    res.update({f'{k} {n}': o for k,f in named.items() for n,o in f()})
-    return {k: o for k,o in {**res, **cb_names(learn.cbs), 'learn': learn}.items() if o is not None}
+    datasets = [getattr(o, 'dataset', None) for o in dls.loaders]
+    for k,os in dict(loader=dls.loaders, dataset=datasets, metric=learn.metrics).items():
+        res.update({f'{k} {i}': o for i,o in enumerate(os)})
+    for f in (model.named_modules, model.named_parameters, model.named_buffers):
+        res.update({f'{f.__name__} {n}': o for n,o in f()})
+    res.update(cb_names(learn.cbs), learn=learn)
+    return {k: o for k,o in res.items() if o is not None}
 
 def _storage(t):
-    "Address of the values of the tensor `t`, 0 if it has none of its own"
+    "Address of the values of the tensor `t`; 0 if it has none of its own"
     try: return t.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError): return 0
 
@@ -82,27 +85,32 @@ def _storages(parts): return {_storage(o): k for k,o in parts.items() if isinsta
 # %% ../../nbs/learner/05_state.ipynb #keep
 class Unmade:
     "Stands for what is not made from a checkpoint: `looks`, and a `state` for what is there now in its place"
-    looks,state = ['', '', 0],None
+    looks,state = 'what is not known here',None
     def __new__(cls, *args): return object.__new__(cls)
+    def __repr__(self): return self.looks
 
 def make(kind, *args): "Stands in a checkpoint for `Reader.make`"
 
+_filled = {deque, defaultdict} # `torch.load` puts nothing into them
 _numpy = [np.ndarray, np.dtype, np.ma.MaskedArray, *(o for o in vars(np.dtypes).values() if isinstance(o, type))]
-_safe = {bool, bytearray, bytes, complex, dict, float, frozenset, int, list, range, set, slice, str, tuple,
-         Counter, OrderedDict, defaultdict, deque, itertools.count, types.SimpleNamespace, random.Random, uuid.UUID,
+_examples = np.ones(1),np.float32(1),np.ma.masked_array([1])
+_safe = {bool, bytearray, bytes, complex, dict, float, frozenset, int, list, range, set, slice, str, tuple, Counter, OrderedDict,
          dt.date, dt.datetime, dt.time, dt.timedelta, dt.timezone, zoneinfo.ZoneInfo, decimal.Decimal, fractions.Fraction,
-         *_numpy, *(o.__reduce__()[0] for o in (np.ones(1), np.float32(1), np.ma.masked_array([1])))}
-_known = {*_safe, Unmade, make, torch.dtype, torch.Size, torch.device, encode, torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter,
-          *(o for k,o in vars(torch).items() if k.endswith('Storage'))} # `torch.load` knows those of torch
+         itertools.count, types.SimpleNamespace, random.Random, uuid.UUID, *_numpy, *(o.__reduce__()[0] for o in _examples)}
+_of_torch = {torch.dtype, torch.Size, torch.device, torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter, encode,
+             *(o for k,o in vars(torch).items() if k.endswith('Storage'))} # `torch.load` knows them
+_known = {*_safe, *_of_torch, Unmade, make}
 _states = { # Type -> how its state is read, and set
     np.random.Generator: (attrgetter('bit_generator.state'), lambda o, s: setattr(o.bit_generator, 'state', s)),
     torch.Generator: (torch.Generator.get_state, torch.Generator.set_state)}
-_tools = set("""torch torchvision fastai fastcore fastai_bayes fastprogress matplotlib PIL IPython ipywidgets tqdm rich logging
+_tools = {*"""torch torchvision fastai fastcore fastai_bayes fastprogress matplotlib PIL IPython ipywidgets tqdm rich logging
     threading _thread multiprocessing concurrent asyncio socket subprocess wandb mlflow tensorboard tensorboardX io _io weakref
-    contextlib""".split()) # Modules whose objects a callback sets up itself
+    contextlib""".split()} # Modules whose objects a callback sets up itself
+_code = types.FunctionType,types.BuiltinFunctionType
 
 def _full(o): return f'{o.__module__}:{o.__qualname__}'
-def _is_tool(o): return type(o).__module__.partition('.')[0] in _tools and not isinstance(o, (Metric, L, AttrDict))
+def _package(o): return o.__module__.partition('.')[0]
+def _is_tool(o): return _package(type(o)) in _tools and not isinstance(o, (Metric, L, AttrDict))
 
 def _state_of(o):
     "Functions that read and set the state of `o`, if it has one"
@@ -110,16 +118,14 @@ def _state_of(o):
     return next((v for t,v in _states.items() if isinstance(o, t)), None)
 
 def _looks(o):
-    "What can be seen of `o` from outside: if it is the same later, nothing has been lost"
-    left = o.__length_hint__() if hasattr(o, '__length_hint__') else math.nan if hasattr(o, '__next__') else 0
-    return [_full(type(o)), getattr(o, '__qualname__', str(o) if isinstance(o, PurePath) else ''), left]
+    "`o` as text, the same in another process"
+    left = length_hint(o, id(o)) if hasattr(o, '__next__') else ''  # of an iterator that tells how far it is
+    return re.sub(r' at 0x\w+', '', f'{o!r}{left}')
 
 def _unmade(o):
     "As `__reduce__`: an `Unmade` for `o`"
     state = _state_of(o)
-    return Unmade,(),dict(looks=_looks(o), state=state and state[0](o))
-
-_code = types.FunctionType, types.BuiltinFunctionType
+    return Unmade,(),dict(state=state[0](o)) if state else dict(looks=_looks(o))
 
 def _reduced(o):
     "As `o.__reduce__`, in terms of `make`"
@@ -129,31 +135,33 @@ def _reduced(o):
     if _state_of(o) or _is_tool(o) or isinstance(o, (PurePath, *_code)): return _unmade(o)
     try: f,args,state,items,pairs = (*o.__reduce_ex__(2), None, None, None)[:5]
     except Exception: return _unmade(o)
-    if f is copyreg.__newobj__: f,args = args[0],args[1:]
+    if f is __newobj__: f,*args = args
     if isinstance(o, defaultdict): args = [o.default_factory if o.default_factory in _safe else Unmade]
     if isinstance(o, set): args,items = (),o
     if not isinstance(f, type): return _unmade(o)
-    return (make, ('filled', f, args, list(items or ()), list(pairs or ())), state) if items or pairs else (f, args, state)
+    if items or pairs: return make,('filled', f, args, list(items or ()), list(pairs or ())),state
+    return f,tuple(args),state
 
 def _as_is(o):
     "Does `torch.load` make `o` without `make`?"
     if isinstance(o, Tensor): return type(o) in (Tensor, nn.Parameter) and o.is_leaf and not vars(o)
-    if isinstance(o, (type, *_code)): return o in _known
-    return type(o) in _known-{deque, defaultdict} or isinstance(o, (np.generic, np.dtype))
+    if isinstance(o, (type, *_code)): return o in _known|_filled
+    return type(o) in _known or isinstance(o, (np.generic, np.dtype))
 
 def _pickler(parts):
     "What `torch.save` takes for the module `pickle`; `parts` is as from `parts_of`"
-    names,storages,res = {id(o): k for k,o in parts.items()},_storages(parts),types.ModuleType('pickle')
+    names,storages = {id(o): k for k,o in parts.items()},_storages(parts)
     class Pickler(pickle.Pickler):
         def reducer_override(self, o):
             if id(o) in names: return make,('part', names[id(o)])
             whole = isinstance(o, Tensor) and storages.get(_storage(o))
             if whole: return make,('view', whole, tuple(o.shape), o.stride(), o.storage_offset())
             return NotImplemented if _as_is(o) else _reduced(o)
+    res = types.ModuleType('pickle')
     res.Pickler = Pickler
     return res
 
-_left_alone = 'learn', 'last_saved_path' # The fit, and `Checkpoint`, see to these
+_left_alone = 'learn','last_saved_path' # The fit, and `Checkpoint`, see to these
 
 def callback_state(
     learn # A `Learner` in training
@@ -172,50 +180,39 @@ def callback_state(
 
 # %% ../../nbs/learner/05_state.ipynb #recall
 def _own_classes(cbs):
-    "Full name -> class of the user's that `cbs` hold, or that their code defines or uses"
-    own = {c for o in cbs for c in type(o).__mro__ if c.__module__.partition('.')[0] not in (*_tools, 'builtins')}
-    used = [v for c in own for v in vars(c).values()]
-    cells = [v.cell_contents for f in used for v in getattr(f, '__closure__', None) or () if v!=types.CellType()]
-    near = [v for c in own for v in vars(sys.modules[c.__module__]).values() if isinstance(v, type)
-            and (v.__module__==c.__module__ or dataclasses.is_dataclass(v) or issubclass(v, (Enum, tuple)))]
+    "Classes of the user's: those in the modules of `cbs`, and those of what `cbs` hold"
+    own = [c for o in cbs for c in type(o).__mro__ if _package(c) not in {*_tools, 'builtins'}]
+    near = [v for m in {c.__module__ for c in own}&{*sys.modules} for v in vars(sys.modules[m]).values() if isinstance(v, type)]
     held = [type(v) for o in cbs for v in vars(o).values() if not _is_tool(v)]
-    classes = {v for v in (*used, *cells, *near, *held, L, AttrDict, UserDict, UserList) if isinstance(v, type)}
-    return {_full(c): c for c in classes-_known if not issubclass(c, (Callback, nn.Module))}
+    classes = {L, AttrDict, UserDict, UserList, *held, *(v for v in near if _package(v) in {*map(_package, own)})}
+    return [c for c in classes-_known if not issubclass(c, (Callback, nn.Module))]
 
 def _blank(cls):
     "Makes a `cls` without its constructor"
     return type('Blank', (), dict(__new__=lambda _, *args: cls.__new__(cls, *args)))
 
-_containers = list, dict, set, deque, tuple, frozenset
-
 def _inside(o):
-    "Names and values in `o`; the name is '' if there is none"
-    if isinstance(o, np.ndarray): return [('', v) for v in o.ravel().tolist()] if o.dtype.kind in 'OSU' else []
-    res = [('', getattr(o, 'default_factory', None)), *getattr(o, '__dict__', {}).items()]
-    res += [(k, getattr(o, k)) for k in getattr(o, '__slots__', ()) if hasattr(o, k)]
-    if isinstance(o, dict): return [*res, *o.items(), *(('', k) for k in o)]
-    return [*res, *(('', v) for v in o)] if isinstance(o, _containers) else res
+    "Pairs of a name, '' if there is none, and something that `o` holds"
+    if isinstance(o, np.ndarray): o = o.ravel().tolist() if o.dtype.kind in 'OSU' else []
+    slots = [(k, getattr(o, k, None)) for k in getattr(o, '__slots__', ())]
+    named = [*slots, *getattr(o, '__dict__', {}).items(), ('', getattr(o, 'default_factory', None))]
+    if isinstance(o, dict): named += o.items()
+    many = isinstance(o, (list, tuple, dict, set, frozenset, deque))
+    return [*named, *(('', v) for v in o)] if many else named
 
-def _is_file(name): return isinstance(name, str) and bool(_file_names.search(name))
-
-def _why_not(o, seen, named=False):
+def _why_not(o, seen, is_file=False):
     "Why `o`, from a checkpoint, is not used; '' if it is"
     if isinstance(o, (str, bytes, bytearray)):
-        path = named or is_path(o if isinstance(o, str) else o.decode('latin-1'))
-        return 'paths are never taken from a checkpoint' if path else ''
-    if isinstance(o, Unmade): return f'{o.looks[0].rpartition(":")[2] or "its class"} cannot be made from a checkpoint'
-    if isinstance(o, type): return '' if o in _safe else 'classes are not taken from a checkpoint'
+        text = o if isinstance(o, str) else o.decode('latin-1')
+        return 'paths are never taken from a checkpoint' if is_file or is_path(text) else ''
+    if isinstance(o, Unmade) or isinstance(o, type) and o not in _safe: return f'{_looks(o)[:80]} cannot be made from a checkpoint'
     if id(o) in seen or isinstance(o, (Tensor, int, float, Enum)): return ''
     seen[id(o)] = o
-    return next(filter(None, (_why_not(v, seen, named or _is_file(k)) for k,v in _inside(o))), '')
+    for name,v in _inside(o):
+        if why := _why_not(v, seen, is_file or _names_file(name)): return why
+    return ''
 
-def _same(a, b):
-    "Is `a`, from a checkpoint, what `b` is, as far as can be seen?"
-    if isinstance(a, Unmade): return a.looks==_looks(b)
-    if a is b or isinstance(a, type): return True
-    x,y = _inside(a),_inside(b)
-    if type(a) is not type(b) or len(x)!=len(y): return False
-    return all(_same(v, w) for (_,v),(_,w) in zip(x, y)) if len(x)>1 else bool(np.all(a==b))
+def _names_file(name): return isinstance(name, str) and bool(_file_names.search(name))
 
 class Reader:
     """Puts what is in a checkpoint into callbacks; `lost` has what was not put there, and why
@@ -227,24 +224,24 @@ class Reader:
         learn # A `Learner` that is about to resume its training
     ):
         self.parts,own = parts_of(learn),_own_classes(learn.cbs)
-        self.storages,self.blanks = _storages(self.parts),{k: _blank(c) for k,c in own.items()}
-        self.classes = {deque, defaultdict, *own.values(), *self.blanks.values()}
+        self.storages,self.blanks = _storages(self.parts),{_full(c): _blank(c) for c in own}
+        self.classes = {*_filled, *own, *self.blanks.values()}
         self.device = next((p.device for p in learn.model.parameters()), 'cpu')
         self.lost,self.filled = {},{} # Attribute -> why; id of a container -> itself, and that which gets its content
 
     def load(self,
         file # As `callback_state` writes it
     )->dict: # Name of a callback -> what it held
-        """What is in `file`; a class's name there has a dot, so that only a `_blank` one can be called
+        """What is in `file`; a class has a name with a dot there, so that only a `_blank` one can be called
 
         Parameters:
             file: As `callback_state` writes it
             returns: Name of a callback -> what it held
         """
         users = {*torch.serialization.get_safe_globals()}  # they stay
-        classes = [(c, str(i)) for i,c in enumerate(self.classes)]
+        ours = [*({*_safe, *_filled, Unmade}-users), (self.make, f'{make.__module__}.make')]
         move = lambda storage, place: storage if place=='cpu' else storage.to(device=self.device)
-        with torch.serialization.safe_globals([*({*_safe, Unmade}-users), (self.make, f'{make.__module__}.make'), *classes]):
+        with torch.serialization.safe_globals([*ours, *((c, str(i)) for i,c in enumerate(self.classes))]):
             return torch.load(file, map_location=move, weights_only=True)
 
     def make(self, kind, *args): return getattr(self, f'as_{kind}')(*args)
@@ -254,7 +251,8 @@ class Reader:
     def as_tensor(self, name, t, grad):
         module,_,name = name.partition(':')
         cls = getattr(sys.modules.get(module), name, None)
-        return t.as_subclass(cls).requires_grad_(grad) if isinstance(cls, type) and issubclass(cls, Tensor) else Unmade()
+        if not (isinstance(cls, type) and issubclass(cls, Tensor)): return Unmade()
+        return t.as_subclass(cls).requires_grad_(grad)
     def as_filled(self, cls, args, items, pairs):
         res = cls(*args) if cls in self.classes else Unmade()
         if items: (res.update if isinstance(res, set) else res.extend)(items)
@@ -265,34 +263,37 @@ class Reader:
         "Put the values of `new` into the dictionary `now`, as far as they are used"
         for k,v in new.items():
             try: now[k] = self.value(f'{where}.{k}', k, v, now.get(k))
-            except Exception as e: self.lost[f'{where}.{k}'] = str(e) if isinstance(e, NotKept) else 'it is not what it was'
+            except NotKept as e: self.lost[f'{where}.{k}'] = str(e)
+            except Exception: self.lost[f'{where}.{k}'] = 'it is not what it was'
 
     def value(self, where, name, v, now):
         "What goes into the place of `now` for `v`"
-        state = isinstance(v, Unmade) and v.state is not None and _state_of(now)
-        if isinstance(v, defaultdict) and isinstance(now, defaultdict): v.default_factory = None  # that of `now` stays
-        why = _why_not(v.state if state else v, {id(o): o for o in self.parts.values()}, _is_file(name))
-        if why and _same(v, now): return now
-        if why and type(v) is type(now) and hasattr(now, '__dict__'): self.fill(where, vars(v), vars(now))
-        elif why: raise NotKept(why)
+        same,seen = type(v) is type(now),{id(o): o for o in self.parts.values()}
+        state = _state_of(now) if isinstance(v, Unmade) and v.state is not None else None
+        if same and isinstance(v, defaultdict): v.default_factory = None  # that of `now` stays
+        why = _why_not(v.state if state else v, seen, _names_file(name))
+        if why and same and hasattr(now, '__dict__'): self.fill(where, vars(v), vars(now))
+        elif why and _looks(v)!=_looks(now): raise NotKept(why)
+        elif why: return now
         elif state: state[1](now, v.state)
         elif self.fits(v, now): now.detach().copy_(v)
-        elif type(v) is type(now) and type(v) in (list, dict, set, deque, defaultdict): return self.filled.setdefault(id(v), (v, now))[1]
+        elif same and type(v) in (list, dict, set, *_filled): return self.filled.setdefault(id(v), (v, now))[1]
         else: return v
         return now
 
     def fits(self, v, now):
         "Can the tensor `v` be put into `now`, which is not the learner's?"
-        looks = lambda o: isinstance(o, Tensor) and (type(o),o.shape,o.dtype,o.requires_grad)
+        looks = lambda o: isinstance(o, Tensor) and (type(o), o.shape, o.dtype, o.requires_grad)
         return isinstance(v, Tensor) and looks(v)==looks(now) and _storage(now) not in self.storages
 
     def settle(self):
         "Give containers that are filled in place their content"
         swap = lambda v: self.filled.get(id(v), (v, v))[1]
         for v,now in self.filled.values():
-            items = {k: swap(o) for k,o in v.items()} if isinstance(v, dict) else [*map(swap, v)]
+            items = [(k, swap(o)) for k,o in v.items()] if isinstance(v, dict) else [*map(swap, v)]
             now.clear()
-            (now.update if isinstance(now, (dict, set)) else now.extend)(items)
+            if isinstance(v, dict): now.update(dict(items))
+            else: (now.update if isinstance(v, set) else now.extend)(items)
 
 def set_callback_state(
     learn, # A `Learner` that is about to resume its training
@@ -308,7 +309,8 @@ def set_callback_state(
     reader = Reader(learn)
     held = reader.load(io.BytesIO(state.numpy()))
     for name,cb in cb_names(learn.cbs).items():
-        code = [k for k in dir(type(cb)) if isinstance(getattr_static(type(cb), k), (types.FunctionType, property))]
+        cls = type(cb)
+        code = [k for k in dir(cls) if isinstance(getattr_static(cls, k), (types.FunctionType, property))]
         but = {*_left_alone, *cb._stateattrs, *code, *Callback._methods}
         reader.fill(name, {k: v for k,v in held.get(name, {}).items() if k not in but}, vars(cb))
     reader.settle()
