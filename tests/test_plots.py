@@ -141,12 +141,12 @@ def test_surrogate_data(kind):
     "The model's sweep passes the best training where it crosses it, and its band is narrow there"
     st = study_of(kind)
     s = surrogate.Surface(st)
-    for k in s.beliefs.space:
+    for k in s.space:
         df = surrogate.surrogate_data(st, k)
         assert ((df.low<df.value) & (df.value<df.high)).all() and np.isfinite(df[['value', 'low', 'high']]).all(axis=None)
         x,n = s.around(k)
         value,low,high = (o[0] for o in s.predict(x[None]))
-        luck = 3*s.beliefs.view.noise*s.beliefs.view.transform.scale  # the band is that of the value without the noise of the curves
+        luck = 3*s.surrogate.noise*s.surrogate.transform.scale  # the band is that of the value without the noise of the curves
         assert df.attrs['trial']==n and low-luck<=best_of(st.trials[n], st.direction)[0]<=high+luck and high-low<(df.high-df.low).max()+1e-9
         assert luck<.04, luck
 

@@ -8,16 +8,17 @@ __all__ = ['Beliefs', 'forecast_data', 'plot_forecast', 'trial_data', 'plot_tria
 # %% ../../nbs/results/05_forecasts.ipynb #imports
 import textwrap
 from numbers import Integral
+from types import SimpleNamespace
 import numpy as np, optuna, pandas as pd
 from ..engine.policy import explain, in_epochs
-from ..engine.trainings import one_thread
 from ..engine.space import Space
-from fastai_bayes.results.style import (PlotError, alpha_for, blue, epoch_axis, finish, grey, is_max, label, message_axis, new_axis, orange,
-    plain, plot, window)
-from .tables import elided, one_line
-from ..study.records import (curve_of, epochs_trained, of_study, points_of, state_of, trial_at,
-                                        trial_id, trials_of)
+from ..engine.trainings import one_thread
+from .style import (PlotError, alpha_for, blue, draw_curve, epoch_axis, finish, grey, is_max, label,
+    message_axis, new_axis, orange, plain, plot, window)
+from .tables import one_line
 from ..study.cache import StudyCache, horizon, space_of
+from fastai_bayes.study.records import (curve_of, epochs_trained, of_study, points_of, state_of, trial_at, trial_id,
+    trials_of)
 
 # %% ../../nbs/results/05_forecasts.ipynb #view
 class Beliefs:
@@ -31,30 +32,26 @@ class Beliefs:
         study:optuna.Study, # With one objective
         until:int=None # Number of a trial: as it was when that ended; as it is now if None
     ):
-        self.study,self.sign = study,1 if study.direction.name=='MAXIMIZE' else -1
-        trials = study.get_trials(deepcopy=False)
-        self.T = getattr(study.sampler, 'n_epoch', None) or getattr(study.pruner, 'n_epoch', None) or horizon(trials)
+        self.study,self.sign,self.trials,self.surrogate = study,1 if is_max(study) else -1,[],None
+        trials,cache = study.get_trials(deepcopy=False),StudyCache.of(study)
+        known = (getattr(o, 'n_epoch', None) for o in (study.sampler, study.pruner))
+        self.T = next(filter(None, known), None) or horizon(trials)
         self.space = space_of(study) or Space({'': [0]})
-        books = StudyCache.of(study)
-        if until is not None:
-            trials,books = trials[:until+1],StudyCache()
-        self.trials,self.numbers,self.view = [],[],None
+        if until is not None: trials,cache = trials[:until+1],StudyCache()
         if self.T is None: return
-        self.view,begun = books.surrogate(_Trials(trials, study.direction), self.space, self.T)
+        then = SimpleNamespace(direction=study.direction, get_trials=lambda deepcopy: [*trials])
+        self.surrogate,begun = cache.surrogate(then, self.space, self.T)
         last = {trial_id(t): t for t in trials_of(trials)}
         self.trials = [last[n] for n in begun]
-        self.numbers = [t.number for t in self.trials]
 
-    def values(self, z): return self.sign*self.view.transform.inverse(z)
+    @property
+    def best(self): return self.sign*self.surrogate.transform.best
+    def values(self, z): return self.sign*self.surrogate.transform.inverse(z)
     def band(self, m, v):
         "Median and 95 % band of values whose transform has mean `m` (n,) and variance `v` (n,): three arrays (n,)"
-        ends = [self.values(m+s*np.sqrt(v)) for s in (0, -1.96, 1.96)]
-        return ends[0], np.minimum(*ends[1:]), np.maximum(*ends[1:])
-
-class _Trials:
-    "Some trials of a study"
-    def __init__(self, trials, direction): self.trials,self.direction = trials,direction
-    def get_trials(self, deepcopy=False): return [*self.trials]
+        reach = 1.96*np.sqrt(v)
+        mid,*ends = map(self.values, (m, m-reach, m+reach))
+        return mid, np.minimum(*ends), np.maximum(*ends)
 
 # %% ../../nbs/results/05_forecasts.ipynb #fore
 _columns = ['number', 'state', 'epochs', 'curve', 'forecast', 'low', 'high', 'prob_best']
@@ -63,24 +60,24 @@ _columns = ['number', 'state', 'epochs', 'curve', 'forecast', 'low', 'high', 'pr
 @one_thread
 def forecast_data(
     study:optuna.Study # A study
-)->pd.DataFrame: # number, state, epochs, curve, forecast, low and high (95 % band), prob_best (of ending best); most promising first
+)->pd.DataFrame: # number, state, epochs, curve, forecast, low and high (95 % band), prob_best; most promising first
     """How the engine expects stopped and running trials to end
 
     Parameters:
         study: A study
-        returns: number, state, epochs, curve, forecast, low and high (95 % band), prob_best (of
-            ending best); most promising first
+        returns: number, state, epochs, curve, forecast, low and high (95 % band), prob_best; most
+            promising first
     """
     return _expected(Beliefs(study))
 
 def _expected(b):
     "Table of `forecast_data` from the `Beliefs` `b`"
-    def _open(i, t): return 0<b.view.epochs[i]<b.T and not b.view.failed[i] and state_of(t) in ('stopped', 'running')
-    known = {i: t for i,t in enumerate(b.trials) if _open(i, t)}
-    if not known: return pd.DataFrame(columns=_columns)
-    facts = [(t.number, state_of(t), epochs_trained(t), curve_of(t)) for t in known.values()]
-    ends = *b.band(*b.view.forecast([*known])), b.view.prob_best([*known])
-    df = pd.DataFrame([(*fact, *end) for fact,*end in zip(facts, *ends)], columns=_columns)
+    rows,s = [],b.surrogate
+    for i,t in enumerate(b.trials):
+        if state_of(t) not in ('stopped', 'running') or s.failed[i] or not 0<s.epochs[i]<b.T: continue
+        end = *(o[0] for o in b.band(*s.forecast([i]))), s.prob_best([i])[0]
+        rows.append((t.number, state_of(t), epochs_trained(t), curve_of(t), *end))
+    df = pd.DataFrame(rows, columns=_columns)
     return df.sort_values(['prob_best', 'forecast'], ascending=[False, b.sign<0], ignore_index=True)
 
 def _best_line(ax, v): ax.axhline(v, color=orange, lw=1.2, ls='--', label='best so far', zorder=1)
@@ -99,28 +96,28 @@ def plot_forecast(
         ax: Axis to draw on; a new one if None
         most: Trials that are shown at most
     """
-    if not isinstance(most, Integral) or most<1: raise PlotError(f'most: expected a whole number of 1 or more, got {most!r}')
+    if not isinstance(most, Integral) or most<1: raise PlotError(f'most: expected an integer of 1 or more, got {most!r}')
     b = Beliefs(study)
-    df = _expected(b)
-    if df.empty: return message_axis(ax, 'no trial was stopped or is running' if b.T else 'the length of a trial is not known yet')
+    df = _expected(b)[:most].sort_values('state', kind='stable')  # running before stopped
+    if b.T is None: return message_axis(ax, 'the length of a trial is not known yet')
+    if df.empty: return message_axis(ax, 'no trial was stopped or is running')
     ax,gap,points = new_axis(ax),max(b.T/40, .12),{t.number: points_of(t) for t in b.trials}
-    df = df.sort_values('state', kind='stable') if len(df)<=most else df[:most]  # running before stopped
     df['x'] = b.T+gap*np.arange(2, len(df)+2)
-    for state,o in df.groupby('state'): _ends(ax, o, points, f'{state}, forecast and 95 % band', blue if state=='stopped' else orange)
-    best = b.sign*b.view.transform.best
-    if b.view.epochs.any(): _best_line(ax, best)
+    for state,color in (('running', orange), ('stopped', blue)): _ends(ax, df[df.state==state], points, state, color)
+    _best_line(ax, b.best)
     ax.axvline(b.T+gap/2, color=grey, lw=.8)
-    epoch_axis(ax, b.T, df.x.max()+gap)
-    return finish(ax, ylabel=label(study), ylim=window([best, *df.low, *df.high, *sum(df.curve, [])], is_max(study)))
+    epoch_axis(ax, b.T)
+    shown = [b.best, *df.low, *df.high, *sum(df.curve, [])]
+    return finish(ax, ylabel=label(study), ylim=window(study, shown))
 
-def _ends(ax, df, points, name, color):
+def _ends(ax, df, points, state, color):
     "Learning curves of the trials of `df`, and at `df.x` how they are expected to end"
-    band = df.forecast-df.low, df.high-df.forecast
-    ax.errorbar(df.x, df.forecast, band, fmt='o', ms=4, color=color, ecolor=(color, .45), elinewidth=2.5, label=name)
+    if df.empty: return
+    look = dict(fmt='o', ms=4, color=color, ecolor=(color, .45), elinewidth=2.5)
+    ax.errorbar(df.x, df.forecast, [df.forecast-df.low, df.high-df.forecast], label=f'{state}, forecast and 95 % band', **look)
     for o in df.itertuples():
-        epochs,values = zip(*points[o.number])
-        ax.plot(epochs, values, color=color, lw=1.2, alpha=.8, marker='.' if len(values)==1 else None)
-        ax.plot([epochs[-1], o.x], [values[-1], o.forecast], color=grey, lw=.7, ls=':', zorder=1)
+        draw_curve(ax, points[o.number], color=color, lw=1.2, alpha=.8)
+        draw_curve(ax, [points[o.number][-1], (o.x, o.forecast)], color=grey, lw=.7, ls=':', zorder=1)
 
 # %% ../../nbs/results/05_forecasts.ipynb #trial
 @of_study
@@ -128,27 +125,27 @@ def _ends(ax, df, points, name, color):
 def trial_data(
     study:optuna.Study, # A study
     n:int # Number of a trial
-)->dict: # number, state, curve, epochs, n_epoch, points (epoch, value), others (points of earlier trials), reason; best, forecast, low, high, prob_best, each None if unknown
-    """What the engine believed about trial `n` when it ended
+)->dict: # number, state, epochs, n_epoch, points (epoch, value), others (points of earlier trials), reason
+    """What the engine believed about trial `n` when it ended; with best, forecast, low, high, prob_best, as far as they were known
 
     Parameters:
         study: A study
         n: Number of a trial
-        returns: number, state, curve, epochs, n_epoch, points (epoch, value), others (points of
-            earlier trials), reason; best, forecast, low, high, prob_best, each None if unknown
+        returns: number, state, epochs, n_epoch, points (epoch, value), others (points of earlier
+            trials), reason
     """
-    t,b,trials = trial_at(study, n),Beliefs(study, n),study.get_trials(deepcopy=False)
-    others = [points_of(o) for o in trials_of(trials[:n+1]) if o.number!=n]
-    res = dict(number=n, state=state_of(t), curve=curve_of(t), epochs=epochs_trained(t), n_epoch=b.T, points=points_of(t),
-               others=[o for o in others if o], reason=t.user_attrs.get('verdict') or t.user_attrs.get('reason'),
-               **dict.fromkeys(('best', 'forecast', 'low', 'high', 'prob_best')))
-    if n not in b.numbers or not res['curve']: return res
-    i = b.numbers.index(n)
-    e = explain(b.view, i, b.sign, getattr(study.pruner, 'n_startup', 0), getattr(study.pruner, 'resumable', False))
-    res['best'] = b.sign*b.view.transform.best
+    t,b,earlier = trial_at(study, n),Beliefs(study, n),study.get_trials(deepcopy=False)[:n]
+    others = [points_of(o) for o in trials_of(earlier) if points_of(o) and trial_id(o)!=trial_id(t)]
+    res = dict(number=n, state=state_of(t), epochs=epochs_trained(t), n_epoch=b.T, points=points_of(t), others=others)
+    res['reason'] = t.user_attrs.get('verdict') or t.user_attrs.get('reason')
+    i = next((i for i,o in enumerate(b.trials) if o.number==n), None)
+    if i is None or not res['epochs']: return res
+    res['best'] = b.best
     if res['epochs']>=b.T: return res
-    if e.verdict.stop or res['state']!='stopped': res['reason'] = res['reason'] or e.verdict.reason  # other fits may disagree near the threshold
-    return res if b.view.failed[i] else dict(res, forecast=e.forecast, low=e.low, high=e.high, prob_best=e.prob_best)
+    e = explain(b.surrogate, i, b.sign, getattr(study.pruner, 'n_startup', 0), getattr(study.pruner, 'resumable', False))
+    sure = e.verdict.stop or res['state']!='stopped'  # other fits may disagree near the threshold
+    if sure: res['reason'] = res['reason'] or e.verdict.reason
+    return res if b.surrogate.failed[i] else res | vars(e)
 
 @plot()
 def plot_trial(
@@ -166,26 +163,26 @@ def plot_trial(
     o = trial_data(study, n)
     title = f"trial {n}, {o['state']} after {in_epochs(o['epochs'])}" + (f": {o['reason']}" if o['reason'] else '')
     if not o['points']: return message_axis(ax, _wrapped(title, 60))
-    ax,(l,v),T = new_axis(ax),o['points'][-1],o['n_epoch'] or o['epochs']
-    for c in o['others']: ax.plot(*zip(*c), color=grey, lw=.8, alpha=.5*alpha_for(len(o['others'])), marker='.' if len(c)==1 else None)
-    ax.plot(*zip(*o['points']), color=blue, lw=2.5, marker='.' if l==1 else None, label=f'trial {n}')
-    if o['forecast'] is not None and l<T:
+    ax,T,(l,v) = new_axis(ax),o['n_epoch'] or o['epochs'],o['points'][-1]
+    faint = dict(color=grey, lw=.8, alpha=.5*alpha_for(len(o['others'])))
+    for c in o['others']: draw_curve(ax, c, **faint)
+    draw_curve(ax, o['points'], color=blue, lw=2.5, label=f'trial {n}')
+    if 'forecast' in o and l<T:
         ax.fill_between([l, T], [v, o['low']], [v, o['high']], color=blue, alpha=.2, lw=0, label='95 % band')
-        ax.plot([l, T], [v, o['forecast']], color=blue, lw=1.5, ls='--', label='forecast')
-    if o['best'] is not None: _best_line(ax, o['best'])
+        draw_curve(ax, [(l, v), (T, o['forecast'])], color=blue, lw=1.5, ls='--', label='forecast')
+    if 'best' in o: _best_line(ax, o['best'])
     ax.set_title(_wrapped(title), fontsize='small', loc='left', pad=22)
     epoch_axis(ax, T)
-    return finish(ax, ylabel=label(study), ylim=_limits(o, is_max(study)))
+    return finish(ax, ylabel=label(study), ylim=_limits(study, o))
 
-def _limits(o, up):
+def _limits(study, o):
     "Ends of an axis that shows the whole curve, and the band unless that is wider than all else"
-    known = [v for v in (o['best'], o['forecast']) if v is not None]
-    lo,hi = window([*o['curve'], *known], up, reach=1000)
-    band = np.clip([v for v in (o['low'], o['high']) if v is not None], 2*lo-hi, 2*hi-lo)
-    return min([lo, *band]), max([hi, *band])
+    known = [v for _,v in o['points']] + [o[k] for k in ('best', 'forecast') if k in o]
+    lo,hi = window(study, known, reach=1000)
+    band = np.clip([o.get('low', lo), o.get('high', hi)], 2*lo-hi, 2*hi-lo)
+    return min(lo, *band), max(hi, *band)
 
-def _wrapped(s, width=88, most=3):
-    "`s` in lines of at most `width` characters"
-    lines = textwrap.wrap(one_line(s), width)
-    lines[most-1:] = [elided(' '.join(lines[most-1:]), width)] if len(lines)>=most else []
+def _wrapped(s, width=88):
+    "`s` in at most three lines of at most `width` characters"
+    lines = textwrap.wrap(one_line(s), width, max_lines=3, placeholder=' …')
     return '\n'.join(plain(o, width) for o in lines)

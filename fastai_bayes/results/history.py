@@ -6,31 +6,26 @@
 __all__ = ['history_data', 'plot_history', 'curves_data', 'plot_curves']
 
 # %% ../../nbs/results/02_history.ipynb #imports
-import math
 import numpy as np, optuna, pandas as pd
-from fastai_bayes.results.style import (best_number, dots, epoch_axis, finish, is_max, label, message_axis, new_axis, orange, plot,
-    ranked, window)
-from ..study.records import (best_of, curve_of, epochs_trained, of_study, state_of, steps_of, trial_id,
-                                        trials_of)
+from .style import (best_number, dots, epoch_axis, finish, is_max, label, message_axis,
+    new_axis, orange, plot, ranked, window)
+from ..study.records import curve_of, of_study, steps_of, trial_frame
 
 # %% ../../nbs/results/02_history.ipynb #history
 @of_study
 def history_data(
     study:optuna.Study # A study
-)->pd.DataFrame: # number, state, spent (epochs of all trials up to its end), value, best (so far)
-    """What the study had reached after each Optuna trial
+)->pd.DataFrame: # number, state, spent (epochs of all trials up to this one), value, best (so far)
+    """What the study had reached after each trial
 
     Parameters:
         study: A study
-        returns: number, state, spent (epochs of all trials up to its end), value, best (so far)
+        returns: number, state, spent (epochs of all trials up to this one), value, best (so far)
     """
-    trained,rows = {},[]
-    for t in study.get_trials(deepcopy=False):
-        trained[trial_id(t)] = epochs_trained(t)  # with those of the trial that it resumes
-        ended = state_of(t) in ('complete', 'stopped')
-        rows.append((t.number, state_of(t), sum(trained.values()), best_of(t, study.direction)[0] if ended else math.nan))
-    df = pd.DataFrame(rows, columns=['number', 'state', 'spent', 'value']).astype(dict(value=float))
-    return df.assign(best=(df.value.cummax() if is_max(study) else df.value.cummin()).ffill())
+    df = trial_frame(study).sort_values('number', ignore_index=True)
+    value = df.value.where(df.state.isin(['complete', 'stopped'])).astype(float)
+    best = value.cummax() if is_max(study) else value.cummin()
+    return df[['number', 'state']].assign(spent=df.epochs.cumsum(), value=value, best=best.ffill())
 
 @plot('Values against epochs spent', 'optimization_history')
 def plot_history(
@@ -45,12 +40,13 @@ def plot_history(
     """
     df = history_data(study)
     if df.value.isna().all(): return message_axis(ax, 'no finished trial')
-    ax,lim = new_axis(ax),window(df.value, is_max(study))
-    worst = lim[0 if is_max(study) else 1]
+    ax,lim = new_axis(ax),window(study, df.value)
     ax.step(df.spent, df.best, where='post', color=orange, lw=2, label='best so far')
+    worst = lim[0 if is_max(study) else 1]
     df['value'] = df.value.fillna(df.state.map(dict(failed=worst, infeasible=worst)))
     dots(ax, df.spent, df, best_number(study), lim, 36 if len(df)<60 else 18)
-    return finish(ax, xlabel='epochs spent', ylabel=label(study), xlim=(0, 1.03*df.spent.max()), ylim=lim)
+    ax.set(xlabel='epochs spent', xlim=(0, 1.03*df.spent.max()), ylim=lim)
+    return finish(ax, ylabel=label(study))
 
 # %% ../../nbs/results/02_history.ipynb #curves
 @of_study
@@ -63,9 +59,11 @@ def curves_data(
         study: A study
         returns: number, state, value, curve, epochs (of its values)
     """
-    trials = [t for t in trials_of(study.get_trials(deepcopy=False)) if curve_of(t)]
-    rows = [(t.number, state_of(t), best_of(t, study.direction)[0], curve_of(t), steps_of(t)) for t in trials]
-    return pd.DataFrame(rows, columns=['number', 'state', 'value', 'curve', 'epochs'])
+    df = trial_frame(study)[['number', 'state', 'value']].sort_values('number')
+    trials = study.get_trials(deepcopy=False)
+    df['curve'] = [curve_of(trials[n]) for n in df.number]
+    df['epochs'] = [steps_of(trials[n]) for n in df.number]
+    return df[df.curve.map(len)>0]
 
 @plot('Learning curves', 'intermediate_values')
 def plot_curves(
@@ -79,13 +77,13 @@ def plot_curves(
         ax: Axis to draw on; a new one if None
     """
     df = curves_data(study)
-    values = [v for c in df.curve for v in c]
-    if not any(map(math.isfinite, values)): return message_axis(ax, 'no epoch has shown a finite value')
+    values = sum(df.curve, [])
+    if not np.isfinite(values).any(): return message_axis(ax, 'no epoch has shown a finite value')
     ax,best = new_axis(ax),best_number(study)
-    for o,look in ranked(df, study):
+    for o,look in ranked(study, df):
         x,y = np.array([o.epochs, o.curve])[:,np.isfinite(o.curve)]  # a line bridges what is missing
-        mark = dict(stopped='o', failed='x').get(o.state) or ('.' if len(x)==1 else None)
-        name = f'best: trial {o.number}' if o.number==best else None
-        if len(x): ax.plot(x, y, label=name, marker=mark, markevery=[-1], ms=5*look.get('alpha', 1), mfc='none', **look)
+        mark = {'stopped': 'o', 'failed': 'x'}.get(o.state, '.' if len(x)==1 else None)
+        look.update(marker=mark, markevery=[-1], ms=5*look.get('alpha', 1), mfc='none')
+        if len(x): ax.plot(x, y, label=f'best: trial {best}' if o.number==best else None, **look)
     epoch_axis(ax, df.epochs.map(max).max())
-    return finish(ax, ylabel=label(study), ylim=window(values, is_max(study), reach=12))
+    return finish(ax, ylabel=label(study), ylim=window(study, values, reach=12))

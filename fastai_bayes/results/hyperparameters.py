@@ -29,8 +29,11 @@ def params_data(
         study: A study
         returns: number, state, value, and a column for each hyperparameter
     """
-    def _row(t, v): return dict(number=t.number, state=state_of(t), value=v)
-    return pd.DataFrame([_row(t, v) | {column(k, _ours): o for k,o in t.params.items()} for t,v in ended(study)])
+    rows = []
+    for t,v in ended(study):
+        params = {column(k, _ours): o for k,o in t.params.items()}
+        rows.append(dict(number=t.number, state=state_of(t), value=v) | params)
+    return pd.DataFrame(rows)
 
 def _dims(study):
     "Name of a hyperparameter -> its dimension, over the finished trials"
@@ -49,11 +52,11 @@ def plot_slice(
     """
     dims,df = _dims(study),params_data(study)
     if not dims: return message_axis(ax, 'no finished trial')
-    axs,lim = new_axes(ax, len(dims)),window(df.value, is_max(study))
+    axs,lim,best = new_axes(ax, len(dims)),window(study, df.value),best_number(study)
     for a,(k,d) in zip(axs, dims.items()):
         values = df[column(k, _ours)]
         inside = [v in d for v in values]
-        dots(a, places(d, values[inside]), df[inside], best_number(study), lim)
+        dots(a, places(d, values[inside]), df[inside], best, lim)
         param_panel(a, study, k, d, lim)
     return axs
 
@@ -68,24 +71,29 @@ def parallel_data(
         study: A study
         returns: number, value, and for each hyperparameter its position between 0 and 1
     """
-    def _units(t): return {column(k, _ours): float(dimension(d).to_unit(t.params[k])) for k,d in t.distributions.items()}
-    return pd.DataFrame([dict(number=t.number, value=v) | _units(t) for t,v in ended(study)])
+    rows = []
+    for t,v in ended(study):
+        dims = {k: dimension(d) for k,d in t.distributions.items()}
+        units = {column(k, _ours): float(d.to_unit(t.params[k])) for k,d in dims.items()}
+        rows.append(dict(number=t.number, value=v) | units)
+    return pd.DataFrame(rows)
 
 def _ticks(d, room):
     "Positions and texts of the ticks of dimension `d`"
-    if isinstance(d, Choice): return [((i+.5)/d.size, text) for i,text in zip(*ticks(d, 10, room))]
-    return [(0, f'{d.low:.3g}'), (1, f'{d.high:.3g}')]
+    if not isinstance(d, Choice): return [(0, f'{d.low:.3g}'), (1, f'{d.high:.3g}')]
+    at,texts = ticks(d, 10, room)
+    return zip((at+.5)/d.size, texts)
 
-def _frame(ax, dims, ends, study):
-    "Vertical axes for `dims`, and for the value, which goes from `ends[0]` to `ends[1]`"
-    n = len(dims)+1
-    room = max(4, 76//n)
-    size,names = 'small' if n<9 else 'x-small',[*(plain(o, max(room, 12)) for o in dims), label(study, max(room, 12))]
-    for j,marks in enumerate([*(_ticks(d, room) for d in dims.values()), [(u, f'{v:.3g}') for u,v in enumerate(ends)]]):
+def _frame(ax, dims):
+    "Vertical axes: name -> dimension"
+    room = max(4, 76//len(dims))
+    look = dict(textcoords='offset points', fontsize='small' if len(dims)<9 else 'x-small', zorder=5)
+    for j,d in enumerate(dims.values()):
         ax.axvline(j, color=grey, lw=.8, zorder=1)
-        for u,text in marks: ax.annotate(text, (j, u), (4, 3), textcoords='offset points', fontsize=size, zorder=5)
-    ax.set_xticks(range(n), names, **(slanted if max(map(len, names))>room else {}))
-    ax.set(yticks=[], ylim=(-.04, 1.08), xlim=(-.1, n-.6))
+        for u,text in _ticks(d, room): ax.annotate(text, (j, u), (4, 3), **look)
+    names = [plain(o, max(room, 12)) for o in dims]
+    ax.set_xticks(range(len(dims)), names, **(slanted if max(map(len, names))>room else {}))
+    ax.set(yticks=[], ylim=(-.04, 1.08), xlim=(-.1, len(dims)-.4))
     ax.spines[['left', 'bottom']].set_visible(False)
 
 @plot('Configurations, one line per trial', 'parallel_coordinate')
@@ -101,12 +109,12 @@ def plot_parallel(
     """
     df,dims = parallel_data(study),_dims(study)
     if not dims: return message_axis(ax, 'no finished trial')
-    ax,(lo,hi) = new_axis(ax),window(df.value, is_max(study))
-    y = np.column_stack([*(df[column(k, _ours)] for k in dims), (df.value.clip(lo, hi)-lo)/(hi-lo)])
-    for o,look in ranked(df, study):
-        at = np.flatnonzero(np.isfinite(y[o.Index]))  # no dot where a trial has no value
-        ax.plot(at, y[o.Index,at], marker='.', **look)
-    _frame(ax, dims, (lo, hi), study)
+    ax,values = new_axis(ax),dimension(window(study, df.value))
+    Y = [*(df[column(k, _ours)] for k in dims), values.to_unit(df.value).clip(0, 1)]
+    for o,look in ranked(study, df):
+        at,y = zip(*((j, u[o.Index]) for j,u in enumerate(Y) if np.isfinite(u[o.Index])))  # no dot without a value
+        ax.plot(at, y, marker='.', **look)
+    _frame(ax, dims | {label(study): values})
     return ax
 
 # %% ../../nbs/results/03_hyperparameters.ipynb #choices
@@ -122,15 +130,16 @@ def choices_data(
         study: A study
         returns: name, choice, number, value
     """
-    rows = [(k, str(t.params[k]), t.number, v) for t,v in ended(study) for k,d in t.distributions.items()
-            if isinstance(dimension(d), Choice)]
+    done,choice = ended(study),optuna.distributions.CategoricalDistribution
+    rows = [(k, str(t.params[k]), t.number, v) for t,v in done for k,d in t.distributions.items() if isinstance(d, choice)]
     return pd.DataFrame(rows, columns=['name', 'choice', 'number', 'value'])
 
 def _by_choice(name, df, up):
     "Label and trials of each choice of hyperparameter `name`, the best last"
-    found = sorted(df.groupby('choice', sort=False), key=lambda o: o[1].value.median(), reverse=not up)
-    texts = disambiguate([c for c,_ in found], 32)
-    return [(f'{plain(name, 16)} = {c}  ({len(g)})', g) for c,(_,g) in zip(texts, found)][-_most:]
+    medians = df.groupby('choice', sort=False).value.median().sort_values(ascending=up, kind='stable')
+    groups = [df[df.choice==c] for c in medians.index]
+    texts = disambiguate(medians.index, 32)
+    return [(f'{plain(name, 16)} = {text}  ({len(g)})', g) for text,g in zip(texts, groups)][-_most:]
 
 def _row_axis(ax, names):
     "`ax`, or one as high as there are `names`, with a row for each, the first at the bottom"
@@ -149,16 +158,16 @@ def plot_choices(
         study: A study
         ax: Axis to draw on; a new one if None
     """
-    df,up = choices_data(study),is_max(study)
+    df = choices_data(study)
     if df.empty: return message_axis(ax, 'no finished trial made a choice')
-    lim = window(df.value, up)
+    lim = window(study, df.value)
     df['value'] = df.value.clip(*lim)
-    groups = [o for k in df.name.unique()[::-1] for o in _by_choice(k, df[df.name==k], up)]
+    df['color'] = np.where(df.number==best_number(study), orange, blue)
+    groups = [o for k in df.name.unique()[::-1] for o in _by_choice(k, df[df.name==k], is_max(study))]
     ax = _row_axis(ax, [o for o,_ in groups])
     for i,(_,g) in enumerate(groups):
-        colors = np.where(g.number==best_number(study), orange, blue)
-        ax.scatter(g.value, [i]*len(g), 30, colors, alpha=.8*alpha_for(len(g)), lw=0, clip_on=False)
-        ax.plot([g.value.median()]*2, [i-.3, i+.3], color=grey, lw=2.5)
+        ax.scatter(g.value, [i]*len(g), 30, g.color, alpha=.8*alpha_for(len(g)), lw=0, clip_on=False)
+        ax.vlines(g.value.median(), i-.3, i+.3, color=grey, lw=2.5)
     return finish(ax, xlabel=label(study), xlim=lim, ylim=(-.6, len(groups)-.4))
 
 # %% ../../nbs/results/03_hyperparameters.ipynb #imp
@@ -166,7 +175,7 @@ def completed(
     study:optuna.Study, # A study
     ends=(-math.inf, math.inf) # Least and largest value
 )->optuna.Study: # In memory; the trials have the same numbers
-    """`study` for those of Optuna's functions that skip stopped trials: each finished trial is complete, with the value of its best epoch
+    """`study` for functions of Optuna's that skip stopped trials: finished trials are complete, with the value of their best epoch
 
     Parameters:
         study: A study
@@ -175,7 +184,8 @@ def completed(
     """
     def _copy(t):
         if t.number not in values: return create_trial(state=optuna.trial.TrialState.FAIL)
-        return create_trial(params=t.params, distributions=t.distributions, value=float(np.clip(values[t.number], *ends)))
+        value = float(np.clip(values[t.number], *ends))
+        return create_trial(params=t.params, distributions=t.distributions, value=value)
     values = {t.number: v for t,v in ended(study)}
     with quiet_optuna(): res = optuna.create_study(direction=study.direction)
     res.add_trials([_copy(t) for t in study.get_trials(deepcopy=False)])
@@ -193,7 +203,7 @@ def importances_data(
     """
     values = [v for _,v in ended(study)]
     if len(values)<4 or len({*values})<2: return pd.Series(dtype=float)
-    clipped = completed(study, window(values, is_max(study)))  # one diverged trial would be all the variance
+    clipped = completed(study, window(study, values))  # one diverged trial would be all the variance
     fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
     res = optuna.importance.get_param_importances(clipped, evaluator=fanova)
     return pd.Series(res, dtype=float).sort_values(ascending=False)

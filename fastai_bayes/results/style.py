@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['plots', 'blue', 'orange', 'grey', 'cmap', 'unsure', 'looks', 'slanted', 'plot', 'by_state', 'alpha_for', 'dots',
-           'PlotError', 'new_axes', 'new_axis', 'message_axis', 'epoch_axis', 'finish', 'plain', 'disambiguate',
-           'label', 'is_max', 'window', 'best_number', 'shade', 'ranked', 'places', 'ticks', 'scale', 'param_panel']
+           'PlotError', 'new_axes', 'new_axis', 'message_axis', 'epoch_axis', 'draw_curve', 'finish', 'plain',
+           'disambiguate', 'label', 'is_max', 'window', 'best_number', 'value_map', 'shade', 'ranked', 'places',
+           'ticks', 'scale', 'param_panel']
 
 # %% ../../nbs/results/01_style.ipynb #imports
 import math, os
@@ -103,51 +104,44 @@ def new_axes(
         h: Inches of each
         returns: Of axes (n,); `PlotError` if `ax` is something else
     """
-    axs = np.ravel(_grid_of(n, w, h) if ax is None else ax)
+    cols = 2 if n==4 else min(n, 3)
+    rows = -(-n//cols)
+    size = max(w*cols, 3.5),h*rows
+    if ax is None: ax = plt.subplots(rows, cols, figsize=size, sharey=True, layout='constrained')[1]
+    axs = np.ravel(ax)
     if len(axs)<n or not all(isinstance(o, Axes) for o in axs):
         raise PlotError(f'ax: expected an axis per panel, as in plt.subplots(1, {n})[1], got {ax!r}')
     for a in axs[n:]: a.set_axis_off()
     for a in axs[:n]: a.spines[['top', 'right']].set_visible(False)
     return axs[:n]
 
-def _grid_of(n, w, h):
-    "At least `n` new axes"
-    cols = 2 if n==4 else min(n, 3)
-    rows = -(-n//cols)
-    return plt.subplots(rows, cols, figsize=(max(w*cols, 3.5), h*rows), sharey=True, layout='constrained', squeeze=False)[1]
-
 def new_axis(ax=None, h=4): return new_axes(ax, 1, 7, h)[0]  # as wide as a notebook
 
 def message_axis(ax, s):
     "An axis that shows nothing but a sentence"
-    ax = new_axes(ax, 1, 7, 4)[0]
+    ax = new_axis(np.ravel(ax)[0])
     ax.set(xticks=[], yticks=[], gid='sentence')
     ax.spines[:].set_visible(False)
     ax.text(.5, .5, s, ha='center', va='center', transform=ax.transAxes, color=grey)
     return ax
 
-def epoch_axis(
-    ax, # An axis
-    T, # Last epoch
-    end=None # Right end of the axis, if that is further
-):
-    """Make the x axis of `ax` that of epochs 1 to `T`
+def epoch_axis(ax, T):
+    "Make the x axis of `ax` that of epochs 1 to `T`"
+    ticks = np.linspace(1, T, min(T, 7)).astype(int)
+    ax.margins(x=.02)
+    ax.set(xlabel='epoch', xticks=ticks)
 
-    Parameters:
-        ax: An axis
-        T: Last epoch
-        end: Right end of the axis, if that is further
-    """
-    pad = .5 if T==1 else .02*T
-    ax.set(xlabel='epoch', xlim=(1-pad, end or T+pad), xticks=np.unique(np.linspace(1, T, min(T, 7)).astype(int)))
+def draw_curve(ax, points, **look):
+    "Draw pairs of an epoch and its value as a line, one pair as a dot"
+    ax.plot(*zip(*points), marker='.' if len(points)==1 else None, **look)
 
 def finish(ax, **props):
     "Set `props` of `ax`, and put the legend above it, where it hides nothing"
     ax.set(**props)
     largest = max(map(abs, ax.get_ylim()))
-    if not 1e-4<largest<1e5: ax.yaxis.set_major_formatter(StrMethodFormatter('{x:.3g}'))  # a factor would stand in the legend
-    if not ax.get_legend_handles_labels()[0]: return ax
-    ax.legend(frameon=False, loc='lower left', bbox_to_anchor=(0, 1), ncols=5, borderpad=0, handlelength=1.5, columnspacing=1.2)
+    if not 1e-4<largest<1e5: ax.yaxis.set_major_formatter(StrMethodFormatter('{x:.3g}'))  # a factor would be in the legend
+    where = dict(loc='lower left', bbox_to_anchor=(0, 1), ncols=5)
+    if ax.get_legend_handles_labels()[0]: ax.legend(frameon=False, borderpad=0, handlelength=1.5, columnspacing=1.2, **where)
     return ax
 
 # %% ../../nbs/results/01_style.ipynb #names
@@ -191,19 +185,19 @@ def label(study, most=30): return plain(study.user_attrs.get('monitor') or 'valu
 def is_max(study): return study.direction.name=='MAXIMIZE'
 
 def window(
+    study, # A study, for its direction
     values, # Numbers; those that are not finite do not count
-    up:bool, # Is more better?
     reach=6 # How far to show, in distances between the best and the median
 )->tuple: # Low and high end
     """A range that shows the good values well: diverged trials do not squeeze the others
 
     Parameters:
+        study: A study, for its direction
         values: Numbers; those that are not finite do not count
-        up: Is more better?
         reach: How far to show, in distances between the best and the median
         returns: Low and high end
     """
-    sign = -1 if up else 1
+    sign = -1 if is_max(study) else 1
     v = sign*np.clip([o for o in values if math.isfinite(o)], -1e150, 1e150)  # their differences are finite, too
     if not len(v): return 0., 1.
     best,worst,spread = v.min(),v.max(),np.median(v)-v.min()
@@ -213,16 +207,18 @@ def window(
 
 def best_number(study): return getattr(best_trial(study), 'number', None)
 
-def shade(values, up):
+def value_map(study): return cmap if is_max(study) else cmap.reversed()
+
+def shade(study, values):
     "A function from values to colors, the better the bluer"
-    norm,colors = Normalize(*window(values, up), clip=True),cmap if up else cmap.reversed()
+    norm,colors = Normalize(*window(study, values), clip=True),value_map(study)
     return lambda v: colors(norm(v)) if math.isfinite(v) else grey
 
-def ranked(df, study):
+def ranked(study, df):
     "Rows of `df`, worst first, each with the look of its line: the better the bluer, the best in orange"
-    color,alpha,best = shade(df.value, is_max(study)),alpha_for(len(df)),best_number(study)
+    color,best,faint = shade(study, df.value),best_number(study),dict(lw=1.1, alpha=alpha_for(len(df)))
     for o in df.sort_values('value', ascending=is_max(study), na_position='first').itertuples():
-        yield o, dict(color=orange, lw=2.5, zorder=4) if o.number==best else dict(color=color(o.value), lw=1.1, alpha=alpha)
+        yield o, dict(color=orange, lw=2.5, zorder=4) if o.number==best else dict(faint, color=color(o.value))
 
 # %% ../../nbs/results/01_style.ipynb #scale
 slanted = dict(rotation=35, ha='right', rotation_mode='anchor')
@@ -250,20 +246,19 @@ def ticks(
 
 def scale(ax, d, which='x', room=14):
     "Make an axis of `ax` that of dimension `d`"
-    axis,set_lim = getattr(ax, f'{which}axis'),getattr(ax, f'set_{which}lim')
+    axis = getattr(ax, f'{which}axis')
     if isinstance(d, Choice):
         at,texts = ticks(d, 8 if which=='x' else 12, room)
-        axis.set_ticks(at, texts, **(slanted if which=='x' and sum(map(len, texts))>18 else {}))
-        return set_lim(-.5, d.size-.5)
-    if d.log: _log_scale(ax, d, which)
+        crowded = which=='x' and sum(map(len, texts))>18
+        axis.set_ticks(at, texts, **(slanted if crowded else {}))
+    elif d.log: _log_scale(ax, axis, which, d.high<30*d.low)
     elif d.whole: axis.get_major_locator().set_params(integer=True)
-    at = d.ends[0]+np.array([-.03, 1.03])*(d.ends[1]-d.ends[0])
-    set_lim(*(np.exp(at) if d.log else at))
+    ends = (-.5, d.size-.5) if isinstance(d, Choice) else (d.low, d.high)
+    ax.set(**{f'{which}lim': ends})
 
-def _log_scale(ax, d, which):
-    "A log scale; one of few decades has ticks at 2 and 5, too"
-    getattr(ax, f'set_{which}scale')('log')
-    axis,narrow = getattr(ax, f'{which}axis'),d.high<30*d.low
+def _log_scale(ax, axis, which, narrow):
+    "A log scale; a narrow one has ticks at 2 and 5, too"
+    ax.set(**{f'{which}scale': 'log'})
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=5))
     axis.set_minor_formatter(NullFormatter())
     if narrow: axis.set_major_formatter(StrMethodFormatter('{x:g}'))

@@ -6,116 +6,115 @@
 __all__ = ['Surface', 'surrogate_data', 'plot_surrogate', 'plot_contour']
 
 # %% ../../nbs/results/06_surrogate_plots.ipynb #imports
+import itertools
 from numbers import Integral
 import numpy as np, optuna, pandas as pd
-from ..engine.trainings import one_thread
 from ..engine.space import Choice
+from ..engine.trainings import one_thread
 from .forecasts import Beliefs
-from .style import (PlotError, alpha_for, blue, cmap, grey, is_max, label, message_axis, new_axes, orange, param_panel,
-    places, plain, plot, scale, unsure, window)
+from .style import (PlotError, alpha_for, blue, grey, label, message_axis, new_axes, orange, param_panel,
+    places, plain, plot, scale, unsure, value_map, window)
 from ..study.records import column, of_study
 from ..study.storage import StudyError
 
 # %% ../../nbs/results/06_surrogate_plots.ipynb #sur
-class Surface:
-    "The surrogate from which the engine proposes: expected final values of configurations"
+class Surface(Beliefs):
+    "The process from which the engine proposes: expected final values of configurations"
+    process = None
     @one_thread
     def __init__(self, study):
-        self.beliefs = b = Beliefs(study)
-        self.ens = None
-        if b.view is None: return
-        X,m,v,_ = b.view.targets()
-        self.seen = np.flatnonzero((b.view.epochs>=b.view.first_rung) | b.view.failed)
-        if len(self.seen)<2 or not (~b.view.failed[self.seen]).any(): return
-        self.ens,_ = b.view.process(np.random.default_rng(0))
-        self.value = b.values(m)
+        super().__init__(study)
+        s = self.surrogate
+        if s is None: return
+        _,m,_,_ = s.targets()
+        seen = np.flatnonzero((s.epochs>=s.first_rung) | s.failed)
+        ok = ~s.failed[seen]
+        if len(seen)<2 or not ok.any(): return
+        self.process,_ = s.process(np.random.default_rng(0))
+        self.seen,self.value = seen[ok],self.values(m)[ok]  # trials that have shown something, and how they are expected to end
 
     def around(self, *names):
         "Point of the best configuration in which `names` are active, and number of its trial; None if there is none"
-        view,space = self.beliefs.view,self.beliefs.space
-        at = [space.names.index(k) for k in names]
-        ok = [i for i in range(len(view.X)) if view.lens[i] and not view.failed[i] and space.active_at(view.X[i:i+1])[0,at].all()]
-        if not ok: return None
-        i = max(ok, key=lambda i: np.nanmax(view.Y[i]))
-        return view.X[i], self.beliefs.numbers[i]
+        s,at = self.surrogate,[self.space.names.index(k) for k in names]
+        ok = self.space.active_at(s.X)[:,at].all(1) & ~s.failed
+        best = np.where(ok[:,None] & ~np.isnan(s.Y), s.Y, -np.inf).max(1)
+        i = best.argmax()
+        return (s.X[i], self.trials[i].number) if np.isfinite(best[i]) else None
+    def names(self):
+        "Hyperparameters that can be swept"
+        return [k for k in self.space if k and self.around(k)] if self.process else []
     @one_thread
     def predict(self, X):
         "Median and 95 % band of the final value at the points `X` (n,d)"
-        m,v = self.ens.predict(self.beliefs.space.snap(X))
-        return self.beliefs.band(m.mean(0), v.mean(0)+m.var(0))
-
-    def names(self):
-        "Hyperparameters that can be swept"
-        return [k for k in (self.beliefs.space if self.ens is not None else ()) if k and self.around(k) is not None]
-    def trials(self, names, best, color):
-        "Where trials are in the dimensions `names`, their expected values, whether they are complete, and the look of their dots; `best` is orange"
-        b,alpha = self.beliefs,alpha_for(len(self.seen))
+        m,v = self.process.predict(self.space.snap(X))
+        return self.band(m.mean(0), v.mean(0)+m.var(0))
+    def dots(self, names, best, color):
+        "Trials that have `names`: where they are, expected value, are they complete?, look; trial number `best` is orange"
+        look = dict(color=color, ms=4, zorder=3, alpha=alpha_for(len(self.seen)))
         for i,v in zip(self.seen, self.value):
-            t = b.trials[i]
-            if b.view.failed[i] or not all(k in t.params for k in names): continue
-            look = dict(color=orange, ms=6, zorder=4) if t.number==best else dict(color=color, ms=4, zorder=3, alpha=alpha)
-            yield [places(b.space[k], [t.params[k]])[0] for k in names], v, b.view.epochs[i]>=b.T, look
+            t,complete = self.trials[i],self.surrogate.epochs[i]>=self.T
+            if not {*names}<={*t.params}: continue
+            at = [places(self.space[k], [t.params[k]])[0] for k in names]
+            yield at, v, complete, dict(color=orange, ms=6, zorder=4) if t.number==best else look
 
 def _grid(d, n):
-    "At most `n` unit coordinates of dimension `d`, and their values"
-    u = d.grid if d.grid is not None and (isinstance(d, Choice) or len(d.grid)<=n) else np.linspace(0, 1, n)
-    return u, np.array([d.from_unit(o) for o in u], object)
+    "At most `n` unit coordinates of dimension `d`, each with its value"
+    exact = d.grid is not None and (isinstance(d, Choice) or len(d.grid)<=n)
+    return [(u, d.from_unit(u)) for u in (d.grid if exact else np.linspace(0, 1, n))]
 
-_ours = 'value', 'low', 'high' # Columns that are no hyperparameters
+_ours = ['value', 'low', 'high'] # Columns that are no hyperparameters
 
 @of_study
 def surrogate_data(
     study:optuna.Study, # A study
     *names, # Hyperparameters that vary: one or two
     n:int=60 # Values of each that is continuous
-)->pd.DataFrame: # A column for each of `names`, value, low, high; `.attrs['trial']` is the number of the trial that has the others; may be empty
-    """Expected value of a complete trial, with its 95 % band, if all other hyperparameters are as in the best configuration
+)->pd.DataFrame: # A column for each of `names`, value, low, high; empty if nothing is known
+    """Expected value of a complete trial, with its 95 % band, the other hyperparameters as in the best, trial `.attrs['trial']`
 
     Parameters:
         study: A study
         *names: Hyperparameters that vary: one or two
         n: Values of each that is continuous
-        returns: A column for each of `names`, value, low, high; `.attrs['trial']` is the number of
-            the trial that has the others; may be empty
+        returns: A column for each of `names`, value, low, high; empty if nothing is known
     """
-    if not isinstance(n, Integral) or n<2: raise PlotError(f'n: expected a whole number of 2 or more, got {n!r}')
+    if not isinstance(n, Integral) or n<2: raise PlotError(f'n: expected an integer of 2 or more, got {n!r}')
     s = Surface(study)
-    return _swept(s, names, n) if _known(s, names) else pd.DataFrame(columns=[*(column(k, _ours) for k in names), *_ours])
+    if _known(s, names): return _swept(s, names, n)
+    return pd.DataFrame(columns=[*(column(k, _ours) for k in names), *_ours])
 
 def _known(s, names):
     "Does `s` know anything about `names`? Raise a `StudyError` if there are none such"
-    if s.ens is None: return False
-    for k in names:
-        if isinstance(k, str) and k in s.beliefs.space.dims: continue
-        raise StudyError(f'{k!r} is no hyperparameter that the engine knows; those are {", ".join(s.beliefs.space.names)}')
+    if s.process is None: return False
+    bad = [k for k in names if not isinstance(k, str) or k not in s.space.dims]
+    if bad: raise StudyError(f'{bad[0]!r} is no hyperparameter that the engine knows; those are {", ".join(s.space.names)}')
     return s.around(*names) is not None
 
 def _swept(s, names, n):
     "Table of `surrogate_data` from the `Surface` `s`"
-    space,(x,trial) = s.beliefs.space,s.around(*names)
-    grids = [_grid(space[k], n) for k in names]
-    at = [o.ravel() for o in np.meshgrid(*[np.arange(len(u)) for u,_ in grids], indexing='ij')]
-    X = np.tile(x, (len(at[0]), 1))
-    for k,(u,_),i in zip(names, grids, at): X[:,space.names.index(k)] = u[i]
-    cols = {column(k, _ours): values[i].tolist() for k,(_,values),i in zip(names, grids, at)}
-    df = pd.DataFrame(cols | dict(zip(_ours, s.predict(X))))
+    x,trial = s.around(*names)
+    cells = list(itertools.product(*(_grid(s.space[k], n) for k in names)))
+    X = np.tile(x, (len(cells), 1))
+    X[:,[s.space.names.index(k) for k in names]] = [[u for u,_ in o] for o in cells]
+    df = pd.DataFrame([[v for _,v in o] for o in cells], columns=[column(k, _ours) for k in names])
+    df[_ours] = np.column_stack(s.predict(X))
     df.attrs['trial'] = trial
     return df
 
 def _sweep(ax, s, k, df, lim):
     "Expected value against hyperparameter `k`"
-    d = s.beliefs.space[k]
+    d = s.space[k]
     x = places(d, df[column(k, _ours)])
     if isinstance(d, Choice):
-        value,low,high = df[[*_ours]].clip(*lim).values.T
-        size = dict(ms=min(14, 90/d.size), lw=2 if d.size<9 else 1)
-        ax.errorbar(x, value, [value-low, high-value], fmt='_', color=blue, zorder=2, **size)
+        value,low,high = df[_ours].clip(*lim).values.T
+        look = dict(fmt='_', color=blue, zorder=2, ms=min(14, 90/d.size), lw=2 if d.size<9 else 1)
+        ax.errorbar(x, value, [value-low, high-value], **look)
     else:
         ax.fill_between(x, df.low, df.high, color=blue, alpha=.2, lw=0)
         ax.plot(x, df.value, color=blue, lw=2)
-    for at,v,complete,look in s.trials([k], df.attrs['trial'], grey):
+    for at,v,complete,look in s.dots([k], df.attrs['trial'], grey):
         ax.plot(at, np.clip(v, *lim), 'o', mfc=None if complete else 'none', clip_on=False, **look)
-    param_panel(ax, s.beliefs.study, k, d, lim)
+    param_panel(ax, s.study, k, d, lim)
 
 @plot('What the surrogate expects of each hyperparameter, the others as in the best configuration')
 def plot_surrogate(
@@ -131,28 +130,27 @@ def plot_surrogate(
     s = Surface(study)
     sweeps = {k: _swept(s, [k], 60) for k in s.names()}
     if not sweeps: return message_axis(ax, 'at least two trials with values are needed')
-    shown = s.value[~s.beliefs.view.failed[s.seen]]
-    lim = window(np.concatenate([shown, *(o.value for o in sweeps.values())]), is_max(study), reach=12)
-    axs = new_axes(ax, len(sweeps))
+    axs,expected = new_axes(ax, len(sweeps)),[o.value for o in sweeps.values()]
+    lim = window(study, np.concatenate([s.value, *expected]), reach=12)
     for a,(k,df) in zip(axs, sweeps.items()): _sweep(a, s, k, df, lim)
     return axs
 
 # %% ../../nbs/results/06_surrogate_plots.ipynb #cont
 def _pair(s, names):
     "`names`, or the two over which the expected value varies most"
-    if any(names) and not all(names): raise StudyError('give two hyperparameters, as in plot_contour(study, "lr", "wd"), or none')
     if all(names): return names
+    if any(names): raise StudyError('give two hyperparameters, as in plot_contour(study, "lr", "wd"), or none')
     return sorted(s.names(), key=lambda k: np.ptp(_swept(s, [k], 20).value), reverse=True)[:2]
 
-def _mesh(ax, df, dims, z, colors, lim, title):
-    "Column `z` of `df` as colors over two dimensions"
-    kx,ky = dims
-    for k,which in ((kx, 'x'), (ky, 'y')): scale(ax, dims[k], which)
-    x,y = (places(d, df[column(k, _ours)].unique()) for k,d in dims.items())
-    Z = pd.DataFrame(df[z].to_numpy().reshape(len(x), len(y)).T, y, x).sort_index().sort_index(axis=1)
-    drawn = ax.pcolormesh(Z.columns, Z.index, Z, cmap=colors, vmin=lim[0], vmax=lim[1], shading='nearest', rasterized=True)
-    ax.figure.colorbar(drawn, ax=ax, shrink=.9, aspect=25).outline.set_visible(False)
-    ax.set(xlabel=plain(kx, 22), ylabel=plain(ky, 18))
+def _mesh(ax, dims, at, z, colors, lim, title):
+    "`z` (n,) at the places `at` as colors over two dimensions"
+    Z = pd.DataFrame(dict(x=at[0], y=at[1], z=z)).pivot(index='y', columns='x', values='z')
+    for d,which in zip(dims.values(), 'xy'): scale(ax, d, which)
+    look = dict(cmap=colors, vmin=lim[0], vmax=lim[1], shading='nearest', rasterized=True)
+    bar = ax.figure.colorbar(ax.pcolormesh(Z.columns, Z.index, Z, **look), ax=ax, shrink=.9, aspect=25)
+    bar.outline.set_visible(False)
+    x,y = (plain(k, 20) for k in dims)
+    ax.set(xlabel=x, ylabel=y)
     ax.set_title(title, fontsize='medium')
 
 @plot('What the surrogate expects of two hyperparameters together', 'contour')
@@ -169,15 +167,15 @@ def plot_contour(
         x: Hyperparameters; the two over which the expected value varies most if None
         ax: Two axes; new ones if None
     """
-    s,up = Surface(study),is_max(study)
-    names = _pair(s, (x, y)) if s.ens is not None else ()
+    s = Surface(study)
+    names = _pair(s, (x, y)) if s.process else ()
     if len(names)<2 or not _known(s, names):
         return message_axis(ax, 'at least two trials with values, and two hyperparameters, are needed')
-    df,dims,axs = _swept(s, names, 40),{k: s.beliefs.space[k] for k in names},new_axes(ax, 2, 3.5, 3.1)
-    df['unsure'] = (df.high-df.low)/2
-    _mesh(axs[0], df, dims, 'value', cmap if up else cmap.reversed(), window(df.value, up), label(study))
-    _mesh(axs[1], df, dims, 'unsure', unsure, (0, window(df.unsure, False)[1]), '± (95 %)')
+    df,dims,axs = _swept(s, names, 40),{k: s.space[k] for k in names},new_axes(ax, 2, 3.5, 3.1)
+    at,half,trial = [places(d, df[column(k, _ours)]) for k,d in dims.items()],(df.high-df.low)/2,df.attrs['trial']
+    _mesh(axs[0], dims, at, df.value, value_map(study), window(study, df.value), label(study))
+    _mesh(axs[1], dims, at, half, unsure, (0, half.quantile(.98)), '± (95 %)')
     for a in axs:
-        for at,_,_,look in s.trials(names, df.attrs['trial'], 'white'): a.plot(*at, 'o', mew=.8, mec='black', clip_on=False, **look)
-    axs[0].figure.suptitle(f"others as in trial {df.attrs['trial']}", fontsize='small', color=grey)
+        for xy,_,_,look in s.dots(names, trial, 'white'): a.plot(*xy, 'o', mew=.8, mec='black', clip_on=False, **look)
+    axs[0].figure.suptitle(f'others as in trial {trial}', fontsize='small', color=grey)
     return axs

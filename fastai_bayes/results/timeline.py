@@ -8,9 +8,11 @@ __all__ = ['timeline_data', 'plot_timeline', 'saved_data', 'plot_saved']
 # %% ../../nbs/results/04_timeline.ipynb #imports
 from datetime import datetime, timedelta
 import numpy as np, optuna, pandas as pd
-from .style import (PlotError, blue, by_state, finish, grey, looks, message_axis, new_axis, orange, plain, plot)
-from ..study.records import (best_trial, epochs_trained, of_study, reason_of, saved_of, seconds_of,
-                                        state_of, trial_id, trials_of)
+from fastai_bayes.results.style import (PlotError, blue, by_state, finish, grey, looks, message_axis, new_axis, orange,
+    plain, plot)
+from .tables import clock
+from fastai_bayes.study.records import (best_trial, epochs_trained, of_study, reason_of, saved_of, seconds_of, state_of,
+    trial_id, trials_of)
 
 # %% ../../nbs/results/04_timeline.ipynb #time
 def _end(t, now):
@@ -22,10 +24,12 @@ def _rows(df):
     "A row per worker; trials without one go where there is room"
     ends,keys = {},[]  # keys of rows: names of workers, numbers for the others
     for o in df.itertuples():
-        free = next((k for k,end in ends.items() if isinstance(k, int) and end<=o.start), o.Index)
-        keys.append(o.worker or free)
+        free = (k for k,end in ends.items() if isinstance(k, int) and end<=o.start)
+        keys.append(o.worker or next(free, o.Index))
         ends[keys[-1]] = o.end
     return pd.factorize(np.array(keys, object))[0]
+
+_columns = ['number', 'trial', 'state', 'reason', 'worker', 'start', 'end']
 
 @of_study
 def timeline_data(
@@ -39,35 +43,38 @@ def timeline_data(
         now: Until when running trials have run; the present if None
         returns: number, trial (number of its first part), state, reason, worker, start, end, row
     """
-    if now is not None and (not isinstance(now, datetime) or now.tzinfo): raise PlotError(f'now: expected a local datetime, got {now!r}')
-    now = now or datetime.now()
-    begun = [t for t in study.get_trials(deepcopy=False) if t.datetime_start is not None]
-    rows = [(t.number, trial_id(t), state_of(t), reason_of(t), t.user_attrs.get('worker', ''), t.datetime_start, _end(t, now)) for t in begun]
-    df = pd.DataFrame(rows, columns=['number', 'trial', 'state', 'reason', 'worker', 'start', 'end']).sort_values('start', ignore_index=True)
+    now = datetime.now() if now is None else now
+    if not isinstance(now, datetime) or now.tzinfo: raise PlotError(f'now: expected a local datetime, got {now!r}')
+    rows = []
+    for t in study.get_trials(deepcopy=False):
+        if t.datetime_start is None: continue
+        worker = t.user_attrs.get('worker', '')
+        rows.append((t.number, trial_id(t), state_of(t), reason_of(t), worker, t.datetime_start, _end(t, now)))
+    df = pd.DataFrame(rows, columns=_columns).sort_values('start', ignore_index=True)
     return df.assign(row=_rows(df))
 
-def _positions(df):
-    "Left ends and widths of bars, in seconds without the times at which nobody worked; where those were, and how long"
-    s,e = ((df[k]-df.start.min()).dt.total_seconds().values for k in ('start', 'end'))
-    idle = s-np.r_[0, np.maximum.accumulate(e)[:-1]]
+def _compact(df):
+    "`df` with `left` and `width` of bars in seconds, without the times at which nobody worked; where those were, how long"
+    s,e = ((o-df.start.min()).dt.total_seconds() for o in (df.start, df.end))
+    idle = s-e.cummax().shift(fill_value=0.)
     gap = .04*(e-s).sum()/df.row.nunique()  # what is left of a long pause
-    cut = np.where(idle>max(2*gap, 1), idle-gap, 0)
-    x,at = s-cut.cumsum(),np.flatnonzero(cut)
-    return x, e-s, x[at]-gap/2, idle[at]
+    long = idle>max(2*gap, 1)
+    left = s-(idle-gap).where(long, 0.).cumsum()
+    width = max((left+e-s).max(), 1e-9)
+    return df.assign(left=left, width=(e-s).clip(width/500)), zip(left[long]-gap/2, idle[long])
 
-def _clock(s): return f'{s/3600:.3g} h' if s>=3600 else f'{s/60:.3g} min' if s>=60 else f'{s:.3g} s'
-
-def _bars(ax, df, x, w, best):
+def _bars(ax, df, best):
     "A bar per row of `df`; dotted lines join the parts of a trial, numbers are on the bars that have room for them"
     for state,i in by_state(df.assign(number=df.trial), best).items():
-        ax.barh(df.row[i], w[i], left=x[i], height=.6, label=state, lw=1, **looks[state])
+        o = df.loc[i]
+        ax.barh(o.row, o.width, left=o.left, height=.6, label=state, lw=1, **looks[state])
     for _,o in df.groupby('trial'):
-        for i,j in zip(o.index, o.index[1:]): ax.plot([x[i]+w[i], x[j]], df.row[[i, j]], color=grey, lw=1.2, ls=':', zorder=1)
-    room = .012*max(x+w)
+        x,y = o[['left', 'right']].values.ravel()[1:-1],o.row.repeat(2)[1:-1]
+        ax.plot(x, y, color=grey, lw=1.2, ls=':', zorder=0)
     for o in df.itertuples() if len(df)<=60 else ():
-        if w[o.Index]<=room*(len(str(o.trial))+1): continue
+        if o.width<=.012*df.right.max()*(len(str(o.trial))+1): continue
         color = 'white' if o.state in ('complete', 'failed') else None
-        ax.text(x[o.Index]+w[o.Index]/2, o.row, o.trial, ha='center', va='center', fontsize='small', color=color)
+        ax.text(o.left+o.width/2, o.row, o.trial, ha='center', va='center', fontsize='small', color=color)
 
 def _impossible(df):
     "Lines that say why trials were infeasible"
@@ -89,16 +96,19 @@ def plot_timeline(
     """
     df,best = timeline_data(study, now),best_trial(study)
     if df.empty: return message_axis(ax, 'no trial has begun')
-    x,w,breaks,idle = _positions(df)
-    width,named = max((x+w).max(), 1e-9),df.groupby('row').worker.first()
+    df,breaks = _compact(df)
+    width,workers = (df.left+df.width).max(),df.groupby('row').worker.first()
     unit,per = ('hours', 3600) if width>7200 else ('minutes', 60) if width>120 else ('seconds', 1)
-    ax = new_axis(ax, max(1.8, 1.1+.45*len(named)))
-    _bars(ax, df, x/per, np.maximum(w, width/500)/per, None if best is None else trial_id(best))
-    for at,s in zip(breaks/per, idle):
-        ax.axvline(at, color=grey, lw=.8, ls='--', zorder=0)
-        ax.annotate(f'{_clock(s)} idle', (at, -.6), (3, -1), textcoords='offset points', color=grey, fontsize='small', va='top')
-    ax.set_yticks(named.index, [f'worker {i+1}' if o else '' for i,o in named.items()])
-    return finish(ax, xlabel=f'{unit} since the first trial began{_impossible(df)}', xlim=(0, width*1.01/per), ylim=(len(named)-.4, -.6))
+    df = df.assign(left=df.left/per, width=df.width/per, right=(df.left+df.width)/per)
+    ax = new_axis(ax, max(1.8, 1.1+.45*len(workers)))
+    _bars(ax, df, best and trial_id(best))
+    faint = dict(textcoords='offset points', color=grey, fontsize='small', va='top')
+    for at,s in breaks:
+        ax.axvline(at/per, color=grey, lw=.8, ls='--', zorder=0)
+        ax.annotate(f'{clock(s)} idle', (at/per, -.6), (3, -1), **faint)
+    ax.set_yticks(workers.index, [f'worker {i+1}' if o else '' for i,o in workers.items()])
+    ax.set(xlim=(0, df.right.max()*1.01), ylim=(len(workers)-.4, -.6))
+    return finish(ax, xlabel=f'{unit} since the first trial began{_impossible(df)}')
 
 # %% ../../nbs/results/04_timeline.ipynb #saved
 @of_study
@@ -112,7 +122,8 @@ def saved_data(
         returns: trial, state, epochs, saved, spent (epochs of all trials up to this one), full
             (without stopping)
     """
-    rows = [(trial_id(t), state_of(t), epochs_trained(t), saved_of(t)) for t in trials_of(study.get_trials(deepcopy=False))]
+    trials = trials_of(study.get_trials(deepcopy=False))
+    rows = [(trial_id(t), state_of(t), epochs_trained(t), saved_of(t)) for t in trials]
     df = pd.DataFrame(rows, columns=['trial', 'state', 'epochs', 'saved'])
     return df.assign(spent=df.epochs.cumsum(), full=(df.epochs+df.saved).cumsum())
 
@@ -129,9 +140,12 @@ def plot_saved(
     """
     df = saved_data(study)
     if not df.epochs.sum(): return message_axis(ax, 'no epoch reported')
-    ax,x,spent,full = new_axis(ax, 3),range(len(df)+1),np.r_[0, df.spent],np.r_[0, df.full]
-    ax.fill_between(x, spent, full, step='pre', color=orange, alpha=.25, lw=0, label=f'{df.saved.sum()} saved ({df.saved.sum()/full[-1]:.0%})')
+    ax,n = new_axis(ax, 3),df.saved.sum()
+    x,spent,full = range(len(df)+1),[0, *df.spent],[0, *df.full]
+    name = f'{n} saved ({n/full[-1]:.0%})'
+    ax.fill_between(x, spent, full, step='pre', color=orange, alpha=.25, lw=0, label=name)
     ax.step(x, full, color=orange, lw=1.5, label='all trained to the end')
     ax.step(x, spent, color=blue, lw=2, label='spent')
     ax.xaxis.get_major_locator().set_params(integer=True)
-    return finish(ax, xlabel='trials begun', ylabel='epochs', xlim=(0, len(df)), ylim=(0, full[-1]*1.05))
+    ax.set(xlabel='trials begun', xlim=(0, len(df)), ylim=(0, full[-1]*1.05))
+    return finish(ax, ylabel='epochs')
