@@ -2227,6 +2227,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'fastai_bayes/study/storage.py'),
                                             'fastai_bayes.study.storage._quieter': ( 'study/storage.html#_quieter',
                                                                                      'fastai_bayes/study/storage.py'),
+                                            'fastai_bayes.study.storage._sql': ('study/storage.html#_sql', 'fastai_bayes/study/storage.py'),
                                             'fastai_bayes.study.storage._sqlite_file': ( 'study/storage.html#_sqlite_file',
                                                                                          'fastai_bayes/study/storage.py'),
                                             'fastai_bayes.study.storage._wrong_attrs': ( 'study/storage.html#_wrong_attrs',

@@ -15,8 +15,6 @@ from optuna.distributions import CategoricalDistribution
 from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
 from optuna.trial import TrialState
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from .folder import FolderError, clear, expect, has, kind, opened, own
 
 # %% ../../nbs/study/02_storage.ipynb #quiet
@@ -60,20 +58,25 @@ def is_path(o)->bool:
 
 _drivers = dict(psycopg2='psycopg2-binary', MySQLdb='mysqlclient') # Module -> package, if their names differ
 
+def _sql():
+    "SQLAlchemy, which takes longer to import than this package, so only when it is used"
+    import sqlalchemy
+    return sqlalchemy
+
 def shown(url)->str:
     "`url` without its password"
-    try: return make_url(str(url)).render_as_string(hide_password=True)
-    except SQLAlchemyError: return str(url)
+    try: return _sql().make_url(str(url)).render_as_string(hide_password=True)
+    except _sql().exc.SQLAlchemyError: return str(url)
 
 def _sqlite_file(url):
     "The path of an SQLite database; None if it is in memory, or another database"
-    url = make_url(str(url))
+    url = _sql().make_url(str(url))
     return Path(url.database) if url.get_backend_name()=='sqlite' and url.database else None
 
 def _wrong_url(url):
     "What is wrong with the URL of a database; None if nothing is"
     try:
-        make_url(url).get_dialect().import_dbapi()
+        _sql().make_url(url).get_dialect().import_dbapi()
         file = _sqlite_file(url)
         if file and not file.parent.is_dir(): return f'there is no folder {file.parent}'
     except ModuleNotFoundError as e:
@@ -205,7 +208,7 @@ def _database(url):
     "The storage at `url`, whose tables several processes may be making at the same time"
     for again in range(20):
         try: return get_storage(url)
-        except (DBAPIError, RuntimeError) as e:  # tables that are there but have no version yet give a RuntimeError
+        except (_sql().exc.DBAPIError, RuntimeError) as e:  # tables that are there but have no version yet give a RuntimeError
             known = any(o in str(e) for o in ('exist', 'UNIQUE', 'uplicate', 'locked', 'version'))
             if again==19 or not known: raise
             time.sleep(random.Random().uniform(.02, .2))
@@ -222,7 +225,7 @@ def storage_of(
     if not isinstance(o, (str, Path)): return o
     if not is_path(o):
         try: return _database(str(o))
-        except SQLAlchemyError as e:
+        except _sql().exc.SQLAlchemyError as e:
             raise StudyError(f'storage: {shown(o)!r} cannot be opened: {e}; is it there, and may you write to it?') from None
     path = Path(os.path.realpath(o))  # so that it has the same lock by any other name
     _check_journal(path, o)
