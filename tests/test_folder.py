@@ -8,11 +8,16 @@ from optuna.storages.journal import JournalFileBackend
 from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.learner.checkpoint import CheckpointError
+from fastai_bayes.learner import tune
 from fastai_bayes.study.folder import FolderError
+from fastai_bayes.study.storage import JournalLock
 
 lrs = dict(lr=(1e-3, 1e-1, 'log'))
 typed = TuneError, StudyError, FolderError, CheckpointError, KnobError, SpaceError, MonitorError
-dls = loaders('.', 64)
+def small():
+    "Loaders of one batch each: what is tested is the folder, not the training"
+    return DataLoaders(*(TfmdDL(TensorDataset(x[:32], y[:32]), bs=32, num_workers=0) for _ in range(2)), path='.')
+dls = small()
 
 def line(path, **kwargs):
     "The line that is run again and again"
@@ -21,7 +26,7 @@ def line(path, **kwargs):
         warnings.simplefilter('ignore')
         learn = digits(path, dls)
         learn.path = path
-        return learn.bayes_tune(2, lrs, **{**dict(n_trials=4, study_name='s', cbs=cbs), **quick, **kwargs})
+        return learn.bayes_tune(2, lrs, **{**dict(n_trials=4, study_name='s', pruner='none', cbs=cbs), **quick, **kwargs})
 
 def tree(path): return {o: (os.readlink(p) if p.is_symlink() else p.read_bytes() if p.is_file() else '') for o in files(path) for p in [path/o]}
 
@@ -29,7 +34,16 @@ class Stop(Callback):
     def after_epoch(self): raise KeyboardInterrupt
 
 @pytest.fixture(scope='module')
-def made(tmp_path_factory):
+def hasty():
+    "No waits for the disk, for a lock's dead owner, or for a first step without effect on the folder: three quarters of the time"
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(os, 'fsync', lambda f: None)
+        m.setattr(JournalLock, 'grace', .05)
+        m.setattr(tune.Probe, 'check', lambda *args: None)
+        yield
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory, hasty):
     "A study with trials that ended, one that was interrupted, and one whose process died"
     path = tmp_path_factory.mktemp('made')
     s = line(path, n_trials=3).study

@@ -12,14 +12,13 @@ sys.path[:0] = [{tests!r}]
 from tuning import *; from fastai_bayes.all import *
 from fastai_bayes.learner.runner import Run
 Run.max_crashes = {kills}+1  # where epochs are slow, all may hit the same one
-storage,n_trials,kills = {storage!r},{n_trials},{kills}
+storage,n_trials,kills,space = {storage!r},{n_trials},{kills},{space!r}
 class Mark(Callback):
     "Says that this process has begun to train"
     def before_train(self): open(f'{path}/{{os.getpid()}}', 'w').close()
 def forked():
     pid = os.fork()
     if pid: return pid
-    space = dict(lr=(1e-3, 1e-1, 'log'), bs=[8, 16])
     digits({path!r}, loaders({path!r}, 64)).bayes_tune(3, space, n_trials=n_trials, study_name='s', storage=storage, cbs=Mark(), **quick)
     os._exit(0)
 def gone(pid): return os.waitpid(pid, os.WNOHANG)[0]!=0
@@ -37,9 +36,9 @@ pid = forked()  # what a process left behind that ended while the other was stil
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])==0
 '''
 
-def work(path, n_trials, kills=0, storage=None):
+def work(path, n_trials, kills=0, storage=None, space=dict(lr=(1e-3, 1e-1, 'log'), bs=[8, 16])):
     tests = str(Path(__file__).parent)
-    src = code.format(tests=tests, path=str(path), n_trials=n_trials, kills=kills, storage=storage)
+    src = code.format(tests=tests, path=str(path), n_trials=n_trials, kills=kills, storage=storage, space=space)
     r = subprocess.run([sys.executable, '-W', 'ignore', '-c', src], capture_output=True, text=True)
     assert r.returncode==0, r.stdout+r.stderr
     storage = storage or JournalStorage(JournalFileBackend(f'{path}/models/bayes/s/study.log'))
@@ -61,3 +60,7 @@ def test_two_processes_one_of_them_killed_again_and_again(tmp_path):
 
 def test_two_processes_on_sqlite(tmp_path):
     check(work(tmp_path, 12, storage=f'sqlite:///{tmp_path}/s.db'), 12, tmp_path)
+
+def test_two_processes_on_a_finite_space(tmp_path):
+    "No configuration is trained twice, and both end when all were tried"
+    check(work(tmp_path, 99, space=dict(bs=[8, 16], lr=[.01, .1])), 4, tmp_path)
