@@ -148,7 +148,8 @@ def output(o, ctx, name):
         fn.write_bytes(base64.b64decode(d[mime]) if ext=='png' else d[mime].encode())
         return f'![Plot of the code above]({ctx.to(fn.relative_to(md))}){{ .plot }}'
     if 'text/html' in d: return _html(d['text/html'])
-    return d['text/markdown'] if 'text/markdown' in d else fence(d.get('text/plain', '').replace('__main__.', ''))
+    if 'text/markdown' in d: return ctx.link(d['text/markdown'])
+    return fence(d.get('text/plain', '').replace('__main__.', ''))
 
 def _html(s):
     "HTML of an output in one block, without the styles of notebooks; nothing if it shows nothing"

@@ -6,7 +6,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
 nbs = Path(__file__).resolve().parent.parent/'nbs'
 wings = dict(learner='#0072B2', results='#CC79A7', study='#009E73', engine='#D55E00') # From the top, with the colour of each
-ink,pale,grey = '#222222','#f7f7f7','#666666'
+ink,grey,faint = '#222222','#555555','#999999'
 
 def notebook(module):
     "Path below nbs of the notebook that is the source of `module`"
@@ -23,13 +23,16 @@ def resolve(module, name):
 class Step:
     "A function on the way: `Step('study.sampler', 'BayesSampler.ask', 'what happens there')`"
     def __init__(self, module, name, text):
-        resolve(module, name)
+        o = resolve(module, name)
+        own = getattr(getattr(o, 'fget', o), '__module__', None)
+        if own!=f'fastai_bayes.{module}': raise AttributeError(f'{name} is in {own}, not in {module}')
         self.module,self.name,self.text = module,name,text
-        self.wing,self.file = module.split('.')
+        self.has_anchor = bool(o.__doc__) and not re.search(r'(^|\.)_', name) # Is it explained on its page?
+        self.wing = module.split('.')[0]
 
     def link(self):
         "Markdown link to its page"
-        anchor = '' if re.search(r'(^|\.)_', self.name) else f'#{self.name.lower()}'
+        anchor = f'#{self.name.lower()}' if self.has_anchor else ''
         return f'[`{self.name}`](../{notebook(self.module)}{anchor})'
 
 class Way:
@@ -55,7 +58,8 @@ class Way:
         heights = {w: .42+.19*tall[w]+.5*(tall[w]>0) for w in wings}
         n,step,width = len(boxes),1.72,1.52
         total = sum(heights.values())+.1*len(wings)
-        fig,ax = plt.subplots(figsize=((n*step+.4)*.82, total*.82), dpi=110)
+        fig,ax = plt.subplots(figsize=((n*step+.4)*.7, total*.7), dpi=110)
+        fig.subplots_adjust(0, 0, 1, 1)
         ax.set(xlim=(-.1, n*step+.3), ylim=(0, total), aspect='equal')
         ax.axis('off')
         y,middle = total,{}
@@ -74,33 +78,29 @@ class Way:
             ax.text(x+width/2, y+h-.07, file, color=wings[w], weight='bold', size=8, ha='center', va='top', zorder=4)
             for j,(i,name) in enumerate(names):
                 yy = y+h-.34-.19*j
-                ax.text(x+.1, yy, f'{i}', color='white', size=5.5, ha='center', va='center', zorder=6, weight='bold')
-                ax.add_patch(Circle((x+.1, yy), .072, fc=wings[w], ec='none', zorder=5))
-                size = min(6.6, 122/max(len(name), 1))
-                ax.text(x+.21, yy-.005, name, color=ink, size=size, va='center', zorder=4, family='monospace')
+                ax.text(x+.12, yy-.008, f'{i}', color='white', size=6 if i<10 else 5, ha='center', va='center', zorder=6, weight='bold')
+                ax.add_patch(Circle((x+.12, yy), .085, fc=wings[w], ec='none', zorder=5))
+                size = min(7, 105/len(name))
+                ax.text(x+.25, yy-.008, name, color=ink, size=size, va='center', zorder=4, family='monospace')
             place[m] = x,y,width,h
         seen = set()
         for a,b in zip(self.steps, self.steps[1:]):
             if a.module==b.module or (a.module, b.module) in seen: continue
             seen.add((a.module, b.module))
-            back = (b.module, a.module) in seen
-            ax.add_patch(arrow(place[a.module], place[b.module], wings[a.wing], back))
+            ax.add_patch(arrow(place[a.module], place[b.module]))
         plt.close(fig)
         return fig
 
-def arrow(a, b, colour, back=False):
-    "From box `a` to box `b`; bent to the other side if there is one that leads back"
+def arrow(a, b):
+    "From box `a` to box `b`; the way back, to the left, is faint"
     (ax,ay,aw,ah),(bx,by,bw,bh) = a,b
-    side = .28 if bx>ax else -.28
-    if abs(ay+ah/2-by-bh/2)<.5: # The same wing: from side to side
-        start = (ax+aw, ay+ah/2) if bx>ax else (ax+aw/2, ay)
-        end = (bx, by+bh/2) if bx>ax else (bx+bw/2, by)
-        if bx>ax+2*aw: start,end = (ax+aw/2+side, ay),(bx+bw/2-side, by)
-        bend = 0 if bx>ax and bx<=ax+2*aw else .25 if bx>ax else -.25
-    else:
-        down = by<ay
-        start = ax+aw/2+side,ay if down else ay+ah
-        end = bx+bw/2-side,by+bh if down else by
-        bend = .12 if down==(bx>ax) else -.12
-    return FancyArrowPatch(start, end, connectionstyle=f'arc3,rad={-bend if back else bend}', arrowstyle='-|>', mutation_scale=9,
-                           color=grey, lw=1.1, shrinkA=1, shrinkB=1, zorder=2 if not back else 2)
+    back,down,side = bx<ax,by<ay,.28 if bx>ax else -.28
+    start = ax+aw/2+side,ay if down else ay+ah
+    end = bx+bw/2-side,by+bh if down else by
+    bend = .12 if down!=back else -.12
+    if abs(ay+ah/2-by-bh/2)<.5: # The same wing: from side to side to a neighbour, else below
+        near = not back and bx-ax<2*aw
+        start,end = ((ax+aw, ay+ah/2),(bx, by+bh/2)) if near else ((ax+aw/2, ay),(bx+bw/2, by))
+        bend = 0 if near else min(.12, .3*aw/abs(bx-ax))*(-1 if back else 1)
+    look = dict(color=faint, lw=1, ls=(0, (4, 2))) if back else dict(color=grey, lw=1.2)
+    return FancyArrowPatch(start, end, connectionstyle=f'arc3,rad={bend}', arrowstyle='-|>', mutation_scale=10, shrinkA=1, shrinkB=1, zorder=2, **look)
