@@ -45,7 +45,8 @@ def text_drops(
     """
     ms = list(model.modules())
     heads = [o for m in ms if isinstance(m, PoolingLinearClassifier) for o in m.layers[0].modules()]
-    return [(m, _text_drops[type(m)]) for m in ms if type(m) in _text_drops] + [(m, 'p') for m in heads if isinstance(m, _DropoutNd)]
+    awd = [(m, _text_drops[type(m)]) for m in ms if type(m) in _text_drops]
+    return awd + [(m, 'p') for m in heads if isinstance(m, _DropoutNd)]
 
 def drops(
     model # Any module
@@ -57,7 +58,8 @@ def drops(
         returns: Modules, in their order
     """
     text = {id(m) for m,_ in text_drops(model)}
-    return [m for m in model.modules() if isinstance(m, _DropoutNd) and _given(m, 'p')>0 and id(m) not in text]
+    ms = [m for m in model.modules() if isinstance(m, _DropoutNd) and id(m) not in text]
+    return [m for m in ms if _given(m, 'p')>0]
 
 def set_ps(
     model, # Any module with `drops`
@@ -70,7 +72,9 @@ def set_ps(
         p: Probability of the last one
     """
     ms = drops(model)
-    for m in ms: _set(m, 'p', min(1., p*_given(m, 'p')/_given(ms[-1], 'p')))
+    given = [_given(m, 'p') for m in ms]
+    for m,g in zip(ms, given):
+        _set(m, 'p', min(1., p*g/given[-1]))
 
 def set_drop_mult(
     model, # Any module with `text_drops`
@@ -83,7 +87,7 @@ def set_drop_mult(
         mult: 1 for the dropouts that it came with
     """
     for m,name in text_drops(model):
-        least = 1e-9 if name=='weight_p' else 0.  # fastai's WeightDropout breaks at 0, where torch returns the parameter itself
+        least = 1e-9 if name=='weight_p' else 0.  # at 0 torch returns the parameter itself, and WeightDropout breaks
         _set(m, name, min(.95, max(least, mult*_given(m, name))))  # at 1 fastai's RNNDropout divides by zero
 
 def ps_of(
@@ -106,8 +110,8 @@ def drop_mult_of(
         model: Any module
         returns: None if it has no `text_drops`
     """
-    known = [getattr(m, k)/_given(m, k) for m,k in text_drops(model) if _given(m, k)]
-    return max(known, default=None)  # the largest, as those at the limit tell less
+    known = [(getattr(m, k), _given(m, k)) for m,k in text_drops(model)]
+    return max((v/given for v,given in known if given), default=None)  # the largest, as those at the limit tell less
 
 # %% ../../nbs/learner/02_adjust.ipynb #tfm
 def _fs(dl, where): return getattr(vars(dl).get(where), 'fs', [])
@@ -138,7 +142,9 @@ def lost_by(
     return first(why for dl in dls.loaders if _fs(dl, where) and (why := lost(dl)))
 
 # %% ../../nbs/learner/02_adjust.ipynb #size
-def _resizes(t): return isinstance(t, (AffineCoordTfm, RandomResizedCrop, RandomResizedCropGPU, Resize)) and t.size is not None
+_resizers = AffineCoordTfm,RandomResizedCrop,RandomResizedCropGPU,Resize
+
+def _resizes(t): return isinstance(t, _resizers) and t.size is not None
 
 def where_resized(
     dls # `DataLoaders`
@@ -150,7 +156,7 @@ def where_resized(
         returns: 'after_batch', 'after_item', or None if nothing resizes
     """
     if not all(isinstance(dl, DataLoader) for dl in dls.loaders): return
-    return first(o for o in ('after_batch', 'after_item') if any(map(_resizes, _fs(dls.train, o))))
+    return first(('after_batch', 'after_item'), lambda o: any(map(_resizes, _fs(dls.train, o))))
 
 def with_size(
     dls, # `DataLoaders` that resize images; they stay as they are
@@ -199,12 +205,17 @@ def _scaled(f, mult):
     if name is None: return f
     given = _came_with(f)
     v = min(.99, given*mult) if name=='max_lighting' else given*mult
-    f = partial(f.func, *f.args, **{**f.keywords, name: v}) if isinstance(f, partial) else copy(f)
+    if isinstance(f, partial): f = partial(f, **{name: v})
+    else:
+        f = copy(f)
+        setattr(f, name, v)
     f.given = given
-    if not isinstance(f, partial): setattr(f, name, v)
     return f
 
-def _lists(t): return ('aff_fs', 'coord_fs') if isinstance(t, AffineCoordTfm) else ('fs',) if isinstance(t, SpaceTfm) else ()
+def _lists(t):
+    "Names of the lists of augmentations in the transform `t`"
+    if isinstance(t, AffineCoordTfm): return 'aff_fs','coord_fs'
+    return ('fs',) if isinstance(t, SpaceTfm) else ()
 
 def augmentations(
     dls # `DataLoaders`
@@ -215,7 +226,8 @@ def augmentations(
         dls: `DataLoaders`
         returns: Functions and objects within the transforms of the training loader's batches
     """
-    return [f for t in _fs(dls.train, 'after_batch') for k in _lists(t) for f in getattr(t, k) if _strength(f)]
+    lists = [getattr(t, k) for t in _fs(dls.train, 'after_batch') for k in _lists(t)]
+    return [f for fs in lists for f in fs if _strength(f)]
 
 def with_aug(
     dls, # `DataLoaders` with `augmentations`; they stay as they are
@@ -231,7 +243,8 @@ def with_aug(
     """
     def _change(t):
         t = copy(t) if _lists(t) else t
-        for k in _lists(t): setattr(t, k, L(_scaled(f, mult) for f in getattr(t, k)))
+        for k in _lists(t):
+            setattr(t, k, L(getattr(t, k)).map(_scaled, mult=mult))
         return t
     return _with_tfms(dls, 'after_batch', _change, 1)
 
@@ -244,15 +257,16 @@ def aug_of(
         dls: `DataLoaders`
         returns: None without `augmentations`
     """
-    return max((_value(f)/_came_with(f) for f in augmentations(dls) if _came_with(f)), default=None)
+    fs = filter(_came_with, augmentations(dls))
+    return max((_value(f)/_came_with(f) for f in fs), default=None)
 
 # %% ../../nbs/learner/02_adjust.ipynb #loss
 def _inner(loss): return getattr(loss, 'func', loss)
 
 def _smoothing(loss):
     "Name of the attribute of `loss` that is its label smoothing, None if it has none"
-    o = _inner(loss)
-    return 'label_smoothing' if isinstance(o, nn.CrossEntropyLoss) else 'eps' if isinstance(o, LabelSmoothingCrossEntropy) else None
+    names = {nn.CrossEntropyLoss: 'label_smoothing', LabelSmoothingCrossEntropy: 'eps'}
+    return first(v for k,v in names.items() if isinstance(_inner(loss), k))
 
 def smoothing_of(
     loss # Loss function

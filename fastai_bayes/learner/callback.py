@@ -16,11 +16,12 @@ from .monitor import Measured, MonitorError, check_mode, check_name, find_monito
 # %% ../../nbs/learner/04_callback.ipynb #cb
 def _check_trial(o):
     "Raise unless epochs can be reported to `o`"
-    able = not isinstance(o, type) and all(callable(getattr(o, k, None)) for k in ('report', 'should_prune', 'set_user_attr'))
+    able = not isinstance(o, type) and all(hasattr(o, k) for k in ('report', 'should_prune', 'set_user_attr'))
     if able and not isinstance(o, optuna.trial.FrozenTrial): return
-    study = isinstance(o, optuna.Study)
-    hint = '; this one has ended' if able else '; a study gives one to the objective, study.ask() another' if study else ''
-    raise MonitorError(f'trial: expected the trial that the objective is given, or study.ask() returns, got {o!r}{hint}')
+    hint = '; this one has ended' if able else ''
+    if isinstance(o, optuna.Study): hint = '; a study gives one to the objective, study.ask() another'
+    raise MonitorError('trial: expected the trial that the objective is given, or study.ask() returns, '
+                       f'got {o!r}{hint}')
 
 class BayesPruningCallback(Measured):
     """Report every epoch to `trial`, and stop the training when the study's pruner says so
@@ -60,14 +61,14 @@ class BayesPruningCallback(Measured):
     def before_train(self):
         "Get ready for an epoch, unless it is one of `lr_find`; validation alone never comes here"
         if hasattr(self.learn, 'lr_finder'): return
-        if self.stopped or self.diverged: raise CancelFitException  # the second fit of `fine_tune` is not trained either
+        if self.stopped or self.diverged: raise CancelFitException  # the second fit of `fine_tune` ends as well
         if self.total is None: self.monitor,self.mode = self._resolve()
         total = self.planned or self.seen+self.n_epoch-self.epoch
         if total!=self.total: self.trial.set_user_attr('n_epoch', total)
         self.total,self.live = total,True
 
     def after_epoch(self):
-        "Report the epoch's value and, if another epoch is planned, ask whether to stop; a training that has diverged stops"
+        "Report the epoch's value; stop if it has diverged or, with another epoch planned, if the pruner says so"
         if not self.live: return
         self._report(*self.measure(self.monitor))
         if self.diverged: raise CancelFitException
@@ -77,7 +78,7 @@ class BayesPruningCallback(Measured):
             raise CancelFitException
 
     def after_cancel_fit(self):
-        "A fit that was cancelled within an epoch, as `TerminateOnNaNCallback` does, has diverged if its loss is no number"
+        "A fit that was cancelled within an epoch (`TerminateOnNaNCallback`) has diverged if its loss is no number"
         if self.live and not is_finite(self.loss): self._report(math.nan, True)
         self.live = False
 
@@ -95,7 +96,8 @@ class BayesPruningCallback(Measured):
     def _resolve(self):
         "Name and direction, in agreement with the study"
         dirs = getattr(getattr(self.trial, 'study', None), 'directions', ())
-        wanted = {'MINIMIZE': 'min', 'MAXIMIZE': 'max'}.get(dirs[0].name) if len(dirs)==1 else None
+        wanted = dirs[0].name[:3].lower() if len(dirs)==1 else None
+        if wanted=='not': wanted = None
         name = find_monitor(self.learn, self.monitor)
         name,mode = monitor_and_mode(self.learn, name, self.mode or mode_of(name) or wanted)
         if not wanted or mode==wanted: return name,mode
@@ -105,11 +107,13 @@ class BayesPruningCallback(Measured):
     @property
     def best(self)->tuple:
         "Best value, and the epoch it came from, counted from 1; (nan, 0) if there is none"
-        ok = [(v,i) for i,v in enumerate(self.curve, 1) if math.isfinite(v)]
-        return (min if self.mode=='min' else max)(ok, key=lambda o: o[0], default=(math.nan, 0))
+        ok = [(v, i) for i,v in enumerate(self.curve, 1) if math.isfinite(v)]
+        best = min if self.mode=='min' else max
+        return best(ok, key=lambda o: o[0], default=(math.nan, 0))
     @property
     def value(self)->float:
-        "Value of the best epoch, NaN if the training diverged or has none; raises `optuna.TrialPruned` if it was stopped"
+        "Value of the best epoch, NaN if the training diverged or has none; `optuna.TrialPruned` if it was stopped"
         if self.stopped: raise optuna.TrialPruned(f'stopped after {self.seen} of {self.total} epochs')
-        if not self.curve: raise MonitorError('no epoch has been reported; pass the callback to a fit, as in `learn.fit(5, cbs=cb)`')
+        if not self.curve:
+            raise MonitorError('no epoch has been reported; pass the callback to a fit, as in `learn.fit(5, cbs=cb)`')
         return math.nan if self.diverged else self.best[0]

@@ -14,6 +14,7 @@ from pickle import UnpicklingError
 from pathlib import Path
 import torch
 from torch import Tensor
+from fastcore.foundation import L
 from fastai.learner import Learner
 from fastai.callback.core import Callback
 from fastai.torch_core import get_random_states, set_random_states, set_seed
@@ -39,12 +40,14 @@ def _is_log(o): return isinstance(o, io.IOBase) or type(o).__name__=='SummaryWri
 def _stand_ins(parts):
     "`id` -> stand-in for what the objects `parts` keep from a training and `deepcopy` cannot copy"
     leaves = _leaves([vars(p) for p in parts])
-    tensors = {id(o): o.detach().clone() for o in leaves if isinstance(o, Tensor) and not o.is_leaf}
-    return {**tensors, **{id(o): None for o in leaves if _is_log(o)}}
+    graph = [o for o in leaves if isinstance(o, Tensor) and not o.is_leaf]
+    res = {id(o): None for o in filter(_is_log, leaves)}
+    return {**res, **{id(o): o.detach().clone() for o in graph}}
 
 def _memo(learn):
     "What `deepcopy` uses in place of the things in `learn` that it should share or cannot copy, by their `id`"
-    res = {id(o): o for o in (learn.dls, *learn.dls.loaders, getattr(learn, 'dl', None))}
+    shared = learn.dls,*learn.dls.loaders,getattr(learn, 'dl', None)
+    res = {id(o): o for o in shared}
     res.update(_stand_ins([learn, *learn.cbs, *learn.model.modules()]))
     if learn.opt is not learn.opt_func: res[id(learn.opt)] = None  # a trial starts with a new optimizer
     return res
@@ -60,7 +63,7 @@ def _tidy(learn):
     return learn
 
 def _log_to(cb, folder):
-    "Give `cb`, if it logs to a folder as `TensorBoardCallback` does, its own: `folder`, or one of that name in its `log_dir`"
+    "Let `cb`, if it logs to a folder, do so in `folder`, or in one of that name in its `log_dir`"
     if 'log_dir' not in vars(cb): return
     old,folder = cb.log_dir,Path(folder)
     if old is None: cb.log_dir = folder/'tensorboard'
@@ -101,16 +104,18 @@ def clone(
     """
     try: res = deepcopy(learn, _memo(learn))
     except Exception as e:
-        raise CloneError(f'this learner cannot be copied ({type(e).__name__}: {e}); '
-                         'pass new_learner, a function that builds a learner from a dictionary of hyperparameters') from e
+        raise CloneError(f'this learner cannot be copied ({type(e).__name__}: {e}); pass new_learner, '
+                         'a function that builds a learner from a dictionary of hyperparameters') from e
     res.dls = copy(learn.dls)
     res.dls.loaders = list(learn.dls.loaders)
     return move_to(_tidy(res), folder) if folder else _tidy(res)
 
 # %% ../../nbs/learner/00_copies.ipynb #seed
-def _amp(): return [(torch.is_autocast_enabled(o), torch.get_autocast_dtype(o)) for o in ('cuda', 'cpu')]
+_devices = 'cuda','cpu'
+def _amp(): return [(o, torch.is_autocast_enabled(o), torch.get_autocast_dtype(o)) for o in _devices]
 
-_rngs = Shared(get_random_states, lambda states: set_random_states(**states))  # threads do not end in the order in which they began
+# Threads do not end in the order in which they began
+_rngs = Shared(get_random_states, lambda states: set_random_states(**states))
 
 @contextmanager
 def seeded(
@@ -128,7 +133,7 @@ def seeded(
             yield
         finally:
             set_random_states(**states)
-            for dev,(on,dtype) in zip(('cuda', 'cpu'), amp):
+            for dev,on,dtype in amp:
                 torch.set_autocast_enabled(dev, on)
                 torch.set_autocast_dtype(dev, dtype)
 
@@ -138,7 +143,8 @@ class UnsafeFileError(ValueError):
 
 _folders = ContextVar('folders', default=()) # Of the studies in whose trainings we are
 
-def _names(f): return Path(os.path.abspath(f)),Path(os.path.realpath(f))
+def _names(f):
+    return L(os.path.abspath(f), os.path.realpath(f)).map(Path)
 
 def _within(f, folders):
     "Is the file `f` in one of `folders`, or a link from there?"
@@ -149,7 +155,8 @@ def _within(f, folders):
 def _guarded(load):
     @functools.wraps(load)
     def inner(f, map_location=None, pickle_module=None, **kwargs):
-        if kwargs.get('weights_only') or not _within(f, _folders.get()): return load(f, map_location, pickle_module, **kwargs)
+        ours = not kwargs.get('weights_only') and _within(f, _folders.get())
+        if not ours: return load(f, map_location, pickle_module, **kwargs)
         try: return load(f, map_location, **{**kwargs, 'weights_only': True})
         except UnpicklingError as e:
             raise UnsafeFileError(f'{getattr(f, "name", f)} holds more than weights, and is not loaded: '
@@ -205,13 +212,14 @@ def release(
     learn:Learner, # Not used again
     cbs=() # Callbacks that were given to its fit; not used again either
 ):
-    """Let go of all that `learn` holds, so that its memory is free at once, and close the logs that a failed training left open
+    """Free the memory that `learn` holds at once, and close the logs that a failed training left open
 
     Parameters:
         learn: Not used again
         cbs: Callbacks that were given to its fit; not used again either
     """
-    for o in (o for cb in (*learn.cbs, *cbs) for o in vars(cb).values() if _is_log(o)): o.close()
+    held = [o for cb in (*learn.cbs, *cbs) for o in vars(cb).values()]
+    for o in filter(_is_log, held): o.close()
     for cb in learn.cbs: cb.learn = None
     learn.cbs.clear()
     learn.opt = learn.model = learn.dls = None

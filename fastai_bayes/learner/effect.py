@@ -7,6 +7,7 @@ __all__ = ['ReadParams', 'settings', 'schedules', 'without_effect', 'EffectWatch
 
 # %% ../../nbs/learner/06_effect.ipynb #imports
 import warnings
+from fastcore.foundation import L
 from fastai.callback.core import Callback
 from fastai.callback.schedule import ParamScheduler
 
@@ -30,17 +31,20 @@ for o in '__iter__ keys values items popitem __or__ __ror__'.split(): setattr(Re
 
 # %% ../../nbs/learner/06_effect.ipynb #opt
 # Where a hyperparameter shows in the optimizer
-_setting = dict(lr='lr', moms='mom', **{n: n for n in ('wd', 'mom', 'sqr_mom', 'eps')})
+_setting = dict(lr='lr', moms='mom', wd='wd', mom='mom', sqr_mom='sqr_mom', eps='eps')
 _in_schedule = dict(_setting, pct_start='lr', div='lr', div_final='lr')
 
 def settings(learn):
     "Hyperparameters of the optimizer of `learn` now: name -> text"
-    return {k: str([h[k] for h in learn.opt.hypers]) for k in learn.opt.hypers[0]}
+    groups = L(learn.opt.hypers)
+    return {k: str(groups.attrgot(k)) for k in groups[0]}
 
 def schedules(learn):
     "The same for what is scheduled, at six times of the training"
-    scheds = [o.scheds for o in learn.cbs if isinstance(o, ParamScheduler)]
-    return {k: str([f(t) for t in (0., .2, .4, .6, .8, 1.)]) for o in scheds for k,f in o.items()}
+    res,times = {},L(0., .2, .4, .6, .8, 1.)
+    for o in (o for o in learn.cbs if isinstance(o, ParamScheduler)):
+        for k,f in o.scheds.items(): res[k] = str(times.map(f))
+    return res
 
 def without_effect(
     a:tuple, # Hyperparameters of a training, and a list of what its optimizer had, as from `settings`
@@ -55,30 +59,38 @@ def without_effect(
         scheduled: Do the lists say what is scheduled, too?
         returns: Generator of names, and what the optimizer had
     """
+    (p,at_p),(q,at_q) = a,b
     for n,k in (_in_schedule if scheduled else _setting).items():
-        if n not in a[0] or n not in b[0] or a[0][n]==b[0][n]: continue
-        had = [[o.get(k) for o in trace] for _,trace in (a, b)]
-        if had[0]==had[1] and any(had[0]): yield n, f'{k}={had[0][0]}'
+        had = [o.get(k) for o in at_p]
+        if n not in p or n not in q or p[n]==q[n]: continue
+        if any(had) and had==[o.get(k) for o in at_q]: yield n, f'{k}={had[0]}'
 
 class EffectWatch(Callback):
     """Warns once if other trials had other values of a hyperparameter, and the optimizer the same
 
     Parameters:
-        self: Nothing that a checkpoint should keep
+        self: Nothing that a checkpoint keeps
         params: Hyperparameters of the trial
-        seen: Those of earlier trials, and their traces; grows
+        seen: Those of earlier trials, and what their optimizers had; grows
+        warned: Names that were said; grows
     """
-    order,_stateattrs = 1000,('params','seen','trace','done') # Nothing that a checkpoint should keep
+    order,_stateattrs = 1000,('params', 'seen', 'warned', 'trace', 'done') # Nothing that a checkpoint keeps
     def __init__(self,
         params:dict, # Hyperparameters of the trial
-        seen:list # Those of earlier trials, and their traces; grows
-    ): self.params,self.seen,self.trace,self.done = params,seen,[],False
+        seen:list, # Those of earlier trials, and what their optimizers had; grows
+        warned:set # Names that were said; grows
+    ):
+        self.params,self.seen,self.warned = params,seen,warned
+        self.trace,self.done = [],False
     def after_step(self):
-        if not self.done and self.epoch==0 and self.iter&(self.iter+1)==0: self.trace.append(settings(self.learn))  # steps 1, 2, 4, 8 ...
+        if self.done or self.epoch or (self.iter+1) & self.iter: return  # steps 1, 2, 4, 8 ...
+        self.trace.append(settings(self.learn))
     def after_train(self):
         if self.done or self.epoch or not self.trace: return
-        self.done,warned = True,{n for _,_,ns in self.seen for n in ns}
-        lost = {n: v for p,t,_ in self.seen for n,v in without_effect((p, t), (self.params, self.trace)) if n not in warned}
-        for n,v in lost.items():
-            warnings.warn(f'{n} is without effect: whatever is suggested, the optimizer has {v}; a callback or the fit sets it', stacklevel=2)
-        self.seen.append((self.params, self.trace, set(lost)))
+        self.done,now = True,(self.params, self.trace)
+        lost = dict(o for other in self.seen for o in without_effect(other, now))
+        for n in lost.keys()-self.warned:
+            warnings.warn(f'{n} is without effect: whatever is suggested, the optimizer has {lost[n]}; '
+                          'a callback or the fit sets it', stacklevel=2)
+        self.warned.update(lost)
+        self.seen.append(now)

@@ -9,7 +9,7 @@ __all__ = ['TuneError', 'AskError', 'FactoryError', 'in_short', 'SuggestedParams
 # %% ../../nbs/learner/07_factory.ipynb #imports
 import difflib, inspect, warnings, weakref
 import numpy as np, optuna
-from fastcore.basics import first
+from fastcore.basics import filter_keys, first
 from fastai.learner import Learner, load_model
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
@@ -19,7 +19,7 @@ from .checkpoint import CheckpointError, read, write
 from ..study.folder import kind, opened
 from .copies import clone, move_to, release
 from .effect import EffectWatch, ReadParams
-from .knobs import apply_params, knobs, own_arg
+from .knobs import apply_params, knobs, own_arg, rebuilt
 from .signatures import KnobError, mentioned
 from ..engine.space import Choice, Space, dimension
 from ..study.records import own_params
@@ -46,10 +46,12 @@ def _dim(d):
     "The dimension of the Optuna distribution `d`; a number that cannot vary is a choice of one"
     return Choice((d.low,)) if d.single() and not isinstance(d, CategoricalDistribution) else dimension(d)
 
-def _same(a, b): return type(a) is type(b) and (a.labels==b.labels if isinstance(a, Choice) else a==b)
+def _same(a, b):
+    if isinstance(a, Choice) and isinstance(b, Choice): return a.labels==b.labels
+    return type(a) is type(b) and a==b
 
 class SuggestedParams(ReadParams):
-    """Hyperparameters of a trial, to which `suggest_float`, `suggest_int` and `suggest_categorical` add as those of an Optuna trial do
+    """Hyperparameters of a trial, to which `suggest_float`, `suggest_int` and `suggest_categorical` add, as in Optuna
 
     Parameters:
         trial: Optuna trial, under way or ended
@@ -71,10 +73,12 @@ class SuggestedParams(ReadParams):
     @property
     def params(self): return self.copy()
 
-    def suggest_float(self, name:str, low:float, high:float, *, step:float=None, log:bool=False)->float:
-        return self._suggest(name, FloatDistribution(low, high, log=log, step=step))
-    def suggest_int(self, name:str, low:int, high:int, *, step:int=1, log:bool=False)->int:
-        return self._suggest(name, IntDistribution(low, high, log=log, step=step))
+    def suggest_float(self, name:str, low:float, high:float, **kwargs)->float:
+        "As in Optuna; `kwargs` are `step` and `log`"
+        return self._suggest(name, FloatDistribution(low, high, **kwargs))
+    def suggest_int(self, name:str, low:int, high:int, **kwargs)->int:
+        "As in Optuna; `kwargs` are `step` and `log`"
+        return self._suggest(name, IntDistribution(low, high, **kwargs))
     def suggest_categorical(self, name:str, choices:list):
         c = Choice(tuple(choices))
         return self._suggest(name, CategoricalDistribution(c.labels), c)
@@ -92,15 +96,18 @@ class SuggestedParams(ReadParams):
             raise AskError(f'{name}: expected {in_words(old)}, as before in this study, got {in_words(new)}; '
                            'give a name the same range each time, or take another name, or another study_name')
         if isinstance(self.trial, FrozenTrial) and name not in self.trial.params:
-            raise AskError(f'{name}: trial {self.trial.number} has no value for it; new_learner is not what it was when that was trained')
+            raise AskError(f'{name}: trial {self.trial.number} has no value for it; '
+                           'new_learner is not what it was when that was trained')
         if name in self.fixed and self.fixed[name] not in new:
             raise AskError(f'{name}: expected {in_words(new)}, got {self.fixed[name]!r} from enqueue')
 
     def check_used(self):
         "Raise if the user has queued the trial with names that nobody has asked for"
-        left = [k for k in self.fixed if k not in dict.keys(self)] if self.trial.user_attrs.get('enqueued') else []
+        left = [k for k in self.fixed if k not in dict.keys(self)]
+        if not left or not self.trial.user_attrs.get('enqueued'): return
         asked = ', '.join(dict.keys(self)) or 'nothing'
-        if left: raise AskError(f'enqueue: new_learner does not ask for {", ".join(left)} there, but for {asked}; leave that out')
+        raise AskError(f'enqueue: new_learner does not ask for {", ".join(left)} there, '
+                       f'but for {asked}; leave that out')
 
 # %% ../../nbs/learner/07_factory.ipynb #maker
 class MidpointSampler(BaseSampler):
@@ -108,7 +115,8 @@ class MidpointSampler(BaseSampler):
     def __init__(self, rng=None): self.rng = rng
     def infer_relative_search_space(self, study, trial): return {}
     def sample_relative(self, study, trial, search_space): return {}
-    def sample_independent(self, study, trial, name, dist): return dimension(dist).from_unit(self.rng.random() if self.rng else .5)
+    def sample_independent(self, study, trial, name, dist):
+        return dimension(dist).from_unit(self.rng.random() if self.rng else .5)
 
 def asks_trial(f):
     "Is the first parameter of the function `f` called trial?"
@@ -127,14 +135,17 @@ def load_weights(
         file: Path of weights, as `Learner.save` writes them
         strict: Must it hold all that the model has, and no more?
     """
+    device = getattr(learn.dls, 'device', None)
     try:
-        with opened(file) as f: load_model(f, learn.model, None, False, getattr(learn.dls, 'device', None), strict, weights_only=True)
+        with opened(file) as f: load_model(f, learn.model, None, False, device, strict, weights_only=True)
     except Exception as e:
-        why = str(e).split('\n')[0][:200] if isinstance(e, RuntimeError) else type(e).__name__  # torch advises to run its code
+        line = str(e).split('\n')[0][:200]  # after which torch advises to run the file's code
+        why = line if isinstance(e, RuntimeError) else type(e).__name__
         raise CheckpointError(f'{file} is damaged, or of another model ({why})') from e
 
 # What is taken over from a learner with another model
-_parts = 'model dls loss_func opt_func lr wd moms splitter wd_bn_bias train_bn _metrics arch n_out n_in pretrained normalize'.split()
+_parts = '''model dls loss_func opt_func lr wd moms splitter wd_bn_bias train_bn _metrics
+    arch n_out n_in pretrained normalize'''.split()
 
 class LearnerFactory:
     """Builds learners from hyperparameters
@@ -143,15 +154,14 @@ class LearnerFactory:
         self: Configurations with which a factory is tried before a study begins, until it builds
             one of them
         learn: Lent learner
-        new_learner: Function that builds learners from hyperparameters; copies of `learn`, with
-            what is tuned, if None
+        new_learner: Function that builds learners from hyperparameters; copies of `learn` if None
         space: What is known to be tuned
         check: Function of a learner and a `Space` that raises if that cannot be tuned
     """
     probes = 16 # Configurations with which a factory is tried before a study begins, until it builds one of them
     def __init__(self,
         learn, # Lent learner
-        new_learner=None, # Function that builds learners from hyperparameters; copies of `learn`, with what is tuned, if None
+        new_learner=None, # Function that builds learners from hyperparameters; copies of `learn` if None
         space=None, # What is known to be tuned
         check=None # Function of a learner and a `Space` that raises if that cannot be tuned
     ):
@@ -159,10 +169,12 @@ class LearnerFactory:
         self.given = Space.of({}) if space is None else space
         self.define_by_run,self.suggested = asks_trial(new_learner),dict(self.given.dims)
         self.names,self.checked = set(self.given),set() # Names that are tuned, and those of them that were checked
-        self.read,self.calls,self.last = set(),0,None # What the factory has looked at, how often it was called, what it built last
-        self.middle = None # Hyperparameters of the factory's learner that `probe` returned
-        self.start,self.trained = None,False # Weights with which copies begin if not those of `learn`; are they of an earlier training?
-        self.effects = [] # What the optimizer had in trials, as in `EffectWatch`
+        self.read,self.calls = set(),0 # What the factory has looked at, and how often it was called
+        self.last = lambda: None # A weak reference to what it built last
+        self.middle = None # Hyperparameters of the learner that `probe` returned
+        self.start = None # Weights with which copies begin; those of `learn` if None
+        self.trained = False # Was `learn` trained before?
+        self.effects = [],set() # What the optimizer had in trials, and what was said, as in `EffectWatch`
 
     @property
     def space(self):
@@ -170,14 +182,15 @@ class LearnerFactory:
         return Space.of({**self.given.dims, **self.suggested}, self.given.conditions)
     def watch(self, params):
         "A callback that warns if some of `params` never reach the optimizer"
-        return EffectWatch(dict(dict.items(params)), self.effects)
+        return EffectWatch(dict(dict.items(params)), *self.effects)
     def params_of(self, trial, trials=()):
         "Hyperparameters of the Optuna `trial`, as this factory takes them; `trials` are all of the study"
         own = own_params(trial)
         if not self.define_by_run: return self.given.values(own)
-        for k,d in ((k, _dim(d)) for t in trials for k,d in t.distributions.items()):
+        dists = [o for t in trials for o in t.distributions.items()]
+        for k,d in ((k, _dim(d)) for k,d in dists):
             if k not in self.suggested or not _same(self.suggested[k], d): self.suggested[k] = d
-        known = self.given.values({k: v for k,v in own.items() if k in self.given or k not in trial.params})
+        known = self.given.values(filter_keys(own, lambda k: k in self.given or k not in trial.params))
         fixed = trials[trial.number].system_attrs.get('fixed_params') if len(trials) else None
         return SuggestedParams(trial, known, self.suggested, fixed)
     def point(self, sampler, enqueued=None):
@@ -195,12 +208,14 @@ class LearnerFactory:
             self.middle = self.point(MidpointSampler(np.random.default_rng(i) if i else None))
             try: return self._build(self.middle)
             except FactoryError as e: errors.append(e)
+        said = '; '.join(dict.fromkeys(map(str, errors[:3])))
         raise TuneError(f'new_learner failed {self.probes} times, with hyperparameters from all over the space: '
-                        + '; '.join(dict.fromkeys(str(e) for e in errors[:3]))) from errors[0].__cause__
+                        f'{said}') from errors[0].__cause__
     def check_new(self, learn):
         "Raise if names that are new cannot be tuned with `learn`"
         if self.check is None or self.names<=self.checked: return
-        self.check(learn, Space.of({k: d for k,d in self.space.dims.items() if k in self.names}, self.given.conditions))
+        known = filter_keys(self.space.dims, self.names.__contains__)
+        self.check(learn, Space.of(known, self.given.conditions))
         self.checked = set(self.names)
     def check_enqueued(self, labels):
         "Raise if the factory asks for other names, or other values, than those that the user has enqueued"
@@ -219,7 +234,7 @@ class LearnerFactory:
         self.read,self.calls = self.read|given.read,self.calls+1
         if self.define_by_run: self.names |= set(dict.keys(params))
         if not isinstance(res, Learner): raise TuneError(f'new_learner must return a Learner, got {type(res).__name__}')
-        if res is self.learn or self.last and res is self.last(): raise TuneError('new_learner must build a new Learner each time')
+        if res in (self.learn, self.last()): raise TuneError('new_learner must build a new Learner each time')
         self.last = weakref.ref(res)
         return res
     def _build_checked(self, params):
@@ -232,7 +247,7 @@ class LearnerFactory:
         return res
     def _copy(self, params, folder, pretrained):
         "The lent learner with another model, if a knob makes one, else a copy"
-        name = first(n for n,k in knobs.items() if k.rebuild and n in params)
+        name = rebuilt(params)
         if name is None:
             res = clone(self.learn, folder)
             if self.start: res.model.load_state_dict(self.start)
@@ -245,14 +260,16 @@ class LearnerFactory:
         res = self._build_checked(params) if self.new_learner else self._copy(params, folder, pretrained)
         return apply_params(move_to(res, folder) if folder else res, params, bool(self.new_learner))
 
-    def rebuilds(self, params): return self.new_learner or any(n in knobs and knobs[n].rebuild for n in params)
+    def rebuilds(self, params):
+        "Does a learner with `params` have a model that is built anew?"
+        return self.new_learner or rebuilt(params)
     def load(self, params, file, fit):
-        "Make the lent learner what the training with `params` was, with the weights in `file`; unchanged if they cannot be loaded"
+        "Give the lent learner `params` and the weights in `file`; it stays as it is if they cannot be loaded"
         learn,new = self.learn,self.rebuilds(params)
         src = self(params) if new else clone(self.learn)
         load_weights(src, file)
         if new:
-            for k in (k for k in _parts if k in vars(src)): setattr(learn, k, vars(src)[k])
+            vars(learn).update(filter_keys(vars(src), _parts.__contains__))
             learn.add_cbs([o for o in src.cbs if type(o) not in map(type, learn.cbs)])  # what the new model may need
         else:
             learn.model.load_state_dict(src.model.state_dict())
@@ -262,19 +279,21 @@ class LearnerFactory:
         if fit=='fine_tune': learn.unfreeze()  # as it leaves a learner
 
     def begin(self, file, names):
-        "Start all copies from the weights in `file`, or put the present ones there; nothing to do if one of the knobs `names` makes new models"
+        "Start copies from the weights in `file`, or put the present ones there, unless `names` need other models"
         if self.rebuilds(names): return
         now,there = self.learn.model.state_dict(),kind(file)
         try: self.start = read(file)
         except CheckpointError: self.start = None
         if isinstance(self.start, dict) and _shapes(self.start)==_shapes(now): return
-        if there: warnings.warn(f'{file}, the weights with which the study began, is damaged; '
-                                'new trials begin with those that the learner has now', stacklevel=2)
+        if there:
+            warnings.warn(f'{file}, the weights with which the study began, is damaged; '
+                          'new trials begin with those that the learner has now', stacklevel=2)
         self.start,self.trained = None,_was_trained(self.learn)
         try: write(now, file)
-        except (OSError, RuntimeError) as e: warnings.warn(f'the weights with which the study begins could not be saved ({e})', stacklevel=2)
+        except (OSError, RuntimeError) as e:
+            warnings.warn(f'the weights with which the study begins could not be saved ({e})', stacklevel=2)
 
-def _shapes(state): return {k: tuple(getattr(v, 'shape', ())) for k,v in state.items()}
+def _shapes(state): return {k: getattr(v, 'shape', None) for k,v in state.items()}
 
 def _was_trained(learn):
     "Has `learn` been trained, or tuned? What `lr_find` leaves does not count"
@@ -287,14 +306,20 @@ def _unread(factory, fit):
     if not factory.new_learner: return []
     def reaches(n):
         k = knobs.get(n)
-        return n in factory.read or own_arg(n, fit) or k and (k.arg(fit) or (k.apply or k.hyper) and not k.by_factory)
+        on_learner = k and (k.apply or k.hyper) and not k.by_factory
+        return n in factory.read or own_arg(n, fit) or on_learner or k and k.arg(fit)
     return [n for n in factory.given if not reaches(n)]
 
 def _corners(space):
     "Hyperparameters at both ends of the `space`, and with each option of each choice, by label"
-    at = lambda u: space.labels({n: d.from_unit(u) for n,d in space.dims.items()})
-    options = [{**at(.5), n: o} for n,d in space.dims.items() if isinstance(d, Choice) for o in d.labels]
-    return [{n: p[n] for n in space.active(p)} for p in (at(0.), at(1.), *options[:8])]
+    def at(u):
+        values = {n: d.from_unit(u) for n,d in space.dims.items()}
+        return space.labels(values)
+    middle = at(.5)
+    labels = {n: getattr(d, 'labels', ()) for n,d in space.dims.items()}
+    options = [{**middle, n: o} for n in labels for o in labels[n]]
+    corners = at(0.),at(1.),*options[:8]
+    return [filter_keys(p, space.active(p).__contains__) for p in corners]
 
 def check_read(
     factory:LearnerFactory, # It has built a learner before
@@ -316,10 +341,11 @@ def check_read(
     others = sorted(map(str, factory.read-left()))
     near = difflib.get_close_matches(lost[0], others, n=1)
     hint = f'; did you mean {near[0]!r}?' if near else '.'
-    raise KnobError(f'{lost[0]} is in the space, but would be without effect: new_learner never reads it, and the fit does not take it{hint} '
-                    f'new_learner reads {", ".join(others) or "nothing"}')
+    raise KnobError(f'{lost[0]} is in the space, but would be without effect: new_learner never reads it, '
+                    f'and the fit does not take it{hint} new_learner reads {", ".join(others) or "nothing"}')
 
 def warn_unread(factory, fit):
     "Warn of names that the factory has never read in some trials"
     for n in _unread(factory, fit) if factory.calls>4 else ():
-        warnings.warn(f'{n} is in the space, but new_learner has not read it in any of {factory.calls} calls: it was without effect', stacklevel=3)
+        warnings.warn(f'{n} is in the space, but new_learner has not read it in any of {factory.calls} calls: '
+                      'it was without effect', stacklevel=3)

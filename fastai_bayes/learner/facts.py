@@ -7,10 +7,11 @@ __all__ = ['data_facts', 'model_facts', 'in_text', 'fit_facts', 'facts_of']
 
 # %% ../../nbs/learner/07_facts.ipynb #imports
 import re, zlib
+from fastcore.basics import filter_values
 from torch import Tensor
 from fastai.text.data import TensorText
 from .copies import seeded
-from .knobs import knobs
+from .knobs import knobs, rebuilt
 from ..engine.space import label_of
 
 # %% ../../nbs/learner/07_facts.ipynb #data
@@ -20,10 +21,12 @@ def _size(dl):
         try: return o if isinstance(o, int) else len(o)
         except TypeError: pass
 
+def _digest(text): return f'{zlib.crc32(text.encode()):08x}'
+
 def _listed(o, most=8):
     "How many `o` has, the first of them, and a number that tells different ones apart"
     words = [str(v) for v in o]
-    rest = f' ... (all: {zlib.crc32(chr(0).join(words).encode()):08x})' if len(words)>most else ''
+    rest = f' ... (all: {_digest(chr(0).join(words))})' if len(words)>most else ''
     return f'{len(words)}: {", ".join(words[:most])}{rest}'
 
 def _classes(dls):
@@ -37,7 +40,8 @@ def _item(dls):
     dl = dls.loaders[1]
     with seeded(): o = dl.do_item(0) if hasattr(dl, 'do_item') else dl.dataset[0]
     o = o[0] if isinstance(o, (tuple, list)) else o
-    return str(tuple(o.shape)) if isinstance(o, Tensor) and not isinstance(o, TensorText) and o.ndim else None
+    fixed = isinstance(o, Tensor) and not isinstance(o, TensorText) and o.ndim
+    return str(tuple(o.shape)) if fixed else None
 
 def _maybe(f, *args):
     "`f(*args)`, None if that is not to be had: loaders may be of any kind"
@@ -55,9 +59,10 @@ def data_facts(
         shape: Also the shape of an item?
         returns: Name -> text or number
     """
-    res = {'training set': _maybe(_size, dls.loaders[0]), 'validation set': _maybe(_size, dls.loaders[1]), 'classes': _maybe(_classes, dls),
-           'shape of an item': _maybe(_item, dls) if shape else None}
-    return {k: v for k,v in res.items() if v is not None}
+    train,valid = dls.loaders[:2]
+    res = {'training set': _maybe(_size, train), 'validation set': _maybe(_size, valid),
+           'classes': _maybe(_classes, dls), 'shape of an item': _maybe(_item, dls) if shape else None}
+    return filter_values(res, lambda v: v is not None)
 
 # %% ../../nbs/learner/07_facts.ipynb #model
 _most = 300 # Names of weights that are written out: some databases take 64 kB of text
@@ -75,9 +80,11 @@ def model_facts(
         model: A module
         returns: Name -> shape
     """
-    res = {f'weights {k}': _shape(v) for k,v in model.state_dict().items()}
-    rest = ' '.join(f'{k}{res[k]}' for k in list(res)[_most:])
-    return {**dict(list(res.items())[:_most]), **({'more weights': f'{len(res)-_most} ({zlib.crc32(rest.encode()):08x})'} if rest else {})}
+    shapes = [(f'weights {k}', _shape(v)) for k,v in model.state_dict().items()]
+    rest = ' '.join(k+v for k,v in shapes[_most:])
+    res = dict(shapes[:_most])
+    if rest: res['more weights'] = f'{len(shapes)-_most} ({_digest(rest)})'
+    return res
 
 # %% ../../nbs/learner/07_facts.ipynb #fit
 def in_text(o):
@@ -116,5 +123,5 @@ def facts_of(
         made: Does a factory make the learners?
         returns: Name -> text or number
     """
-    model = {} if not made and any(n in knobs and knobs[n].rebuild for n in names) else model_facts(learn.model)
+    model = {} if not made and rebuilt(names) else model_facts(learn.model)
     return {**fit_facts(fit, kwargs), **data_facts(learn.dls, made or 'size' not in names), **model}

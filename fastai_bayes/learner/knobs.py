@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['knobs', 'values_of', 'Knob', 'add_knob', 'left_out', 'as_opt_func', 'hypers_of', 'named_here', 'own_arg',
-           'check_args', 'check_knobs', 'losses_compare', 'default_space', 'apply_params', 'fit_args']
+           'check_args', 'check_knobs', 'rebuilt', 'losses_compare', 'default_space', 'apply_params', 'fit_args']
 
 # %% ../../nbs/learner/03_knobs.ipynb #imports
 import difflib, inspect, re, tempfile
@@ -13,8 +13,8 @@ from functools import partial
 from math import inf, isfinite
 from numbers import Integral, Real
 from pathlib import Path
-import torch
-from fastcore.basics import first
+import numpy as np, torch
+from fastcore.basics import filter_keys, filter_values, first
 from fastcore.foundation import L
 from fastai.learner import Learner
 from fastai.optimizer import Adam, OptimWrapper, QHAdam
@@ -89,13 +89,13 @@ def add_knob(name, what, also='', **kwargs):
     knobs[name] = Knob(name, what, also, **kwargs)
 
 # %% ../../nbs/learner/03_knobs.ipynb #numbers
+def _each_bad(bad): return lambda values: first(map(bad, values), bool)
+
 def _numbers(where, good, kind=Real):
     "A function that says what is wrong with values, unless all are finite numbers for which `good` is true"
     words = 'whole numbers' if kind is Integral else 'numbers'
-    def bad(values):
-        for o in values:
-            if isinstance(o, bool) or not isinstance(o, kind) or not isfinite(o) or not good(o): return f'expected {words} {where}, got {o!r}'
-    return bad
+    is_number = lambda o: isinstance(o, kind) and not isinstance(o, bool) and isfinite(o)
+    return _each_bad(lambda o: None if is_number(o) and good(o) else f'expected {words} {where}, got {o!r}')
 
 _positive = _numbers('above 0', lambda o: o>0)
 _not_negative = _numbers('of 0 or more', lambda o: o>=0)
@@ -103,14 +103,14 @@ _share = _numbers('from 0 to 1', lambda o: 0<=o<=1)
 _momentum = _numbers('from 0 to less than 1', lambda o: 0<=o<1)
 _count = _numbers('of 1 or more', lambda o: o>=1, Integral)
 
-def _first_bad(bad): return lambda values: first(map(bad, values))
+def _but_none(*values): return [o for o in values if o is not None]
 
-def _each(v):
+def _groups(v):
     "Numbers of `v`, which may have one for each group of layers"
-    if isinstance(v, slice): return [o for o in (v.start, v.stop) if o is not None] or [v]
-    return list(v) if isinstance(v, (list, tuple, L)) or hasattr(v, '__len__') and hasattr(v, 'dtype') else [v]
+    if isinstance(v, slice): return _but_none(v.start, v.stop) or [v]
+    return v if isinstance(v, (list, tuple, L, np.ndarray)) else [v]
 
-def _per_group(bad): return lambda values: bad([o for v in values for o in _each(v)])
+def _per_group(bad): return _each_bad(lambda v: bad(_groups(v)))
 
 def _attr(name): return lambda learn: getattr(learn, name, None)
 def _set_attr(name): return lambda learn, v: setattr(learn, name, v)
@@ -124,15 +124,16 @@ def _set_dls(change):
 def _check_rebuild(keeps):
     def check(learn, space, fit):
         if not isinstance(learn.opt_func, OptimWrapper): return keeps(learn, space)
-        return 'opt_func is an OptimWrapper that holds the parameters of one model; give partial(OptimWrapper, opt=torch.optim.AdamW)'
+        return ('opt_func is an OptimWrapper that holds the parameters of one model; '
+                'give partial(OptimWrapper, opt=torch.optim.AdamW)')
     return check
 
 add_knob('arch', 'architecture, for vision learners', 'model architecture backbone encoder body network net model_name',
-    rebuild=with_arch, bad=_first_bad(bad_arch), check=_check_rebuild(lambda learn, space: keeps_arch(learn, 'ps' in space)),
-    current=_attr('arch'))
+    rebuild=with_arch, bad=_each_bad(bad_arch), current=_attr('arch'),
+    check=_check_rebuild(lambda learn, space: keeps_arch(learn, 'ps' in space)))
 add_knob('layers', 'sizes of the layers of a tabular learner', 'hidden_layers hidden_layer_sizes hidden_sizes n_hidden',
-    rebuild=with_layers, by_factory=True, bad=_first_bad(bad_layers), check=_check_rebuild(lambda learn, space: keeps_layers(learn)),
-    current=layers_of)
+    rebuild=with_layers, by_factory=True, bad=_each_bad(bad_layers), current=layers_of,
+    check=_check_rebuild(lambda learn, space: keeps_layers(learn)))
 
 # %% ../../nbs/learner/03_knobs.ipynb #data
 def left_out(
@@ -158,7 +159,8 @@ def _fits(dls, bs):
 
 def _default_bs(learn):
     bs = given_bs(learn.dls) or 0
-    res = [o for o in ((bs//4, bs//2, bs) if bs>=32 else (bs//2, bs)) if _fits(learn.dls, o)]
+    sizes = (bs//4, bs//2, bs) if bs>=32 else (bs//2, bs)
+    res = [o for o in sizes if _fits(learn.dls, o)]
     return res if len(res)>1 else None
 
 def _check_tfms(where, missing):
@@ -166,15 +168,18 @@ def _check_tfms(where, missing):
     def check(learn, space, fit):
         if not (at := where(learn.dls)): return missing
         if why := lost_by(learn.dls, at):
-            raise LoaderError(f'{why}, and the loader must be made anew; give the class a method new that keeps all of it, or {needs_factory}')
+            raise LoaderError(f'{why}, and the loader must be made anew; '
+                              f'give the class a method new that keeps all of it, or {needs_factory}')
     return check
 
 add_knob('bs', 'batch size for training',
     'batch_size batch batch_sz minibatch_size train_batch_size per_device_train_batch_size n_batch',
-    apply=_set_dls(with_bs), bad=_count, check=_check_bs, default=_default_bs, current=lambda learn: getattr(learn.dls.train, 'bs', None))
+    apply=_set_dls(with_bs), bad=_count, check=_check_bs, default=_default_bs,
+    current=lambda learn: getattr(learn.dls.train, 'bs', None))
 add_knob('size', 'height and width of images that the loaders resize', 'img_size image_size imgsz item_size resolution',
     apply=_set_dls(with_size), by_factory=True, bad=_count, current=lambda learn: size_of(learn.dls),
-    check=_check_tfms(where_resized, 'no transform of the loaders resizes images, as Resize(224) and aug_transforms(size=224) do'))
+    check=_check_tfms(where_resized,
+                      'no transform of the loaders resizes images, as Resize(224) and aug_transforms(size=224) do'))
 add_knob('aug', 'factor for the strength of augmentation, 1 as it is', 'augmentation aug_strength augment',
     apply=_set_dls(with_aug), by_factory=True, bad=_not_negative, current=lambda learn: aug_of(learn.dls),
     check=_check_tfms(lambda dls: 'after_batch' if augmentations(dls) else None,
@@ -184,28 +189,31 @@ add_knob('aug', 'factor for the strength of augmentation, 1 as it is', 'augmenta
 def _needs(find, missing): return lambda learn, space, fit: None if find(learn.model) else f'{missing}; {needs_factory}'
 
 add_knob('ps', 'probability of the last dropout, to which the others keep their ratio',
-    'dropout dropout_rate drop_rate dropout_p drop_p drop p_drop', apply=lambda learn, v: set_ps(learn.model, v), by_factory=True,
-    bad=_share, check=_needs(drops, 'the model has no dropout, or one that is switched off'), current=lambda learn: ps_of(learn.model))
+    'dropout dropout_rate drop_rate dropout_p drop_p drop p_drop', by_factory=True, bad=_share,
+    apply=lambda learn, v: set_ps(learn.model, v), current=lambda learn: ps_of(learn.model),
+    check=_needs(drops, 'the model has no dropout, or one that is switched off'))
 add_knob('drop_mult', 'factor for the dropouts of AWD-LSTM, 1 as they are', 'dropout_mult dropout_multiplier',
-    apply=lambda learn, v: set_drop_mult(learn.model, v), by_factory=True, bad=_not_negative,
-    check=_needs(text_drops, 'the model has none of the dropouts of AWD-LSTM'), current=lambda learn: drop_mult_of(learn.model),
+    by_factory=True, bad=_not_negative, check=_needs(text_drops, 'the model has none of the dropouts of AWD-LSTM'),
+    apply=lambda learn, v: set_drop_mult(learn.model, v), current=lambda learn: drop_mult_of(learn.model),
     default=lambda learn: None if drop_mult_of(learn.model) is None else (.2, 1.5))
 
 # %% ../../nbs/learner/03_knobs.ipynb #loss
-def _bad_loss(values):
-    bad = [o for o in values if isinstance(o, type) or not callable(o)]
-    if bad: return f'expected losses that are ready for use, as in [CrossEntropyLossFlat(), FocalLossFlat()], got {bad[0]!r}'
+def _bad_loss(o):
+    if callable(o) and not isinstance(o, type): return
+    return f'expected losses that are ready for use, as in [CrossEntropyLossFlat(), FocalLossFlat()], got {o!r}'
 
 def _check_smoothing(learn, space, fit):
     losses = values_of(space['loss_func']) if 'loss_func' in space else [learn.loss_func]
-    if all(smoothing_of(o) is None for o in losses): return 'the loss has no label smoothing, as CrossEntropyLossFlat has'
+    if any(smoothing_of(o) is not None for o in losses): return
+    return 'the loss has no label smoothing, as CrossEntropyLossFlat has'
 
 def _set_smoothing(learn, v): learn.loss_func = with_smoothing(learn.loss_func, v)
 
-add_knob('loss_func', 'loss', 'loss criterion loss_fn loss_function', apply=_set_attr('loss_func'), loss=True, bad=_bad_loss,
-    current=_attr('loss_func'))
-add_knob('label_smoothing', 'label smoothing of a cross entropy', 'smoothing label_smooth', apply=_set_smoothing, loss=True,
-    bad=_share, check=_check_smoothing, current=lambda learn: smoothing_of(learn.loss_func))
+add_knob('loss_func', 'loss', 'loss criterion loss_fn loss_function',
+    apply=_set_attr('loss_func'), loss=True, bad=_each_bad(_bad_loss), current=_attr('loss_func'))
+add_knob('label_smoothing', 'label smoothing of a cross entropy', 'smoothing label_smooth',
+    apply=_set_smoothing, loss=True, bad=_share, check=_check_smoothing,
+    current=lambda learn: smoothing_of(learn.loss_func))
 
 # %% ../../nbs/learner/03_knobs.ipynb #opt
 def as_opt_func(
@@ -223,7 +231,9 @@ def as_opt_func(
 
 def _base(o): return o.func if isinstance(o, partial) else o
 
-def _hypers(opt_func): return opt_func([torch.nn.Parameter(torch.zeros(1, 1))], lr=.1).hypers[0]  # a matrix, as Muon takes nothing else
+def _hypers(opt_func):
+    matrix = torch.nn.Parameter(torch.zeros(1, 1))  # Muon takes nothing else
+    return opt_func([matrix], lr=.1).hypers[0]
 
 def hypers_of(
     o # What `as_opt_func` takes
@@ -243,7 +253,8 @@ _momentum_fits = 'fit_one_cycle','fine_tune' # They schedule it
 
 def _check_opt_func(learn, space, fit):
     for o in values_of(space['opt_func']):
-        if isinstance(o, OptimWrapper): return 'an OptimWrapper that holds parameters cannot be used twice; give the class, as in torch.optim.AdamW'
+        if isinstance(o, OptimWrapper):
+            return 'an OptimWrapper that holds parameters cannot be used twice; give the class, as in torch.optim.AdamW'
         if 'mom' not in hypers_of(o) and fit in _momentum_fits:
             return f"{label_of(o)!r} has no momentum, which {fit} schedules; leave it out or use fit='fit_flat_cos'"
 
@@ -256,49 +267,54 @@ def _default_opt_func(learn):
 
 def _set_opt_func(learn, v): learn.opt_func,learn.opt = as_opt_func(v),None
 
-add_knob('opt_func', 'optimizer', 'optimizer optimiser optim opt solver opt_fn', apply=_set_opt_func, check=_check_opt_func,
-    default=_default_opt_func, current=_attr('opt_func'))
+add_knob('opt_func', 'optimizer', 'optimizer optimiser optim opt solver opt_fn',
+    apply=_set_opt_func, check=_check_opt_func, default=_default_opt_func, current=_attr('opt_func'))
 
 # %% ../../nbs/learner/03_knobs.ipynb #hyper
 def _set_lr(learn, v):
     learn.lr,f = v,learn.opt_func
-    if isinstance(f, partial): learn.opt_func = partial(f.func, *f.args, **{k: o for k,o in f.keywords.items() if k!='lr'})
+    if not isinstance(f, partial): return
+    rest = filter_keys(f.keywords, lambda k: k!='lr')
+    learn.opt_func = partial(f.func, *f.args, **rest)
 
-def _current_hyper(name): return lambda learn: None if isinstance(learn.opt_func, OptimWrapper) else _hypers(learn.opt_func).get(name)
+def _current_hyper(name):
+    def current(learn):
+        if not isinstance(learn.opt_func, OptimWrapper): return _hypers(learn.opt_func).get(name)
+    return current
 
 def _current_wd(learn): return _current_hyper('wd')(learn) if learn.wd is None else learn.wd
 
-def _bad_moms(values):
-    bad = [o for o in values if not isinstance(o, (list, tuple)) or len(o)!=3 or _momentum(o)]
-    if bad: return f'expected choices of three momentums from 0 to less than 1, as in moms=[(.95,.85,.95), (.9,.8,.9)], got {bad[0]!r}'
+_some_moms = 'moms=[(.95,.85,.95), (.9,.8,.9)]'
+
+def _bad_moms(o):
+    if isinstance(o, (list, tuple)) and len(o)==3 and not _momentum(o): return
+    return f'expected choices of three momentums from 0 to less than 1, as in {_some_moms}, got {o!r}'
 
 add_knob('lr', 'learning rate, the largest one of a schedule',
     'learning_rate learn_rate lr_max base_lr max_lr peak_lr initial_lr lr_init learning_rate_init lrate eta step_size',
     apply=_set_lr, args=('base_lr', 'lr_max', 'lr'), bad=_per_group(_positive), current=_attr('lr'),
     default=lambda learn: (1e-5 if vars(learn).get('pretrained') else 3e-4, 1e-1, 'log'))
-add_knob('wd', 'weight decay', 'weight_decay decay l2 l2_reg l2_penalty reg_lambda', apply=_set_attr('wd'), args=('wd',),
-    bad=lambda values: _per_group(_not_negative)([o for o in values if o is not None]), current=_current_wd,
+add_knob('wd', 'weight decay', 'weight_decay decay l2 l2_reg l2_penalty reg_lambda',
+    apply=_set_attr('wd'), args=('wd',),
+    bad=lambda values: _per_group(_not_negative)(_but_none(*values)), current=_current_wd,
     default=lambda learn: (3e-3, .3, 'log'))
-add_knob('moms', 'momentum at the start, in the middle and at the end', 'betas mom_schedule', apply=_set_attr('moms'), args=('moms',),
-    bad=_bad_moms, current=_attr('moms'))
-
-def _optimizers(space, name):
-    "Optimizers for which `name` may be set, and whether it is tuned for these alone"
-    own = space.conditions.get(name, {}).get('opt_func')
-    return [space['opt_func'].options[i] for i in own] if own else values_of(space['opt_func']), bool(own)
+add_knob('moms', 'momentum at the start, in the middle and at the end', 'betas mom_schedule',
+    apply=_set_attr('moms'), args=('moms',), bad=_each_bad(_bad_moms), current=_attr('moms'))
 
 def _check_hyper(name):
     def check(learn, space, fit):
-        if name=='mom' and fit in _momentum_fits: return f'{fit} has a schedule for it; tune moms, as in moms=[(.95,.85,.95), (.9,.8,.9)]'
-        given = 'opt_func' not in space
-        if given and isinstance(learn.opt_func, OptimWrapper): return 'the optimizer is an OptimWrapper that was made before; give the class instead'
-        opts,each = ([learn.opt_func], True) if given else _optimizers(space, name)
-        bad = [o for o in opts if name not in hypers_of(o)]
-        if bad and (each or len(bad)==len(opts)): return f'no such setting in {", ".join(str(label_of(o)) for o in bad)}'
+        if name=='mom' and fit in _momentum_fits: return f'{fit} has a schedule for it; tune moms, as in {_some_moms}'
+        opts = values_of(space['opt_func']) if 'opt_func' in space else [learn.opt_func]
+        if isinstance(opts[0], OptimWrapper): return 'the optimizer is an OptimWrapper with parameters; give the class'
+        only = space.conditions.get(name, {}).get('opt_func')  # it is tuned for these alone, and all must have it
+        tried = [opts[i] for i in only] if only else opts
+        bad = [o for o in tried if name not in hypers_of(o)]
+        if bad and (only or len(bad)==len(opts)): return f'no such setting in {", ".join(map(str, map(label_of, bad)))}'
     return check
 
 def _add_hyper(name, what, also, bad):
-    add_knob(name, what, also, hyper=True, bad=bad, check=_check_hyper(name), current=_current_hyper(name))
+    check,current = _check_hyper(name),_current_hyper(name)
+    add_knob(name, what, also, hyper=True, bad=bad, check=check, current=current)
 
 _add_hyper('mom', 'momentum', 'momentum beta1 beta_1', _momentum)
 _add_hyper('sqr_mom', 'momentum of the squared gradients', 'beta2 beta_2 rho sq_mom', _momentum)
@@ -311,43 +327,53 @@ def _check_lr_mult(learn, space, fit):
     if 'lr' not in space or _positive(values_of(space['lr'])):
         return 'it divides the learning rate; tune that as well, as in lr=(1e-5, 1e-1, "log")'
     groups = learn.splitter(learn.model)
-    if not isinstance(first(groups), (list, L)) or len(groups)<2: return 'the model has one group of parameters; give a splitter'
+    if len(groups)<2 or not isinstance(first(groups), (list, L)):
+        return 'the model has one group of parameters; give a splitter'
 
 def _check_frozen(learn, space, fit): return None if fit=='fine_tune' else 'only fine_tune freezes a model'
 
-def _add_arg(name, what, also, bad, **kwargs): add_knob(name, what, also, args=(name,), bad=bad, **kwargs)
+def _add_arg(name, *args, **kwargs): add_knob(name, *args, args=(name,), **kwargs)
 
-_add_arg('pct_start', 'share of the training before the learning rate falls', 'warmup warmup_ratio warmup_pct warmup_epochs', _share)
-_add_arg('div', 'largest learning rate over the first', 'div_factor', _positive)
-_add_arg('div_final', 'largest learning rate over the last', 'final_div_factor', _positive)
-_add_arg('lr_mult', 'learning rate of the last layers over the first ones', 'discriminative_lr layer_decay llrd', _positive,
-    check=_check_lr_mult, current=lambda learn: 1)
-_add_arg('freeze_epochs', 'epochs of fine_tune in which only the last layers learn', 'frozen_epochs n_freeze', _count, check=_check_frozen)
+_add_arg('pct_start', 'share of the training before the learning rate falls',
+    'warmup warmup_ratio warmup_pct warmup_epochs', bad=_share)
+_add_arg('div', 'largest learning rate over the first', 'div_factor', bad=_positive)
+_add_arg('div_final', 'largest learning rate over the last', 'final_div_factor', bad=_positive)
+_add_arg('lr_mult', 'learning rate of the last layers over the first ones', 'discriminative_lr layer_decay llrd',
+    bad=_positive, check=_check_lr_mult, current=lambda learn: 1)
+_add_arg('freeze_epochs', 'epochs of fine_tune in which only the last layers learn', 'frozen_epochs n_freeze',
+    bad=_count, check=_check_frozen)
 
 # %% ../../nbs/learner/03_knobs.ipynb #names
 _arguments = dict(  # of `bayes_tune` -> names that they have elsewhere
     n_epoch='epochs n_epochs max_epochs num_epochs epoch nb_epochs num_train_epochs n_iter',
     n_trials='trials max_trials num_trials num_samples n_calls', timeout='max_time time_limit time_budget',
-    monitor='metric metrics objective scoring eval_metric', mode='direction goal maximize minimize', cbs='callbacks callback cb',
+    monitor='metric metrics objective scoring eval_metric', mode='direction goal maximize minimize',
+    cbs='callbacks callback cb',
     sampler='algo search_alg tuner', seed='random_state random_seed rng', storage='db database url',
     study_name='name experiment_name run_name project_name', enqueue='points_to_evaluate initial_points x0 starts',
-    verbose='verbosity progress silent quiet', space='search_space config param_space params hyperparameters distributions',
+    verbose='verbosity progress silent quiet',
+    space='search_space config param_space params hyperparameters distributions',
     new_learner='factory make_learner learner_fn get_learner model_fn')
 
 _advice = {  # what else is tuned elsewhere -> what to do here
     'act_cls activation act act_fn nonlinearity': f'the activation is no knob; {needs_factory}',
-    'n_layers depth width hidden_dim hidden_size units n_out': f'of the model, only arch and layers are knobs; {needs_factory}',
-    'scheduler lr_scheduler schedule sched lr_schedule': "the schedule is the fit's; say fit='fit_one_cycle', 'fit_flat_cos', 'fit' or 'fine_tune'",
+    'n_layers depth width hidden_dim hidden_size units n_out':
+        f'of the model, only arch and layers are knobs; {needs_factory}',
+    'scheduler lr_scheduler schedule sched lr_schedule':
+        "the schedule is the fit's; say fit='fit_one_cycle', 'fit_flat_cos', 'fit' or 'fine_tune'",
     'n_jobs n_workers num_workers jobs': 'run the same line with its study_name in several processes',
-    'gradient_clip gradient_clip_val clip grad_clip clip_grad_norm max_grad_norm max_norm': 'pass the callback: cbs=GradientClip(.1)',
+    'gradient_clip gradient_clip_val clip grad_clip clip_grad_norm max_grad_norm max_norm':
+        'pass the callback: cbs=GradientClip(.1)',
     'mixup cutmix mixup_alpha': 'pass the callback: cbs=MixUp()',
     'fp16 amp precision mixed_precision': 'call learn.to_fp16() before',
-    'patience early_stopping early_stop': 'pruner= stops trials that are not worth their epochs; for a callback say cbs=EarlyStoppingCallback()'}
+    'patience early_stopping early_stop':
+        'pruner= stops trials that are not worth their epochs; for a callback say cbs=EarlyStoppingCallback()'}
 
 def _plain(name): return re.sub('[^a-z0-9]', '', str(name).lower())
 
+_also = {**_arguments, **{n: k.also for n,k in knobs.items()}}
 _here = {_plain(o): v for names,v in _advice.items() for o in names.split()}
-_here |= {_plain(o): n for n,also in [*_arguments.items(), *((k.name, k.also) for k in knobs.values())] for o in (n, *also.split())}
+_here |= {_plain(o): n for n,names in _also.items() for o in f'{n} {names}'.split()}
 
 def named_here(
     name # Of a hyperparameter or an argument, as it may be called elsewhere
@@ -403,9 +429,10 @@ def check_args(
         kwargs: Arguments of the fit by name
     """
     if not isinstance(fit, str): return
-    for k,name in ((k, name) for k in knobs.values() if (name := k.arg(fit)) in kwargs):
-        v = kwargs[name]
-        if not (v is None and k.apply) and (why := k.bad([v])): raise KnobError(f'{name}: {why}')
+    for k in knobs.values():
+        name = k.arg(fit)
+        if name not in kwargs or kwargs[name] is None and k.apply: continue
+        if why := k.bad([kwargs[name]]): raise KnobError(f'{name}: {why}')
 
 def _made_by_factory(k, learn, fit):
     "Does a factory see to the knob `k`?"
@@ -417,8 +444,9 @@ def _wrong(learn, name, space, fit, free):
     if why := _unused(name, fit): return why
     k,values = knobs.get(name),values_of(space[name])
     if k is None or free and _made_by_factory(k, learn, fit): return
-    own = callable(fit) and k.args and not k.apply  # an argument of a function may be anything
-    return k.bad and not own and k.bad(values) or (k.check(learn, space, fit) if k.check else k.no_arg(fit))
+    any_value = callable(fit) and k.args and not k.apply or not k.bad  # an argument of a function may be anything
+    if not any_value and (why := k.bad(values)): return why
+    return k.check(learn, space, fit) if k.check else k.no_arg(fit)
 
 def check_knobs(
     learn:Learner, # Learner to be tuned
@@ -438,10 +466,22 @@ def check_knobs(
     if not isinstance(space, Space): raise KnobError(f'space: expected a Space, got {space!r}')
     for n in space.dims:
         if n not in knobs and not free and not own_arg(n, fit):
-            raise KnobError(f'unknown hyperparameter {n!r}{_hint(n)} Known are {", ".join(knobs)}; for anything else {needs_factory}')
+            raise KnobError(f'unknown hyperparameter {n!r}{_hint(n)} Known are {", ".join(knobs)}; '
+                            f'for anything else {needs_factory}')
         try: why = _wrong(learn, n, space, fit, free)
         except LoaderError as e: raise LoaderError(f'{n}: {e}') from None
         if why: raise KnobError(f'{n}: {why}')
+
+def rebuilt(
+    names # Of hyperparameters
+)->str: # None if there is none
+    """The one of them that needs another model
+
+    Parameters:
+        names: Of hyperparameters
+        returns: None if there is none
+    """
+    return first(n for n in names if n in knobs and knobs[n].rebuild)
 
 def losses_compare(
     space # Names of the hyperparameters
@@ -460,8 +500,10 @@ def _found_lr(learn):
     with tempfile.TemporaryDirectory() as d, seeded(0):
         c = clone(learn, Path(d))
         try:
-            with seeded_loaders(c.dls, 0), c.no_bar(), c.no_logging(): return c.lr_find(show_plot=False).valley
-        except Exception as e: raise KnobError(f'lr_find failed ({type(e).__name__}: {e}); leave it out, or give a range for lr') from e
+            with seeded_loaders(c.dls, 0), c.no_bar(), c.no_logging():
+                return c.lr_find(show_plot=False).valley
+        except Exception as e:
+            raise KnobError(f'lr_find failed ({type(e).__name__}: {e}); leave it out, or give a range for lr') from e
         finally: release(c)
 
 def default_space(
@@ -478,19 +520,21 @@ def default_space(
     """
     if not isinstance(learn, Learner): raise KnobError(f'learn: expected a Learner, got {learn!r}')
     if not isinstance(lr_find, bool): raise KnobError(f'lr_find: expected True or False, got {lr_find!r}')
-    with seeded(): res = {n: o for n,k in knobs.items() if k.default and (o := k.default(learn)) is not None}
+    with seeded():
+        res = {n: k.default(learn) for n,k in knobs.items() if k.default}
     if lr_find:
         lr = _found_lr(learn)
         res['lr'] = float(f'{lr/30:.1g}'),float(f'{lr*30:.1g}'),'log'
-    return res
+    return filter_values(res, lambda o: o is not None)
 
 # %% ../../nbs/learner/03_knobs.ipynb #turn
 def _create_opt(learn, hypers):
-    "`learn.create_opt`, with those of `hypers` that the optimizer takes: a `SGD` that was made without momentum never has any"
+    "`learn.create_opt`, with `hypers`: a `SGD` that was made without momentum never has any"
     f = learn.opt_func
-    learn.opt_func = partial(f, **{n: v for n,v in hypers.items() if n in inspect.signature(f).parameters})
+    learn.opt_func = partial(f, **filter_keys(hypers, inspect.signature(f).parameters.__contains__))
     try: learn.create_opt()
     finally: learn.opt_func = f
+    learn.opt.set_hypers(**filter_keys(hypers, learn.opt.hypers[0].__contains__))
 
 def apply_params(
     learn:Learner, # Learner to change
@@ -507,10 +551,8 @@ def apply_params(
     """
     for n,k in knobs.items():
         if n in params and k.apply and not (by_factory and k.by_factory): k.apply(learn, params[n])
-    hypers = {n: params[n] for n,k in knobs.items() if n in params and k.hyper}
-    if hypers:
-        _create_opt(learn, hypers)
-        learn.opt.set_hypers(**{n: v for n,v in hypers.items() if n in learn.opt.hypers[0]})
+    hypers = filter_keys(params, lambda n: n in knobs and knobs[n].hyper)
+    if hypers: _create_opt(learn, hypers)
     return learn
 
 def fit_args(
@@ -524,7 +566,8 @@ def fit_args(
         fit: Name of a fit method, or a function
         returns: Arguments for `fit`
     """
-    named = {n: knobs[n].arg(fit) for n in params if n in knobs}
-    if named.get('lr') and named.get('lr_mult', True) is None:  # a range of learning rates, from the first layers to the last
+    args = {n: knobs[n].arg(fit) for n in params if n in knobs}
+    if args.get('lr') and args.get('lr_mult', True) is None:  # learning rates from the first layers to the last
         params = dict(params, lr=slice(params['lr']/params['lr_mult'], params['lr']))
-    return {**{n: params[n] for n in params if own_arg(n, fit)}, **{a: params[n] for n,a in named.items() if a}}
+    own = filter_keys(params, lambda n: own_arg(n, fit))
+    return {**own, **{a: params[n] for n,a in args.items() if a}}

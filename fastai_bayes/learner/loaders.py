@@ -10,6 +10,7 @@ __all__ = ['orders_of', 'set_orders', 'seeded_loaders', 'settle', 'LoaderError',
 import random, weakref
 from copy import copy
 from contextlib import contextmanager
+from fastcore.basics import filter_keys, filter_values
 from fastcore.imports import equals
 from fastcore.xtras import ReindexCollection
 from fastai.data.load import DataLoader
@@ -55,7 +56,8 @@ def seeded_loaders(
         dls: `DataLoaders`
         seed: Seed for each loader's own generator
     """
-    old,orders = [(dl, dl.rng) for dl in dls.loaders if hasattr(dl, 'rng')],orders_of(dls)
+    old = [(dl, dl.rng) for dl in dls.loaders if hasattr(dl, 'rng')]
+    orders = orders_of(dls)
     try:
         set_orders(dls, [o and sorted(o) for o in orders])
         for dl,_ in old: dl.rng = random.Random(seed)
@@ -67,7 +69,7 @@ def seeded_loaders(
 def settle(
     dls # `DataLoaders`
 ):
-    """Let loaders look at an item for its types now, so that the first batch draws the same random numbers in each training
+    """Let loaders look at an item for its types now, so that first batches draw the same random numbers
 
     Parameters:
         dls: `DataLoaders`
@@ -83,28 +85,36 @@ class LoaderError(ValueError):
 def _forgotten(dl):
     "What `dl.new` does not hand on by itself"
     res = {k: vars(dl)[k] for k in ('wgts', 'partial_n') if k in vars(dl)}
-    res.update({k: v for k in ('persistent_workers', 'pin_memory_device') if (v := getattr(dl.fake_l, k, None))})
+    of_torch = {k: getattr(dl.fake_l, k, None) for k in ('persistent_workers', 'pin_memory_device')}
+    res.update(filter_values(of_torch, bool))
     if isinstance(dl, SortedDL): res['sort_func'] = dl.sort_func
-    if dl.n is not None and hasattr(dl.dataset, '__len__') and dl.n!=len(dl.dataset): res['n'] = dl.n
+    whole = len(dl.dataset) if hasattr(dl.dataset, '__len__') else dl.n
+    if dl.n!=whole: res['n'] = dl.n
     return res
 
 _passing = set('rng fake_l it chunks split_idx _types _n_inp bs_given _DataLoader__idxs'.split())  # state of an epoch
 
-def _parts(o): return {k: v for k,v in vars(o).items() if k not in _passing}
+def _parts(o): return filter_keys(vars(o), lambda k: k not in _passing)
 
-def _alike(a, b, depth=4):
+def _alike(a, b, depth):
     "Do `a` and `b`, or their attributes, hold the same?"
     if a is b or type(a) is not type(b): return a is b
-    if not depth or type(a).__eq__ is not object.__eq__ or not hasattr(a, '__dict__'): return bool(equals(a, b))
-    p,q = _parts(a),_parts(b)
-    return p.keys()==q.keys() and all(_alike(p[k], q[k], depth-1) for k in p)
+    opaque = type(a).__eq__ is not object.__eq__ or not hasattr(a, '__dict__')
+    if opaque or not depth: return bool(equals(a, b))
+    return not _differing(_parts(a), _parts(b), depth-1)
+
+def _differing(a, b, depth=4):
+    "Names of attributes that `a` and `b`, dictionaries of them, do not share"
+    both = a.keys() & b.keys()
+    changed = {k for k in both if not _alike(a[k], b[k], depth)}
+    return changed | (a.keys() ^ b.keys())
 
 def _lost(dl):
     cls,old,hand_on = type(dl).__name__,_parts(dl),_forgotten(dl)
     try:
         with seeded(): new,other = (_parts(dl.new(**hand_on)) for _ in range(2))
-        differs = lambda k: k not in old or k not in new or _alike(new[k], other[k]) and not _alike(old[k], new[k])
-        names = [k for k in {**old, **new} if k not in hand_on and differs(k)]  # new ones differ in what is drawn at random
+        random = _differing(new, other)  # drawn when a loader is made
+        names = sorted(_differing(old, new)-random-set(hand_on))
     except Exception as e: return f'{cls}.new fails ({type(e).__name__}: {e})'
     return f'{cls}.new does not hand on {", ".join(names)}' if names else ''
 
@@ -134,8 +144,8 @@ def anew(
         returns: `LoaderError` if anything else would be different
     """
     if why := lost(dl):
-        raise LoaderError(f'another loader cannot be made from this one: {why}; give the class a method new that keeps all of it, '
-                          'leave this out of the space, or pass new_learner')
+        raise LoaderError(f'another loader cannot be made from this one: {why}; give the class a method new '
+                          'that keeps all of it, leave this out of the space, or pass new_learner')
     return dl.new(**_forgotten(dl), **kwargs)
 
 # %% ../../nbs/learner/01_loaders.ipynb #bs
@@ -160,7 +170,8 @@ def with_bs(
     if why := not_fastai(dl):
         if getattr(dl, 'batch_size', None)==bs: return dls  # a factory has seen to that
         raise LoaderError(f"{why}; use fastai's DataLoader, leave bs out of the space, or pass new_learner")
-    if isinstance(bs, bool) or not isinstance(bs, int) or bs<1: raise LoaderError(f'expected a batch size of 1 or more, got {bs!r}')
+    if isinstance(bs, bool) or not isinstance(bs, int) or bs<1:
+        raise LoaderError(f'expected a batch size of 1 or more, got {bs!r}')
     new = dl if dl.bs==bs else anew(dl, bs=bs)
     n = vars(new).get('partial_n') or new.n
     if len(new)==0 or n is not None and bs>n:

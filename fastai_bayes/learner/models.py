@@ -8,7 +8,7 @@ __all__ = ['needs_factory', 'with_arch', 'bad_arch', 'keeps_arch', 'with_layers'
 # %% ../../nbs/learner/02_models.ipynb #imports
 import difflib
 from numbers import Integral
-import torch
+from torch import nn
 from fastcore.basics import first
 from fastai.layers import LinBnDrop, SigmoidRange
 from fastai.learner import Learner
@@ -62,7 +62,8 @@ def bad_arch(
         o: Architecture
         returns: None if it is one
     """
-    if not isinstance(o, str): return None if callable(o) else f'expected functions such as resnet18 or names of timm models, got {o!r}'
+    if callable(o): return
+    if not isinstance(o, str): return f'expected functions such as resnet18 or names of timm models, got {o!r}'
     timm = _timm()
     if timm and (':' in o or timm.is_model(o)): return  # those with a colon are found elsewhere
     import torchvision  # slow, as timm is
@@ -87,23 +88,28 @@ def keeps_arch(
     if not {'arch', 'n_out', 'pretrained'}<=set(vars(learn)):
         return f'this learner does not remember how its model was made; {needs_factory}'
     with seeded(): new = _vision(learn, learn.arch, False)
-    for m,o in zip(drops(new.model), drops(learn.model)) if ps else (): m.p = o.p
+    if ps:
+        for m,o in zip(drops(new.model), drops(learn.model)): m.p = o.p
     if repr(new.model)==repr(learn.model) and new.splitter is learn.splitter: return
-    return (f'the model is not what vision_learner(dls, {label_of(learn.arch)}) makes by itself, and what else it was given '
-            f'(cut, ps, custom_head, y_range ...) is not remembered; {needs_factory}')
+    return (f'the model is not what vision_learner(dls, {label_of(learn.arch)}) makes by itself, and what else it was '
+            f'given (cut, ps, custom_head, y_range ...) is not remembered; {needs_factory}')
 
 # %% ../../nbs/learner/02_models.ipynb #layers
+def _find(o, cls): return first(o, lambda m: isinstance(m, cls))
+
 def _sizes(model):
-    return [first(b, lambda o: isinstance(o, torch.nn.Linear)).out_features for b in model.layers if isinstance(b, LinBnDrop)]
+    blocks = [o for o in model.layers if isinstance(o, LinBnDrop)]
+    return [_find(b, nn.Linear).out_features for b in blocks]
 
 def _tabular(model, layers):
     "A `TabularModel` with `layers`, and for the rest what can be seen of `model`"
-    block = list(model.layers[0])
-    ps = [o.p for o in block if isinstance(o, torch.nn.Dropout)] or [0.]
-    sigmoid = first(model.layers, lambda o: isinstance(o, SigmoidRange))
-    return TabularModel([(o.num_embeddings, o.embedding_dim) for o in model.embeds], model.n_cont, _sizes(model)[-1], list(layers),
-                        ps=ps[0], embed_p=model.emb_drop.p, y_range=sigmoid and (sigmoid.low, sigmoid.high),
-                        bn_cont=model.bn_cont is not None, use_bn=any(isinstance(o, torch.nn.BatchNorm1d) for o in block))
+    block,end = model.layers[0],_find(model.layers, SigmoidRange)
+    dropout = _find(block, nn.Dropout)
+    embeds = [(o.num_embeddings, o.embedding_dim) for o in model.embeds]
+    return TabularModel(embeds, model.n_cont, _sizes(model)[-1], list(layers),
+                        ps=dropout.p if dropout else 0., embed_p=model.emb_drop.p,
+                        y_range=end and (end.low, end.high), bn_cont=model.bn_cont is not None,
+                        use_bn=_find(block, nn.BatchNorm1d) is not None)
 
 def with_layers(
     learn:Learner, # Learner from `tabular_learner`; it stays as it is
@@ -151,4 +157,5 @@ def keeps_layers(
     if type(learn.model) is not TabularModel:
         return f'the layers of a model can be changed if it is of tabular_learner; {needs_factory}'
     with seeded(): new = _tabular(learn.model, layers_of(learn))
-    if repr(new)!=repr(learn.model): return f'tabular_learner would not make this model of what can be seen of it (act_cls, ...); {needs_factory}'
+    if repr(new)==repr(learn.model): return
+    return f'tabular_learner would not make this model of what can be seen of it (act_cls, ...); {needs_factory}'

@@ -9,6 +9,7 @@ __all__ = ['MonitorError', 'mode_of', 'recorded', 'check_name', 'check_mode', 'f
 # %% ../../nbs/learner/04_monitor.ipynb #imports
 import difflib, math, re
 import torch
+from fastcore.basics import first
 from fastai.callback.core import Callback
 
 # %% ../../nbs/learner/04_monitor.ipynb #err
@@ -16,17 +17,19 @@ class MonitorError(ValueError):
     "The monitored quantity, or its direction, is not known; the message says what is"
 
 # %% ../../nbs/learner/04_monitor.ipynb #table
-_down = '''loss error_rate mse rmse mae msle exp_rmspe perplexity brier_score_loss hamming_loss hinge_loss log_loss zero_one_loss label_ranking_loss
-    coverage_error max_error mean_absolute_error mean_absolute_percentage_error mean_squared_error mean_squared_log_error
-    median_absolute_error root_mean_squared_error root_mean_squared_log_error mean_pinball_loss mean_poisson_deviance mean_gamma_deviance
+_down = '''loss error_rate mse rmse mae msle exp_rmspe perplexity brier_score_loss hamming_loss hinge_loss log_loss
+    zero_one_loss label_ranking_loss coverage_error max_error mean_absolute_error mean_absolute_percentage_error
+    mean_squared_error mean_squared_log_error median_absolute_error root_mean_squared_error
+    root_mean_squared_log_error mean_pinball_loss mean_poisson_deviance mean_gamma_deviance
     mean_tweedie_deviance davies_bouldin_score'''
-_up = '''accuracy accuracy_multi top_k_accuracy foreground_acc dice dice_multi jaccard_coeff jaccard_coeff_multi corpus_bleu pearsonr spearmanr
-    accuracy_score balanced_accuracy_score top_k_accuracy_score average_precision_score f1_score fbeta_score precision_score recall_score
-    jaccard_score roc_auc_score auc cohen_kappa_score matthews_corrcoef ndcg_score dcg_score label_ranking_average_precision_score
-    explained_variance_score r2_score d2_absolute_error_score d2_brier_score d2_log_loss_score d2_pinball_score d2_tweedie_score
-    adjusted_rand_score rand_score adjusted_mutual_info_score normalized_mutual_info_score mutual_info_score homogeneity_score
+_up = '''accuracy accuracy_multi top_k_accuracy foreground_acc dice dice_multi jaccard_coeff jaccard_coeff_multi
+    corpus_bleu pearsonr spearmanr accuracy_score balanced_accuracy_score top_k_accuracy_score average_precision_score
+    f1_score fbeta_score precision_score recall_score jaccard_score roc_auc_score auc cohen_kappa_score
+    matthews_corrcoef ndcg_score dcg_score label_ranking_average_precision_score explained_variance_score r2_score
+    d2_absolute_error_score d2_brier_score d2_log_loss_score d2_pinball_score d2_tweedie_score adjusted_rand_score
+    rand_score adjusted_mutual_info_score normalized_mutual_info_score mutual_info_score homogeneity_score
     completeness_score v_measure_score fowlkes_mallows_score silhouette_score calinski_harabasz_score'''
-_modes = {o: mode for mode,names in (('min', _down), ('max', _up)) for o in names.split()}
+_modes = dict.fromkeys(_down.split(), 'min') | dict.fromkeys(_up.split(), 'max')
 
 def mode_of(
     name:str # Name of a loss or metric, as in the table that fastai prints
@@ -52,7 +55,9 @@ def recorded(
             `Recorder`
     """
     r,mets = getattr(learn, 'recorder', None),[o.name for o in learn.metrics]
-    if r is None: raise MonitorError('the learner has no `Recorder`, so nothing can be monitored; add one with `learn.add_cb(Recorder())`')
+    if r is None:
+        raise MonitorError('the learner has no `Recorder`, so nothing can be monitored; '
+                           'add one with `learn.add_cb(Recorder())`')
     if not r.valid_metrics: return ['train_loss', *(mets if r.train_metrics else [])]
     if not r.train_metrics: return ['train_loss', 'valid_loss', *mets]
     return [f'{p}_{o}' for p in ('train', 'valid') for o in ('loss', *mets)]
@@ -79,7 +84,8 @@ def check_name(monitor):
 def check_mode(mode):
     "Raise a `MonitorError` unless `mode` is 'min', 'max' or None"
     if mode is None or isinstance(mode, str) and mode in ('min', 'max'): return
-    meant = {'mi': 'min', 'lo': 'min', 'ma': 'max', 'hi': 'max'}.get(str(mode).lower()[:2])
+    start = str(mode).lower()[:2]
+    meant = dict(mi='min', lo='min', ma='max', hi='max').get(start)
     raise MonitorError(f"mode is 'min' or 'max', got {mode!r}" + (f'; say mode={meant!r}' if meant else ''))
 
 def find_monitor(
@@ -95,7 +101,8 @@ def find_monitor(
     """
     check_name(monitor)
     names = recorded(learn)
-    if monitor is None: monitor = ([*names[names.index('valid_loss')+1:], 'valid_loss'] if 'valid_loss' in names else ['valid_loss'])[0]
+    if monitor is None: monitor = first(names[names.index('valid_loss')+1:]) if 'valid_loss' in names else None
+    monitor = monitor or 'valid_loss'
     for o in names:
         if monitor in (o, o.strip('_')): return o  # fastai's `rmse` records itself as `_rmse`
     near = _near(monitor, names)
@@ -118,8 +125,8 @@ def monitor_and_mode(
     check_mode(mode)
     monitor = find_monitor(learn, monitor)
     mode = mode or mode_of(monitor)
-    if mode is None: raise MonitorError(f"it is not known whether {monitor!r} should be small or large; say mode='min' or mode='max'")
-    return monitor,mode
+    if mode: return monitor,mode
+    raise MonitorError(f"it is not known whether {monitor!r} should be small or large; say mode='min' or mode='max'")
 
 # %% ../../nbs/learner/04_monitor.ipynb #now
 def recorded_now(
@@ -156,7 +163,8 @@ def one_number(
     """
     try: return math.nan if v is None else float(v)
     except (TypeError, ValueError, RuntimeError):
-        raise MonitorError(f'expected one number an epoch from {monitor!r}, got {v!r}; let it return one, or monitor another') from None
+        raise MonitorError(f'expected one number an epoch from {monitor!r}, got {v!r}; '
+                           'let it return one, or monitor another') from None
 
 class Measured(Callback):
     "Knows what an epoch is worth: its value, whether that is missing, and whether the training has diverged"
@@ -174,4 +182,5 @@ class Measured(Callback):
         row,finite,self.finite = recorded_now(self.learn),self.finite,True
         v = one_number(row.get(monitor), monitor)
         diverged = not finite and not (math.isfinite(v) and is_finite(row.get('valid_loss')))
-        return v if math.isfinite(v) and not diverged else math.nan, diverged  # a model full of NaN may still hit a class
+        ok = math.isfinite(v) and not diverged  # a model full of NaN may still hit a class
+        return v if ok else math.nan, diverged

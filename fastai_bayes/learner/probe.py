@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from torch.nn.parameter import UninitializedTensorMixin
-from fastcore.basics import first
+from fastcore.basics import filter_keys, first
 from fastcore.foundation import L
-from fastai.callback.core import Callback, CancelFitException, CancelStepException, CancelTrainException, CancelValidException
+from fastai.callback.core import *
 from fastai.callback.progress import CSVLogger, ShowGraphCallback
 from fastai.callback.schedule import ParamScheduler
 from fastai.data.load import DataLoader
@@ -53,12 +53,14 @@ class Closure(Callback):
         return loss
 
 # %% ../../nbs/learner/07_probe.ipynb #step
-# Event -> what comes next; the word in brackets is what fails there
-_next = dict(before_fit='start', before_train='data', before_validate='data', before_batch='model', after_pred='loss', before_step='optimizer',
-             after_step='metric', after_batch='data', after_cancel_train='metric', after_cancel_validate='metric', after_train='end',
-             after_validate='end')
+# Event -> what comes next
+_next = dict(before_fit='start', before_train='data', before_validate='data', before_batch='model', after_pred='loss',
+             before_step='optimizer', after_step='metric', after_batch='data', after_cancel_train='metric',
+             after_cancel_validate='metric', after_train='end', after_validate='end')
 _what = dict(start='the fit cannot begin', data='no batch can be taken', model='the model fails', loss='the loss fails',
-             backward='the backward pass fails', optimizer='the optimizer fails', metric='a metric fails', end='the epoch cannot end')
+             backward='the backward pass fails', optimizer='the optimizer fails', metric='a metric fails',
+             end='the epoch cannot end')
+_parts = dict(before_train='of training', before_validate='of validation')
 
 class Step(Callback):
     """Cuts trainings to one step, and notes in `stage` what comes next
@@ -69,21 +71,25 @@ class Step(Callback):
     order = 1000
     def __init__(self,
         all_valid:bool=False # Go through the whole validation set?
-    ): self.all_valid,self.stage,self.part,self.row,self.trace,self.stepped = all_valid,'start','',None,[],False
+    ):
+        self.all_valid,self.stage,self.part = all_valid,'start',''
+        self.row,self.trace,self.stepped = None,[],False
     @property
     def trains(self): return not hasattr(self.learn, 'lr_finder')
     def __call__(self, event_name):
         self.stage = _next.get(event_name, self.stage)
-        if event_name in ('before_train', 'before_validate'): self.part = 'of training' if event_name=='before_train' else 'of validation'
+        self.part = _parts.get(event_name, self.part)
         return super().__call__(event_name)
     def before_train(self): self.stepped = False
     def after_loss(self):
         self.stage = 'backward' if self.training else 'metric'
         if not self.trains or not self.training or torch.isfinite(self.loss).all(): return
         self.stage = 'loss'
-        raise ValueError(f'it is {self.loss.detach().mean().item()} before anything was trained; look for such values in the data, and at the loss')
+        raise ValueError(f'it is {self.loss.detach().mean().item()} before anything was trained; '
+                         'look for such values in the data, and at the loss')
     def before_step(self):
-        if self.trains and not self.stepped: self.trace.append({**settings(self.learn), **schedules(self.learn)})
+        if not self.trains or self.stepped: return
+        self.trace.append({**settings(self.learn), **schedules(self.learn)})
     def after_step(self): self.stepped = True
     def after_batch(self):
         if not self.trains: return
@@ -99,7 +105,7 @@ class Step(Callback):
         raise CancelFitException
 
 class Owner(Callback):
-    "Notes whether a fit hands on the callbacks that it is given, to the learner `owner`; another one, or that which was lent, is not trained"
+    "Notes whether a fit hands on its callbacks, and whether it trains the learner `owner`; no other is trained"
     order = -1000
     def __init__(self, owner=None): self.owner,self.passed,self.astray = owner,False,False
     def before_fit(self):
@@ -107,7 +113,9 @@ class Owner(Callback):
         if self.astray: raise TuneError('another learner is trained')
 
 # %% ../../nbs/learner/07_probe.ipynb #say
-def _shapes(b): return ' and '.join(str(tuple(o.shape)) if isinstance(o, torch.Tensor) else type(o).__name__ for o in L(b)) or 'nothing'
+def _shape(o):
+    return str(tuple(o.shape)) if isinstance(o, torch.Tensor) else type(o).__name__
+def _shapes(b): return ' and '.join(L(b).map(_shape)) or 'nothing'
 
 def _bad_metric(learn):
     "Name of the first metric that fails on the batch at hand; None if there is none"
@@ -124,9 +132,10 @@ def _where(e, learn, step):
     if any(o.name=='create_opt' for o in traceback.extract_tb(e.__traceback__)):
         return f'the optimizer {label_of(learn.opt_func)} cannot be made for this model'
     if step.stage=='start': return _what['start']
-    if step.stage=='metric' and (name := _bad_metric(learn)): return f'the metric {name} fails, on predictions of {pred} and targets of {yb}'
+    targets = f', on predictions of {pred} and targets of {yb}'
+    if step.stage=='metric' and (name := _bad_metric(learn)): return f'the metric {name} fails{targets}'
     opt = type(getattr(learn.opt, 'opt', learn.opt)).__name__
-    on = dict(model=f', on inputs of {xb}', loss=f', on predictions of {pred} and targets of {yb}', optimizer=f', {opt}')
+    on = dict(model=f', on inputs of {xb}', loss=targets, optimizer=f', {opt}')
     return f'{_what[step.stage]} in the first batch {step.part}{on.get(step.stage, "")}'
 
 def _error(e, learn, step, monitor):
@@ -139,11 +148,13 @@ def _error(e, learn, step, monitor):
 
 # %% ../../nbs/learner/07_probe.ipynb #quiet
 def _states(loaders):
-    "For generators of torch's and numpy's that loaders and what they consist of hold: a function that sets the state, and the state"
-    parts = [o for dl in loaders for o in (dl, *(getattr(dl, k, None) for k in ('sampler', 'batch_sampler', 'dataset')))]
-    held = [g for o in parts for g in getattr(o, '__dict__', {}).values()]
-    return [(g.set_state, g.get_state()) for g in held if isinstance(g, torch.Generator)] + [
-        (partial(setattr, g.bit_generator, 'state'), g.bit_generator.state) for g in held if isinstance(g, np.random.Generator)]
+    "Generators of torch's and numpy's in loaders, their samplers and datasets: how to set the state, and the state"
+    parts = 'sampler','batch_sampler','dataset'
+    held = [*loaders, *(getattr(dl, k, None) for dl in loaders for k in parts)]
+    gens = [g for o in held for g in getattr(o, '__dict__', {}).values()]
+    bits = [g.bit_generator for g in gens if isinstance(g, np.random.Generator)]
+    of_torch = [(g.set_state, g.get_state()) for g in gens if isinstance(g, torch.Generator)]
+    return of_torch + [(partial(setattr, b, 'state'), b.state) for b in bits]
 
 @contextmanager
 def _as_before(*objects):
@@ -164,11 +175,11 @@ def in_main_process(
     Parameters:
         loaders: Of fastai or torch
     """
-    parts = [o for dl in loaders for o in (dl, getattr(dl, 'fake_l', None)) if hasattr(o, 'num_workers') or hasattr(o, 'dataset')]
+    parts = [o for dl in loaders for o in (dl, getattr(dl, 'fake_l', None)) if o is not None]
     states = _states(loaders)
     with _as_before(*parts):
         for o in parts:
-            if not isinstance(o, DataLoader): o.num_workers,o.timeout = 0,0
+            if hasattr(o, 'num_workers') and not isinstance(o, DataLoader): o.num_workers,o.timeout = 0,0
         try: yield
         finally:
             for put,s in states: put(s)
@@ -184,13 +195,15 @@ def _not_trained(learn, owner):
 
 def awake(learn):
     "Let lazy layers of `learn` find their sizes"
-    if not any(isinstance(p, UninitializedTensorMixin) for p in (*learn.model.parameters(), *learn.model.buffers())): return
+    tensors = *learn.model.parameters(),*learn.model.buffers()
+    if not any(isinstance(p, UninitializedTensorMixin) for p in tensors): return
     mode,dls = learn.model.training,learn.dls
     with in_main_process(dls.loaders), seeded(), torch.no_grad():
         try:
             with seeded_loaders(dls, 0): learn._split(learn._set_device(first(dls.train)))
             learn.model.eval()(*learn.xb)
-        except Exception as e: raise TuneError(f'the lazy layers of the model cannot be made from a batch ({type(e).__name__}: {e})') from e
+        except Exception as e:
+            raise TuneError(f'the lazy layers of the model cannot be made from a batch ({said(e)})') from e
         finally:
             learn.model.train(mode)
             learn._end_cleanup()
@@ -201,7 +214,8 @@ _loggers = 'tensorboard wandb neptune comet captum azureml'.split()
 def _takes_part(cb, foreign):
     "Is `cb` in a first step? Those that are not fastai's if `foreign`"
     mod = type(cb).__module__.split('.')
-    return not isinstance(cb, (CSVLogger, ShowGraphCallback)) and mod[-1] not in _loggers and (foreign or mod[0]=='fastai')
+    logs = isinstance(cb, (CSVLogger, ShowGraphCallback)) or mod[-1] in _loggers
+    return not logs and (foreign or mod[0]=='fastai')
 
 def _is_fastais(o):
     "Is the optimizer function `o` one of fastai's, which take what Adam takes?"
@@ -230,18 +244,21 @@ class Probe:
 
     def step(self, learn, params, folder, foreign=False, all_valid=False):
         "What is wrong with the first step of `learn`, as an error to raise; None if it can be taken"
-        self.last,lent = Step(all_valid),self.factory.learn
-        owners,loaders = (Owner(learn), Owner()),[*learn.dls.loaders, *lent.dls.loaders]
+        self.last,lent,owners = Step(all_valid),self.factory.learn,(Owner(learn), Owner())
         learn.remove_cbs([o for o in learn.cbs if not _takes_part(o, foreign)])
         learn.add_cb(self.last)
-        cbs = [owners[0], Closure(), *copies([o for o in self.cbs if _takes_part(o, foreign)], folder)]
+        own = copies([o for o in self.cbs if _takes_part(o, foreign)], folder)
         fit = getattr(learn, self.fit) if isinstance(self.fit, str) else partial(self.fit, learn)
+        args = fit_args(params, self.fit)
+        kwargs = dict(self.fit_kwargs, cbs=[owners[0], Closure(), *own], **args)
+        loaders = [*learn.dls.loaders, *lent.dls.loaders]
         try:
-            with in_main_process(loaders), seeded_loaders(learn.dls, 0), _not_trained(lent, owners[1]), muted(), learn.no_bar(), learn.no_logging():
-                fit(self.n_epoch, cbs=cbs, **fit_args(params, self.fit), **self.fit_kwargs)
+            with in_main_process(loaders), seeded_loaders(learn.dls, 0), _not_trained(lent, owners[1]):
+                with muted(), learn.no_bar(), learn.no_logging(): fit(self.n_epoch, **kwargs)
         except Exception as e:
             if out_of_memory(e): return free_memory(e)  # the trials learn from that
-            if not (any(o.astray for o in owners) or self.last.row): return _error(e, learn, self.last, self.monitor)
+            done = self.last.row or any(o.astray for o in owners)
+            if not done: return _error(e, learn, self.last, self.monitor)
         return self._after(*owners)
 
     def _after(self, own, lent):
@@ -250,14 +267,17 @@ class Probe:
         if own.astray or lent.astray:
             return TuneError(f"fit: {name} trains another learner than the one that it is given; "
                              "give a name, as in fit='fit_one_cycle', or a function that trains its first argument")
-        if not own.passed: return TuneError(f'fit: {name} must pass cbs on, as in def fit(learn, n_epoch, cbs, **kwargs): learn.fit(n_epoch, cbs=cbs)')
+        if not own.passed:
+            return TuneError(f'fit: {name} must pass cbs on, as in '
+                             'def fit(learn, n_epoch, cbs, **kwargs): learn.fit(n_epoch, cbs=cbs)')
         try: one_number((self.last.row or {}).get(self.monitor), self.monitor)
         except MonitorError as e: return e
 
     def tried(self, params, folder, learn=None):
         "What is wrong with the first step if `params` are set; with more callbacks and data if it fails without them"
         for foreign,all_valid in ((False, False), (True, False), (True, True)):
-            res = apply_params(move_to(learn, folder), params, True) if learn else self.factory(params, folder, pretrained=False)
+            if learn: res = apply_params(move_to(learn, folder), params, True)
+            else: res = self.factory(params, folder, pretrained=False)
             try: why = self.step(res, params, folder, foreign, all_valid)
             finally: release(res)
             if why is None or foreign and self.last.stage!='metric': return why
@@ -275,26 +295,31 @@ class Probe:
     def options(self, params):
         "`params` with each other option that may prevent a step"
         f = self.factory
-        names = [] if f.define_by_run else ['loss_func', 'opt_func'] if f.new_learner else ['arch', 'layers', 'loss_func', 'opt_func']
-        for n,o in ((n, o) for n in names for o in getattr(f.given.dims.get(n), 'options', ())):
+        dims = {} if f.define_by_run else f.given.dims
+        names = ['loss_func', 'opt_func'] if f.new_learner else ['arch', 'layers', 'loss_func', 'opt_func']
+        choices = {n: getattr(dims.get(n), 'options', ()) for n in names}
+        for n,o in [(n, o) for n in names for o in choices[n]]:
             if o is params.get(n) or n=='opt_func' and _is_fastais(o): continue
             new = {**params, n: o}
-            yield n, o, {k: new[k] for k in f.given.active(f.given.labels(new)) if k in new}
+            active = f.given.active(f.given.labels(new))
+            yield n, o, filter_keys(new, active.__contains__)
 
     def check_options(self, params, folder):
         "Raise a `KnobError` if an option cannot be tried"
         start = time.monotonic()
         for n,o,p in self.options(params):
-            short = time.monotonic()-start>self.seconds
-            try: bad = release(self.factory(p, folder, pretrained=False)) if short else self.tried(p, folder)
+            try:
+                if time.monotonic()-start<self.seconds: bad = self.tried(p, folder)
+                else: bad = release(self.factory(p, folder, pretrained=False))
             except (ArithmeticError, TuneError) as e: bad = e
             if bad is not None: raise KnobError(f'{n}: {label_of(o)!r} cannot be tried: {bad}') from bad.__cause__
 
     def check_effect(self, params, folder):
-        "Raise a `KnobError` if the optimizer has the same settings though others are tried, as with a fit that has a constant of its own"
-        own = getattr(type(self.factory.learn), self.fit) if isinstance(self.fit, str) else self.fit
-        scheduled = any(isinstance(o, ParamScheduler) for o in (*self.cbs, *self.factory.learn.cbs))
-        if getattr(own, '__module__', '').startswith('fastai.') and not scheduled: return
+        "Raise a `KnobError` if the optimizer has the same settings whatever is tried, as if a fit has a constant"
+        learn = self.factory.learn
+        own = getattr(type(learn), self.fit) if isinstance(self.fit, str) else self.fit
+        scheduled = any(isinstance(o, ParamScheduler) for o in (*self.cbs, *learn.cbs))
+        if not scheduled and getattr(own, '__module__', '').startswith('fastai.'): return
         here = params,self.last.trace
         try:
             other = self.factory.point(RandomSampler(seed=1))
@@ -307,7 +332,7 @@ class Probe:
     def check(self,
         learn # A learner that the factory has built from its `middle`; the lent one if there is no factory
     ):
-        """Raise an error unless trainings can take a first step somewhere in the space; nothing is written, and the lent learner stays as it is
+        """Raise an error unless trainings can take a first step somewhere in the space
 
         Parameters:
             learn: A learner that the factory has built from its `middle`; the lent one if there is
@@ -315,7 +340,8 @@ class Probe:
         """
         names,f = recorded(learn),self.factory
         if (n := names.count(self.monitor))>1:
-            raise MonitorError(f'{self.monitor!r} is what {n} metrics are called; rename one, or monitor another: {", ".join(names)}')
+            raise MonitorError(f'{self.monitor!r} is what {n} metrics are called; '
+                               f'rename one, or monitor another: {", ".join(names)}')
         with tempfile.TemporaryDirectory() as d, seeded(0):
             params = f.middle if f.new_learner else f.point(MidpointSampler())
             why = self.tried(params, Path(d), learn if f.new_learner else None)

@@ -32,7 +32,8 @@ def parameters(
     """
     if not callable(fit) and fit not in FIT_METHODS:
         raise KnobError(f'fit: expected one of {FIT_METHODS} or a function f(learn, n_epoch, **kwargs), got {fit!r}')
-    try: return list(inspect.signature(getattr(Learner, fit) if isinstance(fit, str) else fit).parameters.values())[2:]
+    f = getattr(Learner, fit) if isinstance(fit, str) else fit
+    try: return list(inspect.signature(f).parameters.values())[2:]
     except (TypeError, ValueError):
         raise KnobError(f'fit: expected a function f(learn, n_epoch, cbs, **kwargs), got {fit!r}') from None
 
@@ -61,20 +62,25 @@ def default_arg(
     return first(p.default for p in parameters(fit) if p.name==name and p.default is not p.empty)
 
 # %% ../../nbs/learner/02_signatures.ipynb #reads
-_installed = {*sys.stdlib_module_names-{'__main__'}, 'torch', 'torchvision', 'fastai', 'fastcore', 'numpy', 'pandas', 'sklearn',
-              'optuna', 'fastai_bayes'}
+_packages = 'torch torchvision fastai fastcore numpy pandas sklearn optuna fastai_bayes'.split()
+_installed = {*sys.stdlib_module_names, *_packages}
 
-def _own(o): return (getattr(o, '__module__', None) or 'builtins').split('.')[0] not in _installed
+def _own(o):
+    module = getattr(o, '__module__', None) or 'builtins'
+    return module=='__main__' or module.split('.')[0] not in _installed
 
 def _functions(f):
     "The Python functions behind `f`: a function, `partial`, method, class or object that can be called"
     while isinstance(f, partial): f = f.func
     f = inspect.unwrap(f) if callable(f) else f
-    if isinstance(f, type): fs = [o for k in f.__mro__ if _own(k) for o in vars(k).values()]
-    else: fs = [f if inspect.isfunction(f) else getattr(f, '__func__', getattr(type(f), '__call__', None))]
-    return [o for o in fs if inspect.isfunction(o)]
+    fs = [f, getattr(f, '__func__', None), getattr(type(f), '__call__', None)]
+    if isinstance(f, type):
+        fs = [o for k in f.__mro__ if _own(k) for o in vars(k).values()]
+    return list(filter(inspect.isfunction, fs))
 
-def _codes(code): return [code, *(c for o in code.co_consts if inspect.iscode(o) for c in _codes(o))]
+def _codes(code):
+    inner = filter(inspect.iscode, code.co_consts)
+    return [code, *(c for o in inner for c in _codes(o))]
 
 def _content(cell):
     try: return cell.cell_contents
@@ -82,7 +88,8 @@ def _content(cell):
 
 def _called(f, code):
     "What the function `f` may call by a name in its `code`"
-    known = {**f.__globals__, **dict(zip(f.__code__.co_freevars, map(_content, f.__closure__ or ())))}
+    cells = map(_content, f.__closure__ or ())
+    known = {**f.__globals__, **dict(zip(f.__code__.co_freevars, cells))}
     found = [known.get(n) for n in (*code.co_names, *code.co_freevars)]
     found += [getattr(m, n, None) for m in found if inspect.ismodule(m) for n in code.co_names]
     return [o for o in found if callable(o) and _own(o)]
@@ -103,7 +110,8 @@ def mentioned(
         seen.add(o)
         for code in _codes(o.__code__):
             texts = [t for t in code.co_consts if not inspect.iscode(t)]
-            res |= {*re.findall(r'\w+', repr(texts)), *code.co_varnames[:code.co_argcount+code.co_kwonlyargcount]}
+            n_args = code.co_argcount+code.co_kwonlyargcount
+            res.update(re.findall(r'\w+', repr(texts)), code.co_varnames[:n_args])
             todo += [g for h in _called(o, code) for g in _functions(h)]
     return res
 
@@ -119,6 +127,5 @@ def uses(
         returns: True if `f` cannot be looked into
     """
     codes = [c for o in _functions(f) if name in o.__code__.co_varnames for c in _codes(o.__code__)]
-    ins = [i for c in codes for i in dis.get_instructions(c) if i.opname.startswith('LOAD')]
-    used = {n for i in ins for n in (i.argval if isinstance(i.argval, tuple) else (i.argval,))}
-    return not codes or bool(used & {name, 'locals'})
+    loads = [i.argval for c in codes for i in dis.get_instructions(c) if i.opname.startswith('LOAD')]
+    return not codes or any(o in (name, 'locals') or isinstance(o, tuple) and name in o for o in loads)
