@@ -16,7 +16,9 @@ from rich.text import Text
 from ..results.tables import clock, html_table, short, text_table
 
 # %% ../../nbs/learner/10_display.ipynb #status
-def _share(*ends): return min(1., max((done/limit for done,limit in ends if limit), default=0.))
+def _share(*ends):
+    shares = [done/limit for done,limit in ends if limit]
+    return min(1., max(shares, default=0.))
 
 @dataclass
 class Status:
@@ -27,7 +29,7 @@ class Status:
         mode: 'min' or 'max'
         n_epoch: Planned epochs of one trial
         n_trials: Limits; None is no limit
-        trials: Ended trials: dictionaries with number, state, value, epochs, params, reason
+        trials: Ended trials: number, state, value, epochs, params, reason of each
         number: The running trial, if any
         params: Its hyperparameters
         curve: Its values so far
@@ -42,7 +44,7 @@ class Status:
     n_trials:int=None # Limits; None is no limit
     budget:int=None
     timeout:float=None
-    trials:list=field(default_factory=list) # Ended trials: dictionaries with number, state, value, epochs, params, reason
+    trials:list=field(default_factory=list) # Ended trials: number, state, value, epochs, params, reason of each
     number:int=None # The running trial, if any
     params:dict=field(default_factory=dict) # Its hyperparameters
     curve:list=field(default_factory=list) # Its values so far
@@ -54,8 +56,9 @@ class Status:
     @property
     def best(self):
         "The best ended trial, or None"
-        ok = [o for o in self.trials if o['state'] not in ('failed', 'outside') and math.isfinite(o['value'])]
-        return (min if self.mode=='min' else max)(ok, key=lambda o: o['value'], default=None)
+        def _ok(o): return o['state'] not in ('failed', 'outside') and math.isfinite(o['value'])
+        best = min if self.mode=='min' else max
+        return best(filter(_ok, self.trials), key=lambda o: o['value'], default=None)
     @property
     def trained(self):
         "How many trials could be trained; the others do not count against `n_trials`"
@@ -107,8 +110,9 @@ def status_line(s:Status)->str:
 
 def trial_line(o, s:Status)->str:
     "An ended trial `o` in one line"
-    now = f"trial {o['number']:<3} {o['state']:8} {s.monitor} {short(o['value']) or '-':8} epochs {o['epochs']}/{s.n_epoch}"
-    return ' | '.join(filter(None, [now, progress(s), settings(o['params']), o.get('reason')]))
+    value = f"{s.monitor} {short(o['value']) or '-':8} epochs {o['epochs']}/{s.n_epoch}"
+    parts = [f"trial {o['number']:<3} {o['state']:8} {value}", progress(s), settings(o['params'])]
+    return ' | '.join([*parts, o['reason']] if o.get('reason') else parts)
 
 # %% ../../nbs/learner/10_display.ipynb #rows
 def status_rows(
@@ -122,16 +126,21 @@ def status_rows(
         last: Ended trials to show, beside the best
         returns: Lists of texts, heads first
     """
-    now = dict(number=s.number, state='running', value=s.curve[-1] if s.curve else None, epochs=len(s.curve), params=s.params)
+    value = s.curve[-1] if s.curve else None
+    now = dict(number=s.number, state='running', value=value)
+    now.update(epochs=len(s.curve), params=s.params)
     shown = s.trials[::-1][:last]
     if s.best and s.best not in shown: shown.insert(0, s.best)
     if s.number is not None: shown.insert(0, now)
     names = list(dict.fromkeys(k for o in shown for k in o['params']))
     def _row(o):
+        mark = '*'*(o is s.best)
         values = [short(o['params'].get(k)) for k in names]
-        return [f"{'*'*(o is s.best)}{o['number']}", o['state'], short(o['value']), f"{o['epochs']}/{s.n_epoch}", *values, o.get('reason') or '']
+        head = [f"{mark}{o['number']}", o['state'], short(o['value']), f"{o['epochs']}/{s.n_epoch}"]
+        return [*head, *values, o.get('reason') or '']
     rows = [['trial', 'state', s.monitor, 'epochs', *names, 'reason'], *map(_row, shown)]
-    return rows if any(o[-1] for o in rows[1:]) else [o[:-1] for o in rows]
+    reasons = any(o[-1] for o in rows[1:])
+    return rows if reasons else [o[:-1] for o in rows]
 
 def status_html(s:Status)->str:
     "`s` as HTML: a bar, a line, and a table"
@@ -224,7 +233,9 @@ class Notebook(Silent):
     def say(self, text): self.notes.append(text)
     def show(self, s): self._put(self.notes, status_html(s))
     def close(self, s): self._put([*self.notes, status_line(s)])
-    def _put(self, notes, rest=''): self.handle.update(self.html(''.join(f'<div>{html.escape(o)}</div>' for o in notes)+rest))
+    def _put(self, notes, rest=''):
+        lines = [f'<div>{html.escape(o)}</div>' for o in notes]
+        self.handle.update(self.html(''.join(lines)+rest))
 
 def view(
     verbose:bool=True # Show anything?

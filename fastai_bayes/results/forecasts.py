@@ -32,7 +32,8 @@ class Beliefs:
         study:optuna.Study, # With one objective
         until:int=None # Number of a trial: as it was when that ended; as it is now if None
     ):
-        self.study,self.sign,self.trials,self.surrogate = study,1 if is_max(study) else -1,[],None
+        self.study,self.trials,self.surrogate = study,[],None
+        self.sign = 1 if is_max(study) else -1
         trials,cache = study.get_trials(deepcopy=False),StudyCache.of(study)
         known = (getattr(o, 'n_epoch', None) for o in (study.sampler, study.pruner))
         self.T = next(filter(None, known), None) or horizon(trials)
@@ -74,13 +75,17 @@ def _expected(b):
     "Table of `forecast_data` from the `Beliefs` `b`"
     rows,s = [],b.surrogate
     for i,t in enumerate(b.trials):
-        if state_of(t) not in ('stopped', 'running') or s.failed[i] or not 0<s.epochs[i]<b.T: continue
-        end = *(o[0] for o in b.band(*s.forecast([i]))), s.prob_best([i])[0]
-        rows.append((t.number, state_of(t), epochs_trained(t), curve_of(t), *end))
+        begun = 0<s.epochs[i]<b.T and not s.failed[i]
+        if not begun or state_of(t) not in ('stopped', 'running'): continue
+        (mid,),(low,),(high,) = b.band(*s.forecast([i]))
+        known = t.number,state_of(t),epochs_trained(t),curve_of(t)
+        rows.append((*known, mid, low, high, s.prob_best([i])[0]))
     df = pd.DataFrame(rows, columns=_columns)
     return df.sort_values(['prob_best', 'forecast'], ascending=[False, b.sign<0], ignore_index=True)
 
-def _best_line(ax, v): ax.axhline(v, color=orange, lw=1.2, ls='--', label='best so far', zorder=1)
+def _best_line(ax, v):
+    look = dict(color=orange, lw=1.2, ls='--', zorder=1)
+    ax.axhline(v, label='best so far', **look)
 
 @plot('Forecasts of stopped trials')
 @one_thread
@@ -96,14 +101,17 @@ def plot_forecast(
         ax: Axis to draw on; a new one if None
         most: Trials that are shown at most
     """
-    if not isinstance(most, Integral) or most<1: raise PlotError(f'most: expected an integer of 1 or more, got {most!r}')
+    ok = isinstance(most, Integral) and most>0
+    if not ok: raise PlotError(f'most: expected a whole number of 1 or more, got {most!r}')
     b = Beliefs(study)
     df = _expected(b)[:most].sort_values('state', kind='stable')  # running before stopped
     if b.T is None: return message_axis(ax, 'the length of a trial is not known yet')
     if df.empty: return message_axis(ax, 'no trial was stopped or is running')
-    ax,gap,points = new_axis(ax),max(b.T/40, .12),{t.number: points_of(t) for t in b.trials}
+    ax,gap = new_axis(ax),max(b.T/40, .12)
+    points = {t.number: points_of(t) for t in b.trials}
     df['x'] = b.T+gap*np.arange(2, len(df)+2)
-    for state,color in (('running', orange), ('stopped', blue)): _ends(ax, df[df.state==state], points, state, color)
+    _ends(ax, df[df.state=='running'], points, 'running', orange)
+    _ends(ax, df[df.state=='stopped'], points, 'stopped', blue)
     _best_line(ax, b.best)
     ax.axvline(b.T+gap/2, color=grey, lw=.8)
     epoch_axis(ax, b.T)
@@ -114,10 +122,13 @@ def _ends(ax, df, points, state, color):
     "Learning curves of the trials of `df`, and at `df.x` how they are expected to end"
     if df.empty: return
     look = dict(fmt='o', ms=4, color=color, ecolor=(color, .45), elinewidth=2.5)
-    ax.errorbar(df.x, df.forecast, [df.forecast-df.low, df.high-df.forecast], label=f'{state}, forecast and 95 % band', **look)
+    band = df.forecast-df.low,df.high-df.forecast
+    ax.errorbar(df.x, df.forecast, band, label=f'{state}, forecast and 95 % band', **look)
     for o in df.itertuples():
-        draw_curve(ax, points[o.number], color=color, lw=1.2, alpha=.8)
-        draw_curve(ax, [points[o.number][-1], (o.x, o.forecast)], color=grey, lw=.7, ls=':', zorder=1)
+        curve = points[o.number]
+        draw_curve(ax, curve, color=color, lw=1.2, alpha=.8)
+        rest = [curve[-1], (o.x, o.forecast)]
+        draw_curve(ax, rest, color=grey, lw=.7, ls=':', zorder=1)
 
 # %% ../../nbs/results/05_forecasts.ipynb #trial
 @of_study
@@ -126,7 +137,7 @@ def trial_data(
     study:optuna.Study, # A study
     n:int # Number of a trial
 )->dict: # number, state, epochs, n_epoch, points (epoch, value), others (points of earlier trials), reason
-    """What the engine believed about trial `n` when it ended; with best, forecast, low, high, prob_best, as far as they were known
+    """What the engine believed about trial `n` when it ended; with best, forecast, low, high, prob_best if known
 
     Parameters:
         study: A study
@@ -134,15 +145,18 @@ def trial_data(
         returns: number, state, epochs, n_epoch, points (epoch, value), others (points of earlier
             trials), reason
     """
-    t,b,earlier = trial_at(study, n),Beliefs(study, n),study.get_trials(deepcopy=False)[:n]
-    others = [points_of(o) for o in trials_of(earlier) if points_of(o) and trial_id(o)!=trial_id(t)]
-    res = dict(number=n, state=state_of(t), epochs=epochs_trained(t), n_epoch=b.T, points=points_of(t), others=others)
+    t,b = trial_at(study, n),Beliefs(study, n)
+    earlier = trials_of(study.get_trials(deepcopy=False)[:n])
+    others = [points_of(o) for o in earlier if trial_id(o)!=trial_id(t)]
+    res = dict(number=n, state=state_of(t), epochs=epochs_trained(t), n_epoch=b.T)
+    res.update(points=points_of(t), others=[o for o in others if o])
     res['reason'] = t.user_attrs.get('verdict') or t.user_attrs.get('reason')
     i = next((i for i,o in enumerate(b.trials) if o.number==n), None)
     if i is None or not res['epochs']: return res
     res['best'] = b.best
     if res['epochs']>=b.T: return res
-    e = explain(b.surrogate, i, b.sign, getattr(study.pruner, 'n_startup', 0), getattr(study.pruner, 'resumable', False))
+    pruner = [getattr(study.pruner, k, 0) for k in ('n_startup', 'resumable')]
+    e = explain(b.surrogate, i, b.sign, *pruner)
     sure = e.verdict.stop or res['state']!='stopped'  # other fits may disagree near the threshold
     if sure: res['reason'] = res['reason'] or e.verdict.reason
     return res if b.surrogate.failed[i] else res | vars(e)
@@ -163,13 +177,17 @@ def plot_trial(
     o = trial_data(study, n)
     title = f"trial {n}, {o['state']} after {in_epochs(o['epochs'])}" + (f": {o['reason']}" if o['reason'] else '')
     if not o['points']: return message_axis(ax, _wrapped(title, 60))
-    ax,T,(l,v) = new_axis(ax),o['n_epoch'] or o['epochs'],o['points'][-1]
+    ax,T = new_axis(ax),o['n_epoch'] or o['epochs']
+    l,v = o['points'][-1]
     faint = dict(color=grey, lw=.8, alpha=.5*alpha_for(len(o['others'])))
     for c in o['others']: draw_curve(ax, c, **faint)
     draw_curve(ax, o['points'], color=blue, lw=2.5, label=f'trial {n}')
     if 'forecast' in o and l<T:
-        ax.fill_between([l, T], [v, o['low']], [v, o['high']], color=blue, alpha=.2, lw=0, label='95 % band')
-        draw_curve(ax, [(l, v), (T, o['forecast'])], color=blue, lw=1.5, ls='--', label='forecast')
+        low,high = [v, o['low']],[v, o['high']]
+        look = dict(color=blue, alpha=.2, lw=0)
+        ax.fill_between([l, T], low, high, label='95 % band', **look)
+        line = [(l, v), (T, o['forecast'])]
+        draw_curve(ax, line, color=blue, lw=1.5, ls='--', label='forecast')
     if 'best' in o: _best_line(ax, o['best'])
     ax.set_title(_wrapped(title), fontsize='small', loc='left', pad=22)
     epoch_axis(ax, T)
@@ -177,9 +195,11 @@ def plot_trial(
 
 def _limits(study, o):
     "Ends of an axis that shows the whole curve, and the band unless that is wider than all else"
-    known = [v for _,v in o['points']] + [o[k] for k in ('best', 'forecast') if k in o]
+    known = [v for _,v in o['points']]
+    known += [o[k] for k in ('best', 'forecast') if k in o]
     lo,hi = window(study, known, reach=1000)
-    band = np.clip([o.get('low', lo), o.get('high', hi)], 2*lo-hi, 2*hi-lo)
+    band = o.get('low', lo),o.get('high', hi)
+    band = np.clip(band, 2*lo-hi, 2*hi-lo)
     return min(lo, *band), max(hi, *band)
 
 def _wrapped(s, width=88):

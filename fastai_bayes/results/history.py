@@ -25,7 +25,8 @@ def history_data(
     df = trial_frame(study).sort_values('number', ignore_index=True)
     value = df.value.where(df.state.isin(['complete', 'stopped'])).astype(float)
     best = value.cummax() if is_max(study) else value.cummin()
-    return df[['number', 'state']].assign(spent=df.epochs.cumsum(), value=value, best=best.ffill())
+    res = df[['number', 'state']]
+    return res.assign(spent=df.epochs.cumsum(), value=value, best=best.ffill())
 
 @plot('Values against epochs spent', 'optimization_history')
 def plot_history(
@@ -81,9 +82,11 @@ def plot_curves(
     if not np.isfinite(values).any(): return message_axis(ax, 'no epoch has shown a finite value')
     ax,best = new_axis(ax),best_number(study)
     for o,look in ranked(study, df):
-        x,y = np.array([o.epochs, o.curve])[:,np.isfinite(o.curve)]  # a line bridges what is missing
+        ok = np.isfinite(o.curve)  # a line bridges what is missing
+        x,y = np.array([o.epochs, o.curve])[:,ok]
         mark = {'stopped': 'o', 'failed': 'x'}.get(o.state, '.' if len(x)==1 else None)
-        look.update(marker=mark, markevery=[-1], ms=5*look.get('alpha', 1), mfc='none')
-        if len(x): ax.plot(x, y, label=f'best: trial {best}' if o.number==best else None, **look)
+        size,name = 5*look.get('alpha', 1),f'best: trial {best}' if o.number==best else None
+        look.update(marker=mark, markevery=[-1], ms=size, mfc='none')
+        if len(x): ax.plot(x, y, label=name, **look)
     epoch_axis(ax, df.epochs.map(max).max())
     return finish(ax, ylabel=label(study), ylim=window(study, values, reach=12))

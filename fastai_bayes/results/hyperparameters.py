@@ -11,8 +11,8 @@ import math
 import numpy as np, optuna, pandas as pd
 from optuna.trial import create_trial
 from ..engine.space import Choice, dimension
-from .style import (alpha_for, best_number, blue, disambiguate, dots, finish, grey, is_max, label, message_axis, new_axes,
-    new_axis, orange, param_panel, places, plain, plot, ranked, slanted, ticks, window)
+from .style import (alpha_for, best_number, blue, disambiguate, dots, finish, grey, is_max, label,
+    message_axis, new_axes, new_axis, orange, param_panel, places, plain, plot, ranked, slanted, ticks, window)
 from ..study.records import column, ended, of_study, state_of
 from ..study.storage import quiet_optuna
 
@@ -37,7 +37,9 @@ def params_data(
 
 def _dims(study):
     "Name of a hyperparameter -> its dimension, over the finished trials"
-    return {k: dimension(d) for t,_ in ended(study) for k,d in t.distributions.items()}
+    res = {}
+    for t,_ in ended(study): res |= t.distributions
+    return {k: dimension(d) for k,d in res.items()}
 
 @plot('Values against each hyperparameter', 'slice')
 def plot_slice(
@@ -73,9 +75,11 @@ def parallel_data(
     """
     rows = []
     for t,v in ended(study):
-        dims = {k: dimension(d) for k,d in t.distributions.items()}
-        units = {column(k, _ours): float(d.to_unit(t.params[k])) for k,d in dims.items()}
-        rows.append(dict(number=t.number, value=v) | units)
+        row = dict(number=t.number, value=v)
+        for k,d in t.distributions.items():
+            unit = dimension(d).to_unit(t.params[k])
+            row[column(k, _ours)] = float(unit)
+        rows.append(row)
     return pd.DataFrame(rows)
 
 def _ticks(d, room):
@@ -90,10 +94,13 @@ def _frame(ax, dims):
     look = dict(textcoords='offset points', fontsize='small' if len(dims)<9 else 'x-small', zorder=5)
     for j,d in enumerate(dims.values()):
         ax.axvline(j, color=grey, lw=.8, zorder=1)
-        for u,text in _ticks(d, room): ax.annotate(text, (j, u), (4, 3), **look)
+        for u,text in _ticks(d, room):
+            ax.annotate(text, (j, u), (4, 3), **look)
     names = [plain(o, max(room, 12)) for o in dims]
-    ax.set_xticks(range(len(dims)), names, **(slanted if max(map(len, names))>room else {}))
-    ax.set(yticks=[], ylim=(-.04, 1.08), xlim=(-.1, len(dims)-.4))
+    crowded = max(map(len, names))>room
+    ax.set_xticks(range(len(dims)), names, **(slanted if crowded else {}))
+    ax.set(yticks=[], ylim=(-.04, 1.08))
+    ax.set(xlim=(-.1, len(dims)-.4))
     ax.spines[['left', 'bottom']].set_visible(False)
 
 @plot('Configurations, one line per trial', 'parallel_coordinate')
@@ -110,10 +117,11 @@ def plot_parallel(
     df,dims = parallel_data(study),_dims(study)
     if not dims: return message_axis(ax, 'no finished trial')
     ax,values = new_axis(ax),dimension(window(study, df.value))
-    Y = [*(df[column(k, _ours)] for k in dims), values.to_unit(df.value).clip(0, 1)]
+    Y = [df[column(k, _ours)] for k in dims]
+    Y = np.array([*Y, values.to_unit(df.value).clip(0, 1)])
     for o,look in ranked(study, df):
-        at,y = zip(*((j, u[o.Index]) for j,u in enumerate(Y) if np.isfinite(u[o.Index])))  # no dot without a value
-        ax.plot(at, y, marker='.', **look)
+        at = np.flatnonzero(np.isfinite(Y[:,o.Index]))  # no dot without a value
+        ax.plot(at, Y[at,o.Index], marker='.', **look)
     _frame(ax, dims | {label(study): values})
     return ax
 
@@ -130,8 +138,10 @@ def choices_data(
         study: A study
         returns: name, choice, number, value
     """
-    done,choice = ended(study),optuna.distributions.CategoricalDistribution
-    rows = [(k, str(t.params[k]), t.number, v) for t,v in done for k,d in t.distributions.items() if isinstance(d, choice)]
+    rows = []
+    for t,v in ended(study):
+        names = [k for k,d in t.distributions.items() if isinstance(d, optuna.distributions.CategoricalDistribution)]
+        rows += [(k, str(t.params[k]), t.number, v) for k in names]
     return pd.DataFrame(rows, columns=['name', 'choice', 'number', 'value'])
 
 def _by_choice(name, df, up):
@@ -163,19 +173,23 @@ def plot_choices(
     lim = window(study, df.value)
     df['value'] = df.value.clip(*lim)
     df['color'] = np.where(df.number==best_number(study), orange, blue)
-    groups = [o for k in df.name.unique()[::-1] for o in _by_choice(k, df[df.name==k], is_max(study))]
+    groups = []
+    for k in reversed(df.name.unique()):
+        groups += _by_choice(k, df[df.name==k], is_max(study))
     ax = _row_axis(ax, [o for o,_ in groups])
     for i,(_,g) in enumerate(groups):
-        ax.scatter(g.value, [i]*len(g), 30, g.color, alpha=.8*alpha_for(len(g)), lw=0, clip_on=False)
+        look = dict(alpha=.8*alpha_for(len(g)), lw=0, clip_on=False)
+        ax.scatter(g.value, [i]*len(g), 30, g.color, **look)
         ax.vlines(g.value.median(), i-.3, i+.3, color=grey, lw=2.5)
-    return finish(ax, xlabel=label(study), xlim=lim, ylim=(-.6, len(groups)-.4))
+    ax.set(xlim=lim, ylim=(-.6, len(groups)-.4))
+    return finish(ax, xlabel=label(study))
 
 # %% ../../nbs/results/03_hyperparameters.ipynb #imp
 def completed(
     study:optuna.Study, # A study
     ends=(-math.inf, math.inf) # Least and largest value
 )->optuna.Study: # In memory; the trials have the same numbers
-    """`study` for functions of Optuna's that skip stopped trials: finished trials are complete, with the value of their best epoch
+    """`study` for functions of Optuna's that skip stopped trials: these are complete, each with its best value
 
     Parameters:
         study: A study

@@ -21,11 +21,14 @@ from ..study.search_space import describe
 from ..study.storage import StudyError
 
 # %% ../../nbs/results/08_report.ipynb #code
-def _written(v): return repr(v) if isinstance(v, (str, int, float, bool, type(None))) else str(label_of(v))
+def _written(v):
+    plain = v is None or isinstance(v, (str, int, float))
+    return repr(v) if plain else str(label_of(v))
 
 def _assigned(name, args):
     "A line that makes a dictionary"
-    return f'{name} = dict(' + (', ' if sum(map(len, args))<90 else ',\n'+' '*(len(name)+8)).join(args) + ')'
+    sep = ', ' if sum(map(len, args))<90 else ',\n'+' '*(len(name)+8)
+    return f'{name} = dict({sep.join(args)})'
 
 def best_code(
     res:TuneResult # What a study has found
@@ -40,10 +43,12 @@ def best_code(
     p,attrs = res.best_params,res.study.user_attrs
     dropped = res.best_trial.user_attrs.get('dropped', {})
     asked = [k for k in p if k not in attrs.get('about', p) and k not in dropped]  # by a factory
-    dicts = dict(space=[f'{k}=[{_written(v)}]' for k,v in p.items() if k not in asked], first=[f'{k}={_written(p[k])}' for k in asked])
-    args = [str(attrs.get('n_epoch', 'n_epoch')), *(['space'] if dicts['space'] else []), 'n_trials=1',
-            'enqueue=[first], new_learner=new_learner' if asked else 'enqueue=False']
-    return '\n'.join([*(_assigned(k, v) for k,v in dicts.items() if v), f"learn.bayes_tune({', '.join(args)})"])
+    given = [f'{k}=[{_written(v)}]' for k,v in p.items() if k not in asked]
+    lines = [_assigned('space', given)] if given else []
+    if asked: lines.append(_assigned('first', [f'{k}={_written(p[k])}' for k in asked]))
+    start = f"{attrs.get('n_epoch', 'n_epoch')}{', space' if given else ''}, n_trials=1"
+    rest = 'enqueue=[first], new_learner=new_learner' if asked else 'enqueue=False'
+    return '\n'.join([*lines, f'learn.bayes_tune({start}, {rest})'])
 
 # %% ../../nbs/results/08_report.ipynb #parts
 _dark = '#181818', '#dddddd' # Page and text
@@ -56,7 +61,8 @@ def _darken(fig):
         ax.set_facecolor(page)
         ax.tick_params(which='both', colors=text)
         ax.spines[:].set_edgecolor(text)
-    for o in fig.findobj(lambda o: isinstance(o, Text) and o.get_color()=='black'): o.set_color(text)
+    for o in fig.findobj(Text):
+        if o.get_color()=='black': o.set_color(text)
 
 def _png(fig):
     out = io.BytesIO()
@@ -89,19 +95,20 @@ def _version(name):
 
 def _about(res):
     "Space, seed and versions: name -> text"
-    attrs = res.study.user_attrs
-    facts = dict(monitor=attrs.get('monitor'), direction=res.study.direction.name.lower(), seed=attrs.get('seed')) | {
-        'epochs of a complete trial': attrs.get('n_epoch'), 'Python': platform.python_version()}
-    versions = {o: _version(o) for o in ('fastai_bayes', 'fastai', 'torch', 'optuna', 'numpy', 'scipy')}
-    return {k: v for k,v in {**describe(res.space), **facts, **versions}.items() if v is not None}
+    attrs,direction = res.study.user_attrs,res.study.direction.name.lower()
+    facts = describe(res.space) | dict(direction=direction, Python=platform.python_version())
+    facts |= {k: attrs[k] for k in ('monitor', 'n_epoch', 'seed') if k in attrs}
+    return facts | {o: _version(o) for o in ('fastai_bayes', 'fastai', 'torch', 'optuna', 'numpy', 'scipy')}
 
 # %% ../../nbs/results/08_report.ipynb #report
 _page = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
 <title>{{ name }}</title><style>
-body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.5;color:#222;background:#fff}
-pre{background:#f3f3f3;padding:.8rem;overflow-x:auto;border-radius:4px}.wide{overflow-x:auto}img{max-width:100%;min-width:30rem}
+body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.5}
+body{color:#222;background:#fff}
+pre{background:#f3f3f3;padding:.8rem;overflow-x:auto;border-radius:4px}.wide{overflow-x:auto}
+img{max-width:100%;min-width:30rem}
 h1{overflow-wrap:anywhere}table{border-collapse:collapse;font-size:.85rem}
 th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
 td[style]{white-space:normal;min-width:18rem}.about td,.about th{text-align:left;white-space:normal}
@@ -120,12 +127,14 @@ _elsewhere = "give a file in a folder where you may write, as in report('report.
 
 def _file(path):
     "The file `path`, in a folder that is there"
-    if not isinstance(path, (str, Path)) or not str(path).strip('. ') or chr(0) in str(path):
+    name = str(path) if isinstance(path, (str, Path)) else ''
+    if not name.strip('. ') or chr(0) in name:
         raise StudyError(f'path: expected the name of a file, got {path!r}; {_elsewhere}')
     path = Path(path).expanduser()
-    if path.is_dir(): raise StudyError(f'path: {str(path)!r} is a folder; give a file in it, as in {str(path/"report.html")!r}')
+    folder = str(path.parent)
+    if path.is_dir(): raise StudyError(f'path: {str(path)!r} is a folder; give a file in it, such as report.html')
     try: path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise StudyError(f'path: the folder {str(path.parent)!r} cannot be made ({e}); {_elsewhere}') from None
+    except OSError as e: raise StudyError(f'path: the folder {folder!r} cannot be made ({e}); {_elsewhere}') from None
     return path
 
 @patch
@@ -140,11 +149,13 @@ def report(self:TuneResult,
     """
     path,df = _file(path),self.trials
     failed = df[df.state.isin(['failed', 'infeasible'])][['number', 'state', 'epochs', 'reason']]
+    about = [[k, str(v)] for k,v in _about(self).items()]
     page = template(_page).render(
         name=one_line(self.study.study_name), headline=headline(self), code=best_code(self),
         pictures=[_picture(f, self.study) for f in plots.values() if f.caption],
-        trials=html_table(table(df, len(df)), 60), failed=len(failed) and html_table(table(failed, len(failed))),
-        about=html_table([['what', 'value'], *([k, str(v)] for k,v in _about(self).items())]))
+        trials=html_table(table(df, len(df)), 60),
+        about=html_table([['what', 'value'], *about]),
+        failed=html_table(table(failed, len(failed))) if len(failed) else '')
     try: path.write_text(page, encoding='utf-8', errors='replace')
     except OSError as e: raise StudyError(f'path: {str(path)!r} cannot be written ({e}); {_elsewhere}') from None
     return path

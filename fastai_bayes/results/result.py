@@ -6,7 +6,7 @@
 __all__ = ['TuneResult', 'headline', 'PlotlyError']
 
 # %% ../../nbs/results/07_result.ipynb #imports
-import difflib, inspect, shutil, warnings
+import difflib, functools, inspect, shutil, warnings
 from pathlib import Path
 import optuna
 from fastcore.basics import patch
@@ -29,8 +29,7 @@ class TuneResult:
         study: The study
         space: What may have been tried
         folder: Holds a folder for each trial
-        make: Function from a trial's number, None for the best, to a learner with its
-            hyperparameters and best weights
+        make: Function of a trial's number, None for the best, that returns its learner
     """
     note = '' # What else there is to say of how the study ended
     max_rows = 10 # Rows of the table that are shown
@@ -38,15 +37,17 @@ class TuneResult:
         study:optuna.Study, # The study
         space:Space, # What may have been tried
         folder=None, # Holds a folder for each trial
-        make=None # Function from a trial's number, None for the best, to a learner with its hyperparameters and best weights
+        make=None # Function of a trial's number, None for the best, that returns its learner
     ):
         of_study(TuneResult._check)(study, space, folder, make)
-        self.study,self.space,self.folder,self._make = study,space,None if folder is None else Path(folder),make
+        self.study,self.space,self._make = study,space,make
+        self.folder = None if folder is None else Path(folder)
     @staticmethod
     def _check(study, space, folder, make):
-        if not isinstance(space, Space): raise StudyError(f'space: expected a Space, got {space!r}')
-        if folder is not None and not isinstance(folder, (str, Path)): raise StudyError(f'folder: expected a path, got {folder!r}')
-        if make is not None and not callable(make): raise StudyError(f'make: expected a function of the number of a trial, got {make!r}')
+        def _wrong(name, o, what): return StudyError(f'{name}: expected {what}, got {o!r}')
+        if not isinstance(space, Space): raise _wrong('space', space, 'a Space')
+        if not isinstance(folder, (str, Path, type(None))): raise _wrong('folder', folder, 'a path')
+        if make and not callable(make): raise _wrong('make', make, 'a function of the number of a trial')
 
     @property
     def best_trial(self):
@@ -91,20 +92,18 @@ class TuneResult:
         Parameters:
             n: Number of a trial; the best that has weights if None
         """
-        if self._make is None: raise StudyError('this result cannot build learners; use the one that `bayes_tune` returned')
+        if self._make is None: raise StudyError('this result cannot build learners; use that of `bayes_tune`')
         if n is None and self.best_trial: return self._make(None)
         return self._make(trial_at(self.study, n).number)
 
 # %% ../../nbs/results/07_result.ipynb #plots
-def _add_plot(f):
-    "Make the function `f` of a study a method of `TuneResult`"
+def _method(f):
+    "The function `f` of a study as a method of `TuneResult`"
+    @functools.wraps(f)
     def _plot(self, *args, **kwargs): return f(self.study, *args, **kwargs)
-    params = list(inspect.signature(f).parameters.values())
-    _plot.__signature__ = inspect.Signature([inspect.Parameter('self', params[0].kind), *params[1:]])
-    _plot.__name__,_plot.__qualname__,_plot.__doc__ = f.__name__,f'TuneResult.{f.__name__}',f.__doc__
-    setattr(TuneResult, f.__name__, _plot)
+    return _plot
 
-for f in plots.values(): _add_plot(f)
+for k,f in plots.items(): setattr(TuneResult, k, _method(f))
 
 # %% ../../nbs/results/07_result.ipynb #repr
 def headline(res):
@@ -126,39 +125,43 @@ def _more(res): return max(0, len(res.trials)-res.max_rows)
 def __repr__(self:TuneResult):
     room = shutil.get_terminal_size((140, 24)).columns
     lines = text_table(table(self.trials, self.max_rows), room, ['seconds', 'best_epoch'], True)
-    return '\n'.join([headline(self), *lines, *([f'... and {_more(self)} more, see .trials'] if _more(self) else [])])
+    if _more(self): lines.append(f'... and {_more(self)} more, see .trials')
+    return '\n'.join([headline(self), *lines])
 
-_html = '<p>{{ head }}</p>{{ table|safe }}{% if more %}<p>... and {{ more }} more, see <code>.trials</code></p>{% endif %}'
+_html = """<p>{{ head }}</p>{{ table|safe }}
+{%- if more %}<p>... and {{ more }} more, see <code>.trials</code></p>{% endif %}"""
 
 @patch
 def _repr_html_(self:TuneResult):
-    return template(_html).render(head=headline(self), table=html_table(table(self.trials, self.max_rows), 40), more=_more(self))
+    rows = html_table(table(self.trials, self.max_rows), 40)
+    return template(_html).render(head=headline(self), table=rows, more=_more(self))
 
 # %% ../../nbs/results/07_result.ipynb #plotly
 class PlotlyError(ImportError):
     "Plotly is not there"
 
-_twins = {k.removeprefix('plot_'): f.twin for k,f in plots.items() if f.twin} | dict(rank='rank', edf='edf')
+_twins = {k.removeprefix('plot_'): f.twin for k,f in plots.items() if f.twin}
+_twins |= dict(rank='rank', edf='edf')
 _as_stored = 'intermediate_values', 'timeline' # Plots that show stopped trials; the others need values
 
 @patch
 def plotly(self:TuneResult,
-    name:str='history', # 'history', 'curves', 'slice', 'parallel', 'contour', 'importances', 'timeline', 'rank' or 'edf'
+    name:str='history', # Name of a plot that Optuna has as well, or 'rank' or 'edf'
     **kwargs # As the function of `optuna.visualization` takes them, such as `params=['lr', 'wd']`
 ): # A plotly figure
     """A plot of Optuna's, interactive
 
     Parameters:
-        name: 'history', 'curves', 'slice', 'parallel', 'contour', 'importances', 'timeline', 'rank'
-            or 'edf'
+        name: Name of a plot that Optuna has as well, or 'rank' or 'edf'
         **kwargs: As the function of `optuna.visualization` takes them, such as `params=['lr',
             'wd']`
         returns: A plotly figure
     """
     if not isinstance(name, str) or name not in _twins:
         near = difflib.get_close_matches(str(name), _twins, n=1)
-        raise StudyError(f"name: no plot is called {name!r}{f', did you mean {near[0]!r}?' if near else '.'} Known are: {', '.join(_twins)}")
-    if not optuna.visualization.is_available(): raise PlotlyError("interactive plots need plotly; get it with: pip install 'fastai_bayes[plotly]'")
+        hint = f', did you mean {near[0]!r}?' if near else '.'
+        raise StudyError(f"name: no plot is called {name!r}{hint} Known are: {', '.join(_twins)}")
+    if not optuna.visualization.is_available(): raise PlotlyError("get plotly: pip install 'fastai_bayes[plotly]'")
     f = getattr(optuna.visualization, f'plot_{_twins[name]}')
     with quiet_optuna(), warnings.catch_warnings():
         warnings.simplefilter('ignore', optuna.exceptions.ExperimentalWarning)

@@ -84,8 +84,8 @@ def dots(
     y,alpha = df.value.clip(*lim).values,alpha_for(len(df), 80)
     for state,i in by_state(df, best).items():
         top,mark = state=='best','X' if state in ('failed', 'infeasible') else 'o'
-        look = dict(marker=mark, lw=1, zorder=3+top, alpha=1 if top else alpha, **looks[state])
-        ax.scatter(x[i], y[i], size, label=state, clip_on=False, **look)
+        look = dict(looks[state], marker=mark, zorder=3+top, clip_on=False)
+        ax.scatter(x[i], y[i], size, label=state, lw=1.2, alpha=1 if top else alpha, **look)
 
 # %% ../../nbs/results/01_style.ipynb #ax
 class PlotError(ValueError):
@@ -106,8 +106,8 @@ def new_axes(
     """
     cols = 2 if n==4 else min(n, 3)
     rows = -(-n//cols)
-    size = max(w*cols, 3.5),h*rows
-    if ax is None: ax = plt.subplots(rows, cols, figsize=size, sharey=True, layout='constrained')[1]
+    look = dict(figsize=(max(w*cols, 3.5), h*rows), sharey=True, layout='constrained')
+    if ax is None: ax = plt.subplots(rows, cols, **look)[1]
     axs = np.ravel(ax)
     if len(axs)<n or not all(isinstance(o, Axes) for o in axs):
         raise PlotError(f'ax: expected an axis per panel, as in plt.subplots(1, {n})[1], got {ax!r}')
@@ -139,9 +139,10 @@ def finish(ax, **props):
     "Set `props` of `ax`, and put the legend above it, where it hides nothing"
     ax.set(**props)
     largest = max(map(abs, ax.get_ylim()))
-    if not 1e-4<largest<1e5: ax.yaxis.set_major_formatter(StrMethodFormatter('{x:.3g}'))  # a factor would be in the legend
+    if not 1e-4<largest<1e5: ax.yaxis.set_major_formatter(StrMethodFormatter('{x:.3g}'))  # without a factor above
     where = dict(loc='lower left', bbox_to_anchor=(0, 1), ncols=5)
-    if ax.get_legend_handles_labels()[0]: ax.legend(frameon=False, borderpad=0, handlelength=1.5, columnspacing=1.2, **where)
+    look = dict(frameon=False, borderpad=0, handlelength=1.5, columnspacing=1.2)
+    if ax.get_legend_handles_labels()[0]: ax.legend(**where, **look)
     return ax
 
 # %% ../../nbs/results/01_style.ipynb #names
@@ -176,7 +177,8 @@ def disambiguate(
     res = [plain(o, most) for o in names]
     if len(set(res))==len(set(names)): return res
     a = len(os.path.commonprefix(names))
-    b = min(len(os.path.commonprefix([o[::-1] for o in names])), min(map(len, names))-a)
+    end = os.path.commonprefix([o[::-1] for o in names])
+    b = min(len(end), min(map(len, names))-a)
     return [plain(f"{'…'*(a>0)}{o[a:len(o)-b]}{'…'*(b>0)}", most) for o in names]
 
 def label(study, most=30): return plain(study.user_attrs.get('monitor') or 'value', most)
@@ -200,7 +202,8 @@ def window(
     sign = -1 if is_max(study) else 1
     v = sign*np.clip([o for o in values if math.isfinite(o)], -1e150, 1e150)  # their differences are finite, too
     if not len(v): return 0., 1.
-    best,worst,spread = v.min(),v.max(),np.median(v)-v.min()
+    best,worst = v.min(),v.max()
+    spread = np.median(v)-best
     if spread>0: worst = min(worst, best+reach*spread)
     pad = .06*(worst-best) if worst-best>1e-6*abs(best) else .05*abs(best) or .05
     return tuple(sorted((sign*(best-pad), sign*(worst+pad))))
@@ -216,16 +219,19 @@ def shade(study, values):
 
 def ranked(study, df):
     "Rows of `df`, worst first, each with the look of its line: the better the bluer, the best in orange"
-    color,best,faint = shade(study, df.value),best_number(study),dict(lw=1.1, alpha=alpha_for(len(df)))
+    color,best = shade(study, df.value),best_number(study)
+    faint = dict(lw=1.1, alpha=alpha_for(len(df)))
     for o in df.sort_values('value', ascending=is_max(study), na_position='first').itertuples():
-        yield o, dict(color=orange, lw=2.5, zorder=4) if o.number==best else dict(faint, color=color(o.value))
+        look = dict(faint, color=color(o.value))
+        yield o, dict(color=orange, lw=2.5, zorder=4) if o.number==best else look
 
 # %% ../../nbs/results/01_style.ipynb #scale
 slanted = dict(rotation=35, ha='right', rotation_mode='anchor')
 
 def places(d, values):
     "Where `values` of dimension `d` are on its axis"
-    return np.array([d.cells.index(d.index(o)) if isinstance(d, Choice) else o for o in values], float)
+    if isinstance(d, Choice): values = [d.cells.index(d.index(o)) for o in values]
+    return np.array(values, float)
 
 def ticks(
     d:Choice, # A choice
@@ -240,7 +246,8 @@ def ticks(
         room: Characters
         returns: Positions and texts
     """
-    at = np.unique(np.linspace(0, d.size-1, min(d.size, most)).round().astype(int))
+    n = min(d.size, most)
+    at = np.linspace(0, d.size-1, n).round().astype(int)
     texts = disambiguate(d.labels, room)
     return at, [texts[d.cells[i]] for i in at]
 

@@ -31,15 +31,16 @@ class Surface(Beliefs):
         ok = ~s.failed[seen]
         if len(seen)<2 or not ok.any(): return
         self.process,_ = s.process(np.random.default_rng(0))
-        self.seen,self.value = seen[ok],self.values(m)[ok]  # trials that have shown something, and how they are expected to end
+        self.seen,self.value = seen[ok],self.values(m)[ok]  # trials with values, and how they should end
 
     def around(self, *names):
         "Point of the best configuration in which `names` are active, and number of its trial; None if there is none"
         s,at = self.surrogate,[self.space.names.index(k) for k in names]
         ok = self.space.active_at(s.X)[:,at].all(1) & ~s.failed
-        best = np.where(ok[:,None] & ~np.isnan(s.Y), s.Y, -np.inf).max(1)
+        known = ok[:,None] & ~np.isnan(s.Y)
+        best = np.where(known, s.Y, -np.inf).max(1)
         i = best.argmax()
-        return (s.X[i], self.trials[i].number) if np.isfinite(best[i]) else None
+        if np.isfinite(best[i]): return s.X[i],self.trials[i].number
     def names(self):
         "Hyperparameters that can be swept"
         return [k for k in self.space if k and self.around(k)] if self.process else []
@@ -49,7 +50,7 @@ class Surface(Beliefs):
         m,v = self.process.predict(self.space.snap(X))
         return self.band(m.mean(0), v.mean(0)+m.var(0))
     def dots(self, names, best, color):
-        "Trials that have `names`: where they are, expected value, are they complete?, look; trial number `best` is orange"
+        "Trials that have `names`: where they are, expected value, are they complete?, look; trial `best` is orange"
         look = dict(color=color, ms=4, zorder=3, alpha=alpha_for(len(self.seen)))
         for i,v in zip(self.seen, self.value):
             t,complete = self.trials[i],self.surrogate.epochs[i]>=self.T
@@ -60,7 +61,8 @@ class Surface(Beliefs):
 def _grid(d, n):
     "At most `n` unit coordinates of dimension `d`, each with its value"
     exact = d.grid is not None and (isinstance(d, Choice) or len(d.grid)<=n)
-    return [(u, d.from_unit(u)) for u in (d.grid if exact else np.linspace(0, 1, n))]
+    units = d.grid if exact else np.linspace(0, 1, n)
+    return [(u, d.from_unit(u)) for u in units]
 
 _ours = ['value', 'low', 'high'] # Columns that are no hyperparameters
 
@@ -70,7 +72,7 @@ def surrogate_data(
     *names, # Hyperparameters that vary: one or two
     n:int=60 # Values of each that is continuous
 )->pd.DataFrame: # A column for each of `names`, value, low, high; empty if nothing is known
-    """Expected value of a complete trial, with its 95 % band, the other hyperparameters as in the best, trial `.attrs['trial']`
+    """Expected value of a complete trial, with its 95 % band; the rest is as in the best, trial `.attrs['trial']`
 
     Parameters:
         study: A study
@@ -87,16 +89,18 @@ def _known(s, names):
     "Does `s` know anything about `names`? Raise a `StudyError` if there are none such"
     if s.process is None: return False
     bad = [k for k in names if not isinstance(k, str) or k not in s.space.dims]
-    if bad: raise StudyError(f'{bad[0]!r} is no hyperparameter that the engine knows; those are {", ".join(s.space.names)}')
+    known = ', '.join(s.space.names)
+    if bad: raise StudyError(f'{bad[0]!r} is no hyperparameter that the engine knows; those are {known}')
     return s.around(*names) is not None
 
 def _swept(s, names, n):
     "Table of `surrogate_data` from the `Surface` `s`"
     x,trial = s.around(*names)
     cells = list(itertools.product(*(_grid(s.space[k], n) for k in names)))
-    X = np.tile(x, (len(cells), 1))
-    X[:,[s.space.names.index(k) for k in names]] = [[u for u,_ in o] for o in cells]
-    df = pd.DataFrame([[v for _,v in o] for o in cells], columns=[column(k, _ours) for k in names])
+    X,df = np.tile(x, (len(cells), 1)),pd.DataFrame()
+    for k,pairs in zip(names, zip(*cells)):
+        units,df[column(k, _ours)] = zip(*pairs)
+        X[:,s.space.names.index(k)] = units
     df[_ours] = np.column_stack(s.predict(X))
     df.attrs['trial'] = trial
     return df
@@ -107,13 +111,15 @@ def _sweep(ax, s, k, df, lim):
     x = places(d, df[column(k, _ours)])
     if isinstance(d, Choice):
         value,low,high = df[_ours].clip(*lim).values.T
-        look = dict(fmt='_', color=blue, zorder=2, ms=min(14, 90/d.size), lw=2 if d.size<9 else 1)
+        wide = min(14, 90/d.size)
+        look = dict(fmt='_', color=blue, ms=wide, lw=wide/7, zorder=2)
         ax.errorbar(x, value, [value-low, high-value], **look)
     else:
         ax.fill_between(x, df.low, df.high, color=blue, alpha=.2, lw=0)
         ax.plot(x, df.value, color=blue, lw=2)
     for at,v,complete,look in s.dots([k], df.attrs['trial'], grey):
-        ax.plot(at, np.clip(v, *lim), 'o', mfc=None if complete else 'none', clip_on=False, **look)
+        fill = None if complete else 'none'
+        ax.plot(at, np.clip(v, *lim), 'o', mfc=fill, clip_on=False, **look)
     param_panel(ax, s.study, k, d, lim)
 
 @plot('What the surrogate expects of each hyperparameter, the others as in the best configuration')
@@ -132,7 +138,7 @@ def plot_surrogate(
     if not sweeps: return message_axis(ax, 'at least two trials with values are needed')
     axs,expected = new_axes(ax, len(sweeps)),[o.value for o in sweeps.values()]
     lim = window(study, np.concatenate([s.value, *expected]), reach=12)
-    for a,(k,df) in zip(axs, sweeps.items()): _sweep(a, s, k, df, lim)
+    for a,k in zip(axs, sweeps): _sweep(a, s, k, sweeps[k], lim)
     return axs
 
 # %% ../../nbs/results/06_surrogate_plots.ipynb #cont
@@ -140,14 +146,17 @@ def _pair(s, names):
     "`names`, or the two over which the expected value varies most"
     if all(names): return names
     if any(names): raise StudyError('give two hyperparameters, as in plot_contour(study, "lr", "wd"), or none')
-    return sorted(s.names(), key=lambda k: np.ptp(_swept(s, [k], 20).value), reverse=True)[:2]
+    def _varies(k): return np.ptp(_swept(s, [k], 20).value)
+    return sorted(s.names(), key=_varies, reverse=True)[:2]
 
 def _mesh(ax, dims, at, z, colors, lim, title):
     "`z` (n,) at the places `at` as colors over two dimensions"
-    Z = pd.DataFrame(dict(x=at[0], y=at[1], z=z)).pivot(index='y', columns='x', values='z')
+    cells = pd.DataFrame(dict(x=at[0], y=at[1], z=z))
+    Z = cells.pivot(index='y', columns='x', values='z')
     for d,which in zip(dims.values(), 'xy'): scale(ax, d, which)
-    look = dict(cmap=colors, vmin=lim[0], vmax=lim[1], shading='nearest', rasterized=True)
-    bar = ax.figure.colorbar(ax.pcolormesh(Z.columns, Z.index, Z, **look), ax=ax, shrink=.9, aspect=25)
+    look = dict(cmap=colors, clim=lim, shading='nearest', rasterized=True)
+    drawn = ax.pcolormesh(Z.columns, Z.index, Z, **look)
+    bar = ax.figure.colorbar(drawn, ax=ax, shrink=.9, aspect=25)
     bar.outline.set_visible(False)
     x,y = (plain(k, 20) for k in dims)
     ax.set(xlabel=x, ylabel=y)
@@ -160,7 +169,7 @@ def plot_contour(
     y:str=None,
     ax=None # Two axes; new ones if None
 ):
-    """Expected value over two hyperparameters, all others as in the best configuration, and half the width of its 95 % band
+    """Expected value over two hyperparameters, the others as in the best, and half the width of its 95 % band
 
     Parameters:
         study: A study
@@ -171,11 +180,15 @@ def plot_contour(
     names = _pair(s, (x, y)) if s.process else ()
     if len(names)<2 or not _known(s, names):
         return message_axis(ax, 'at least two trials with values, and two hyperparameters, are needed')
-    df,dims,axs = _swept(s, names, 40),{k: s.space[k] for k in names},new_axes(ax, 2, 3.5, 3.1)
-    at,half,trial = [places(d, df[column(k, _ours)]) for k,d in dims.items()],(df.high-df.low)/2,df.attrs['trial']
-    _mesh(axs[0], dims, at, df.value, value_map(study), window(study, df.value), label(study))
+    df,dims = _swept(s, names, 40),{k: s.space[k] for k in names}
+    at = [places(d, df[column(k, _ours)]) for k,d in dims.items()]
+    axs,half = new_axes(ax, 2, 3.5, 3.1),(df.high-df.low)/2
+    trial = df.attrs['trial']
+    lim = window(study, df.value)
+    _mesh(axs[0], dims, at, df.value, value_map(study), lim, label(study))
     _mesh(axs[1], dims, at, half, unsure, (0, half.quantile(.98)), '± (95 %)')
-    for a in axs:
-        for xy,_,_,look in s.dots(names, trial, 'white'): a.plot(*xy, 'o', mew=.8, mec='black', clip_on=False, **look)
+    dots = s.dots(names, trial, 'white')
+    for a,(xy,*_,look) in itertools.product(axs, dots):
+        a.plot(*xy, 'o', mew=.8, mec='black', clip_on=False, **look)
     axs[0].figure.suptitle(f'others as in trial {trial}', fontsize='small', color=grey)
     return axs

@@ -48,7 +48,8 @@ def clipped(s, most):
     "`s` as one line that takes at most `most` places in a terminal"
     s = one_line(s)
     if cell_len(s)<=most: return s
-    return next((o for n in range(int(most), 0, -1) for o in [elided(s, n)] if cell_len(o)<=most), '')
+    shorter = (elided(s, n) for n in range(int(most), 0, -1))
+    return next((o for o in shorter if cell_len(o)<=most), '')
 
 def _plans(heads, spare):
     "Ways to make a table narrower, mildest first: longest cell, and columns left out; the first three stay"
@@ -90,7 +91,8 @@ def text_table(
     def _pad(c, k):
         space = ' '*(_width(cols[k])-cell_len(c))
         return c+space if k=='reason' else space+c
-    lines = ['  '.join(map(_pad, row, cols)).rstrip() for row in zip(*cols.values())]
+    rows = zip(*cols.values())
+    lines = ['  '.join(map(_pad, row, cols)).rstrip() for row in rows]
     if note and gone: lines.append(f"not shown: {', '.join(k for k in columns if k in gone)}")
     return [clipped(o, room) for o in lines]
 
@@ -111,9 +113,12 @@ def template(
     return env.from_string(source)
 
 _table = """{% macro cell(tag, text, head) -%}
-<{{ tag }}{% if head=='reason' %} style="text-align:left"{% endif %}{% if text|length>most %} title="{{ text }}"{% endif %}>{{ text|elided(most) }}</{{ tag }}>
+<{{ tag }}{% if head=='reason' %} style="text-align:left"{% endif %}
+{%- if text|length>most %} title="{{ text }}"{% endif %}>{{ text|elided(most) }}</{{ tag }}>
 {%- endmacro -%}
-{% macro row(tag, texts) %}<tr>{% for o in texts %}{{ cell(tag, o|one_line, rows[0][loop.index0]) }}{% endfor %}</tr>{% endmacro -%}
+{% macro row(tag, texts) -%}
+<tr>{% for o in texts %}{{ cell(tag, o|one_line, rows[0][loop.index0]) }}{% endfor %}</tr>
+{%- endmacro -%}
 <div style="overflow-x:auto"><table style="white-space:nowrap"><thead>{{ row('th', rows[0]) }}</thead>
 <tbody>{% for o in rows[1:] %}{{ row('td', o) }}{% endfor %}</tbody></table></div>"""
 

@@ -48,33 +48,40 @@ def timeline_data(
     rows = []
     for t in study.get_trials(deepcopy=False):
         if t.datetime_start is None: continue
+        what = t.number,trial_id(t),state_of(t),reason_of(t)
         worker = t.user_attrs.get('worker', '')
-        rows.append((t.number, trial_id(t), state_of(t), reason_of(t), worker, t.datetime_start, _end(t, now)))
+        rows.append((*what, worker, t.datetime_start, _end(t, now)))
     df = pd.DataFrame(rows, columns=_columns).sort_values('start', ignore_index=True)
     return df.assign(row=_rows(df))
 
 def _compact(df):
-    "`df` with `left` and `width` of bars in seconds, without the times at which nobody worked; where those were, how long"
-    s,e = ((o-df.start.min()).dt.total_seconds() for o in (df.start, df.end))
+    "`df` with `left` and `width` of bars in seconds, without long pauses; where those were, and how long"
+    since = df[['start', 'end']]-df.start.min()
+    s,e = since.start.dt.total_seconds(),since.end.dt.total_seconds()
     idle = s-e.cummax().shift(fill_value=0.)
     gap = .04*(e-s).sum()/df.row.nunique()  # what is left of a long pause
     long = idle>max(2*gap, 1)
     left = s-(idle-gap).where(long, 0.).cumsum()
     width = max((left+e-s).max(), 1e-9)
-    return df.assign(left=left, width=(e-s).clip(width/500)), zip(left[long]-gap/2, idle[long])
+    breaks = zip(left[long]-gap/2, idle[long])
+    return df.assign(left=left, width=(e-s).clip(width/500)), breaks
 
 def _bars(ax, df, best):
     "A bar per row of `df`; dotted lines join the parts of a trial, numbers are on the bars that have room for them"
     for state,i in by_state(df.assign(number=df.trial), best).items():
         o = df.loc[i]
-        ax.barh(o.row, o.width, left=o.left, height=.6, label=state, lw=1, **looks[state])
+        look = dict(height=.6, lw=1, **looks[state])
+        ax.barh(o.row, o.width, left=o.left, label=state, **look)
     for _,o in df.groupby('trial'):
-        x,y = o[['left', 'right']].values.ravel()[1:-1],o.row.repeat(2)[1:-1]
-        ax.plot(x, y, color=grey, lw=1.2, ls=':', zorder=0)
+        x,y = o[['left', 'right']].values.ravel(),o.row.repeat(2)
+        look = dict(color=grey, lw=1.2, ls=':', zorder=0)
+        ax.plot(x[1:-1], y[1:-1], **look)
     for o in df.itertuples() if len(df)<=60 else ():
-        if o.width<=.012*df.right.max()*(len(str(o.trial))+1): continue
-        color = 'white' if o.state in ('complete', 'failed') else None
-        ax.text(o.left+o.width/2, o.row, o.trial, ha='center', va='center', fontsize='small', color=color)
+        fits = len(str(o.trial))<83*o.width/df.right.max()-1
+        look = dict(ha='center', va='center', fontsize='small')
+        if o.state in ('complete', 'failed'): look['color'] = 'white'
+        middle = o.left+o.width/2
+        if fits: ax.text(middle, o.row, o.trial, **look)
 
 def _impossible(df):
     "Lines that say why trials were infeasible"
@@ -97,9 +104,11 @@ def plot_timeline(
     df,best = timeline_data(study, now),best_trial(study)
     if df.empty: return message_axis(ax, 'no trial has begun')
     df,breaks = _compact(df)
-    width,workers = (df.left+df.width).max(),df.groupby('row').worker.first()
+    workers = df.groupby('row').worker.first()
+    width = (df.left+df.width).max()
     unit,per = ('hours', 3600) if width>7200 else ('minutes', 60) if width>120 else ('seconds', 1)
-    df = df.assign(left=df.left/per, width=df.width/per, right=(df.left+df.width)/per)
+    df[['left', 'width']] /= per
+    df['right'] = df.left+df.width
     ax = new_axis(ax, max(1.8, 1.1+.45*len(workers)))
     _bars(ax, df, best and trial_id(best))
     faint = dict(textcoords='offset points', color=grey, fontsize='small', va='top')
@@ -107,7 +116,8 @@ def plot_timeline(
         ax.axvline(at/per, color=grey, lw=.8, ls='--', zorder=0)
         ax.annotate(f'{clock(s)} idle', (at/per, -.6), (3, -1), **faint)
     ax.set_yticks(workers.index, [f'worker {i+1}' if o else '' for i,o in workers.items()])
-    ax.set(xlim=(0, df.right.max()*1.01), ylim=(len(workers)-.4, -.6))
+    ax.set(xlim=(0, df.right.max()*1.01))
+    ax.set(ylim=(len(workers)-.4, -.6))
     return finish(ax, xlabel=f'{unit} since the first trial began{_impossible(df)}')
 
 # %% ../../nbs/results/04_timeline.ipynb #saved
@@ -125,7 +135,8 @@ def saved_data(
     trials = trials_of(study.get_trials(deepcopy=False))
     rows = [(trial_id(t), state_of(t), epochs_trained(t), saved_of(t)) for t in trials]
     df = pd.DataFrame(rows, columns=['trial', 'state', 'epochs', 'saved'])
-    return df.assign(spent=df.epochs.cumsum(), full=(df.epochs+df.saved).cumsum())
+    full = df.epochs+df.saved
+    return df.assign(spent=df.epochs.cumsum(), full=full.cumsum())
 
 @plot('Epochs saved by stopping early')
 def plot_saved(
@@ -141,11 +152,13 @@ def plot_saved(
     df = saved_data(study)
     if not df.epochs.sum(): return message_axis(ax, 'no epoch reported')
     ax,n = new_axis(ax, 3),df.saved.sum()
-    x,spent,full = range(len(df)+1),[0, *df.spent],[0, *df.full]
+    spent,full = [0, *df.spent],[0, *df.full]
+    x = range(len(full))
     name = f'{n} saved ({n/full[-1]:.0%})'
-    ax.fill_between(x, spent, full, step='pre', color=orange, alpha=.25, lw=0, label=name)
+    look = dict(step='pre', color=orange, alpha=.25, lw=0)
+    ax.fill_between(x, spent, full, label=name, **look)
     ax.step(x, full, color=orange, lw=1.5, label='all trained to the end')
     ax.step(x, spent, color=blue, lw=2, label='spent')
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel='trials begun', xlim=(0, len(df)), ylim=(0, full[-1]*1.05))
-    return finish(ax, ylabel='epochs')
+    ax.set(xlim=(0, len(df)), ylim=(0, full[-1]*1.05))
+    return finish(ax, xlabel='trials begun', ylabel='epochs')
