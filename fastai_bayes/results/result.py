@@ -57,7 +57,7 @@ class TuneResult:
         counts = trial_frame(self.study).state.value_counts()
         have = ', '.join(f'{v} {k}' for k,v in counts.items()) or 'none at all'
         raise StudyError(f'no trial of study {self.study.study_name!r} has finished with a value (trials: {have}); '
-                         'see `.trials` for the reasons, or carry on')
+                         'see `.trials` for the reasons, or resume it')
     @property
     def best_params(self): return self.params_of(self.best_trial.number)
     @property

@@ -85,7 +85,8 @@ def dots(
     for state,i in by_state(df, best).items():
         top,mark = state=='best','X' if state in ('failed', 'infeasible') else 'o'
         look = dict(looks[state], marker=mark, zorder=3+top, clip_on=False)
-        ax.scatter(x[i], y[i], size, label=state, lw=1.2, alpha=1 if top else alpha, **look)
+        if not top: look['alpha'] = alpha
+        ax.scatter(x[i], y[i], size, label=state, lw=1.2, **look)
 
 # %% ../../nbs/results/01_style.ipynb #ax
 class PlotError(ValueError):
