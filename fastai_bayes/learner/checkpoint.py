@@ -33,13 +33,14 @@ class ChangedModelError(CheckpointError):
     "A trial cannot be resumed: its model has parameters that a callback has added or removed on the way"
 
 def plain(o):
-    "`o` as numbers, text, plain tensors and containers, which `torch.load` reads with `weights_only=True`; TypeError if it is more"
+    "`o` as numbers, text, tensors and containers, which `torch.load` reads with `weights_only=True`; else a TypeError"
     if o is None or type(o) in (bool, int, float, str): return o
     if isinstance(o, np.generic): return o.item()
     if isinstance(o, np.ndarray): return torch.from_numpy(o.copy())
     if isinstance(o, Tensor): return o.detach().as_subclass(Tensor)
-    if isinstance(o, dict): return {plain(k): plain(v) for k,v in o.items()}
-    if isinstance(o, (list, L, tuple)): return (tuple if isinstance(o, tuple) else list)(map(plain, o))
+    if isinstance(o, dict): return dict(map(plain, o.items()))
+    if isinstance(o, tuple): return tuple(map(plain, o))
+    if isinstance(o, (list, L)): return list(map(plain, o))
     raise TypeError(f'{type(o).__name__} is no plain data')
 
 def write(
@@ -66,11 +67,13 @@ def read(
     if not kind(file): return None
     try:
         with opened(file) as f: return torch.load(f, map_location='cpu', weights_only=True)
-    except Exception as e:
-        raise CheckpointError(f'{Path(file).name} is damaged ({type(e).__name__}); remove it to train from the start') from e
+    except Exception as e: raise _damaged(file, type(e).__name__) from e
 
-_parts = dict(stage=int, epoch=int, n_epoch=int, done=int, trained=int, seconds=float, model=dict, opt=dict,
-              callbacks=Tensor, values=list, random=dict)
+def _damaged(file, why):
+    return CheckpointError(f'{Path(file).name} is damaged ({why}); remove it to train from the start')
+
+_parts = dict.fromkeys(('stage', 'epoch', 'n_epoch', 'done', 'trained'), int)
+_parts.update(seconds=float, model=dict, opt=dict, callbacks=Tensor, values=list, random=dict)
 
 def read_training(
     file # Path of the checkpoint of a trial
@@ -83,15 +86,17 @@ def read_training(
     """
     res = read(file)
     if res is None: return None
-    wrong = [k for k,o in _parts.items() if not isinstance(res, dict) or not isinstance(res.get(k), o)]
-    if not wrong: return res
-    raise CheckpointError(f'{Path(file).name} is no checkpoint of this version: it has no {wrong[0]}; remove it to train from the start')
+    state = res if isinstance(res, dict) else {}
+    wrong = [k for k,o in _parts.items() if not isinstance(state.get(k), o)]
+    if wrong: raise _damaged(file, f'it has no {wrong[0]}, or is of another version')
+    return res
 
 # %% ../../nbs/learner/06_checkpoint.ipynb #state
 def _saved_paths(learn):
     "Where `SaveModelCallback`s have put the best weights of this trial; not from a file"
     for o in learn.cbs:
-        if not isinstance(o, SaveModelCallback) or o.every_epoch or o.best is None or not np.isfinite(o.best): continue
+        if not isinstance(o, SaveModelCallback) or o.every_epoch: continue
+        if o.best is None or not np.isfinite(o.best): continue
         file = Path(learn.path)/learn.model_dir/f'{o.fname}.pth'
         if has(file): o.last_saved_path = file
 
@@ -107,7 +112,8 @@ def recorder_state(
     held = vars(r)
     curves = {k: _row(held.get(k, ())) for k in ('lrs', 'iters', 'losses')}
     hps = {k: _row(v) for k,v in held.get('hps', {}).items()}
-    return dict(values=[[_number(v) for v in row] for row in r.values], curves=curves, hps=hps)
+    values = [list(map(_number, row)) for row in r.values]
+    return dict(values=values, curves=curves, hps=hps)
 
 def _row(vs): return torch.tensor([float(v) for v in vs], dtype=torch.float64)
 
@@ -126,22 +132,27 @@ def set_recorder(
         state: As from `recorder_state`
     """
     r.values,curves = [L(o) for o in state['values']],state['curves']
-    r.lrs,r.iters,r.losses = curves['lrs'].tolist(),curves['iters'].long().tolist(),list(curves['losses'].float())
-    if state.get('hps'): r.hps = {k: v.tolist() for k,v in state['hps'].items()}
+    r.lrs,r.iters = curves['lrs'].tolist(),curves['iters'].long().tolist()
+    r.losses = list(curves['losses'].float())
+    hps = state.get('hps') or {}
+    if hps: r.hps = {k: v.tolist() for k,v in hps.items()}
 
 def _random(dls):
     "States of all random number generators, and the order that loaders shuffle next"
     res = get_random_states()
     name,key,*rest = res['numpy_state']
-    own = [dl.rng.getstate() for dl in dls.loaders if hasattr(dl, 'rng')]
-    return dict(res, numpy_state=(name, key.tolist(), *rest), loaders=own, orders=orders_of(dls))
+    res['numpy_state'] = name,key.tolist(),*rest
+    return dict(res, loaders=[o.getstate() for o in _rngs(dls)], orders=orders_of(dls))
+
+def _rngs(dls): return [dl.rng for dl in dls.loaders if hasattr(dl, 'rng')]
 
 def _set_random(dls, states):
     loaders,orders = states.pop('loaders'),states.pop('orders')
     settle(dls)
     set_orders(dls, orders)
-    for dl,o in zip([dl for dl in dls.loaders if hasattr(dl, 'rng')], loaders): dl.rng.setstate(o)
-    if len(states['torch_cuda_state'])!=torch.cuda.device_count(): states['torch_cuda_state'] = []  # written on another machine
+    for rng,o in zip(_rngs(dls), loaders): rng.setstate(o)
+    another_machine = len(states['torch_cuda_state'])!=torch.cuda.device_count()
+    if another_machine: states['torch_cuda_state'] = []
     set_random_states(**states)
 
 def _gradients(model):
@@ -159,9 +170,9 @@ def shapes(
         model: Module, perhaps wrapped for several devices
         returns: None for a parameter that does not know its shape yet
     """
-    return {k: None if isinstance(v, UninitializedTensorMixin) else _shape(v) for k,v in get_model(model).state_dict().items()}
+    return {k: _shape(v) for k,v in get_model(model).state_dict().items()}
 
-def _shape(v): return tuple(getattr(v, 'shape', ()))
+def _shape(v): return None if isinstance(v, UninitializedTensorMixin) else tuple(getattr(v, 'shape', ()))
 
 def _unwrapped(model):
     while (inner := getattr(model, 'module', getattr(model, '_orig_mod', None))) is not None: model = inner
@@ -199,7 +210,8 @@ def holds(
         state: State of a model
         built: As from `shapes`
     """
-    return all(k in state and v in (None, _shape(state[k])) for k,v in built.items())
+    fits = lambda k, shape: k in state and shape in (None, _shape(state[k]))
+    return all(fits(k, v) for k,v in built.items())
 
 def as_built(
     model, # Module
@@ -213,7 +225,8 @@ def as_built(
         returns: None if the model has not got these
     """
     model = get_model(model)
-    for state in (lambda: model.state_dict(), lambda: _unwrapped(model).state_dict(), lambda: _bare(_unwrapped(model))):
+    inner = _unwrapped(model)
+    for state in (model.state_dict, inner.state_dict, lambda: _bare(inner)):
         if holds(res := state(), built): return {k: res[k] for k in built}
 
 # %% ../../nbs/learner/06_checkpoint.ipynb #cb
@@ -253,7 +266,7 @@ class Checkpoint(Callback):
         for k in ('_do_fit', '_with_events'): vars(self._learn or self).pop(k, None)
         self._learn = o
         if o is None: return
-        # `start_epoch` of fastai runs the events of the epochs it skips, which trackers count; there is no public way to begin later
+        # fastai's `start_epoch` runs events of the epochs it skips, which trackers count; no public way begins later
         o._do_fit,o._with_events = self._loop,self._events
         if self.built is None: self.built = shapes(o.model)
 
@@ -281,11 +294,12 @@ class Checkpoint(Callback):
         "All of the trial, as it is after an epoch"
         learn,model,scaler = self.learn,self.learn.model,getattr(self.learn, 'scaler', None)
         added = [k for k,_ in model.named_buffers() if k not in self.built]
-        counts = dict(stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, done=self.done, trained=self.trained)
-        return dict(counts, seconds=time.monotonic()-self.start, model=model.state_dict(), built=self.built, added=added,
-                    opt=learn.opt.state_dict(), gradients=_gradients(model), scaler=scaler.state_dict() if scaler else None,
-                    callbacks=callback_state(learn), train_iter=learn.train_iter, random=_random(learn.dls),
-                    **recorder_state(learn.recorder))
+        return dict(
+            stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, train_iter=learn.train_iter,
+            done=self.done, trained=self.trained, seconds=time.monotonic()-self.start,
+            model=model.state_dict(), built=self.built, added=added, opt=learn.opt.state_dict(),
+            gradients=_gradients(model), scaler=scaler.state_dict() if scaler else None,
+            callbacks=callback_state(learn), random=_random(learn.dls), **recorder_state(learn.recorder))
 
     def save(self,
         stopped:bool=False # Has it been decided that the trial stops here?
@@ -297,8 +311,9 @@ class Checkpoint(Callback):
         """
         try: write(dict(self.state, stopped=stopped), self.file)
         except (OSError, RuntimeError, TypeError) as e:
-            if not self.warned: warnings.warn(f'no checkpoint could be written ({e}); the training goes on, but if it stops '
-                                              'it starts again from the last one that was', stacklevel=2)
+            if not self.warned:
+                warnings.warn(f'no checkpoint could be written ({e}); the training goes on, but if it stops '
+                              'it starts again from the last one that was', stacklevel=2)
             self.warned = True
         self.written = time.monotonic()
 
@@ -310,8 +325,7 @@ class Checkpoint(Callback):
         try: self._load(s)
         except Exception as e: raise self._misfit(s, e) from e
         try: self._put_back(s)
-        except Exception as e:
-            raise CheckpointError(f'{self.file.name} is damaged ({type(e).__name__}: {e}); remove it to train from the start') from e
+        except Exception as e: raise _damaged(self.file, f'{type(e).__name__}: {e}') from e
         self._rest(s['epoch']==n)
         return s['epoch']
 
@@ -320,24 +334,27 @@ class Checkpoint(Callback):
         model,opt = self.learn.model,self.learn.opt
         device,now = next((p.device for p in model.parameters()), 'cpu'),shapes(model)
         for k in s['added']:
+            if k in now: continue
             name,_,attr = k.rpartition('.')
-            if k not in now: model.get_submodule(name).register_buffer(attr, s['model'][k].to(device))
+            model.get_submodule(name).register_buffer(attr, s['model'][k].to(device))
         model.load_state_dict(s['model'])
-        hypers = [dict(o) for o in opt.hypers]
+        hypers = {k: [o[k] for o in opt.hypers] for k in opt.hypers[0]}
         opt.load_state_dict(to_device(s['opt'], device))
-        if not self.hypers: opt.set_hypers(**{k: [o[k] for o in hypers] for k in hypers[0]})
+        if not self.hypers: opt.set_hypers(**hypers)
 
     def _misfit(self, s, e):
-        why,then = f'{type(e).__name__}: {e}',{k: _shape(v) for k,v in s['model'].items() if isinstance(v, Tensor)}
+        why,then = f'{type(e).__name__}: {e}',{k: _shape(v) for k,v in s['model'].items()}
         if s.get('built') not in (None, then) and s['built']==self.built:
-            return ChangedModelError(f'a callback changes the parameters of the model, so that this trial cannot be resumed ({why})')
+            return ChangedModelError('a callback changes the parameters of the model, '
+                                     f'so that this trial cannot be resumed ({why})')
         return CheckpointError(f'{self.file.name} is of another model or optimizer ({why})')
 
     def _put_back(self, s):
         "Put in order what is neither model nor optimizer"
         learn = self.learn
         if s['scaler']: learn.scaler.load_state_dict(s['scaler'])
-        for p,g in zip(learn.model.parameters(), s['gradients'] or []): p.grad = None if g is None else g.to(p.device)
+        for p,g in zip(learn.model.parameters(), s['gradients'] or []):
+            p.grad = g if g is None else g.to(p.device)
         set_recorder(learn.recorder, s)
         learn.train_iter,learn.epoch = s['train_iter'],s['epoch']-1
         learn.final_record = learn.recorder.values[-1]
@@ -350,8 +367,8 @@ class Checkpoint(Callback):
         for k in lost.keys()-self.named:
             self.named.add(k)
             name,_,attr = k.partition('.')
-            warnings.warn(f'{name.rpartition(" ")[0]}.{attr} is not carried over from the checkpoint and keeps its present value: {lost[k]}',
-                          stacklevel=2)
+            warnings.warn(f'{name.rpartition(" ")[0]}.{attr} is not carried over from the checkpoint '
+                          f'and keeps its present value: {lost[k]}', stacklevel=2)
 
     def _rest(self, last):
         "What callbacks after this one do at the end of the saved epoch; it may be the `last`"

@@ -28,7 +28,7 @@ from .loaders import seeded_loaders
 from .knobs import apply_params, fit_args, knobs
 from .signatures import KnobError, name_of
 from .factory import LearnerFactory, MidpointSampler, TuneError
-from .out_of_memory import free_memory, out_of_memory, said
+from .out_of_memory import error_text, free_memory, out_of_memory
 from ..engine.space import label_of
 
 # %% ../../nbs/learner/07_probe.ipynb #closure
@@ -142,7 +142,7 @@ def _error(e, learn, step, monitor):
     "What to raise if the first step of `learn` failed with `e`"
     where = _where(e, learn, step)
     kind = MonitorError if where.startswith(f'the metric {monitor} ') else TuneError
-    res = kind(f'the learner cannot take a first step: {where} ({said(e)[:400]}); nothing was written')
+    res = kind(f'the learner cannot take a first step: {where} ({error_text(e)[:400]}); nothing was written')
     res.__cause__ = e
     return res
 

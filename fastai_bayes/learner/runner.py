@@ -15,14 +15,14 @@ from .checkpoint import ChangedModelError, CheckpointError, read_training
 from .copies import seeded
 from .display import Status, view
 from .factory import AskError, FactoryError, TuneError, in_short, load_weights
-from .out_of_memory import MemoryLimit, free_memory, out_of_memory, said
+from .out_of_memory import MemoryLimit, error_text, free_memory, out_of_memory
 from .trackers import Loggers
 from .training import Plan, RecordError, TakenError, outcome, recording, show_curves, too_large, train
 from ..results.report import TuneResult  # it adds the report
 from ..study.folder import check_folder, clear, copy_file, expect, has, make_folder, shut
 from ..study.identity import Pair
-from ..study.records import (Latest, attr, best_of, best_trial, curve_of, diverged, ended, epochs_trained, reason_of,
-                                        resume_trial, saved_of, seconds_of, set_trial_attrs, state_of, trial_id, trials_of)
+from ..study.records import (Latest, attr, best_of, best_trial, curve_of, diverged, ended, epochs_trained,
+    reason_of, resume_trial, saved_of, seconds_of, set_trial_attrs, state_of, trial_id, trials_of)
 from ..study.searches import Job, search_of
 from ..study.storage import StudyError, quiet_optuna
 from ..study.studies import open_study
@@ -51,7 +51,8 @@ class Run:
         plan:Plan, # What to do
         folder # Path of the study's folder
     ):
-        self.plan,self.folder,self.seed,self.limits = plan,check_folder(folder),plan.seed,plan.limits
+        self.plan,self.folder = plan,check_folder(folder)
+        self.seed,self.limits = plan.seed,plan.limits
         self.start,self.interrupted = time.monotonic(),False
         self.failures,self.infeasible = [],[] # Errors of the last trials, if they failed or were infeasible
         self.valueless = False # Has a whole trial trained without one value?
@@ -68,10 +69,10 @@ class Run:
         pair = Pair(folder, worker.home, storage)
         pair.present,pair.free = plan.value_now,self.check_free
         with worker.turn:
-            self.study = open_study(plan.space, plan.direction, folder.name, storage, extend=plan.extend, owner=pair,
-                                    monitor=plan.monitor, n_epoch=plan.total, setup=plan.facts)
+            self.study = open_study(plan.space, plan.direction, folder.name, storage, extend=plan.extend,
+                                    owner=pair, monitor=plan.monitor, n_epoch=plan.total, setup=plan.facts)
             pair.join(self.study)
-            worker.sweep([t.user_attrs.get('worker') for t in self.trials() if t.state==TrialState.RUNNING])
+            worker.sweep([t.user_attrs.get('worker') for t in self.running(self.trials())])
             self.begin()
         self.before = sum(seconds_of(t) for t in self.trials() if t.state.is_finished())
         self.show_ended()
@@ -80,8 +81,9 @@ class Run:
         "Raise unless `study` can be extended: no other process is at work on it"
         plan,worker = self.plan,self.worker
         if 'n_epoch' in changes and search_of(plan.sampler, None, plan.total, plan.space).fixed_length:
-            raise TuneError('extend: the rounds of pbt are parts of n_epoch, which cannot grow; take another study_name')
-        running = [t for t in study.get_trials(deepcopy=False) if t.state==TrialState.RUNNING]
+            raise TuneError('extend: the rounds of pbt are parts of n_epoch, which cannot grow; '
+                            'take another study_name')
+        running = self.running(study.get_trials(deepcopy=False))
         unseen = [t.number for t in running if worker.alive(t.user_attrs.get('worker', worker.id))]
         if not (unseen or any(map(worker.alive, worker.others()))): return
         which = f'; trial {unseen[0]} is under way' if unseen else ''
@@ -104,6 +106,7 @@ class Run:
 
     def trials(self): return self.study.get_trials(deepcopy=False)
     def trials_of(self): return self.latest(self.trials())
+    def running(self, trials): return [t for t in trials if t.state==TrialState.RUNNING]
     def ended_trials(self): return [t for t in self.trials_of() if t.state.is_finished()]
     def place(self, trial):
         "Folder of `trial`"
@@ -119,12 +122,13 @@ def limit_reached(self:Run):
     "What ends the work now: 'budget', 'timeout', 'interrupted', or None"
     s,limits,trials = self.status,self.limits,self.trials_of()
     for t in trials:
-        if t.number not in self.spent and t.state.is_finished(): self.spent[t.number] = max(epochs_trained(t), t.state==TrialState.FAIL)
-    s.spent = sum(self.spent[t.number] if t.number in self.spent else epochs_trained(t) for t in trials)
+        if t.number in self.spent or not t.state.is_finished(): continue
+        self.spent[t.number] = max(epochs_trained(t), t.state==TrialState.FAIL)
+    s.spent = sum(self.spent.get(t.number) or epochs_trained(t) for t in trials)
     s.seconds = self.before+time.monotonic()-self.start
     if self.interrupted: return 'interrupted'
-    now = dict(budget=s.spent, timeout=s.seconds)
-    return next((k for k,v in now.items() if limits[k] is not None and v>=limits[k]), None)
+    for k,now in dict(budget=s.spent, timeout=s.seconds).items():
+        if limits[k] is not None and now>=limits[k]: return k
 
 @patch
 def on_epoch(self:Run, value):
@@ -138,14 +142,18 @@ def on_epoch(self:Run, value):
 def show(self:Run, trial=None, curve=()):
     "Let the status be about `trial`; about none if None"
     s = self.status
-    s.number,s.params,s.curve = (None, {}, []) if trial is None else (trial.number, trial.params, list(curve))
+    s.number,s.params = (None, {}) if trial is None else (trial.number, trial.params)
+    s.curve = list(curve)
 
 @patch
 def row(self:Run, t):
     "What the status shows of the trial `t` that has ended, worked out once"
     if t.number not in self.rows:
-        self.rows[t.number] = dict(number=t.number, saved=saved_of(t), state=state_of(t), value=best_of(t, self.study.direction)[0],
-            params=t.params, epochs=epochs_trained(t), reason=reason_of(t) or t.user_attrs.get('verdict', ''))
+        value,_ = best_of(t, self.study.direction)
+        why = reason_of(t) or t.user_attrs.get('verdict', '')
+        self.rows[t.number] = dict(
+            number=t.number, state=state_of(t), value=value, params=t.params,
+            epochs=epochs_trained(t), saved=saved_of(t), reason=why)
     return self.rows[t.number]
 
 @patch
@@ -167,7 +175,8 @@ def graceful_interrupt(
     """
     usual = signal.getsignal(signal.SIGINT)
     def _note(sig, frame):
-        if run.interrupted or hasattr(usual, 'graceful'): usual(sig, frame)  # that of a study in whose callback this one is ends as well
+        outer = hasattr(usual, 'graceful')  # of a study in whose callback this one is: it ends as well
+        if run.interrupted or outer: usual(sig, frame)
         run.interrupted = True
         run.status.note = 'ends after this epoch; Ctrl-C again: at once'
         run.view.update(run.status)
@@ -198,7 +207,7 @@ def fail_dead_trials(self:Run):
         if t.state!=TrialState.RUNNING or not is_worker(worker) or self.worker.alive(worker): continue
         facts,crashes = self.death(t)
         some = crashes<self.max_crashes and any(map(math.isfinite, curve_of(t)))
-        with suppress(UpdateFinishedTrialError, ValueError):  # if locks do not reach, another host may have done so at the same time
+        with suppress(UpdateFinishedTrialError, ValueError):  # if locks do not reach, another host may have done so
             set_trial_attrs(self.study, t, **facts)
             self.study.tell(t.number, state=TrialState.PRUNED if some else TrialState.FAIL)
 
@@ -228,9 +237,10 @@ def is_queued(self:Run):
     begun = len(trials)-sum(attr(t, 'resumed_from') is None for t in waiting)
     new = self.limits['n_trials'] is None or begun<self.limits['n_trials']
     if any(new or attr(t, 'resumed_from') is not None for t in waiting): return True
-    jobs = [Job(t) for t in trials if t.state.is_finished() and 'cut' in t.user_attrs][:1]
     new = new and not self.is_exhausted()
-    if not jobs: jobs = self.search.next(self.study, trials, self.resumable(trials), MemoryLimit(trials).allows, new)
+    cut = [Job(t) for t in trials if t.state.is_finished() and 'cut' in t.user_attrs]
+    allows,resumable = MemoryLimit(trials).allows,self.resumable(trials)
+    jobs = cut[:1] or self.search.next(self.study, trials, resumable, allows, new)
     self.queue(jobs)
     return bool(jobs)
 
@@ -238,7 +248,8 @@ def is_queued(self:Run):
 def queue(self:Run, jobs):
     "Queue `jobs`; if there are several, the study holds them until all are queued"
     if len(jobs)>1:
-        self.study.set_user_attr('round', [[o.trial.number, o.source.number, o.params] for o in jobs])
+        members = [[o.trial.number, o.source.number, o.params] for o in jobs]
+        self.study.set_user_attr('round', members)
         return self.queue_round()
     for o in jobs:
         if o.trial is None: self.add(o.params, o.fit)
@@ -255,17 +266,18 @@ def queue_round(self:Run):
 def resumable(self:Run, trials):
     "Which of the stopped `trials` can be resumed, as from `trial_id`"
     if not self.search.can_resume: return []
-    stopped = [t for t in trials if t.state==TrialState.PRUNED and t.number not in self.tidied and not diverged(t)]
-    return [trial_id(t) for t in stopped if has(self.checkpoint(t))]
+    stopped = [t for t in trials if t.state==TrialState.PRUNED and t.number not in self.tidied]
+    return [trial_id(t) for t in stopped if not diverged(t) and has(self.checkpoint(t))]
 
 @patch
 def resume(self:Run, trial, source=None, params=None, fit=None):
-    "Queue a trial that resumes `trial` from its checkpoint, or that of `source` with other `params`; from the start if that is not there"
+    "Queue a trial that resumes `trial`, from its checkpoint or that of `source`, with other `params`"
     if source is not None and source.number!=trial.number: self.copy(source, trial)
-    saved,again = self.read(trial),{}
-    n = saved.get('trained', saved['done']) if saved else 0
-    if trial.intermediate_values and not n: again['reason'] = 'trained again from the start: its checkpoint was not there, or damaged'
-    resume_trial(self.study, trial, n, dict(engine=fit) if fit else {}, source, params, worker=self.worker.id, **again)
+    saved,attrs = self.read(trial),dict(worker=self.worker.id)
+    n = saved['trained'] if saved else 0
+    if trial.intermediate_values and not n:
+        attrs['reason'] = 'trained again from the start: its checkpoint was not there, or damaged'
+    resume_trial(self.study, trial, n, dict(engine=fit) if fit else {}, source, params, **attrs)
 
 @patch
 def copy(self:Run, source, trial):
@@ -277,7 +289,8 @@ def copy(self:Run, source, trial):
 def add(self:Run, params, fit=None):
     "Queue a new trial with hyperparameters `params`; those of the sampler if that is None"
     system = {k: v for k,v in dict(engine=fit, fixed_params=params).items() if v}
-    self.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=dict(worker=self.worker.id), system_attrs=system))
+    user = dict(worker=self.worker.id)
+    self.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=user, system_attrs=system))
 
 @patch
 def is_exhausted(self:Run):
@@ -325,23 +338,29 @@ def on_error(self:Run, trial, e):
     machine = isinstance(refused, OSError) or refused is not None and out_of_memory(refused)
     if isinstance(e, CheckpointError):
         clear(self.checkpoint(trial))  # another try would end in the same way
-        self.tell(trial, self.some_or_fail(), str(e), cut=None if isinstance(e, ChangedModelError) else 'damaged')
-    elif refused is None: self.tell(trial, TrialState.FAIL, str(e) if isinstance(e, AskError) else said(e), error=e)
-    elif not self.status.curve and not machine: self.tell(trial, TrialState.PRUNED, in_short(refused), error=refused, infeasible=True)
+        cut = None if isinstance(e, ChangedModelError) else 'damaged'
+        self.tell(trial, self.some_or_fail(), str(e), cut)
+    elif refused is None:
+        why = str(e) if isinstance(e, AskError) else error_text(e)
+        self.tell(trial, TrialState.FAIL, why, error=e)
+    elif not self.status.curve and not machine:
+        self.tell(trial, TrialState.PRUNED, in_short(refused), error=refused, infeasible=True)
     elif e is refused and self.some_or_fail()==TrialState.PRUNED:
         clear(self.checkpoint(trial))  # it would be pruned again
         self.tell(trial, TrialState.PRUNED, in_short(e))
     else: self.tell(trial, TrialState.FAIL, in_short(refused), error=refused)
 
 @patch
-def tell(self:Run, trial, state, reason, cut=None, value=None, error=None, verdict=None, infeasible=False):
+def tell(self:Run, trial, state, reason, cut=None,
+    value=None, error=None, infeasible=False, verdict=None):
     "Record how `trial` ended"
     self.infeasible = [*self.infeasible, error] if infeasible else []
     if not infeasible: self.failures = [*self.failures, error] if state==TrialState.FAIL and not cut else []
     if error is not None: free_memory(error, collect=not infeasible)
     if len(reason)>500: reason = f'{reason[:150]} ... {reason[-345:]}'
-    facts = dict(seconds=time.monotonic()-self.began, reason=reason, verdict=verdict, cut=cut, infeasible=infeasible and reason,
-                 out_of_memory=error is not None and out_of_memory(error))
+    facts = dict(seconds=time.monotonic()-self.began, reason=reason, cut=cut, verdict=verdict)
+    facts['infeasible'] = infeasible and reason
+    facts['out_of_memory'] = error is not None and out_of_memory(error)
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)
@@ -369,9 +388,10 @@ def remove_old_files(self:Run):
 def needed(self:Run):
     "Trials, as from `trial_id`, whose files stay: the best, those that can be resumed, and those that were cut short"
     ended = self.ended_trials()
-    values = [(t, self.row(t)['value']) for t in ended if t.state!=TrialState.FAIL]
-    ranked = sorted((o for o in values if math.isfinite(o[1])), key=lambda o: o[1], reverse=self.plan.mode=='max')
-    best = [trial_id(t) for t,_ in ranked[:self.n_best_kept]]  # they can become longer
+    value = lambda t: self.row(t)['value']
+    valued = [t for t in ended if t.state!=TrialState.FAIL and math.isfinite(value(t))]
+    ranked = sorted(valued, key=value, reverse=self.plan.mode=='max')
+    best = [trial_id(t) for t in ranked[:self.n_best_kept]]  # they can become longer
     cut = [trial_id(t) for t in ended if 'cut' in t.user_attrs]
     stopped = self.resumable([t for t in ended if 'cut' not in t.user_attrs])
     return {*best, *cut, *self.search.worth_keeping(self.study, stopped, self.n_resumable)}
@@ -382,14 +402,22 @@ def loop(self:Run):
     "Train until there is nothing left to do"
     self.view = view(self.plan.verbose)
     try:
-        before = 'the learner has been trained before: every trial starts from its present weights' if self.plan.factory.trained else ''
-        for o in filter(None, (self.search.note, *self.plan.notes, before)): self.view.say(o)
+        for o in self.notes(): self.view.say(o)
         with graceful_interrupt(self):
             while self.step(): self.check_hope()
         if self.ended: self.view.say(self.ended)
     except KeyboardInterrupt: return
     finally: self.view.close(self.status)
-    if not self.interrupted and all(t.state.is_finished() for t in self.trials()) and best_trial(self.study) is None: self.give_up()
+    if self.interrupted or not all(t.state.is_finished() for t in self.trials()): return
+    if best_trial(self.study) is None: self.give_up()
+
+@patch
+def notes(self:Run):
+    "What to show at the beginning"
+    res = [self.search.note, *self.plan.notes]
+    if self.plan.factory.trained:
+        res.append('the learner has been trained before: every trial starts from its present weights')
+    return list(filter(None, res))
 
 @patch
 def step(self:Run):
@@ -402,15 +430,15 @@ def step(self:Run):
         if trial is None: return self.waits()
         self.run_trial(trial)
     except TakenError:
-        warnings.warn(f'another process took this one for dead and went on with its trial {self.status.number}, so this one takes the next; '
-                      'locks do not reach across these hosts', stacklevel=2)
+        warnings.warn(f'another process took this one for dead and went on with its trial {self.status.number}, '
+                      'so this one takes the next; locks do not reach across these hosts', stacklevel=2)
         self.show_ended()
     return True
 
 @patch
 def waits(self:Run):
     "Wait a little if others are training what a round of PBT needs to end; False if not"
-    busy = [t.user_attrs['worker'] for t in self.trials() if t.state==TrialState.RUNNING and 'worker' in t.user_attrs]
+    busy = [t.user_attrs.get('worker') for t in self.running(self.trials())]
     others = any(self.worker.here(o) and self.worker.alive(o) for o in busy)
     if not (self.search.waits and others) or self.limit_reached(): return False
     time.sleep(.2)
@@ -419,7 +447,8 @@ def waits(self:Run):
 @patch
 def check_hope(self:Run):
     "Give up if nothing has succeeded, and it does not look as if anything would"
-    if (self.valueless or len(self.failures)>=self.max_failures) and best_trial(self.study) is None: self.give_up()
+    hopeless = self.valueless or len(self.failures)>=self.max_failures
+    if hopeless and best_trial(self.study) is None: self.give_up()
 
 @patch
 def give_up(self:Run):
@@ -438,8 +467,10 @@ def weights(self:Run, trial):
 
 @patch
 def with_best(self:Run, load):
-    "What `load` makes of the best trial whose weights it can load, None if there is none; a warning unless it is the best of all"
-    ranked = [t for t,_ in sorted(ended(self.study), key=lambda o: o[1], reverse=self.plan.mode=='max')]
+    "What `load` makes of the best trial whose weights it can load; a warning unless it is the best of all"
+    trials,values = self.trials(),{t.number: v for t,v in ended(self.study)}
+    ranked = sorted(values, key=values.get, reverse=self.plan.mode=='max')
+    ranked = [trials[n] for n in ranked]
     why,res,loaded = '',None,None
     for t in ranked:
         if not has(self.weights(t)):
@@ -476,9 +507,11 @@ def learner(self:Run, n=None):
         if res is None: raise TuneError(f'no trial in {self.folder} has weights that can be loaded')
         return res
     t = self.trials()[n]
-    if not has(self.weights(t)): raise TuneError(f'the weights of trial {n} were not kept; kept are those of the best {self.n_best_kept} trials')
+    if not has(self.weights(t)):
+        raise TuneError(f'the weights of trial {n} were not kept; kept are those of the best {self.n_best_kept} trials')
     try: return self.build(t)
-    except CheckpointError as e: raise TuneError(f'trial {n}: {e}; train it again with enqueue=, or take another') from e
+    except CheckpointError as e:
+        raise TuneError(f'trial {n}: {e}; train it again with enqueue=, or take another') from e
 
 @patch
 def result(self:Run):
@@ -493,12 +526,16 @@ def result(self:Run):
 @patch
 def name_running(self:Run):
     "Warn of trials that are under way elsewhere, so that what they find is not in the result"
-    running = [t for t in trials_of(self.trials()) if t.state==TrialState.RUNNING]
-    here = {t.number: self.worker.here(t.user_attrs.get('worker', '')) for t in running}
-    seen,unseen = ([n for n,o in here.items() if o==which] for which in (True, False))
+    seen,unseen = [],[]
+    for t in self.running(trials_of(self.trials())):
+        here = self.worker.here(t.user_attrs.get('worker', ''))
+        (seen if here else unseen).append(t.number)
     listed = lambda o: f'trial{"s" if len(o)>1 else ""} {", ".join(map(str, o))}'
-    if seen: warnings.warn(f'{listed(seen)}: other processes are still training; the learner holds the best so far. The same line, run again '
-                           'when they have ended, loads the best of all', stacklevel=4)
-    if unseen: warnings.warn(f'{listed(unseen)}: marked as running by a process that cannot be seen from here, on another host or in another '
-        f'folder. If it works on this folder and has died, the same line takes over after {self.worker.silence/60:.0f} minutes without a sign '
-        f'of life; else say that it has ended: res.study.tell({unseen[0]}, state=optuna.trial.TrialState.FAIL)', stacklevel=4)
+    if seen: warnings.warn(f'{listed(seen)}: other processes are still training; the learner holds the best so far. '
+                           'The same line, run again when they have ended, loads the best of all', stacklevel=4)
+    if unseen: warnings.warn(
+        f'{listed(unseen)}: marked as running by a process that cannot be seen from here, on another host '
+        'or in another folder. If it works on this folder and has died, the same line takes over after '
+        f'{self.worker.silence/60:.0f} minutes without a sign of life; else '
+        f'say that it has ended: res.study.tell({unseen[0]}, state=optuna.trial.TrialState.FAIL)',
+        stacklevel=4)

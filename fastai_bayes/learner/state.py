@@ -6,14 +6,20 @@
 __all__ = ['NotKept', 'is_path', 'cb_names', 'parts_of', 'Unmade', 'make', 'callback_state', 'Reader', 'set_callback_state']
 
 # %% ../../nbs/learner/05_state.ipynb #imports
-import datetime as dt, decimal, fractions, io, itertools, pickle, random, re, sys, types, uuid, zoneinfo
+import datetime as dt, io, pickle, random, re, sys
 from codecs import encode
 from collections import Counter, OrderedDict, UserDict, UserList, defaultdict, deque
 from copyreg import __newobj__
+from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 from inspect import getattr_static
+from itertools import count
 from operator import attrgetter, length_hint
 from pathlib import PurePath
+from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
+from uuid import UUID
+from zoneinfo import ZoneInfo
 import numpy as np, torch
 from torch import Tensor, nn
 from fastcore.basics import AttrDict
@@ -66,7 +72,8 @@ def parts_of(
         returns: Name -> object
     """
     dls,model = learn.dls,learn.model
-    res = {k: getattr(learn, k, None) for k in ('dls', 'opt', 'loss_func', 'opt_func', 'metrics', 'model')}
+    names = 'dls', 'opt', 'loss_func', 'opt_func', 'metrics', 'model'
+    res = {k: getattr(learn, k, None) for k in names}
     datasets = [getattr(o, 'dataset', None) for o in dls.loaders]
     for k,os in dict(loader=dls.loaders, dataset=datasets, metric=learn.metrics).items():
         res.update({f'{k} {i}': o for i,o in enumerate(os)})
@@ -80,7 +87,9 @@ def _storage(t):
     try: return t.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError): return 0
 
-def _storages(parts): return {_storage(o): k for k,o in parts.items() if isinstance(o, Tensor) and _storage(o)}
+def _storages(parts):
+    tensors = {k: o for k,o in parts.items() if isinstance(o, Tensor)}
+    return {_storage(o): k for k,o in tensors.items() if _storage(o)}
 
 # %% ../../nbs/learner/05_state.ipynb #keep
 class Unmade:
@@ -92,25 +101,31 @@ class Unmade:
 def make(kind, *args): "Stands in a checkpoint for `Reader.make`"
 
 _filled = {deque, defaultdict} # `torch.load` puts nothing into them
-_numpy = [np.ndarray, np.dtype, np.ma.MaskedArray, *(o for o in vars(np.dtypes).values() if isinstance(o, type))]
 _examples = np.ones(1),np.float32(1),np.ma.masked_array([1])
-_safe = {bool, bytearray, bytes, complex, dict, float, frozenset, int, list, range, set, slice, str, tuple, Counter, OrderedDict,
-         dt.date, dt.datetime, dt.time, dt.timedelta, dt.timezone, zoneinfo.ZoneInfo, decimal.Decimal, fractions.Fraction,
-         itertools.count, types.SimpleNamespace, random.Random, uuid.UUID, *_numpy, *(o.__reduce__()[0] for o in _examples)}
-_of_torch = {torch.dtype, torch.Size, torch.device, torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter, encode,
-             *(o for k,o in vars(torch).items() if k.endswith('Storage'))} # `torch.load` knows them
+_safe = {bool, bytearray, bytes, complex, float, int, range, slice, str}
+_safe |= {dict, frozenset, list, set, tuple}
+_safe |= {Counter, OrderedDict, SimpleNamespace, count, Decimal, Fraction, UUID, random.Random}
+_safe |= {dt.date, dt.datetime, dt.time, dt.timedelta, dt.timezone, ZoneInfo}
+_safe |= {np.ndarray, np.dtype, np.ma.MaskedArray}
+_safe |= {o.__reduce__()[0] for o in _examples}
+_safe |= {o for o in vars(np.dtypes).values() if isinstance(o, type)}
+_of_torch = {torch.dtype, torch.Size, torch.device, encode} # `torch.load` knows them
+_of_torch |= {torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter} # They have no public names
+_of_torch |= {o for k,o in vars(torch).items() if k.endswith('Storage')}
 _known = {*_safe, *_of_torch, Unmade, make}
 _states = { # Type -> how its state is read, and set
     np.random.Generator: (attrgetter('bit_generator.state'), lambda o, s: setattr(o.bit_generator, 'state', s)),
     torch.Generator: (torch.Generator.get_state, torch.Generator.set_state)}
-_tools = {*"""torch torchvision fastai fastcore fastai_bayes fastprogress matplotlib PIL IPython ipywidgets tqdm rich logging
-    threading _thread multiprocessing concurrent asyncio socket subprocess wandb mlflow tensorboard tensorboardX io _io weakref
-    contextlib""".split()} # Modules whose objects a callback sets up itself
-_code = types.FunctionType,types.BuiltinFunctionType
+_tools = {*"""torch torchvision fastai fastcore fastai_bayes fastprogress matplotlib PIL IPython ipywidgets tqdm
+    rich logging threading _thread multiprocessing concurrent asyncio socket subprocess wandb mlflow tensorboard
+    tensorboardX io _io weakref contextlib""".split()} # Modules whose objects a callback sets up itself
+_code = FunctionType,BuiltinFunctionType
 
 def _full(o): return f'{o.__module__}:{o.__qualname__}'
 def _package(o): return o.__module__.partition('.')[0]
-def _is_tool(o): return _package(type(o)) in _tools and not isinstance(o, (Metric, L, AttrDict))
+def _is_tool(o):
+    if isinstance(o, (Metric, L, AttrDict)): return False
+    return _package(type(o)) in _tools
 
 def _state_of(o):
     "Functions that read and set the state of `o`, if it has one"
@@ -124,27 +139,32 @@ def _looks(o):
 
 def _unmade(o):
     "As `__reduce__`: an `Unmade` for `o`"
-    state = _state_of(o)
-    return Unmade,(),dict(state=state[0](o)) if state else dict(looks=_looks(o))
+    get,_ = _state_of(o) or (None, None)
+    return Unmade,(),dict(state=get(o)) if get else dict(looks=_looks(o))
 
 def _reduced(o):
     "As `o.__reduce__`, in terms of `make`"
     if isinstance(o, type): return make,('named', _full(o))
-    if isinstance(o, zoneinfo.ZoneInfo): return zoneinfo.ZoneInfo,(o.key,)
-    if isinstance(o, Tensor): return make,('tensor', _full(type(o)), o.detach().as_subclass(Tensor), o.requires_grad and o.is_leaf)
+    if isinstance(o, ZoneInfo): return ZoneInfo,(o.key,)
+    if isinstance(o, Tensor):
+        data = o.detach().as_subclass(Tensor)
+        return make,('tensor', _full(type(o)), data, o.requires_grad and o.is_leaf)
     if _state_of(o) or _is_tool(o) or isinstance(o, (PurePath, *_code)): return _unmade(o)
-    try: f,args,state,items,pairs = (*o.__reduce_ex__(2), None, None, None)[:5]
+    try: parts = *o.__reduce_ex__(2),None,None,None
     except Exception: return _unmade(o)
+    f,args,state,items,pairs = parts[:5]
     if f is __newobj__: f,*args = args
     if isinstance(o, defaultdict): args = [o.default_factory if o.default_factory in _safe else Unmade]
     if isinstance(o, set): args,items = (),o
     if not isinstance(f, type): return _unmade(o)
-    if items or pairs: return make,('filled', f, args, list(items or ()), list(pairs or ())),state
-    return f,tuple(args),state
+    if not (items or pairs): return f,tuple(args),state
+    return make,('filled', f, args, list(items or ()), list(pairs or ())),state
+
+_tensors = Tensor,nn.Parameter
 
 def _as_is(o):
     "Does `torch.load` make `o` without `make`?"
-    if isinstance(o, Tensor): return type(o) in (Tensor, nn.Parameter) and o.is_leaf and not vars(o)
+    if isinstance(o, Tensor): return type(o) in _tensors and o.is_leaf and not vars(o)
     if isinstance(o, (type, *_code)): return o in _known|_filled
     return type(o) in _known or isinstance(o, (np.generic, np.dtype))
 
@@ -154,10 +174,10 @@ def _pickler(parts):
     class Pickler(pickle.Pickler):
         def reducer_override(self, o):
             if id(o) in names: return make,('part', names[id(o)])
-            whole = isinstance(o, Tensor) and storages.get(_storage(o))
-            if whole: return make,('view', whole, tuple(o.shape), o.stride(), o.storage_offset())
+            base = isinstance(o, Tensor) and storages.get(_storage(o))
+            if base: return make,('view', base, o.size(), o.stride(), o.storage_offset())
             return NotImplemented if _as_is(o) else _reduced(o)
-    res = types.ModuleType('pickle')
+    res = ModuleType('pickle')
     res.Pickler = Pickler
     return res
 
@@ -174,17 +194,22 @@ def callback_state(
     """
     file,held = io.BytesIO(),{}
     for name,cb in cb_names(learn.cbs).items():
-        held[name] = {k: v for k,v in vars(cb).items() if k not in (*_left_alone, *cb._stateattrs)}
+        but = *_left_alone,*cb._stateattrs
+        held[name] = {k: v for k,v in vars(cb).items() if k not in but}
     torch.save(held, file, pickle_module=_pickler(parts_of(learn)))
     return torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
 
 # %% ../../nbs/learner/05_state.ipynb #recall
 def _own_classes(cbs):
     "Classes of the user's: those in the modules of `cbs`, and those of what `cbs` hold"
-    own = [c for o in cbs for c in type(o).__mro__ if _package(c) not in {*_tools, 'builtins'}]
-    near = [v for m in {c.__module__ for c in own}&{*sys.modules} for v in vars(sys.modules[m]).values() if isinstance(v, type)]
+    bases = {c for o in cbs for c in type(o).__mro__}
+    own = {c.__module__ for c in bases if _package(c) not in {*_tools, 'builtins'}}
+    packages = {m.partition('.')[0] for m in own}
+    modules = [sys.modules[m] for m in own if m in sys.modules]
+    near = [v for m in modules for v in vars(m).values()]
     held = [type(v) for o in cbs for v in vars(o).values() if not _is_tool(v)]
-    classes = {L, AttrDict, UserDict, UserList, *held, *(v for v in near if _package(v) in {*map(_package, own)})}
+    classes = {v for v in near if isinstance(v, type) and _package(v) in packages}
+    classes |= {L, AttrDict, UserDict, UserList, *held}
     return [c for c in classes-_known if not issubclass(c, (Callback, nn.Module))]
 
 def _blank(cls):
@@ -193,9 +218,10 @@ def _blank(cls):
 
 def _inside(o):
     "Pairs of a name, '' if there is none, and something that `o` holds"
-    if isinstance(o, np.ndarray): o = o.ravel().tolist() if o.dtype.kind in 'OSU' else []
-    slots = [(k, getattr(o, k, None)) for k in getattr(o, '__slots__', ())]
-    named = [*slots, *getattr(o, '__dict__', {}).items(), ('', getattr(o, 'default_factory', None))]
+    if isinstance(o, np.ndarray): o = [*o.flat] if o.dtype.kind in 'OSU' else []
+    slots = *getattr(o, '__slots__', ()),'default_factory'
+    named = [(k, getattr(o, k, None)) for k in slots]
+    named += getattr(o, '__dict__', {}).items()
     if isinstance(o, dict): named += o.items()
     many = isinstance(o, (list, tuple, dict, set, frozenset, deque))
     return [*named, *(('', v) for v in o)] if many else named
@@ -205,7 +231,8 @@ def _why_not(o, seen, is_file=False):
     if isinstance(o, (str, bytes, bytearray)):
         text = o if isinstance(o, str) else o.decode('latin-1')
         return 'paths are never taken from a checkpoint' if is_file or is_path(text) else ''
-    if isinstance(o, Unmade) or isinstance(o, type) and o not in _safe: return f'{_looks(o)[:80]} cannot be made from a checkpoint'
+    if isinstance(o, Unmade) or isinstance(o, type) and o not in _safe:
+        return f'{_looks(o)[:80]} cannot be made from a checkpoint'
     if id(o) in seen or isinstance(o, (Tensor, int, float, Enum)): return ''
     seen[id(o)] = o
     for name,v in _inside(o):
@@ -224,7 +251,8 @@ class Reader:
         learn # A `Learner` that is about to resume its training
     ):
         self.parts,own = parts_of(learn),_own_classes(learn.cbs)
-        self.storages,self.blanks = _storages(self.parts),{_full(c): _blank(c) for c in own}
+        self.storages = _storages(self.parts)
+        self.blanks = {_full(c): _blank(c) for c in own} # By name
         self.classes = {*_filled, *own, *self.blanks.values()}
         self.device = next((p.device for p in learn.model.parameters()), 'cpu')
         self.lost,self.filled = {},{} # Attribute -> why; id of a container -> itself, and that which gets its content
@@ -240,8 +268,9 @@ class Reader:
         """
         users = {*torch.serialization.get_safe_globals()}  # they stay
         ours = [*({*_safe, *_filled, Unmade}-users), (self.make, f'{make.__module__}.make')]
+        ours += [(c, str(i)) for i,c in enumerate(self.classes)]
         move = lambda storage, place: storage if place=='cpu' else storage.to(device=self.device)
-        with torch.serialization.safe_globals([*ours, *((c, str(i)) for i,c in enumerate(self.classes))]):
+        with torch.serialization.safe_globals(ours):
             return torch.load(file, map_location=move, weights_only=True)
 
     def make(self, kind, *args): return getattr(self, f'as_{kind}')(*args)
@@ -268,7 +297,8 @@ class Reader:
 
     def value(self, where, name, v, now):
         "What goes into the place of `now` for `v`"
-        same,seen = type(v) is type(now),{id(o): o for o in self.parts.values()}
+        same = type(v) is type(now)
+        seen = {id(o): o for o in self.parts.values()}
         state = _state_of(now) if isinstance(v, Unmade) and v.state is not None else None
         if same and isinstance(v, defaultdict): v.default_factory = None  # that of `now` stays
         why = _why_not(v.state if state else v, seen, _names_file(name))
@@ -277,23 +307,28 @@ class Reader:
         elif why: return now
         elif state: state[1](now, v.state)
         elif self.fits(v, now): now.detach().copy_(v)
-        elif same and type(v) in (list, dict, set, *_filled): return self.filled.setdefault(id(v), (v, now))[1]
-        else: return v
+        elif same and type(v) in {list, dict, set, *_filled}:
+            _,now = self.filled.setdefault(id(v), (v, now))
+        else: now = v
         return now
 
     def fits(self, v, now):
         "Can the tensor `v` be put into `now`, which is not the learner's?"
-        looks = lambda o: isinstance(o, Tensor) and (type(o), o.shape, o.dtype, o.requires_grad)
-        return isinstance(v, Tensor) and looks(v)==looks(now) and _storage(now) not in self.storages
+        if not isinstance(v, Tensor) or type(v) is not type(now): return False
+        if _storage(now) in self.storages: return False
+        looks = attrgetter('shape', 'dtype', 'requires_grad')
+        return looks(v)==looks(now)
 
     def settle(self):
         "Give containers that are filled in place their content"
-        swap = lambda v: self.filled.get(id(v), (v, v))[1]
+        def swap(v):
+            _,now = self.filled.get(id(v), (v, v))
+            return now
         for v,now in self.filled.values():
-            items = [(k, swap(o)) for k,o in v.items()] if isinstance(v, dict) else [*map(swap, v)]
+            new = [*map(swap, v.values() if isinstance(v, dict) else v)]
+            if isinstance(v, dict): new = dict(zip(v, new))
             now.clear()
-            if isinstance(v, dict): now.update(dict(items))
-            else: (now.update if isinstance(v, set) else now.extend)(items)
+            (now.extend if isinstance(now, (list, deque)) else now.update)(new)
 
 def set_callback_state(
     learn, # A `Learner` that is about to resume its training
@@ -310,8 +345,10 @@ def set_callback_state(
     held = reader.load(io.BytesIO(state.numpy()))
     for name,cb in cb_names(learn.cbs).items():
         cls = type(cb)
-        code = [k for k in dir(cls) if isinstance(getattr_static(cls, k), (types.FunctionType, property))]
+        code = [k for k in dir(cls) if isinstance(getattr_static(cls, k), (FunctionType, property))]
         but = {*_left_alone, *cb._stateattrs, *code, *Callback._methods}
-        reader.fill(name, {k: v for k,v in held.get(name, {}).items() if k not in but}, vars(cb))
+        attrs = held.get(name, {})
+        for k in but&attrs.keys(): del attrs[k]
+        reader.fill(name, attrs, vars(cb))
     reader.settle()
     return reader.lost

@@ -41,8 +41,11 @@ class CSVHeaderOnce(Callback):
         for o in self.learn.cbs:
             if not isinstance(o, CSVLogger) or not hasattr(o, 'file') or o.file.closed: continue
             o.file.flush()
-            names,text = ','.join(self.recorder.metric_names)+'\n',Path(o.file.name).read_text(errors='surrogateescape')
-            if text!=names and text.startswith(names) and text.endswith(names): o.file.truncate(os.path.getsize(o.file.name)-len(names.encode()))
+            names = ','.join(self.recorder.metric_names)+'\n'
+            text = Path(o.file.name).read_text(errors='surrogateescape')
+            if text==names or not (text.startswith(names) and text.endswith(names)): continue
+            size = os.path.getsize(o.file.name)
+            o.file.truncate(size-len(names.encode()))
 
 # %% ../../nbs/learner/09_trackers.ipynb #runs
 def _used(name, attr):
@@ -60,7 +63,8 @@ def _ids(file):
         with opened(file) as f: res = json.load(f)
     except (FolderError, ValueError, RecursionError): return {}
     if not isinstance(res, dict): return {}
-    return {k: v for k,v in res.items() if k in ('wandb', 'mlflow') and isinstance(v, str) and re.fullmatch('[0-9A-Za-z_-]{1,64}', v)}
+    is_id = lambda v: isinstance(v, str) and re.fullmatch('[0-9A-Za-z_-]{1,64}', v)
+    return {k: res[k] for k in ('wandb', 'mlflow') if is_id(res.get(k))}
 
 class Loggers:
     """Gives each training a run of its own in the tracking services that are in use
@@ -71,15 +75,17 @@ class Loggers:
     def __init__(self,
         group:str # Name of the study
     ):
-        run = getattr(_used('wandb', 'run'), 'run', None)
-        self.group,self.like = group,dict(project=run.project, entity=run.entity or None, mode=run.settings.mode) if run else {}
+        run,self.group,self.like = getattr(_used('wandb', 'run'), 'run', None),group,{}
+        if not run: return
+        self.like = dict(project=run.project, entity=run.entity or None, mode=run.settings.mode)
 
     def _wandb(self, cbs, id, folder, params):
         "Begin a run if `WandbCallback` needs one"
         if not any(c.__name__=='WandbCallback' for o in cbs for c in type(o).__mro__): return
         import wandb
-        wandb.init(**self.like, group=self.group, name=folder.name, id=id, resume='allow', dir=str(folder), config=params,
-                   reinit='finish_previous', settings=wandb.Settings(silent=True, console='off'))
+        own = dict(name=folder.name, id=id, dir=str(folder), config=params)
+        how = dict(resume='allow', reinit='finish_previous', settings=wandb.Settings(silent=True, console='off'))
+        wandb.init(**self.like, **own, group=self.group, **how)
 
     def _mlflow(self, id, folder, params):
         "Begin a run below the one that is open, if there is one, or let the next that is begun be that of `id`"
@@ -116,8 +122,9 @@ class Loggers:
             raise
         finally:
             if env is None: os.environ.pop('MLFLOW_RUN_ID', None)
-            new = dict(wandb=_open()[0], mlflow=_latest())
-            ids.update({k: v for k,v,old in zip(new, new.values(), (before[0], last)) if v not in (None, old)})
+            now,_ = _open()
+            if now not in (None, before[0]): ids['wandb'] = now
+            if _latest() not in (None, last): ids['mlflow'] = _latest()
             if ids: put(file, lambda f: f.write(json.dumps(ids).encode()))
             _end(before, facts)
 

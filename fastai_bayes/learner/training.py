@@ -10,7 +10,9 @@ __all__ = ['Plan', 'epochs_of', 'BestEpoch', 'quiet', 'RecordError', 'TakenError
 import math, warnings, zlib
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import GetAttr
@@ -51,12 +53,11 @@ class Plan:
         limits: `n_trials`, `budget` in epochs and `timeout` in seconds; None for no limit
         fit_kwargs: The same for each trial
         cbs: Each trial gets copies
-        present: Hyperparameters of the lent learner; the first trial of a new study, if there are
-            any
+        present: Hyperparameters of the lent learner, which a new study tries first
         enqueued: Hyperparameters to try first
         sampler: As for `bayes_tune`, like all that follow
-        value_now: Function of a hyperparameter's name: the label of the value that the lent learner
-            has, or None
+        value_now: Function of a hyperparameter's name: the label of the lent learner's value, or
+            None
         facts: What must not change while the study lasts, as from `facts_of`
         notes: Lines to show at the beginning
     """
@@ -70,7 +71,7 @@ class Plan:
     limits:dict # `n_trials`, `budget` in epochs and `timeout` in seconds; None for no limit
     fit_kwargs:dict=field(default_factory=dict) # The same for each trial
     cbs:list=() # Each trial gets copies
-    present:dict=field(default_factory=dict) # Hyperparameters of the lent learner; the first trial of a new study, if there are any
+    present:dict=field(default_factory=dict) # Hyperparameters of the lent learner, which a new study tries first
     enqueued:list=() # Hyperparameters to try first
     sampler:object=None # As for `bayes_tune`, like all that follow
     pruner:object=None
@@ -78,7 +79,7 @@ class Plan:
     seed:int=None
     verbose:bool=True
     extend:object=False
-    value_now:object=None # Function of a hyperparameter's name: the label of the value that the lent learner has, or None
+    value_now:object=None # Function of a hyperparameter's name: the label of the lent learner's value, or None
     facts:dict=None # What must not change while the study lasts, as from `facts_of`
     notes:list=() # Lines to show at the beginning
 
@@ -129,14 +130,16 @@ class BestEpoch(Measured, SaveModelCallback):
         if state is None: return False
         try: self.last_saved_path = put(_file(learn), lambda f: torch.save(state, f))
         except (OSError, RuntimeError) as e:
-            if not self.warned: warnings.warn(f'the weights of the best epoch could not be saved ({e}); the training goes on', stacklevel=2)
+            if not self.warned:
+                warnings.warn(f'the weights of the best epoch could not be saved ({e}); the training goes on',
+                              stacklevel=2)
             self.warned = True
         return True
 
     def after_fit(self):
         state = self.model.state_dict()
         if not self.last_saved_path or self.behind or not holds(state, self.built): return
-        last = {k: v.clone() if isinstance(v, torch.Tensor) else v for k,v in state.items()}
+        last = deepcopy(state)
         try: load_weights(self.learn, _file(self.learn), strict=False)
         except CheckpointError as e:  # written before the process died, and damaged since
             self.model.load_state_dict(last)
@@ -146,8 +149,9 @@ class BestEpoch(Measured, SaveModelCallback):
         "After the training of `learn`: if the best weights could not be kept, keep the last ones that fit"
         if not self.behind: return
         earlier = 'those of an earlier epoch are kept' if self.last_saved_path else 'none are kept'
-        warnings.warn('callbacks have changed the parameters of the model in the training, so that the weights of the best epoch '
-                      f'do not fit the learner: {"the last ones are kept" if self.keep(learn) else earlier}', stacklevel=2)
+        kept = 'the last ones are kept' if self.keep(learn) else earlier
+        warnings.warn('callbacks have changed the parameters of the model in the training, so that the weights '
+                      f'of the best epoch do not fit the learner: {kept}', stacklevel=2)
 
 def _file(learn): return Path(learn.path)/learn.model_dir/'best.pth'
 
@@ -155,7 +159,7 @@ def _file(learn): return Path(learn.path)/learn.model_dir/'best.pth'
 _silent = ContextVar('silent', default=False)
 def _print(*args, **kwargs):
     if not _silent.get(): print(*args, **kwargs)
-# `SaveModelCallback` and `EarlyStoppingCallback` call `print` and have no switch; redirecting stdout would swallow what the user prints
+# Trackers call `print` and have no switch; redirecting stdout would swallow what the user prints
 _hushed = Shared(lambda: setattr(tracker, 'print', _print), lambda _: delattr(tracker, 'print'))
 
 @contextmanager
@@ -212,7 +216,8 @@ class ReportingTrial(GetAttr):
         search,self.cut = self.run.search,self.run.limit_reached()
         if not self.cut and not (ask and search.should_prune(self.run.study, self.trial)): return False
         if not self.cut: self.verdict = getattr(getattr(search.pruner, 'verdict', None), 'reason', None)
-        if not self.cut or not self.checkpoint.fresh: self.checkpoint.save(stopped=not self.cut)  # if cut, the pruner is asked again
+        if not self.cut or not self.checkpoint.fresh:
+            self.checkpoint.save(stopped=not self.cut)  # a trial that was cut asks the pruner again
         return True
 
 # %% ../../nbs/learner/11_training.ipynb #train
@@ -224,7 +229,8 @@ def seed_of(run, trial):
 
 def too_large(run, trial):
     "Raise a `MemoryError` if `trial` needs as much memory as one that ran out of it"
-    if not MemoryLimit(run.trials()).allows(trial.params): raise MemoryError('needs as much memory as a trial that ran out of it')
+    if not MemoryLimit(run.trials()).allows(trial.params):
+        raise MemoryError('needs as much memory as a trial that ran out of it')
 
 def train(
     run, # A `Run`
@@ -246,9 +252,11 @@ def train(
         learn,run.status.params = plan.factory(params, folder),trial.params
         try:
             if plan.factory.define_by_run: too_large(run, trial)  # its hyperparameters are known only now
-            if 'arch' in trial.params: trial.set_user_attr('n_params', sum(p.numel() for p in learn.model.parameters()))
+            if 'arch' in trial.params:
+                trial.set_user_attr('n_params', sum(map(torch.numel, learn.model.parameters())))
             best,checkpoint,cb = cbs[:] = _watchers(run, trial, learn, params, folder)
-            cbs += [CSVHeaderOnce(), Closure(), *copies([o for o in plan.cbs if not isinstance(o, ShowGraphCallback)], folder), plan.factory.watch(params)]
+            own = copies([o for o in plan.cbs if not isinstance(o, ShowGraphCallback)], folder)
+            cbs += [CSVHeaderOnce(), Closure(), *own, plan.factory.watch(params)]
             resume_csv_log([*learn.cbs, *cbs], folder, checkpoint.done)
             settle(learn.dls)
             with (seeded_loaders(learn.dls, seed), quiet(learn), weights_only(run.folder),
@@ -272,23 +280,25 @@ def _watchers(run, trial, learn, params, folder):
 
 def _fit(learn, plan, params, cbs):
     kwargs = {**plan.fit_kwargs, **fit_args(params, plan.fit)}
-    if isinstance(plan.fit, str): getattr(learn, plan.fit)(plan.n_epoch, cbs=cbs, **kwargs)
-    else: plan.fit(learn, plan.n_epoch, cbs=cbs, **kwargs)
+    fit = getattr(learn, plan.fit) if isinstance(plan.fit, str) else partial(plan.fit, learn)
+    fit(plan.n_epoch, cbs=cbs, **kwargs)
 
 def _digest(model):
     "A number that changes with any weight of `model`"
     res = 0
     for v in model.state_dict().values():
-        if isinstance(v, torch.Tensor) and v.numel():
-            res = zlib.crc32(v.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(), res)
+        if not isinstance(v, torch.Tensor) or not v.numel(): continue
+        data = v.detach().cpu().contiguous().flatten().view(torch.uint8)
+        res = zlib.crc32(data.numpy(), res)
     return res
 
 def _check_start(trial, model):
-    "Note the weights with which a model that was built begins; warn if `trial` began with others before, as then it does not repeat itself"
+    "Note the weights with which a model that was built begins; warn if `trial` began with others before"
     res = _digest(model)
     if trial.user_attrs.get('weights', res)!=res:
-        warnings.warn(f'trial {trial.number} begins again, with other weights than when it was interrupted: the model draws from random '
-                      'numbers of its own, or what it loads has changed; so its curve is another one', stacklevel=2)
+        warnings.warn(f'trial {trial.number} begins again, with other weights than when it was interrupted: '
+                      'the model draws from random numbers of its own, or what it loads has changed; '
+                      'so its curve is another one', stacklevel=2)
     trial.set_user_attr('weights', res)
 
 # %% ../../nbs/learner/11_training.ipynb #outcome
@@ -308,11 +318,13 @@ def outcome(
         if cb.seen==1: why += '; if that is so in every trial, look for NaN in inputs and targets'
         return TrialState.PRUNED if math.isfinite(value) else TrialState.FAIL,why,None
     if not math.isfinite(value): return TrialState.FAIL,f'{cb.monitor} never had a finite value, {_cause(cb)}',None
-    return (TrialState.PRUNED, cb.trial.cut or '', cb.trial.cut) if cb.stopped else (TrialState.COMPLETE, '', None)
+    if cb.stopped: return TrialState.PRUNED,cb.trial.cut or '',cb.trial.cut
+    return TrialState.COMPLETE,'',None
 
 def _cause(cb):
     if cb.monitor=='valid_loss': return 'though the training loss had; look for NaN in the validation set'
-    return 'though the loss had; the metric returned NaN or nothing each time, as ROC AUC does if the validation set holds one class only'
+    return ('though the loss had; the metric returned NaN or nothing each time, '
+            'as ROC AUC does if the validation set holds one class only')
 
 # %% ../../nbs/learner/11_training.ipynb #curves
 def keep_curves(

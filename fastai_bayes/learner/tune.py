@@ -6,13 +6,14 @@
 __all__ = ['current_value', 'current_params']
 
 # %% ../../nbs/learner/13_tune.ipynb #imports
-import difflib, inspect, math, os, time
+import difflib, inspect, math, os, re, time
 from contextlib import suppress
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from types import SimpleNamespace
 from fastcore.basics import patch
+from fastcore.foundation import L
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from ..engine.space import Space, label_of
@@ -37,7 +38,8 @@ from ..study.searches import search_of
 def _is_whole(v): return isinstance(v, Integral) and not isinstance(v, bool)
 def _is_count(v): return _is_whole(v) and v>=1
 def _is_time(v): return isinstance(v, Real) and not isinstance(v, bool) and 0<v<math.inf
-def _is_list(v): return v is False or isinstance(v, (list, tuple)) and all(isinstance(o, dict) for o in v)
+def _is_dict(v): return isinstance(v, dict)
+def _is_list(v): return isinstance(v, (list, tuple)) and all(map(_is_dict, v))
 
 _arguments = { # Name -> may it be None? what is expected, and is a value that?
     'n_epoch': (False, 'a whole number of 1 or more', _is_count),
@@ -45,9 +47,9 @@ _arguments = { # Name -> may it be None? what is expected, and is a value that?
     'budget': (True, 'a whole number of 1 or more', _is_count),
     'timeout': (True, 'a positive number', _is_time),
     'seed': (True, f'a whole number from 0 to {2**32-1}', lambda v: _is_whole(v) and 0<=v<2**32),
-    'enqueue': (True, 'a list of dictionaries, as in [dict(lr=1e-3)]', _is_list),
+    'enqueue': (True, 'a list of dictionaries, as in [dict(lr=1e-3)]', lambda v: v is False or _is_list(v)),
     'verbose': (False, 'True or False', lambda v: isinstance(v, Integral) and v in (True, False)),
-    'extend': (False, 'True, False, or the values that trials had of hyperparameters that are new or gone, as in dict(mom=.9)',
+    'extend': (False, 'True, False, or what trials had of hyperparameters that are new or gone, as in dict(mom=.9)',
                lambda v: isinstance(v, (bool, dict)))}
 
 def _check_values(args):
@@ -63,12 +65,15 @@ def _check_factory(f):
     except (TypeError, ValueError): return  # built in
     try: own.bind(None)
     except TypeError as e:
-        raise TuneError(f"{what}, got {getattr(f, '__name__', f)}{own}, which cannot be called with one argument ({e})") from None
+        name = getattr(f, '__name__', f)
+        raise TuneError(f'{what}, got {name}{own}, which cannot be called with one argument ({e})') from None
 
 def _check_callbacks(learn, cbs):
     for o in cbs:
-        if not isinstance(o, Callback): raise TuneError(f'cbs: expected instances of callbacks, as in GradientClip(.1), got {o!r}')
-    if any(c.__name__=='DistributedTrainer' for o in [*learn.cbs, *cbs] for c in type(o).__mro__):
+        if isinstance(o, Callback): continue
+        raise TuneError(f'cbs: expected instances of callbacks, as in GradientClip(.1), got {o!r}')
+    classes = {c.__name__ for o in [*learn.cbs, *cbs] for c in type(o).__mro__}
+    if 'DistributedTrainer' in classes:
         raise TuneError('distributed training of one learner is not supported; '
                         'start one process a GPU with the same study_name and storage, without DistributedTrainer')
 
@@ -77,23 +82,26 @@ def _check_data(learn):
     for name,dl in zip(('training', 'validation'), loaders):
         try: len(dl)
         except TypeError:
-            raise TuneError(f'the {name} loader has no length, which fastai needs to train; say how many items an epoch has, as in '
-                            'TfmdDL(dataset, n=1000), or give the dataset __len__') from None
+            raise TuneError(f'the {name} loader has no length, which fastai needs to train; '
+                            'say how many items an epoch has, as in TfmdDL(dataset, n=1000), '
+                            'or give the dataset __len__') from None
     if len(loaders)<2 or len(loaders[1])==0:
         raise TuneError('the learner has no validation set; make the DataLoaders with one, as in valid_pct=.2')
-    if len(loaders[0])==0: raise TuneError('the training loader has no batches: its batch size is more than the training set has')
+    if len(loaders[0])==0:
+        raise TuneError('the training loader has no batches: its batch size is more than the training set has')
 
 # %% ../../nbs/learner/13_tune.ipynb #check2
 _ours = 'cbs', 'reset_opt', 'start_epoch' # Arguments of a fit that a trial has no use for, or sets itself
 
 def _as_fit(fit, kwargs):
-    "`fit` by its name if it is a method of `Learner`, with the arguments that a `partial` has for it; an error if it is bound to a learner"
+    "`fit` by its name if it is a method of `Learner`, with the arguments of a `partial`; an error if it is bound"
     f,given = (fit.func,fit.keywords) if isinstance(fit, partial) else (fit,{})
     if isinstance(getattr(f, '__self__', None), Learner):
         raise TuneError(f'fit: {f.__name__} is bound to a learner, which it would train in place of the copies; '
                         f'give the name, as in fit={f.__name__!r}')
     name = next((n for n in FIT_METHODS if f is getattr(Learner, n)), None)
-    return (fit, kwargs) if name is None or getattr(fit, 'args', ()) else (name, {**given, **kwargs})
+    if name is None or getattr(fit, 'args', ()): return fit,kwargs
+    return name,{**given, **kwargs}
 
 def _hint(name, fit, known):
     "What to say about the unknown argument `name` of a fit that takes `known`"
@@ -112,10 +120,12 @@ def _check_fit(fit, kwargs, names):
     known = takes(fit)
     if fit=='fine_tune': known.remove('lr_max')  # it says that it takes it, and gives it to its fits itself
     if not {'cbs', '**'}&set(known):
-        raise TuneError(f'fit: {getattr(fit, "__name__", fit)} must take cbs and pass them on, as in def fit(learn, n_epoch, cbs, **kwargs)')
+        name = getattr(fit, '__name__', fit)
+        raise TuneError(f'fit: {name} must take cbs and pass them on, as in def fit(learn, n_epoch, cbs, **kwargs)')
     tuned = {*names, *(knobs[n].arg(fit) for n in names if n in knobs)}
     for k in kwargs:
-        if k in _ours or k not in known and '**' not in known: raise TuneError(f'unknown argument {k!r}{_hint(k, fit, known)}')
+        if k in _ours or k not in known and '**' not in known:
+            raise TuneError(f'unknown argument {k!r}{_hint(k, fit, known)}')
         if k in tuned: raise TuneError(f'{k} is given to the fit and tuned as well; drop one')
 
 # %% ../../nbs/learner/13_tune.ipynb #check3
@@ -129,7 +139,7 @@ def _new_folder(root, name):
             res.mkdir(parents=True)  # two processes cannot both make it
             return res
 
-_devices = {'con', 'prn', 'aux', 'nul', *(f'{o}{i}' for o in ('com', 'lpt') for i in range(10))} # What Windows makes no folders of
+_devices = re.compile(r'(con|prn|aux|nul|com\d|lpt\d) *(\.|$)', re.IGNORECASE) # What Windows makes no folders of
 
 def _no_folder(name):
     "What keeps the text `name` from being a folder; None if nothing does"
@@ -138,13 +148,13 @@ def _no_folder(name):
     if not name.isprintable(): return 'characters that can be printed'
     if over>0: return f'at most 255 bytes, which it exceeds by {over}'
     if name[-1] in '. ' or name[0]==' ': return 'no space at either end and no dot at the end'
-    if name.split('.')[0].strip().lower() in _devices: return 'a name that no system keeps for itself'
+    if _devices.match(name): return 'a name that no system keeps for itself'
     if os.name=='nt' and set(name)&set('<>:"|?*'): return 'none of the characters <>:"|?*'
 
 def _check_name(name):
     if name is None: return
     why = _no_folder(name) if isinstance(name, str) else 'text'
-    if why: raise TuneError(f'study_name becomes a folder: expected {why}, got {name[:60] if isinstance(name, str) else name!r}')
+    if why: raise TuneError(f'study_name becomes a folder: expected {why}, got {name!r:.60}')
 
 def _no_place(folder, e):
     return TuneError(f"the study's folder cannot be written in {folder} ({e}); say where you may write, "
@@ -157,7 +167,7 @@ def current_value(learn, fit, new_learner, name):
     return knobs[name].current_for(learn, fit) if name in knobs else default_arg(name, fit)
 
 def current_params(learn, space, fit, new_learner=None):
-    "The hyperparameters with which `fit` would train `learn` now, by label, as far as they are in `space`; a factory's are not known"
+    "The hyperparameters with which `fit` would train `learn` now, by label, as far as they are in `space`"
     now = {n: current_value(learn, fit, new_learner, n) for n in space.names}
     now = {n: v for n,v in now.items() if v is not None and v in space[n]}
     return space.labels({n: now[n] for n in space.active(now) if n in now})
@@ -171,21 +181,24 @@ def _enqueued(enqueue, space, asks):
     for o in enqueue or []:
         for k,v in o.items():
             if k not in space.dims and asks: continue  # known when the factory asks for it
-            if k not in space.dims: raise TuneError(f'enqueue: {k!r} is not in the space, which has {", ".join(space.names)}')
+            if k not in space.dims:
+                raise TuneError(f'enqueue: {k!r} is not in the space, which has {", ".join(space.names)}')
             if v not in space[k]: raise TuneError(f'enqueue: {k}={v!r} is outside {describe(space)[k]}')
     return [space.labels(o) for o in enqueue or []]
 
 # %% ../../nbs/learner/13_tune.ipynb #space
 def _usual(learn, fit, fit_kwargs, new_learner):
     "Names of the inferred space, without what is given to the fit, or left to a factory"
-    return [n for n in default_space(learn) if knobs[n].arg(fit) not in fit_kwargs and not (new_learner and knobs[n].by_factory)]
+    names = [n for n in default_space(learn) if knobs[n].arg(fit) not in fit_kwargs]
+    return [n for n in names if not (new_learner and knobs[n].by_factory)]
 
 def _space(learn, space, fit, fit_kwargs, new_learner=None):
     "The `Space` to search, empty if that is all left to a factory, and those of its dimensions that were inferred"
     if space is None and asks_trial(new_learner): return Space.of({}),{}
     if space is None: space = dict.fromkeys(_usual(learn, fit, fit_kwargs, new_learner))
     if isinstance(space, Space): return space,{}
-    if not isinstance(space, dict): raise TuneError(f"space: expected a dictionary such as dict(lr=(1e-5, 1e-1, 'log')), got {space!r}")
+    if not isinstance(space, dict):
+        raise TuneError(f"space: expected a dictionary such as dict(lr=(1e-5, 1e-1, 'log')), got {space!r}")
     ours = [n for n,o in space.items() if o is None]
     usual = default_space(learn) if ours else {}
     for n in ours:
@@ -201,7 +214,8 @@ def _check_space(learn, space, given, fit, fit_kwargs, monitor, free):
     _check_fit(fit, fit_kwargs, space.names)
     check_knobs(learn, space, fit, free)
     if monitor in ('train_loss', 'valid_loss') and not losses_compare(space):
-        raise KnobError(f'{monitor} means something else for each loss that is tried; give the learner a metric, and say monitor=')
+        raise KnobError(f'{monitor} means something else for each loss that is tried; '
+                        'give the learner a metric, and say monitor=')
     if 'freeze_epochs' in space and 'freeze_epochs' not in given:
         raise KnobError('freeze_epochs: how long trainings are must be known before; put it into space')
 
@@ -209,12 +223,14 @@ def _check_search(search, space, asks):
     if 'freeze_epochs' in space.dims and search.fixed_length:
         raise TuneError('pbt changes hyperparameters within trainings, which freeze_epochs does not allow')
     if asks and search.needs_space:
-        raise TuneError(f'{type(search.sampler).__name__} must know the whole space before, and new_learner(trial) asks for it bit by bit; '
+        name = type(search.sampler).__name__
+        raise TuneError(f'{name} must know the whole space before, and new_learner(trial) asks for it bit by bit; '
                         'take another sampler, or give space= and a function new_learner(params)')
 
 def _callbacks(learn, cbs):
     "`cbs` as a list"
-    cbs = list(cbs) if isinstance(cbs, (list, tuple)) or hasattr(cbs, 'map') else [] if cbs is None else [cbs]
+    several = isinstance(cbs, (list, tuple, L))
+    cbs = list(cbs or ()) if several or cbs is None else [cbs]
     _check_callbacks(learn, cbs)
     return cbs
 
@@ -222,13 +238,15 @@ def _limits(args, total):
     "Where the study ends: after 20 full trainings, if nothing is said"
     n_trials,budget,timeout = args.n_trials,args.budget,args.timeout
     if n_trials is None and budget is None and timeout is None: budget = 20*total
-    as_int = lambda v: None if v is None else int(v)
-    return dict(n_trials=as_int(n_trials), budget=as_int(budget), timeout=None if timeout is None else float(timeout))
+    kinds = dict(n_trials=int, budget=int, timeout=float) # Numbers of numpy cannot be stored
+    given = dict(n_trials=n_trials, budget=budget, timeout=timeout)
+    return {k: None if v is None else kinds[k](v) for k,v in given.items()}
 
 def _notes(learn, args, inferred):
     "What to show at the beginning"
-    all_ours = args.space is None and not asks_trial(args.new_learner)
-    return [*([ranges(inferred)] if inferred else []), *(f'{k} is left out: {why}' for k,why in left_out(learn).items() if all_ours)]
+    res = [ranges(inferred)] if inferred else []
+    if args.space is not None or asks_trial(args.new_learner): return res
+    return res+[f'{k} is left out: {why}' for k,why in left_out(learn).items()]
 
 def _plan(learn, args):
     "The `Plan` that the arguments of `bayes_tune` mean; an error unless all of them are right"
@@ -243,23 +261,30 @@ def _plan(learn, args):
     probe = factory.probe()
     _check_callbacks(probe, []), _check_data(probe)
     monitor,mode = monitor_and_mode(probe, args.monitor, args.mode)
-    factory.check = partial(_check_space, given=space, fit=fit, fit_kwargs=fit_kwargs, monitor=monitor, free=factory.new_learner is not None)
+    free = args.new_learner is not None
+    factory.check = partial(_check_space, given=space, fit=fit, fit_kwargs=fit_kwargs, monitor=monitor, free=free)
     factory.check_new(probe)
     most = {n: max(values_of(space[n])) for n in ('freeze_epochs',) if n in space.dims}
     total = epochs_of(fit, n_epoch, {**fit_kwargs, **most})
-    search = search_of(args.sampler, args.pruner, total, space)
-    _check_search(search, space, factory.define_by_run)
-    plan = Plan(factory, space, fit, n_epoch, total, monitor, mode, _limits(args, total), fit_kwargs, cbs, sampler=args.sampler,
-                pruner=args.pruner, storage=args.storage, seed=args.seed, verbose=args.verbose, extend=args.extend)
-    if search.begins_with_present and args.enqueue is not False: plan.present = current_params(learn, space, fit, args.new_learner)
-    plan.enqueued = _enqueued(args.enqueue, space, factory.define_by_run)
+    plan = Plan(factory, space, fit, n_epoch, total, monitor, mode, _limits(args, total), fit_kwargs, cbs)
+    as_given = 'sampler', 'pruner', 'storage', 'seed', 'verbose', 'extend'
+    for k in as_given: setattr(plan, k, vars(args)[k])
+    _first_trials(plan, learn, args)
     plan.value_now = partial(_label_now, learn, fit, args.new_learner)
-    plan.facts = facts_of(probe, space.names, fit, fit_kwargs, factory.new_learner is not None)
+    plan.facts = facts_of(probe, space.names, fit, fit_kwargs, free)
     check_read(factory, fit)
     for o in plan.enqueued: factory.check_enqueued(o)
     Probe(factory, fit, n_epoch, fit_kwargs, cbs, monitor).check(probe)
     plan.notes = _notes(learn, args, inferred)
     return plan
+
+def _first_trials(plan, learn, args):
+    "Set what is tried first; an error unless the search can search the space"
+    search,asks = search_of(plan.sampler, plan.pruner, plan.total, plan.space),plan.factory.define_by_run
+    _check_search(search, plan.space, asks)
+    if search.begins_with_present and args.enqueue is not False:
+        plan.present = current_params(learn, plan.space, plan.fit, args.new_learner)
+    plan.enqueued = _enqueued(args.enqueue, plan.space, asks)
 
 # %% ../../nbs/learner/13_tune.ipynb #tune
 def _open(learn, args):
@@ -288,42 +313,42 @@ def _remove_new(folder, absent):
 @patch
 def bayes_tune(self:Learner,
     n_epoch:int=None, # Epochs of a full training, which must be given (with `fine_tune`: after the frozen ones)
-    space:dict=None, # Name of a knob -> range as in `Space`, or None for the inferred one; lr, wd, bs, opt_func and texts' drop_mult if None
-    n_trials:int=None, # Trainings at most, whole or not
-    budget:int=None, # Epochs at most, of all trainings; 20 full trainings if no limit is given
-    timeout:float=None, # Seconds at most; if this is the only limit, trainings whose epochs are fast are preferred
+    space:dict=None, # Name of a knob -> range as in `Space`, None for the inferred one; lr, wd, bs, opt_func if None
+    n_trials:int=None, # Trials at most, whole or not
+    budget:int=None, # Epochs at most, of all trials; 20 full trainings if no limit is given
+    timeout:float=None, # Seconds at most; if this is the only limit, trials whose epochs are fast are preferred
     monitor:str=None, # What to improve; the first metric, else `valid_loss`, if None
     mode:str=None, # 'min' or 'max', if it is not known for `monitor`
-    fit='fit_one_cycle', # 'fit', 'fit_one_cycle', 'fit_flat_cos', 'fine_tune', or a function `f(learn, n_epoch, cbs, **kwargs)`
-    new_learner=None, # Function from a dictionary of hyperparameters to a new `Learner`, or from a `trial` that suggests them
+    fit='fit_one_cycle', # 'fit', 'fit_one_cycle', 'fit_flat_cos', 'fine_tune', or `f(learn, n_epoch, cbs, **kwargs)`
+    new_learner=None, # Function from hyperparameters, or from a `trial` that suggests them, to a new `Learner`
     sampler=None, # 'bayes' (if None), 'tpe', 'gp', 'cmaes', 'qmc', 'random', 'grid', 'pbt' or an Optuna sampler
     pruner=None, # 'bayes' (if None), 'median', 'asha', 'hyperband', 'patient', 'none' or an Optuna pruner
     storage=None, # Path, URL or Optuna storage for the study; a file in its folder if None
     study_name:str=None, # Name of the study and its folder; a new one if None
     seed:int=None, # Makes the study repeat itself
-    enqueue:list=None, # Dictionaries of hyperparameters to begin with, after those that the learner has; False for not even these
-    cbs=None, # Callbacks for each training; each gets copies
+    enqueue:list=None, # Dictionaries of hyperparameters to try after those of the learner; False for not even these
+    cbs=None, # Callbacks for each trial, which gets copies
     verbose:bool=True, # Show progress?
-    extend=False, # Go on with another space or more epochs under the same study_name? True, or what trials had of hyperparameters that are new or gone
-    **fit_kwargs # Further arguments of the fit, the same for each training, as in `pct_start=.3` for 'fit_one_cycle'
+    extend=False, # May space and epochs have grown? True, or what trials had of hyperparameters that are new or gone
+    **fit_kwargs # Further arguments of the fit, the same for each trial, as in `pct_start=.3` for 'fit_one_cycle'
 )->TuneResult: # What was found
     """Tune this learner, and leave the best training in it
 
     Parameters:
         n_epoch: Epochs of a full training, which must be given (with `fine_tune`: after the frozen
             ones)
-        space: Name of a knob -> range as in `Space`, or None for the inferred one; lr, wd, bs,
-            opt_func and texts' drop_mult if None
-        n_trials: Trainings at most, whole or not
-        budget: Epochs at most, of all trainings; 20 full trainings if no limit is given
-        timeout: Seconds at most; if this is the only limit, trainings whose epochs are fast are
+        space: Name of a knob -> range as in `Space`, None for the inferred one; lr, wd, bs,
+            opt_func if None
+        n_trials: Trials at most, whole or not
+        budget: Epochs at most, of all trials; 20 full trainings if no limit is given
+        timeout: Seconds at most; if this is the only limit, trials whose epochs are fast are
             preferred
         monitor: What to improve; the first metric, else `valid_loss`, if None
         mode: 'min' or 'max', if it is not known for `monitor`
-        fit: 'fit', 'fit_one_cycle', 'fit_flat_cos', 'fine_tune', or a function `f(learn, n_epoch,
-            cbs, **kwargs)`
-        new_learner: Function from a dictionary of hyperparameters to a new `Learner`, or from a
-            `trial` that suggests them
+        fit: 'fit', 'fit_one_cycle', 'fit_flat_cos', 'fine_tune', or `f(learn, n_epoch, cbs,
+            **kwargs)`
+        new_learner: Function from hyperparameters, or from a `trial` that suggests them, to a new
+            `Learner`
         sampler: 'bayes' (if None), 'tpe', 'gp', 'cmaes', 'qmc', 'random', 'grid', 'pbt' or an
             Optuna sampler
         pruner: 'bayes' (if None), 'median', 'asha', 'hyperband', 'patient', 'none' or an Optuna
@@ -331,13 +356,13 @@ def bayes_tune(self:Learner,
         storage: Path, URL or Optuna storage for the study; a file in its folder if None
         study_name: Name of the study and its folder; a new one if None
         seed: Makes the study repeat itself
-        enqueue: Dictionaries of hyperparameters to begin with, after those that the learner has;
-            False for not even these
-        cbs: Callbacks for each training; each gets copies
+        enqueue: Dictionaries of hyperparameters to try after those of the learner; False for not
+            even these
+        cbs: Callbacks for each trial, which gets copies
         verbose: Show progress?
-        extend: Go on with another space or more epochs under the same study_name? True, or what
-            trials had of hyperparameters that are new or gone
-        **fit_kwargs: Further arguments of the fit, the same for each training, as in `pct_start=.3`
+        extend: May space and epochs have grown? True, or what trials had of hyperparameters that
+            are new or gone
+        **fit_kwargs: Further arguments of the fit, the same for each trial, as in `pct_start=.3`
             for 'fit_one_cycle'
         returns: What was found
     """
