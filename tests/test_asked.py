@@ -70,7 +70,7 @@ def test_the_model_proposes_what_only_some_trials_have(learn):
     new = [set(t.params)-set(p) for t,p in zip(trials, proposed)]
     assert sum(bool(o&s) for o,s in zip(new[7:], seen[7:]))<=1  # asked for, and known before, but not proposed
     space = space_of(res.study)
-    assert space.conditions=={'mom': {'opt_func': [0]}, 'width1': {'layers': [1, 2]}, 'width2': {'layers': [2]}} and not space.maybe
+    assert space.conditions=={'mom': {'opt_func': [0]}, 'width1': {'layers': [1, 2]}, 'width2': {'layers': [2]}} and not space.optional
     for t in trials: assert set(space.active(t.params))==set(t.params)
 
 def test_space_besides(learn):

@@ -2,7 +2,7 @@
 import functools, itertools, math, warnings
 from datetime import timedelta
 import numpy as np, optuna
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from optuna.trial import TrialState, create_trial
 from fastai_bayes.engine.checks import OptimizerError
 from fastai_bayes.engine.optimizer import BayesOptimizer
@@ -85,7 +85,9 @@ def key(params): return tuple(repr(o) for o in params.values())
 # Worlds: where values come from, and what happens next
 odd = [0., 1., -1., math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, 1e-9]
 pools = st.lists(st.one_of(st.sampled_from(odd), st.floats()), min_size=1, max_size=5)
-sizes = st.integers(1, 500).map(lambda n: n if n%50==0 else 1+n%40)  # mostly small, so that all examples take a minute
+nightly = settings().max_examples>=1000
+few = settings(max_examples=settings().max_examples if nightly else settings().max_examples//3)  # of what takes its time
+sizes = st.integers(1, 500).map(lambda n: (n if nightly else n//5) if n%50==0 else 1+n%(40 if nightly else 16))  # mostly small
 
 class World:
     "Random values, a share `wild` of which comes from `pool`"
@@ -151,6 +153,7 @@ def past(o, world, n):
     for t in ts: t.state = 'failed' if t.diverged else 'complete' if len(t.curve)==o.n_epoch else 'paused'
     return ts
 
+@few
 @given(spaces, worlds, sizes, st.integers(1, 60), st.sampled_from(['min', 'max']), st.booleans(), goals)
 @strict
 def test_optimizer_always_has_a_valid_suggestion(space, world, n, n_epoch, mode, resume, goal):
@@ -201,7 +204,7 @@ def run_trial(study, world, dists, n_epoch, tried):
     params = {k: trial.params[k] for k in wanted or dists}
     valid(Space(wanted or dists), params, label=True)
     assert trial.relative_params.keys()==(set(known.active(trial.relative_params)) if known else set())
-    plain = known and not known.conditions and not known.maybe
+    plain = known and not known.conditions and not known.optional
     for k,v in trial.relative_params.items():  # else Optuna throws the proposal away and draws at random
         if shared[k]==dists[k]: assert trial.params[k]==v or v!=v
     if plain and shared==wanted!={}: assert key(params) not in tried or not room(Space(wanted), tried)
@@ -212,6 +215,7 @@ def run_trial(study, world, dists, n_epoch, tried):
     if world.chance(.5): look(study, study.pruner, trial)
     if world.chance(.8): study.tell(trial, state=world.one([TrialState.PRUNED, TrialState.FAIL])) if world.chance(.5) else study.tell(trial, 1.)
 
+@few
 @given(flat, worlds, sizes, st.integers(1, 60), st.booleans(), st.booleans(), st.sampled_from(['minimize', 'maximize']),
        st.sampled_from(['epochs', 'seconds']))
 @strict
@@ -238,6 +242,7 @@ def run_tree(study, world, space, n_epoch):
     if world.chance(.3): look(study, study.pruner, trial)
     if world.chance(.8): study.tell(trial, state=TrialState.FAIL) if world.chance(.1) else study.tell(trial, 1.)
 
+@few
 @given(trees(dims.map(lambda o: storable(dimension(o)))), worlds, st.integers(1, 16), st.integers(1, 60), st.sampled_from(['minimize', 'maximize']),
        goals, st.booleans())
 @strict

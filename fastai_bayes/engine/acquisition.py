@@ -90,7 +90,8 @@ def log_pi(
     z = (mean-best)/sd
     v = log_ndtr(z)
     near = np.maximum(z, -30.)
-    dz = np.where(z>-30, np.exp(_log_phi0-near**2/2-log_ndtr(near)), 1/_mills(np.minimum(z, -2.)))  # inverse Mills ratio
+    mills = np.exp(_log_phi0-near**2/2-log_ndtr(near))
+    dz = np.where(z>-30, mills, 1/_mills(np.minimum(z, -2.)))  # inverse Mills ratio
     return v, dz/sd, -z*dz/(2*var)
 
 # %% ../../nbs/engine/03_acquisition.ipynb #ens
@@ -166,11 +167,11 @@ class PerCost(Weighed):
         return v-c, dv-dc
 
 class Within(Weighed):
-    "Without the points that are not allowed, if `by` is a function from points (m,d) to whether they may be proposed (m,)"
+    "Without points that are not allowed: `by` says of points (m,d) whether they may be proposed (m,)"
     def weigh(self, U, v): return np.where(self.by(U), v, -np.inf)
 
 class IfFeasible(Weighed):
-    """Times the probability that there is a value at all, if `by` is `Feasible`; what is not `likely` to have one comes after all that is
+    """Times the probability that there is a value, if `by` is `Feasible`; what is not `likely` to have one comes last
 
     Parameters:
         by: Log of the least probability Less than this costs, so that a climb does not end just

@@ -35,13 +35,14 @@ def check_float(v, name):
 
 def check_option(v, name, options):
     "`v`, if it is one of the `options`"
-    if not isinstance(v, str) or v not in options: raise OptimizerError(f'{name}: expected {" or ".join(map(repr, options))}, got {v!r}')
-    return v
+    if isinstance(v, str) and v in options: return v
+    raise OptimizerError(f'{name}: expected {" or ".join(map(repr, options))}, got {v!r}')
 
 def check_cost(cost): return check_option(cost, 'cost', ('epochs', 'seconds'))
 
 def check_acq(acq, cost):
     "`acq`, if it is the name of an acquisition that can be weighed by `cost`"
     if cost=='seconds' and not acquisitions[check_option(acq, 'acq', acquisitions)].log:
-        raise OptimizerError(f"acq={acq!r} is no logarithm, and cannot be weighed by cost='seconds'; take 'logei', or cost='epochs'")
+        raise OptimizerError(f"acq={acq!r} is no logarithm, and cannot be weighed by cost='seconds'; "
+                             "take 'logei', or cost='epochs'")
     return check_option(acq, 'acq', acquisitions)

@@ -18,19 +18,20 @@ class Cost:
         X: (n,d) configurations
         seconds: (n,) seconds that an epoch of each took, more than 0
         choice: (d,) bool, which coordinates are choices
-        fitted: `fitted` of the one before this: where fitting starts, or what is kept while there
-            are less than 8 % more trainings
+        fitted: That of the one before: where fitting starts, or what stays until there are 8 % more
+            trainings
     """
     def __init__(self,
         X, # (n,d) configurations
         seconds, # (n,) seconds that an epoch of each took, more than 0
         choice, # (d,) bool, which coordinates are choices
-        fitted=None # `fitted` of the one before this: where fitting starts, or what is kept while there are less than 8 % more trainings
+        fitted=None # That of the one before: where fitting starts, or what stays until there are 8 % more trainings
     ):
         self.fitted,self.gp = fitted,None
         if len(X)<3: return
         y,d = np.log(seconds),len(choice)
-        data = Data(X, y-y.mean(), choice, H=trend(X, choice), b=[0.]*(d+1), B=[1.]+[4.]*d)
+        line = dict(H=trend(X, choice), b=np.zeros(d+1), B=np.r_[1., np.full(d, 4.)])
+        data = Data(X, y-y.mean(), choice, **line)
         n,theta = fitted or (0, None)
         if len(data)<=12 or len(data)>n*1.08:
             theta = fit(data, Prior(d, noise=.1), starts=[] if theta is None else [theta])

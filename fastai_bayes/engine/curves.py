@@ -45,7 +45,7 @@ class OutputTransform:
         return self.mid+self.scale*np.where(z<0, -self.knee*np.expm1(np.minimum(-np.minimum(z, 0)/self.knee, most)), z)
 
 # %% ../../nbs/engine/07_curves.ipynb #rungs
-rung_ratio = 1.6 # Of an epoch at which trainings are compared and the one before: 5 rungs a decade, between the 2 and the 3 of Hyperband's common settings
+rung_ratio = 1.6 # Of a rung to the one before: finer than the 3 of Hyperband, as a level learns from trials that go on, not from brackets
 fine = 200 # Epochs up to which each one is modelled
 
 def rungs(
@@ -66,7 +66,7 @@ def rungs(
 def grid(
     T:int # Epochs of a full training
 )->np.ndarray: # Increasing epochs, the last is `T`
-    """Epochs at which curves are modelled: all of up to 200; of more, ever fewer the later they are, the rungs among them
+    """Epochs at which curves are modelled: all of up to 200; of more, ever fewer, the rungs among them
 
     Parameters:
         T: Epochs of a full training
@@ -78,7 +78,7 @@ def grid(
 # %% ../../nbs/engine/07_curves.ipynb #smooth
 @functools.lru_cache(maxsize=400)
 def _smoother(T, n):
-    "(n,n) weights of the first `n` values in each value of the line through its neighbours; where there are less than two, its own"
+    "(n,n) weights of the first `n` values in each smooth one, on the line through its neighbours; its own if there are less than two"
     x = np.log(grid(T)[:n])
     x = x-x[:,None]  # (n,n) epochs to each side
     near = np.abs(x)<=np.log(2)+1e-9
@@ -119,7 +119,7 @@ def noise_left(
 # %% ../../nbs/engine/07_curves.ipynb #feat
 # coefficients of [1], [1, value], and [1, value, last growth]: prior mean; their usual variance, and a wide one
 _beta = (([0.], [1.]), ([.1,0.], [.09,.04], [.09,4.]), ([0.,0.,.6], [.01,.04,.09], [.01,4.,9.]))
-# each signal's median: of values; of the first growth; of later ones times the signal one rung before, and no less than the last
+# median of a signal: of values; of the first growth; of later growths, over the signal one rung before; the least
 _signal,_first,_decay,_least = 1.,.6,.6,.02
 
 def _features(j, z, g):
@@ -135,26 +135,27 @@ class CurveForecaster:
         Z: (n,G) transformed curves, values at the epochs of `grid(T)`
         T: Epochs of a full training
         choice: (d,) bool, which coordinates are choices
-        fitted: `fitted` of an earlier one: where fitting starts, or what is kept while a level has
-            grown by less than 10 %
+        fitted: That of an earlier one: where fitting starts, or what stays while a level grows by
+            less than 10 %
     """
     def __init__(self,
         X, # (n,d) configurations
         Z, # (n,G) transformed curves, values at the epochs of `grid(T)`
         T:int, # Epochs of a full training
         choice, # (d,) bool, which coordinates are choices
-        fitted=None # `fitted` of an earlier one: where fitting starts, or what is kept while a level has grown by less than 10 %
+        fitted=None # That of an earlier one: where fitting starts, or what stays while a level grows by less than 10 %
     ):
         self.rungs,self.grid,self.levels = rungs(T),grid(T),[]
-        self.fitted = [] # For each level: trainings when it was fitted, parameters, and which of the coefficients' priors
+        self.fitted = [] # For each level: trainings when it was fitted, parameters, number of the coefficients' prior
         z = g = np.zeros(len(Z))
         lens = lengths(Z)
         for j,i in enumerate(self._places()):
             got = lens>i
             zr = np.where(got, Z[:,i], 0.)
             b,*Bs = _beta[min(j, 2)]
-            datas = [Data(X[got], (zr-z)[got], choice, 0., _features(j, z, g)[got], b, B) for B in Bs]
-            self._add(datas, self._prior(j, len(choice)), *(fitted[j] if fitted else (0, None, 0)))
+            known = X[got],(zr-z)[got],choice,0.,_features(j, z, g)[got]
+            before = fitted[j] if fitted else (0, None, 0)
+            self._add([Data(*known, b, B) for B in Bs], self._prior(j, len(choice)), *before)
             z,g = zr,zr-z
 
     def _places(self): return np.searchsorted(self.grid, self.rungs)
@@ -162,11 +163,12 @@ class CurveForecaster:
         if j<2: return Prior(d, _first if j else _signal)
         return Prior(d, max(_decay*self.levels[-1].kernel.s2[0]**.5, _least))
     def _add(self, datas, prior, n, theta, k):
-        "Fit a level with the coefficients' prior that makes its data more probable, or keep `theta`, found with `n` trainings and prior `k`"
+        "Fit a level, with that prior of its coefficients that makes its data more probable; or keep `theta`, which `n` gave with prior `k`"
         now = len(datas[0])
         if theta is None or now!=n and not 12<now<=1.1*n:
             thetas = [fit(o, prior, starts=[] if theta is None else [theta]) for o in datas]
-            k = int(np.argmax([log_posterior(o, prior, t)[0] for o,t in zip(datas, thetas)]))
+            fits = [log_posterior(o, prior, t)[0] for o,t in zip(datas, thetas)]
+            k = int(np.argmax(fits))
             n,theta = now,thetas[k]
         self.levels.append(GP(datas[k], np.array([theta])))
         self.fitted.append([n, np.asarray(theta).tolist(), k])
@@ -193,7 +195,8 @@ class CurveForecaster:
         """
         z = g = var = np.zeros(len(Z))
         before,epochs,last = 0,np.r_[0, self.grid][lengths(Z)],last_values(Z)
-        for j,(r,at,level,c) in enumerate(zip(self.rungs, self._places(), self.levels, self._slopes())):
+        levels = zip(self.rungs, self._places(), self.levels, self._slopes())
+        for j,(r,at,level,c) in enumerate(levels):
             m,v = (o[0] for o in level.predict(X, _features(j, z, g)))
             v = v+level.kernel.n2
             if before:  # between two rungs that share of the growth is known

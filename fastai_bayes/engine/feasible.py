@@ -25,6 +25,8 @@ class Feasible(LogPI):
         ok, # (n,) bool, which of them could be trained
         choice # (d,) bool, which coordinates are choices
     ):
-        data = Data(X, np.where(ok, 1., -1.), choice, b=[.5], B=[.25])  # before anything is known, most is possible
-        super().__init__(GP(data, [fit(data, Prior(data.d, noise=.1))]), 0.)
+        before = dict(b=[.5], B=[.25])  # most is possible
+        data = Data(X, np.where(ok, 1., -1.), choice, **before)
+        theta = fit(data, Prior(data.d, noise=.1))
+        super().__init__(GP(data, theta[None]), 0.)
     def of(self, mean, var, best): return log_pi(mean, var+self.gp.kernel.n2, best)

@@ -21,7 +21,7 @@ class CovarianceError(LinAlgError):
 def safe_cholesky(
     K # (n,n) symmetric, only the lower triangle is read
 ): # lower factor `L` (n,n), and the jitter that was added to the diagonal (0 nearly always)
-    """Cholesky factor of `K`, with the least of the jitters 0, 1e-8 ... 1e-2 times the mean of the diagonal that lets it succeed
+    """Cholesky factor of `K`, with the least of the jitters 0, 1e-8 ... 1e-2, in means of the diagonal, that lets it succeed
 
     Parameters:
         K: (n,n) symmetric, only the lower triangle is read
@@ -30,11 +30,13 @@ def safe_cholesky(
     """
     if not len(K): return K, 0.
     diag = np.diagonal(K).mean()
-    if not np.isfinite(diag): raise CovarianceError('the covariance matrix is not finite; expected finite points, values and parameters')
+    if not np.isfinite(diag):
+        raise CovarianceError('the covariance matrix is not finite; expected finite points, values and parameters')
     for jitter in (0., 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2):
         L,info = dpotrf(K+jitter*diag*np.eye(len(K)) if jitter else K, lower=1, clean=1)
         if info==0: return L, jitter*diag
-    raise CovarianceError(f'the covariance matrix is not positive definite, not even with {jitter:g} times its mean diagonal {diag:g} added')
+    raise CovarianceError('the covariance matrix is not positive definite, '
+                          f'not even with {jitter:g} times its mean diagonal {diag:g} added')
 
 # %% ../../nbs/engine/02_gp.ipynb #data
 class Data:
@@ -58,7 +60,8 @@ class Data:
         b=(0.,), # (q,) prior mean of their coefficients
         B=((1.,),) # (q,q) prior covariance of their coefficients, or (q,) variances
     ):
-        self.X,self.y,self.choice = np.asarray(X, float), np.asarray(y, float), np.asarray(choice)
+        self.X,self.y = np.asarray(X, float),np.asarray(y, float)
+        self.choice = np.asarray(choice)
         self.v = np.broadcast_to(np.asarray(v, float), self.y.shape)
         self.H = np.ones((len(self.y), 1)) if H is None else H
         self.b,B = np.asarray(b, float), np.asarray(B, float)
@@ -134,7 +137,8 @@ def fit(
         value,grad = log_posterior(data, prior, theta)
         return -value, -grad
     opts = dict(bounds=prior.bounds, maxiter=maxiter, factr=1e12)  # ends where a step gains less than 2e-4 of the loss
-    runs = [fmin_l_bfgs_b(loss, o, **opts) for o in (prior.mean if first is None else first, *starts)]
+    first = prior.mean if first is None else first
+    runs = [fmin_l_bfgs_b(loss, o, **opts) for o in (first, *starts)]
     return min(runs, key=lambda o: o[1])[0]
 
 # %% ../../nbs/engine/02_gp.ipynb #ens
@@ -152,9 +156,10 @@ def trend(
     return np.c_[np.ones(len(X)), np.where(choice, 0., X-.5)]
 
 def _warn_of_jitter(jitter, s2):
-    "Warn if more `jitter` was added than arithmetic asks for: values at the same place that contradict each other are then taken for noise"
+    "Warn if more `jitter` was added than arithmetic asks for: values at one place that contradict each other pass for noise"
     bad = np.max(jitter/s2, initial=0.)
-    if bad>1e-4: warnings.warn(f'a covariance matrix needed {bad:.0e} of the signal variance on its diagonal; forecasts are that much less sharp', stacklevel=3)
+    if bad>1e-4: warnings.warn(f'a covariance matrix needed {bad:.0e} of the signal variance on its diagonal; '
+                               'forecasts are that much less sharp', stacklevel=3)
 
 class GP:
     """Gaussian processes conditioned on the same `data`, one for each row of `thetas`
@@ -162,13 +167,13 @@ class GP:
     Parameters:
         data: What was observed
         thetas: (s,p) parameters
-        last: `GP` with these parameters of the first observations, of which only the values may
-            have changed: its factor is gone on with
+        last: `GP` with these parameters of the first observations, whose factor is extended; values
+            may have changed
     """
     def __init__(self,
         data:Data, # What was observed
         thetas, # (s,p) parameters
-        last=None # `GP` with these parameters of the first observations, of which only the values may have changed: its factor is gone on with
+        last=None # `GP` with these parameters of the first observations, whose factor is extended; values may have changed
     ):
         self.data,self.thetas = data,np.asarray(thetas)
         self.kernel = Kernel(self.thetas, data.choice)
@@ -206,7 +211,8 @@ class GP:
     def _k(self, Z, HZ):
         "Covariance (s,n,m) with the observations of points that the kernel sees at `Z`, with features `HZ` (m,q)"
         return self.kernel(self.X, Z, self.scaled)+self.data.HB@HZ.T
-    def _features(self, Z): return trend(Z, self.data.choice) if len(self.data.b)>1 else np.ones((len(Z), 1))
+    def _features(self, Z):
+        return trend(Z, self.data.choice) if len(self.data.b)>1 else np.ones((len(Z), 1))
     def _moments(self, HZ, k, u):
         "Mean (s,m) and variance (s,m) for features `HZ`, covariances `k`, and `u`, which is `Li` times them"
         prior = self.kernel.s2[:,None]+((HZ@self.data.B)*HZ).sum(1)
@@ -270,14 +276,16 @@ class Posterior:
         g = grad(theta)
         H = -np.array([(grad(theta+eps*e)-g)/eps for e in np.eye(len(g))])
         values,Q = np.linalg.eigh((H+H.T)/2)
-        self.sd = 1/np.sqrt(np.maximum(values, prior.sd.max()**-2))  # (p,) of independent directions, nowhere wider than the prior
+        least = prior.sd.max()**-2  # nowhere wider than the prior
+        self.sd = 1/np.sqrt(np.maximum(values, least))  # (p,) of independent directions
         self.spread = Q*self.sd  # (p,p) turns standard normal steps into steps as wide as the posterior at its top
 
     def _density(self, theta): return log_density(self.data, self.prior, theta)
     @property
     def evidence(self):
         "Logarithm of the probability of the data, parameters integrated out"
-        return self._density(self.theta)+np.log(self.sd).sum()-np.log(self.prior.sd).sum()-len(self.data)*np.log(2*np.pi)/2
+        shrunk = np.log(self.sd).sum()-np.log(self.prior.sd).sum()
+        return self._density(self.theta)+shrunk-len(self.data)*np.log(2*np.pi)/2
 
     def draw(self,
         rng, # numpy Generator

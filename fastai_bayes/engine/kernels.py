@@ -17,7 +17,7 @@ def differ(x, z):
     return np.abs(x[...,None]-z[...,None,:])>1e-6
 
 def scaled(X, w, choice):
-    "(s,n,d) coordinates of `X` over the length scales of the relevances `w` (s,d), 0 for choices, and (s,n) their squared norms"
+    "(s,n,d) coordinates of `X` over the length scales of the relevances `w` (s,d), 0 for choices; (s,n) their squared norms"
     A = X*np.sqrt(np.where(choice, 0, w))[:,None]
     return A, (A*A).sum(-1)
 
@@ -90,7 +90,7 @@ def kumaraswamy_slopes(x, a, b):
 
 # %% ../../nbs/engine/01_kernels.ipynb #kernel
 class Matern52:
-    """Matérn-5/2 over the unit cube, for each row of `theta`: a length scale per coordinate, an input warp, signal and noise
+    """Matérn-5/2 for each row of `theta`: a length scale per coordinate, an input warp, signal and noise
 
     Parameters:
         theta: (s,d+2) parameters without input warping, or (s,3d+2) with it
@@ -120,14 +120,14 @@ class Matern52:
     def scaled(self, X): return scaled(X, self.w, self.choice)
     def r2(self, X, Z, known=None): return cross_r2(X, Z, self.w, self.choice, known)
     def unit(self, X, Z, known=None):
-        "Kernel (s,n,m) over the signal's variance of points that it sees at `X` and `Z`; `known` is `scaled(X)`, if it is at hand"
+        "Kernel (s,n,m), without the signal's variance, of points seen at `X` and `Z`; `known` is `scaled(X)`, if it is at hand"
         return self.shape(self.r2(X, Z, known))
     def __call__(self, X, Z, known=None):
         "Covariance (s,n,m) of the signal, as in `unit`"
         return self.s2[:,None,None]*self.unit(X, Z, known)
 
     def by_theta(self, X):
-        "Kernel (n,n) of the points `X` (n,d) over the signal's variance, and a function that pulls derivatives back to the first of `theta`"
+        "Kernel (n,n) of the points `X` (n,d), as in `unit`, and a function that pulls derivatives back to the first of `theta`"
         X,by_shapes,_ = self.moved(X)
         k,dk = self.slope(self.r2(X, X)[0])
         X,w,s2 = X.reshape(-1, X.shape[-1]),self.w[0],self.s2[0]
@@ -144,7 +144,7 @@ class Matern52:
         return k, pull
 
     def by_points(self, X, Z, known=None):
-        "Covariance (s,n,m) of what the kernel sees at `X` and the points `Z` (m,d), and a function that pulls derivatives back to `Z`"
+        "Covariance (s,n,m) of points seen at `X` with points `Z` (m,d), and a function that pulls derivatives back to `Z`"
         Z,_,dZ = self.moved(Z)
         k,dk = self.slope(self.r2(X, Z, known))
         s2 = self.s2[:,None,None]
@@ -181,11 +181,13 @@ class Prior:
 
     @property
     def shapes(self): return slice(self.d, 3*self.d if self.warp else self.d)
-    def _of(self, scales, shapes, others): return np.array([scales]*self.d + [shapes]*(2*self.d if self.warp else 0) + others)
+    def _of(self, scales, shapes, others):
+        "(p,) these, in the order of `theta`"
+        return np.r_[[scales]*self.d, [shapes]*(2*self.d if self.warp else 0), others]
     @functools.cached_property
     def mean(self): return np.log(self._of(self.d**.5, 1., [self.signal, self.noise]))
     @functools.cached_property
-    def sd(self): return self._of(self.spread, self.warp/2**.5, [1., 1.])  # of a normal density that is as curved at the top
+    def sd(self): return self._of(self.spread, self.warp/2**.5, [1., 1.])  # of normal densities as curved at the top
     @property
     def bounds(self):
         far = self._of(4*self.spread, 3., [4., 4.])

@@ -19,11 +19,11 @@ def sobol(n, d, rng):
 @functools.lru_cache(maxsize=16)
 def _points(n, d): return sobol(n, d, 0)
 def shifted(n, d, rng):
-    "(n,d) quasi-random points of the unit cube: always the same ones, but for a random shift around the cube (Cranley and Patterson 1976), which takes no time"
+    "(n,d) quasi-random points: always the same, but for a random shift around the cube (Cranley and Patterson 1976), which takes no time"
     return (_points(n, d)+rng.random(d))%1
 
 def perturb(X, scales, n, rng):
-    "(k*len(scales)*n,d) changes of the points `X` (k,d), `n` of each for each scale: of each coordinate with probability 0.6, by a normal step or, rarely, to anywhere"
+    "(k*len(scales)*n,d) changes of `X` (k,d), `n` per point and scale: of six coordinates in ten, by a normal step or, rarely, to anywhere"
     step = np.tile(np.repeat(scales, n), len(X))[:,None]
     X = np.repeat(X, len(scales)*n, axis=0)
     move,anew = rng.random(X.shape)<.6, rng.random(X.shape)<.1
@@ -32,7 +32,7 @@ def perturb(X, scales, n, rng):
 
 # %% ../../nbs/engine/04_optimize_acqf.ipynb #climb
 def _climb(f, U, space):
-    "`U` (m,d) moved uphill along its active continuous coordinates by L-BFGS-B, in units of the acquisition's length scales"
+    "`U` (m,d) moved uphill along its active continuous coordinates by L-BFGS-B, in units of `f.scales`"
     free = np.array([g is None for g in space.grids])
     if not free.any(): return U
     unit,on = f.scales[free],space.active_at(U)[:,free]
@@ -105,7 +105,7 @@ def untried(
 
 # %% ../../nbs/engine/04_optimize_acqf.ipynb #maximize
 def maximize(
-    f, # `Acquisition` such as `LogEI`: `f(U)` gives (m,) values, `f.rough(U)` cheaper ones, `f.grad(U)` gradients, too; `f.scales` length scales
+    f, # `Acquisition`, as `LogEI`: `f(U)` gives (m,) values, `f.rough(U)` cheaper ones, `f.grad(U)` gradients, `f.scales` lengths
     space, # `Space` of the points: which coordinates are continuous, on a grid, choices
     rng, # numpy Generator
     around=(), # (k,d) points in whose neighbourhood to look, best first
@@ -116,8 +116,8 @@ def maximize(
     """The point where `f` is largest
 
     Parameters:
-        f: `Acquisition` such as `LogEI`: `f(U)` gives (m,) values, `f.rough(U)` cheaper ones,
-            `f.grad(U)` gradients, too; `f.scales` length scales
+        f: `Acquisition`, as `LogEI`: `f(U)` gives (m,) values, `f.rough(U)` cheaper ones,
+            `f.grad(U)` gradients, `f.scales` lengths
         space: `Space` of the points: which coordinates are continuous, on a grid, choices
         rng: numpy Generator
         around: (k,d) points in whose neighbourhood to look, best first
@@ -126,14 +126,17 @@ def maximize(
         top: Starts to climb from
         returns: point (d,) on the grids of `space` and its value; None if everything was tried
     """
-    tried,around = (np.asarray(o, float).reshape(-1, len(space)) for o in (tried, around))
+    def _array(o): return np.asarray(o, float).reshape(-1, len(space))
+    tried,around = _array(tried),_array(around)
     near = perturb(around[:4], (.2, .07, .02), 5, rng)
-    U = distinct(space.snap(np.r_[shifted(n, len(space), rng), near]), tried)
+    U = np.r_[shifted(n, len(space), rng), near]
+    U = distinct(space.snap(U), tried)
     if not len(U): return _last_resort(f, space, tried)
     U = U[np.argsort(-f.rough(U), kind='stable')[:max(n//4, top)]]
     U = U[np.argsort(-f(U), kind='stable')[:top]]
     V = U
-    for _ in range(1 if all(g is None for g in space.grids) else 2): V = space.snap(_walk(f, _climb(f, V, space), space))
+    smooth = all(g is None for g in space.grids)
+    for _ in range(1 if smooth else 2): V = space.snap(_walk(f, _climb(f, V, space), space))
     V = distinct(np.concatenate([V, U]), tried)
     vals = f(V)
     return V[vals.argmax()], vals.max()

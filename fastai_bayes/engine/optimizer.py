@@ -40,8 +40,8 @@ class BayesOptimizer:
         seed: The same seed and the same reports give the same proposals
         resume: May `next` return a trial that was stopped earlier?
         cost: What is scarce: 'epochs', which all count alike, or 'seconds', which `report` takes
-        acq: What is maximised: 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or
-            'pi' (probability of improvement)
+        acq: 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or 'pi' (probability of
+            improvement)
     """
     def __init__(self,
         space, # `Space`, or a dictionary in its notation
@@ -50,9 +50,10 @@ class BayesOptimizer:
         seed:int=None, # The same seed and the same reports give the same proposals
         resume:bool=True, # May `next` return a trial that was stopped earlier?
         cost:str='epochs', # What is scarce: 'epochs', which all count alike, or 'seconds', which `report` takes
-        acq:str='logei' # What is maximised: 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or 'pi' (probability of improvement)
+        acq:str='logei' # 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or 'pi' (probability of improvement)
     ):
-        self.n_epoch,self.resume,self.mode = check_int(n_epoch, 'n_epoch', 1),check_bool(resume, 'resume'),check_option(mode, 'mode', ('max', 'min'))
+        self.n_epoch,self.resume = check_int(n_epoch, 'n_epoch', 1),check_bool(resume, 'resume')
+        self.mode = check_option(mode, 'mode', ('max', 'min'))
         if seed is not None: check_int(seed, 'seed', 0)
         self.cost,self.acq = check_cost(cost),check_acq(acq, cost)
         self.space = space if isinstance(space, Space) else Space(space)
@@ -71,8 +72,8 @@ class BayesOptimizer:
         raise OptimizerError(f'there is no trial {id!r}; ids come from next()')
     def _running(self, id):
         t = self._known(id)
-        if t.state!='running': raise OptimizerError(f'trial {id} is {t.state}; only a running trial can be reported on or ended')
-        return t
+        if t.state=='running': return t
+        raise OptimizerError(f'trial {id} is {t.state}; only a running trial can be reported on or ended')
 
     @one_thread
     def next(self)->Trial: # None if there is nothing to train: each configuration was tried, and none is worth resuming
@@ -87,21 +88,25 @@ class BayesOptimizer:
         new,x,value = left is None or len(left)>0,None,-np.inf
         if new:
             if len(start := next_start(surrogate, self.first, n)): return self._begin(start[0])
-            x,value,self.fitted = propose(surrogate, self._rng(n+int(surrogate.lens.sum())), acq=self.acq)
+            rng = self._rng(n+int(surrogate.lens.sum()))
+            x,value,self.fitted = propose(surrogate, rng, acq=self.acq)
         i = resume(surrogate, value) if self.resume else None
         if i is None: return self._begin(x) if new else None
         self.trainings[i].state = 'running'
-        return Trial(i, self.space.decode(self.trainings[i].x), self.trainings[i].epochs)
+        return self._trial(i)
     def _begin(self, x):
         self.trainings.append(Training(x))
-        return Trial(len(self.trainings)-1, self.space.decode(x), 0)
+        return self._trial(len(self.trainings)-1)
+    def _trial(self, i):
+        t = self.trainings[i]
+        return Trial(i, self.space.decode(t.x), t.epochs)
 
     def report(self,
         id:int, # Of the trial
         epoch:int, # Epochs trained so far, this one included; values of epochs that are left out are missing
         value:float=None, # Monitored value after it; missing if None or not finite
         seconds:float=None, # How long it took since the last report, if that was measured
-        diverged:bool=None # Has the training diverged, as a loss that is no number shows? If nobody says so, a value missing at the end does
+        diverged:bool=None # Has it diverged, as a loss that is no number shows? If None, a value missing at the end says so
     ):
         """Note the value after an epoch
 
@@ -111,14 +116,16 @@ class BayesOptimizer:
                 missing
             value: Monitored value after it; missing if None or not finite
             seconds: How long it took since the last report, if that was measured
-            diverged: Has the training diverged, as a loss that is no number shows? If nobody says
-                so, a value missing at the end does
+            diverged: Has it diverged, as a loss that is no number shows? If None, a value missing
+                at the end says so
         """
         t = self._running(id)
         n = t.epochs
         if not is_int(epoch) or not n<epoch<=self.n_epoch:
-            raise OptimizerError(f'expected epoch {n+1} of {self.n_epoch} of trial {id}, or a later one, got {epoch!r}; report epochs in order')
-        value,secs = np.nan if value is None else check_float(value, 'value'),0. if seconds is None else check_float(seconds, 'seconds')
+            raise OptimizerError(f'expected epoch {n+1} of {self.n_epoch} of trial {id}, or a later one, got {epoch!r}; '
+                                 'report epochs in order')
+        value = np.nan if value is None else check_float(value, 'value')
+        secs = 0. if seconds is None else check_float(seconds, 'seconds')
         if not 0<=secs<np.inf: raise OptimizerError(f'expected seconds of 0 or more, got {seconds!r}')
         t.diverged = diverged if diverged is None else check_bool(diverged, 'diverged')
         t.add(int(epoch), self.sign*value)
@@ -148,13 +155,16 @@ class BayesOptimizer:
     def infeasible(self, id:int, reason:str=''):
         "The trial cannot be trained at all, whatever its worth would be; later proposals avoid what is like it"
         t = self._running(id)
-        if t.curve: raise OptimizerError(f'trial {id} has been trained for {in_epochs(len(t.curve))}, so it is not infeasible; use fail')
+        if t.curve:
+            raise OptimizerError(f'trial {id} has been trained for {in_epochs(len(t.curve))}, so it is not infeasible; use fail')
         t.state,t.reason = 'infeasible',reason
 
     @property
     def best(self):
         "Hyperparameters, value and epoch (1-based) of the best value reported; None before the first"
-        t = max((t for t in self.trainings if t.last), key=lambda t: t.points[1].max(), default=None)
+        shown = [t for t in self.trainings if t.last]
+        t = max(shown, key=lambda t: t.points[1].max(), default=None)
         if t is None: return None
         at,y = t.points
-        return self.space.decode(t.x), self.sign*float(y.max()), int(at[y.argmax()])
+        i = y.argmax()
+        return self.space.decode(t.x), self.sign*float(y[i]), int(at[i])

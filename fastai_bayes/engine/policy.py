@@ -31,8 +31,10 @@ def expected_epochs(T): return least_epochs(T)+new_share*(T-least_epochs(T))
 def pause_epochs(T):
     "After so many epochs of `T` a training from the start pauses; what is nearly done goes on"
     res = [least_epochs(T)]
-    while (l := max(res[-1]+1, math.ceil(rung_ratio*res[-1])))<=T/rung_ratio: res.append(l)
-    return res
+    while True:
+        l = max(res[-1]+1, math.ceil(rung_ratio*res[-1]))
+        if l>T/rung_ratio: return res
+        res.append(l)
 
 def in_epochs(n):
     "`n` epochs, in words"
@@ -40,7 +42,7 @@ def in_epochs(n):
 
 # %% ../../nbs/engine/10_policy.ipynb #propose
 def n_starts(T):
-    "How many configurations come before the model proposes, at most: 4 to 7, whose first epochs together are about those of one training"
+    "Configurations before the model proposes, at most: 4 to 7, whose first epochs together are about those of one training"
     return 10 if T==1 else int(np.clip(math.ceil(T/least_epochs(T)), 4, 7))
 def start_points(space, T, rng):
     "These configurations (n,d), quasi-random and each but once"
@@ -62,16 +64,20 @@ def next_start(
     n,space = n-surrogate.infeasible.sum(),surrogate.space  # what could not be trained was no start
     if n>=len(points): return points[:0]
     if surrogate.feasible is None: return distinct(points[n:n+1], surrogate.X)  # someone else may have tried it
-    U = distinct(space.snap(np.r_[points[n:], sobol(64, len(space), n)]), surrogate.X)
+    U = np.r_[points[n:], sobol(64, len(space), n)]
+    U = distinct(space.snap(U), surrogate.X)
     p = surrogate.feasible(U)
-    return U[[(p>=min(p.max(), IfFeasible.likely)).argmax()]] if len(U) else U
+    if not len(U): return U
+    likely = p>=min(p.max(), IfFeasible.likely)
+    return U[[likely.argmax()]]
 
 def _believing(gp, X):
     "`gp` with its mean forecast for the trainings at `X` (k,d) that have shown nothing yet"
     if not len(X): return gp
-    d = gp.data
-    guess = gp.predict(X)[0].mean(0) if len(d) else np.zeros(len(X))
-    return GP(final_data(np.r_[d.X, X], np.r_[d.y, guess], np.r_[d.v, np.zeros(len(X))], d.choice), gp.thetas, gp)
+    d,v = gp.data,np.zeros(len(X))
+    guess = gp.predict(X)[0].mean(0) if len(d) else v
+    both = [np.r_[o] for o in ((d.X, X), (d.y, guess), (d.v, v))]
+    return GP(final_data(*both, d.choice), gp.thetas, gp)
 
 def _weighed(f, surrogate, allowed):
     "The acquisition `f`, weighed against what else counts"
@@ -98,11 +104,11 @@ def propose(
     gp,fitted = surrogate.process(rng)
     X,m,_,pending = surrogate.targets()
     gp = _believing(gp, pending)
-    f = _weighed(acquisitions[acq](gp, surrogate.incumbent), surrogate, allowed)
-    best = X[np.argsort(-m, kind='stable')[:4]]
-    x,value = maximize(f, surrogate.space, rng, best, surrogate.X) or maximize(f, surrogate.space, rng, best)
-    if acq!='logei': value = _weighed(LogEI(gp, surrogate.incumbent), surrogate, allowed)(x[None])[0]
-    return x, value, fitted
+    def _of(kind): return _weighed(kind(gp, surrogate.incumbent), surrogate, allowed)
+    f,best = _of(acquisitions[acq]),X[np.argsort(-m, kind='stable')[:4]]
+    found = maximize(f, surrogate.space, rng, best, surrogate.X) or maximize(f, surrogate.space, rng, best)
+    x,value = found
+    return x, value if acq=='logei' else _of(LogEI)(x[None])[0], fitted
 
 # %% ../../nbs/engine/10_policy.ipynb #decide
 top_share = .34 # Share of the trainings with as many epochs among which one goes on whatever the model says
@@ -147,7 +153,8 @@ def decide(
     if l>=T: return Verdict(False, 'finished')
     least = least_epochs(T) if resumable else least_final_epochs(T)
     if l<least: return Verdict(False, f'fewer than {in_epochs(least)}')
-    if t.last<t.epochs or surrogate.before(i)==l: return Verdict(False, f'nothing to compare after {in_epochs(t.epochs)}')
+    if t.last<t.epochs or surrogate.before(i)==l:
+        return Verdict(False, f'nothing to compare after {in_epochs(t.epochs)}')
     pause = resumable and i<n_startup and _pause(surrogate, i)
     if pause: return Verdict(True, f'{pause} {in_epochs(l)}')
     if not resumable and np.nanmax(surrogate.Y[i])>=surrogate.transform.best:
@@ -204,8 +211,10 @@ def explain(
         resumable: Same
     """
     m,v = (float(o[0]) for o in surrogate.forecast([i]))
-    mid,*ends = map(float, sign*surrogate.transform.inverse(m+v**.5*np.array([0,-1.96,1.96])))
-    return Explanation(decide(surrogate, i, n_startup, resumable), mid, min(ends), max(ends), float(surrogate.prob_best([i])[0]))
+    band = m+v**.5*np.array([0,-1.96,1.96])
+    mid,*ends = map(float, sign*surrogate.transform.inverse(band))
+    verdict,p = decide(surrogate, i, n_startup, resumable),float(surrogate.prob_best([i])[0])
+    return Explanation(verdict, mid, min(ends), max(ends), p)
 
 # %% ../../nbs/engine/10_policy.ipynb #resume
 def resume(
@@ -222,11 +231,13 @@ def resume(
         returns: index of a training, or None
     """
     among = range(len(surrogate.trainings)) if among is None else among
-    paused = np.array([i for i in among if surrogate.trainings[i].state=='paused' and not surrogate.failed[i]], int)
+    ok = surrogate.are('paused') & ~surrogate.failed
+    paused = np.array([i for i in among if ok[i]], int)
     if len(paused): paused = paused[surrogate.prob_best(paused)>=min_prob]
     if not len(paused): return None
     m,v = surrogate.forecast(paused)
     left = surrogate.T-np.array([surrogate.trainings[i].epochs for i in paused])
     rate = log_ei(m, np.maximum(v, 1e-12), surrogate.incumbent)[0]-np.log(left)
     if surrogate.cost is not None: rate = rate-surrogate.cost(surrogate.X[paused])
-    return int(paused[rate.argmax()]) if rate.max()>=log_ei_new-np.log(expected_epochs(surrogate.T)) else None
+    least = log_ei_new-np.log(expected_epochs(surrogate.T))
+    return int(paused[rate.argmax()]) if rate.max()>=least else None

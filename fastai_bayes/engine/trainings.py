@@ -41,7 +41,8 @@ class Training:
 
     def add(self, epoch, value):
         "Note the `value` after `epoch`, which may leave out some"
-        if self.at is None and epoch!=len(self.curve)+1: self.at = list(range(1, len(self.curve)+1))
+        n = len(self.curve)
+        if self.at is None and epoch!=n+1: self.at = list(range(1, n+1))
         if self.at is not None: self.at.append(epoch)
         self.curve.append(value)
     def took(self, seconds):
@@ -55,7 +56,7 @@ class Training:
         "Epochs and values without those that are missing, as arrays"
         y = np.array(self.curve, float)
         ok = np.isfinite(y)
-        at = np.arange(1, len(y)+1) if self.at is None else np.array(self.at, int)
+        at = np.array(self.at or range(1, len(y)+1), int)
         return at[ok], np.clip(y[ok], -huge, huge)
     @property
     def last(self):
@@ -67,32 +68,36 @@ class Training:
         ended = self.state in ('paused', 'complete') and self.last<self.epochs
         return self.state=='failed' or (ended if self.diverged is None else self.diverged)
     def values(self, T):
-        "The curve at `grid(T)`, up to the last value; what is complete before `T` epochs, as by early stopping, stays at its best"
+        "The curve at `grid(T)`, up to the last value; if it is complete before, as by early stopping, it stays at its best"
         at,y = (o[self.points[0]<=T] for o in self.points)
         if not len(y): return y
-        res = y if at[-1]==len(y)<=len(grid(T))==T else _filled(at, y, grid(T))
-        return np.r_[res, np.full(len(grid(T))-len(res), y.max())] if self.state=='complete' else res
+        g = grid(T)
+        res = y if at[-1]==len(y)<=len(g)==T else _filled(at, y, g)
+        return _padded(res, len(g), y.max()) if self.state=='complete' else res
     def row(self, T):
-        "`values(T)` (G,), NaN after the last; the epoch of the last value; and `failed`: worked out when there is something new"
+        "`values(T)` (G,), NaN after the last; epoch of the last value; and `failed`: worked out when there is something new"
         key = T,self.state,self.diverged,len(self.curve),self.epochs
         if self._row is None or self._row[0]!=key:
-            y = self.values(T)
-            self._row = key,(np.r_[y, np.full(len(grid(T))-len(y), np.nan)], self.last, self.failed)
+            y = _padded(self.values(T), len(grid(T)), np.nan)
+            self._row = key,(y, self.last, self.failed)
         return self._row[1]
 
+def _padded(y, n, v): return np.r_[y, np.full(n-len(y), v)]
+
 def _filled(at, y, g):
-    "Values at those epochs of `g` that `y` at the epochs `at` reaches: means of what came since the one before, lines over what is missing"
+    "Values at those of the epochs `g` that `y` at `at` reaches: means since the epoch before, lines over what is missing"
     i = np.searchsorted(g, at)
     n = np.bincount(i)
     means = np.bincount(i, y)[n>0]/n[n>0]
-    return np.interp(g[:np.searchsorted(g, at[-1], 'right')], np.minimum(g[:len(n)], at[-1])[n>0], means)
+    reached,known = g[:np.searchsorted(g, at[-1], 'right')],np.minimum(g[:len(n)], at[-1])
+    return np.interp(reached, known[n>0], means)
 
 # %% ../../nbs/engine/08_trainings.ipynb #threads
 @functools.cache
 def _pools(): return ThreadpoolController()
 
 def one_thread(f):
-    "Run `f` with one BLAS thread: its matrices are small, and threads that wait for each other cost ten times what they save"
+    "Run `f` with one BLAS thread: its matrices are small, and threads that wait for each other cost more than they save"
     @functools.wraps(f)
     def inner(*args, **kwargs):
         with _pools().limit(limits=1): return f(*args, **kwargs)

@@ -16,7 +16,7 @@ from ..engine.trainings import one_thread
 from ..engine.policy import Explanation, Verdict, decide, explain
 from .search_space import as_stored
 from .records import trial_id
-from .cache import StudyCache, fits, horizon, nothing, space_of
+from .cache import StudyCache, fits, horizon, no_params, space_of
 from .sampler import one_objective
 
 # %% ../../nbs/study/06_pruner.ipynb #pruner
@@ -25,15 +25,15 @@ class BayesPruner(BasePruner):
 
     Parameters:
         n_epoch: Epochs of a full training; None to learn it from the trials
-        n_startup: Trials, from the first, that pause after a few epochs whatever they show, if they
-            are `resumable`; 0 if None
+        n_startup: Trials, from the first, that pause whatever they show, if they are `resumable`; 0
+            if None
         resumable: Can trials that stop be resumed, as `bayes_tune` does? False if None
         space: As `BayesSampler` takes it; the sampler's if None. What is not there is learned from
             the trials
     """
     def __init__(self,
         n_epoch:int=None, # Epochs of a full training; None to learn it from the trials
-        n_startup:int=None, # Trials, from the first, that pause after a few epochs whatever they show, if they are `resumable`; 0 if None
+        n_startup:int=None, # Trials, from the first, that pause whatever they show, if they are `resumable`; 0 if None
         resumable:bool=None, # Can trials that stop be resumed, as `bayes_tune` does? False if None
         space:dict=None # As `BayesSampler` takes it; the sampler's if None. What is not there is learned from the trials
     ):
@@ -59,9 +59,9 @@ class BayesPruner(BasePruner):
         if space and fits(trial.params, space): return space
         dims = {k: dimension(d) for k,d in trial.distributions.items() if not d.single()}
         own = {k: d for k,d in dims.items() if trial.params[k] in d}  # enqueued ones may lie outside
-        plain = {*space}-{*space.conditions, *space.maybe} if space else ()
+        plain = {*space}-{*space.conditions, *space.optional} if space else ()
         same = {k: d for k,d in own.items() if k in plain and space[k]==d}
-        return Space.of(same or own) if own else Space({k: [v] for k,v in nothing.items()})
+        return Space.of(same or own) if own else no_params
     def _surrogate(self, study, trial, T):
         "What the engine concludes from the study, and the place of `trial` in it"
         surrogate,numbers = StudyCache.of(study).surrogate(study, self._space(study, trial), T, trial)
@@ -88,14 +88,13 @@ class BayesPruner(BasePruner):
     def explain(self,
         study:Study, # With one objective
         trial:FrozenTrial # Running or ended, with at least one value reported
-    )->Explanation: # Forecast at the last epoch and its band, probability of ending best, `verdict`; ValueError if there is nothing to explain
+    )->Explanation: # ValueError if there is nothing to explain
         """What the engine thinks of `trial`, given all trials of `study`
 
         Parameters:
             study: With one objective
             trial: Running or ended, with at least one value reported
-            returns: Forecast at the last epoch and its band, probability of ending best, `verdict`;
-                ValueError if there is nothing to explain
+            returns: ValueError if there is nothing to explain
         """
         T = self._horizon(study, trial)
         if not trial.intermediate_values or T is None:

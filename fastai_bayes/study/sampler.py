@@ -19,9 +19,8 @@ from ..engine.checks import check_acq, check_bool, check_cost, check_int
 from ..engine.optimize_acqf import untried
 from ..engine.trainings import one_thread
 from ..engine.policy import n_starts, next_start, propose, resume, start_points
-from .search_space import as_stored
+from .search_space import as_stored, distributions
 from .records import epochs_spent, trial_id, trials_of
-from .search_space import distributions
 from .storage import StudyError
 from .cache import StudyCache, fits, horizon, new_fit, space_of
 
@@ -40,23 +39,24 @@ class BayesSampler(BaseSampler):
         seed: The same seed and the same trials give the same proposals
         space: `Space`, dictionary in its notation, or distributions by name; what is not there is
             learned from the trials
-        cost: What is scarce: 'epochs' (if None), which all count alike, or 'seconds', as the
-            trials' durations tell
+        cost: What is scarce: 'epochs' (if None), which all count alike, or 'seconds', as trials
+            last
         resume: May `bayes_tune` come back to trials that were stopped?
-        acq: What is maximised: 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or
-            'pi' (probability of improvement)
+        acq: 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or 'pi' (probability of
+            improvement)
     """
     def __init__(self,
         n_epoch:int=None, # Epochs of a full training; None to learn it from the trials
         seed:int=None, # The same seed and the same trials give the same proposals
         space:dict=None, # `Space`, dictionary in its notation, or distributions by name; what is not there is learned from the trials
-        cost:str=None, # What is scarce: 'epochs' (if None), which all count alike, or 'seconds', as the trials' durations tell
+        cost:str=None, # What is scarce: 'epochs' (if None), which all count alike, or 'seconds', as trials last
         resume:bool=True, # May `bayes_tune` come back to trials that were stopped?
-        acq:str='logei' # What is maximised: 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or 'pi' (probability of improvement)
+        acq:str='logei' # 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or 'pi' (probability of improvement)
     ):
         if n_epoch is not None: n_epoch = check_int(n_epoch, 'n_epoch', 1)
         if seed is not None: seed = check_int(seed, 'seed', 0)
-        self.untold = {k for k,v in dict(seed=seed, space=space, cost=cost).items() if v is None}  # for `about`
+        given = dict(seed=seed, space=space, cost=cost)
+        self.untold = {k for k,v in given.items() if v is None}  # for `about`
         self.n_epoch,self.resume = n_epoch,check_bool(resume, 'resume')
         self.cost = 'epochs' if cost is None else check_cost(cost)
         self.acq = check_acq(acq, self.cost)
@@ -66,8 +66,9 @@ class BayesSampler(BaseSampler):
     def _about(self, space):
         self.space = space
         self.known = None if space is None else as_stored(space)  # `Space` of what is given and can vary
-        given = {} if isinstance(space, Space) or not space else {k:v for k,v in space.items() if isinstance(v, BaseDistribution)}
-        self._dists = {k: given.get(k, d) for k,d in distributions(self.known).items()} if self.known else {}
+        given = space if isinstance(space, dict) else {}
+        given = {k:v for k,v in given.items() if isinstance(v, BaseDistribution)}
+        self._dists = {**distributions(self.known), **{k: given[k] for k in self.known if k in given}} if self.known else {}
     def about(self, n_epoch, seed, space):
         "A copy that has these where it was given nothing, as `bayes_tune` makes it"
         res = copy(self)
@@ -90,22 +91,24 @@ class BayesSampler(BaseSampler):
 
     @one_thread
     def sample_relative(self, study:Study, trial:FrozenTrial, search_space:dict)->dict:
-        "Values for all names of `search_space` that are active together; none if those with which `trial` was queued are all there is to say"
+        "Values for all names of `search_space` that are active together; none if `trial` was queued with all of them"
         one_objective(study)
         if not search_space: return {}
         space = space_of(study, self.known)
         if space is None or set(space)!=set(search_space): space = Space(search_space)
         if fits(trial.system_attrs.get('fixed_params', {}), space): return {}
         _,params,fit = self._proposal(study, space, trial.number)
-        if fit: study._storage.set_trial_system_attr(trial._trial_id, 'engine', fit)  # as Optuna's own samplers keep theirs
+        if fit: study._storage.set_trial_system_attr(trial._trial_id, 'engine', fit)  # as Optuna's samplers do
         return params
     def sample_independent(self, study:Study, trial:FrozenTrial, param_name:str, param_distribution:BaseDistribution):
-        "A random value for a name that no proposal has; the same for a trial that takes over from one whose process died"
+        "A random value for a name that no proposal has; the same for a trial that resumes one whose process died"
         one_objective(study)
         place = len(trials_of(study.get_trials(deepcopy=False)[:trial_id(trial)]))
-        return dimension(param_distribution).from_unit(self._rng(place, zlib.crc32(param_name.encode())).random())
+        u = self._rng(place, zlib.crc32(param_name.encode())).random()
+        return dimension(param_distribution).from_unit(u)
 
-    def _surrogate(self, study, space, T): return StudyCache.of(study).surrogate(study, space, T, cost=self.cost)
+    def _surrogate(self, study, space, T):
+        return StudyCache.of(study).surrogate(study, space, T, cost=self.cost)
     def _proposal(self, study, space, number=None, resumable=None, allowed=None, new=True):
         "As `next`, for the trial `number`"
         trials = study.get_trials(deepcopy=False)
@@ -115,11 +118,13 @@ class BayesSampler(BaseSampler):
         if new:
             self._warn_repeats(space, surrogate.X)
             first = self._start(surrogate, n)
-            if len(first) and (allowed is None or allowed(first)[0]): return None, space.decode(first[0]), None
+            if len(first) and (allowed is None or allowed(first)[0]):
+                return None, space.decode(first[0]), None
             seed = [] if resumable is None else [epochs_spent(study)]
             x,value,fitted = propose(surrogate, self._rng(n, *seed), allowed, self.acq)
             fit = new_fit(surrogate, fitted)
-        i = resume(surrogate, value, [i for i,o in enumerate(numbers) if o in resumable]) if resumable else None
+        among = [i for i,o in enumerate(numbers) if o in (resumable or ())]
+        i = resume(surrogate, value, among)
         return None if i is None else numbers[i], None if x is None else space.decode(x), fit
     def _start(self, surrogate, n):
         "One of the configurations of the start, if there are less than those before the `n`th; (k,d), k is 0 or 1"
@@ -130,10 +135,11 @@ class BayesSampler(BaseSampler):
     repeats = False # Is there nothing new to propose, as far as was found out?
     def _warn_repeats(self, space, X):
         "Warn once if all of `space` is among `X`"
-        left = None if self.repeats or space.maybe else untried(space, X)
+        left = None if self.repeats or space.optional else untried(space, X)
         if left is None or len(left): return
         self.repeats = True
-        warnings.warn(f'all {len(space.configurations())} configurations were tried; from here on they are repeated', stacklevel=2)
+        n = len(space.configurations())
+        warnings.warn(f'all {n} configurations were tried; from here on they are repeated', stacklevel=2)
 
     @one_thread
     def next(self,
@@ -142,7 +148,7 @@ class BayesSampler(BaseSampler):
         resumable=(), # Trials that can be resumed: numbers with which they began
         allowed=None, # Function from hyperparameters to whether they may be tried; None for all
         new:bool=True # May a new trial begin?
-    )->tuple: # one of `resumable` or None; hyperparameters of a new trial; what to keep with the trial as system attribute `engine`, or None
+    )->tuple: # one of `resumable` or None; hyperparameters of a new trial; what it must hold as system attribute `engine`, or None
         """A trial to resume, or what to train next
 
         Parameters:
@@ -151,13 +157,13 @@ class BayesSampler(BaseSampler):
             resumable: Trials that can be resumed: numbers with which they began
             allowed: Function from hyperparameters to whether they may be tried; None for all
             new: May a new trial begin?
-            returns: one of `resumable` or None; hyperparameters of a new trial; what to keep with
-                the trial as system attribute `engine`, or None
+            returns: one of `resumable` or None; hyperparameters of a new trial; what it must hold
+                as system attribute `engine`, or None
         """
         space = space_of(study, as_stored(space))
         if space is None: return None, {}, None
-        ok = allowed and (lambda X: np.array([allowed(space.decode(x)) for x in X], bool))
-        return self._proposal(study, space, None, resumable, ok, new)
+        def _allowed(X): return np.array([allowed(space.decode(x)) for x in X], bool)
+        return self._proposal(study, space, None, resumable, allowed and _allowed, new)
 
     @one_thread
     def promising(self,
