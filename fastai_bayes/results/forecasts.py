@@ -16,7 +16,7 @@ from ..engine.trainings import one_thread
 from .style import (PlotError, alpha_for, blue, draw_curve, epoch_axis, finish, grey, is_max, label,
     message_axis, new_axis, orange, plain, plot, window)
 from .tables import one_line
-from ..study.cache import StudyCache, horizon, space_of
+from ..study.cache import StudyCache, horizon, no_params, space_of
 from fastai_bayes.study.records import (curve_of, epochs_trained, of_study, points_of, state_of, trial_at, trial_id,
     trials_of)
 
@@ -37,7 +37,7 @@ class Beliefs:
         trials,cache = study.get_trials(deepcopy=False),StudyCache.of(study)
         known = (getattr(o, 'n_epoch', None) for o in (study.sampler, study.pruner))
         self.T = next(filter(None, known), None) or horizon(trials)
-        self.space = space_of(study) or Space({'': [0]})
+        self.space = space_of(study) or no_params
         if until is not None: trials,cache = trials[:until+1],StudyCache()
         if self.T is None: return
         then = SimpleNamespace(direction=study.direction, get_trials=lambda deepcopy: [*trials])
