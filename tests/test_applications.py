@@ -103,8 +103,9 @@ def predicted(learn, ds):
         item = ds.items.iloc[0] if isinstance(ds.items, pd.DataFrame) else ds.items[0]
         return learn.predict(ds.decode_row(item) if hasattr(ds, 'decode_row') else item)[2]
 
-@pytest.mark.parametrize('fit', fits)
-@pytest.mark.parametrize('app', apps)
+# every application with the usual fit, and with the other fits those whose learners are frozen, split or stateful
+pairs = [(o, 'fit_one_cycle') for o in apps] + [(o, f) for o in ('classification', 'text_classes', 'plain') for f in fits if f!='fit_one_cycle']
+@pytest.mark.parametrize('app,fit', pairs)
 def test_tuned_stopped_exported(tmp_path, app, fit):
     learn = made(app, tmp_path)
     before = {k: v.clone() for k,v in learn.model.state_dict().items()}

@@ -78,7 +78,7 @@ def test_what_is_suggested_is_what_is_seen(tmp_path, name):
 def test_freeze_epochs(tmp_path, pruner):
     "Trainings of different lengths; none is stopped at its last epoch, and one that is interrupted goes on to its own end"
     def tune(learn, **kwargs):
-        return learn.bayes_tune(2, dict(freeze_epochs=(1, 3), lr=None), n_trials=6, fit='fine_tune', pruner=pruner, study_name='s', **quick, **kwargs)
+        return learn.bayes_tune(2, dict(freeze_epochs=(1, 3), lr=None), n_trials=5, fit='fine_tune', pruner=pruner, study_name='s', **quick, **kwargs)
     whole = tune(plain(tmp_path/'a'))
     Break.count = 0
     tune(plain(tmp_path/'b'), cbs=Break(KeyboardInterrupt(), (4,), 1))
@@ -250,7 +250,7 @@ def test_inferred_dropouts_reach_the_model(tmp_path, mk):
     learn,seen = mk(tmp_path),[]
     given = [getattr(*o) for o in text_drops(learn.model)]
     for _ in range(2):
-        res,_ = tune(learn, None, lambda l: seen.append([getattr(*o) for o in text_drops(l.model)]))
+        res,_ = tune(learn, dict(drop_mult=None, lr=None), lambda l: seen.append([getattr(*o) for o in text_drops(l.model)]))
         mults = [res.params_of(n)['drop_mult'] for n in range(3)]
         assert len(set(mults))>1 and all(.2<=o<=1.5 for o in mults)  # the second study begins with the best of the first, which it may meet again
         assert seen[-3:]==[pytest.approx([o*m for o in given]) for m in mults]
