@@ -39,14 +39,13 @@ class Extension:
         space: What may be tried from now on
         longer: Are trials longer from now on?
         given: What trials had of hyperparameters that they do not hold
-        present: Function from the name of a hyperparameter to the value that the learner has; None
-            if it is not known
+        present: Function from the name of a hyperparameter to the learner's value; None if unknown
     """
     study:optuna.Study # As it is
     space:Space # What may be tried from now on
     longer:bool # Are trials longer from now on?
     given:dict # What trials had of hyperparameters that they do not hold
-    present:object # Function from the name of a hyperparameter to the value that the learner has; None if it is not known
+    present:object # Function from the name of a hyperparameter to the learner's value; None if unknown
     def __post_init__(self):
         self.dists,self.old = distributions(self.space),self.study.user_attrs.get('about', {})
         self.new = {}  # what trials had of hyperparameters that are new, as far as that is known
@@ -60,12 +59,13 @@ class Extension:
         if k in self.given: return label_of(self.given[k])
         if k+of_fit in setup: return _read(setup[k+of_fit])
         v = self.present(k)
-        if v is None: raise StudyError(f'{k}: which value did the trials have that there are? Say it, as in extend=dict({k}=...)')
-        return v
+        if v is not None: return v
+        raise StudyError(f'{k}: which value did the trials have that there are? Say it, as in extend=dict({k}=...)')
 
     def params(self, own):
         "`own` as a configuration of the space; None if it lies outside"
-        if any(isinstance(v, str) and v!=self.value_of(k) for k,v in self.dropped(own).items()): return None
+        text = {k: v for k,v in self.dropped(own).items() if isinstance(v, str)}
+        if any(v!=self.value_of(k) for k,v in text.items()): return None
         res = {}
         for k in self.space.names:
             if k not in self.space.active(res): continue
@@ -73,7 +73,10 @@ class Extension:
             if v not in self.space[k]: return None
             res[k] = _snapped(self.space[k], v)
         return res
-    def dropped(self, own): return {k: v for k,v in own.items() if k in self.old and k not in self.space}
+    def dropped(self, own):
+        "What of `own` is not tuned any more"
+        gone = [k for k in own if k in self.old and k not in self.space]
+        return {k: own[k] for k in gone}
 
     def _state(self, t, attrs):
         "State of `t` from now on, noted in `attrs`; its process has died if it was running"
@@ -88,26 +91,31 @@ class Extension:
     def __call__(self, t):
         attrs = {k: v for k,v in t.user_attrs.items() if k not in ('outside', 'dropped')}
         state,own = self._state(t, attrs),all_params(t)
-        asked = {k: t.distributions[k] for k in t.params if k not in self.old and k not in self.space}  # by a factory
-        queued = state==TrialState.WAITING and attr(t, 'resumed_from') is None
-        if queued: own = t.system_attrs.get('fixed_params', {})  # the others it gets when it begins
-        elif own: own = {**self.new, **own}
-        if queued: params = None if any(k in self.space and v not in self.space[k] for k,v in own.items()) else {}
-        else: params = self.params(own) if own else {}
-        if params is None: return self.copy(t, TrialState.FAIL, {}, {}, {**attrs, 'outside': own, 'was': state.name})
-        if not queued and (dropped := self.dropped(own)): attrs['dropped'] = dropped
-        if params: params.update({k: own[k] for k in asked})
-        return self.copy(t, state, params, {**self.dists, **asked}, attrs)
+        asked = set(t.distributions)-set(self.old)-set(self.space)  # by a factory
+        if state==TrialState.WAITING and attr(t, 'resumed_from') is None:
+            own,params = t.system_attrs.get('fixed_params', {}),{}  # the others it gets when it begins
+            known = [k for k in own if k in self.space]
+            if any(own[k] not in self.space[k] for k in known): params = None
+        else:
+            if own: own = {**self.new, **own}
+            params = self.params(own) if own else {}
+            if params and (dropped := self.dropped(own)): attrs['dropped'] = dropped
+        if params is None: state,attrs = TrialState.FAIL,{**attrs, 'outside': own, 'was': state.name}
+        elif params: params.update({k: own[k] for k in sorted(asked)})
+        dists = {k: t.distributions[k] for k in sorted(asked)}
+        return self.copy(t, state, params or {}, {**self.dists, **dists}, attrs)
 
     def copy(self, t, state, params, dists, attrs):
         "A trial like `t`, in another state and with other hyperparameters"
         now,system = datetime.now(),dict(t.system_attrs)
         if 'fixed_params' in system:
-            system['fixed_params'] = {**{k: v for k,v in system['fixed_params'].items() if k in dists}, **params}
+            known = {k: v for k,v in system['fixed_params'].items() if k in dists}
+            system['fixed_params'] = {**known, **params}
         values = (t.values or [best_of(t, self.study)[0]]) if state==TrialState.COMPLETE else None
         start = None if state==TrialState.WAITING else t.datetime_start or now
         end = (t.datetime_complete or now) if state.is_finished() else None
-        return FrozenTrial(t.number, state, None, start, end, params, {k: dists[k] for k in dists if k in params}, attrs, system,
+        dists = {k: dists[k] for k in dists if k in params}
+        return FrozenTrial(t.number, state, None, start, end, params, dists, attrs, system,
                            t.intermediate_values, -1, values=values)
 
 # %% ../../nbs/study/03_extend.ipynb #whole
@@ -116,8 +124,9 @@ _spare = ' (being extended)' # Ends the name under which an extended study is pu
 
 def _resume_best(trials, direction):
     "Mark the best of the `trials` that were complete when trials became longer: they resume first"
-    stopped = [t for t in trials_of(trials) if attr(t, 'complete_at') is not None and t.state==TrialState.PRUNED]
-    for t in direction.ranked(stopped, key=lambda t: best_of(t, direction)[0])[:_again]: t.user_attrs['cut'] = 'extended'
+    stopped = [t for t in trials_of(trials) if t.state==TrialState.PRUNED and attr(t, 'complete_at')]
+    best = direction.ranked(stopped, key=lambda t: best_of(t, direction)[0])
+    for t in best[:_again]: t.user_attrs['cut'] = 'extended'
 
 def load(storage, name):
     "The study `name` in the Optuna storage `storage`; None if there is none"
@@ -141,8 +150,10 @@ def _take_over(storage, name):
 def find_study(storage, name):
     "As `load`; what a process began that died while it extended the study is ended, or undone"
     spare = load(storage, name+_spare)
-    if spare is not None and spare.user_attrs.get('partial', True): optuna.delete_study(study_name=name+_spare, storage=storage)
-    elif spare is not None: _take_over(storage, name)
+    if spare is not None:
+        partial = spare.user_attrs.get('partial', True)
+        if partial: optuna.delete_study(study_name=name+_spare, storage=storage)
+        else: _take_over(storage, name)
     return load(storage, name)
 
 def extend_study(
@@ -166,9 +177,10 @@ def extend_study(
         longer: Are trials longer from now on?
         **attrs: New user attributes of the study
     """
-    unknown = next((k for k in given if k not in space and k not in study.user_attrs.get('about', {})), None)
-    if unknown: raise StudyError(f'extend: expected names that are new in the space, or no longer in it, got {unknown!r}')
     move = Extension(study, space, longer, given, present)
+    unknown = set(given)-{*space, *move.old}
+    if unknown:
+        raise StudyError(f'extend: expected names that are new in the space, or no longer in it, got {min(unknown)!r}')
     trials = [move(t) for t in study.get_trials(deepcopy=False)]
     if longer: _resume_best(trials, Direction.of(study))
     _filled(storage, study.study_name+_spare, study.direction, {**study.user_attrs, **attrs}, trials)

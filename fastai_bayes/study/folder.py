@@ -49,10 +49,13 @@ def expect(
     k = kind(path)
     if k in kinds: return Path(path)
     wanted = next(_words[o] for o in kinds if o)
-    raise FolderError(f'{path}: expected {wanted} of the study, got {_words[k]}; remove it' + (', or put what it leads to there' if k=='link' else ''))
+    hint = ', or put what it leads to there' if k=='link' else ''
+    raise FolderError(f'{path}: expected {wanted} of the study, got {_words[k]}; remove it{hint}')
 
 # %% ../../nbs/study/01_folder.ipynb #open
-def _here(path, flags): return os.open(path, flags | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_CLOEXEC', 0))
+_safely = sum(getattr(os, o, 0) for o in ('O_NOFOLLOW', 'O_NONBLOCK', 'O_CLOEXEC'))
+
+def _here(path, flags): return os.open(path, flags | _safely)
 
 def opened(
     path, # Path
@@ -160,7 +163,7 @@ def _leads_out(path, folder):
 def shut(
     folder # Path
 ):
-    """Remove from `folder` and what is below it all links that lead out, pipes and devices; files with another name become copies
+    """Remove from below `folder` links that lead out, pipes and devices; files with another name become copies
 
     Parameters:
         folder: Path
@@ -181,7 +184,7 @@ def _wanted(name):
 def check_folder(
     folder # Path
 )->Path: # `folder`
-    """Raise a `FolderError` unless `folder` is one, and at its top there is nothing that a study would have to follow out of it
+    """Raise a `FolderError` unless `folder` is one, and nothing at its top leads a study out of it
 
     Parameters:
         folder: Path

@@ -54,7 +54,8 @@ class Pair(Owner):
         if study is None: return self._check_new()
         known = study.user_attrs.get('id')
         if known is None and not self._plain(study):
-            raise StudyError(f'study {study.study_name!r} and the folder {self.folder} do not belong together: each has trials of its own; {_other}')
+            raise StudyError(f'study {study.study_name!r} and the folder {self.folder} do not belong together: '
+                             f'each has trials of its own; {_other}')
         if known not in (None, self.id): self._differ(study.study_name, known)
         if known is not None: self._check_copy(study)
 
@@ -62,21 +63,24 @@ class Pair(Owner):
         names = self._names()
         if names: raise StudyError(f'the folder {self.folder} holds the study {names[0]!r}; it was renamed or copied. '
                                    f'Name it {names[0]!r} again, or {_other}')
-        if self._left(): raise StudyError(f'the folder {self.folder} holds the trials of a study that is not in this storage; '
-                                          f'give the storage with which it began, {_other}, or remove the folder to begin anew')
+        if not self._left(): return
+        raise StudyError(f'the folder {self.folder} holds the trials of a study that is not in this storage; give the '
+                         f'storage with which it began, {_other}, or remove the folder to begin anew')
 
     def _differ(self, name, known):
         "Say what it means that the study has the id `known`"
         ids = f'(id: expected {known} in {self.folder/"folder.id"}, got {self.id})'
-        if self.own or self._left(): raise StudyError(f'the folder {self.folder} is not that of study {name!r} in this storage {ids}; '
-            f'give the storage and the folder that belong together, or {_other}')
-        raise StudyError(f'study {name!r} began in another folder, which is not here {ids}. If it was moved, put it back to {self.folder}; if it is '
-            f'on another machine, let both use one folder on a disk that they share, as with learn.path=; if it was deleted, {_other}, '
-            'or remove the study with optuna.delete_study')
+        if self.own or self._left():
+            raise StudyError(f'the folder {self.folder} is not that of study {name!r} in this storage {ids}; '
+                             f'give the storage and the folder that belong together, or {_other}')
+        raise StudyError(f'study {name!r} began in another folder, which is not here {ids}. If it was moved, put it back '
+                         f'to {self.folder}; if it is on another machine, let both use one folder on a shared disk, '
+                         f'as with learn.path=; if it was deleted, {_other}')
 
     def _plain(self, study):
         "May a study without an id, of an older version or made with Optuna alone, be that of the folder?"
-        workers = {str(t.user_attrs['worker']).split('-')[0] for t in study.get_trials(deepcopy=False) if 'worker' in t.user_attrs}
+        ids = [t.user_attrs.get('worker') for t in study.get_trials(deepcopy=False)]
+        workers = {str(o).split('-')[0] for o in ids if o}
         return self.own or self.id in workers or not workers and not self._left()
 
     def _check_copy(self, study):
@@ -84,13 +88,14 @@ class Pair(Owner):
         host,path = study.user_attrs.get('place') or (None, None)
         if self.own or host is None or [host, path]==self._place: return
         if self._stamp()!=study.user_attrs.get('stamp'):
-            raise StudyError(f'study {study.study_name!r} went on in another copy of the folder {self.folder}, in {path} on host {host}; '
-                             f'go on there, or {_other}')
-        if host!=socket.gethostname() or not Path(path).is_dir() or os.path.samefile(path, self.folder): return
+            raise StudyError(f'study {study.study_name!r} went on in another copy of the folder {self.folder}, in {path} '
+                             f'on host {host}; go on there, or {_other}')
+        if host!=socket.gethostname() or not Path(path).is_dir(): return
+        if os.path.samefile(path, self.folder): return
         file = Path(path)/'folder.id'
         if has(file) and opened(file).read(99)==self.id.encode():
-            raise StudyError(f'the folder {self.folder} is a copy of {path}, which study {study.study_name!r} in this storage belongs to; '
-                             f'go on there, or {_other} or another storage')
+            raise StudyError(f'the folder {self.folder} is a copy of {path}, which study {study.study_name!r} in this '
+                             f'storage belongs to; go on there, or {_other} or another storage')
 
     def join(self,
         study # The study, which has been checked
@@ -101,16 +106,18 @@ class Pair(Owner):
             study: The study, which has been checked
         """
         facts,attrs = dict(id=self.id),study.user_attrs
-        if not self.own and attrs.get('place')!=self._place: facts.update(place=self._place, stamp=secrets.token_hex(4))
+        moved = not self.own and attrs.get('place')!=self._place
+        if moved: facts.update(place=self._place, stamp=secrets.token_hex(4))
         for k,v in facts.items():
             if attrs.get(k)!=v: study.set_user_attr(k, v)
         stamp = study.user_attrs.get('stamp')
-        if not self.own and self._stamp()!=stamp: put(self.folder/'folder.stamp', lambda f: f.write(stamp.encode()))
+        if self.own or self._stamp()==stamp: return
+        put(self.folder/'folder.stamp', lambda f: f.write(stamp.encode()))
 
     @property
     def _place(self): return [socket.gethostname(), str(self.folder.resolve())]
     def _stamp(self):
-        "What was written here when the study was last opened in another place; a copy that was left behind has an older one"
+        "What was written when the study was last opened in another place; a copy left behind has an older one"
         file = self.folder/'folder.stamp'
         if not has(file): return None
         with opened(file) as f: return f.read(65).decode(errors='replace')

@@ -36,7 +36,8 @@ class PBT(RandomSampler):
         super().__init__(seed)
         self.members,self.share,self.seeded = members,share,seed is not None
         self._seed = np.random.SeedSequence(seed).entropy
-        self.ends = sorted({round(n_epoch*(i+1)/rounds) for i in range(rounds)}-{0}) # Last epochs of the rounds
+        ends = {round(n_epoch*(i+1)/rounds) for i in range(rounds)}
+        self.ends = sorted(ends-{0}) # Last epochs of the rounds
 
     def about(self, n_epoch, seed, space):
         "A copy, with `seed` if it was given none"
@@ -50,7 +51,8 @@ class PBT(RandomSampler):
         def _new(d, v):
             if isinstance(d, Choice): return v
             if rng.random()<.25: return d.from_unit(rng.random())
-            return d.from_unit(d.to_unit(min(max(v*rng.choice((.8, 1.2)), d.low), d.high)))
+            v = v*rng.choice((.8, 1.2))
+            return d.from_unit(d.to_unit(min(max(v, d.low), d.high)))
         return {k: _new(space[k], params[k]) for k in space.active(params)}
 
     def round(self,
@@ -71,13 +73,17 @@ class PBT(RandomSampler):
         done = [t for t in trials if t.state!=TrialState.FAIL and not diverged(t)]
         end = min(map(epochs_trained, done), default=0)
         if end not in self.ends[:-1]: return []
-        return self._copies(trials, {t.number: sign*value_at(t, end) for t in done}, space, end)
+        values = {t.number: sign*value_at(t, end) for t in done}
+        return self._copies(trials, values, space, end)
 
     def _copies(self, trials, values, space, end):
         "The triples of `round`, given the `values` of the trials that may go on, by number"
-        value = lambda t: v if math.isfinite(v := values.get(t.number, -math.inf)) else -math.inf
+        def value(t):
+            v = values.get(t.number, math.nan)
+            return v if math.isfinite(v) else -math.inf
         ranked = sorted(trials, key=value, reverse=True)
-        k,rng = max(1, int(self.share*len(trials))),np.random.default_rng([self._seed, end])
+        k = max(1, int(self.share*len(trials)))
+        rng = np.random.default_rng([self._seed, end])
         top,low = ranked[:k],ranked[max(len(ranked)-k, k):]
         res = []
         for t in trials:

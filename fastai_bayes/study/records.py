@@ -66,7 +66,8 @@ def trial_at(
         returns: `StudyError` if there is none
     """
     trials = study.get_trials(deepcopy=False)
-    if isinstance(n, Integral) and not isinstance(n, bool) and 0<=n<len(trials): return trials[n]
+    is_int = isinstance(n, Integral) and not isinstance(n, bool)
+    if is_int and 0<=n<len(trials): return trials[n]
     known = f'from 0 to {len(trials)-1}' if trials else 'of which there is none yet'
     raise StudyError(f'n: expected the number of a trial, {known}, got {n!r}')
 
@@ -183,7 +184,8 @@ def points_of(
         trial: An Optuna trial
         returns: Pairs of an epoch and its value
     """
-    return [(e,v) for e,v in zip(steps_of(trial), curve_of(trial)) if math.isfinite(v)]
+    points = zip(steps_of(trial), curve_of(trial))
+    return [(e,v) for e,v in points if math.isfinite(v)]
 
 def epochs_trained(
     trial # An Optuna trial
@@ -322,19 +324,21 @@ def all_params(
         trial: An Optuna trial
         returns: Name -> value, choices by label
     """
-    return {**trial.user_attrs.get('outside', {}), **trial.user_attrs.get('dropped', {}), **trial.params}
+    attrs = trial.user_attrs
+    return {**attrs.get('outside', {}), **attrs.get('dropped', {}), **trial.params}
 
 def own_params(
     trial # An Optuna trial
 )->dict: # Name -> value, choices by label
-    """Hyperparameters that build the learner of `trial`: also numbers that are not tuned any more, but no choices of text
+    """Hyperparameters that build the learner of `trial`: also numbers that are not tuned any more, but no text
 
     Parameters:
         trial: An Optuna trial
         returns: Name -> value, choices by label
     """
     dropped = trial.user_attrs.get('dropped', {})
-    return {**{k: v for k,v in dropped.items() if not isinstance(v, str)}, **trial.params}
+    numbers = {k: v for k,v in dropped.items() if not isinstance(v, str)}
+    return {**numbers, **trial.params}
 
 # %% ../../nbs/study/03_records.ipynb #study
 def _last_trials(study): return trials_of(study.get_trials(deepcopy=False))
@@ -383,10 +387,12 @@ def best_trial(
         study: A study
         returns: None if nothing has ended
     """
-    return Direction.of(study).best(ended(study), key=lambda o: o[1], default=(None,))[0]
+    best = Direction.of(study).best(ended(study), key=lambda o: o[1])
+    return best and best[0]
 
 # %% ../../nbs/study/03_records.ipynb #carry
-_not_kept = 'reason verdict cut seconds worker stopped diverged complete_at whole carries_on carried'.split() # By the next one
+# Attributes that the trial that resumes another does not take over
+_not_kept = 'reason verdict cut seconds worker stopped diverged complete_at whole carries_on carried'.split()
 
 def resume_trial(
     study:optuna.Study, # A study
@@ -410,7 +416,7 @@ def resume_trial(
     """
     source = source or trial
     now = {**source.params, **(params or {})}
-    fixed = {**source.system_attrs.get('fixed_params', {}), **now}  # its process may have died before all were in `params`
+    fixed = {**source.system_attrs.get('fixed_params', {}), **now}  # its process may have died before it asked for all
     search = {k: v for k,v in trial.system_attrs.items()  # of Optuna's samplers and pruners; no rungs if it begins anew
               if k!='engine' and (n or not k.startswith('completed_rung'))}
     kept = {k: v for k,v in trial.user_attrs.items() if k not in _not_kept}
@@ -455,8 +461,11 @@ def records(
     """
     trials,seconds = study.get_trials(deepcopy=False),defaultdict(float)
     for t in trials: seconds[trial_id(t)] += seconds_of(t)
-    return [Record(t.number, state_of(t), *best_of(t, study), epochs_trained(t), seconds[trial_id(t)], all_params(t), reason_of(t))
-            for t in trials_of(trials)]
+    def _record(t):
+        value,epoch = best_of(t, study)
+        return Record(t.number, state_of(t), value, epoch, epochs_trained(t),
+                      seconds[trial_id(t)], all_params(t), reason_of(t))
+    return list(map(_record, trials_of(trials)))
 
 def column(
     name:str, # Of a hyperparameter
@@ -471,7 +480,9 @@ def column(
     """
     return f'params_{name}' if name in taken else name
 
-_ranks = dict(complete=0, stopped=0, running=1, waiting=2, failed=3, outside=3, infeasible=4) # Order of states in tables
+# Order of states in tables
+_ranks = dict(complete=0, stopped=0, running=1, waiting=2, failed=3, outside=3,
+              infeasible=4)
 
 @of_study
 def trial_frame(
@@ -484,12 +495,16 @@ def trial_frame(
         returns: number, state, value, best_epoch, epochs, seconds, a column per hyperparameter,
             reason
     """
-    heads,rows,sign = [o.name for o in fields(Record)],records(study),Direction.of(study)
-    names = list(dict.fromkeys(k for o in rows for k in o.params))
-    rows.sort(key=lambda o: (_ranks[o.state], math.isnan(o.value), -sign*o.value, o.number))
+    rows,sign = records(study),Direction.of(study)
+    names = dict.fromkeys(k for o in rows for k in o.params)
+    rows.sort(key=lambda o: o.number)
+    rows.sort(key=lambda o: math.inf if math.isnan(o.value) else -sign*o.value)
+    rows.sort(key=lambda o: _ranks[o.state])
+    heads = [o.name for o in fields(Record)]
     df = pd.DataFrame([vars(o) for o in rows], columns=heads)
     params = {column(k, heads): [o.params.get(k) for o in rows] for k in names}
-    return pd.concat([df.drop(columns=['params', 'reason']), pd.DataFrame(params, index=df.index), df[['reason']]], axis=1)
+    df = df.join(pd.DataFrame(params, index=df.index)).drop(columns='params')
+    return df[[*df.columns.drop('reason'), 'reason']]
 
 @of_study
 def curve_frame(
@@ -501,5 +516,8 @@ def curve_frame(
         study: A study
         returns: number, epoch, value
     """
-    rows = [(t.number, e, v) for t in _last_trials(study) for e,v in zip(steps_of(t), curve_of(t))]
+    def _rows(t):
+        points = zip(steps_of(t), curve_of(t))
+        return [(t.number, e, v) for e,v in points]
+    rows = sum(map(_rows, _last_trials(study)), [])
     return pd.DataFrame(rows, columns=['number', 'epoch', 'value'])

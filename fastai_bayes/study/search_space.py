@@ -18,7 +18,8 @@ def to_optuna(d):
     "The Optuna distribution of the dimension `d`"
     if isinstance(d, Choice): return CategoricalDistribution(d.labels)
     if d.step is None: return FloatDistribution(d.low, d.high, log=d.log)
-    if d.whole: return IntDistribution(d.low, d.low+(d.size-1)*d.step, log=d.log, step=d.step)
+    last = (d.size-1)*d.step
+    if d.whole: return IntDistribution(d.low, d.low+last, log=d.log, step=d.step)
     high = Decimal(str(d.low))+(d.size-1)*Decimal(str(d.step))  # as Optuna counts; 3*.3 is less than .9
     return FloatDistribution(d.low, float(high), step=d.step)
 
@@ -90,8 +91,9 @@ def describe(
         returns: Name of a hyperparameter -> a line of text
     """
     def _value(d, i): return str(d.labels[i] if isinstance(d, Choice) else d.from_unit(d.grid[i]))
+    def _is(p, at): return f"{p} is {' or '.join(_value(space[p], i) for i in at)}"
     def _when(k):
-        each = [f"{p} is {' or '.join(_value(space[p], i) for i in at)}" for p,at in space.conditions.get(k, {}).items()]
+        each = [_is(p, at) for p,at in space.conditions.get(k, {}).items()]
         return f", if {' or '.join(each)}" if each else ''
     return {k: in_words(d)+_when(k) for k,d in space.dims.items()}
 
@@ -106,14 +108,17 @@ def as_stored(
         returns: None if nothing can vary
     """
     if not isinstance(space, (dict, Space)):
-        raise SpaceError(f'space: expected a Space, a dictionary in its notation, or one of distributions, got {space!r}')
+        raise SpaceError('space: expected a Space, a dictionary in its notation, or one of distributions, '
+                         f'got {space!r}')
     if isinstance(space, dict):
         plain = all(isinstance(o, BaseDistribution) for o in space.values())
-        space = {k: v for k,v in space.items() if not (isinstance(v, BaseDistribution) and v.single())}
+        fixed = [k for k,v in space.items() if isinstance(v, BaseDistribution) and v.single()]
+        space = {k: v for k,v in space.items() if k not in fixed}
         if not space: return None
         space = Space(space)
         if plain: return space  # options are what trials hold
-    dims = {k: dimension(d) for k,d in distributions(space).items() if not d.single() or k in space.parents}
+    dists = distributions(space)
+    dims = {k: dimension(d) for k,d in dists.items() if not d.single() or k in space.parents}
     return space.like(dims) if dims else None
 
 # %% ../../nbs/study/00_search_space.ipynb #seen
@@ -121,28 +126,35 @@ _most = 100 # Values of a number that may be a reason
 
 def _positions(p, d, trials):
     "(n,) positions of the values of `p`, of dimension `d`, that `trials` have; -1 for none"
-    return np.array([d.index(t.params[p]) if p in t.params and t.params[p] in d else -1 for t in trials], int)
+    def _at(t): return d.index(t.params[p]) if p in t.params and t.params[p] in d else -1
+    return np.array(list(map(_at, trials)), int)
 
 def _always(d, at, has):
-    """Which values of `d` always come with a name, in trials with the positions `at` (n,); `has` (n,): have they the name?
-    Of a number those from one on, or up to one"""
-    yes,no = (np.bincount(at[(at>=0) & o], minlength=d.size)>0 for o in (has, ~has))
+    """Which values of `d` always come with a name; of a number those from one on, or up to one
+
+    `at` (n,): the positions that trials have; `has` (n,): have they the name?"""
+    def _any(o): return np.bincount(at[(at>=0) & o], minlength=d.size)>0
+    yes,no = _any(has),_any(~has)
     if isinstance(d, Choice): return yes & ~no
     seen = np.flatnonzero(yes | no)
     sure = (yes & ~no)[seen]
-    if not sure.any() or (sure[1:]!=sure[:-1]).sum()>1: return np.zeros(d.size, bool)
+    changes = (sure[1:]!=sure[:-1]).sum()
+    if not sure.any() or changes>1: return np.zeros(d.size, bool)
     return sure[abs(np.arange(d.size)[:,None]-seen).argmin(1)]
 
 def _reasons(has, known, dims, at):
     """Which values of the names in `at` account for all trials that `has` (n,) counts, as far as `known` (n,)
 
     Returns: name -> positions; None if none do"""
-    options = {p: _always(dims[p], at[p][known], has[known]) for p in reversed(list(at))}
-    options = {p: ok for p,ok in options.items() if ok.any()}
+    options = {}
+    for p in reversed(list(at)):
+        ok = _always(dims[p], at[p][known], has[known])
+        if ok.any(): options[p] = ok
     left,res = has.copy(),{}
     while left.any():
-        explained = {p: left & (at[p]>=0) & ok[at[p]] for p,ok in options.items()}
-        best = max(options, key=lambda p: (explained[p].sum(), -dims[p].size), default=None)
+        explained = {p: left & (at[p]>=0) & options[p][at[p]] for p in options}
+        def _rank(p): return explained[p].sum(), -dims[p].size
+        best = max(options, key=_rank, default=None)
         if best is None or not explained[best].any(): return None
         res[best] = np.flatnonzero(options[best]).tolist()
         left &= ~explained[best]
@@ -164,7 +176,8 @@ def _in_order(names, trials):
 
 def _conditions(some, trials, has, known, dims, dists):
     "Positions by reason of each name in `some` that has reasons; `dims` gets the dimensions of all"
-    at,res = {p: _positions(p, d, trials) for p,d in dims.items() if d.size<=_most},{}
+    at = {p: _positions(p, d, trials) for p,d in dims.items() if d.size<=_most}
+    res = {}
     for k in _in_order(some, trials):
         reasons = _reasons(has[k], has[k] | known, dims, at)
         if reasons: res[k] = reasons
@@ -184,12 +197,17 @@ def search_space(
         returns: `Space`, None if nothing varies; and the distributions, by name, of what is not in
             `given`
     """
-    dists = {k: d for t in trials for k,d in t.distributions.items() if k not in (given or ())}
-    dists = {k: d for k,d in sorted(dists.items()) if not d.single() and all(t.distributions.get(k, d)==d for t in trials)}
-    asked = np.array([t.state!=TrialState.FAIL and not is_infeasible(t) for t in trials], bool)  # others may have ended before
+    known = given.dims if given else {}
+    dists = {k: d for t in trials for k,d in t.distributions.items()}
+    def _counts(k, d):
+        return k not in known and not d.single() and all(t.distributions.get(k, d)==d for t in trials)
+    dists = {k: d for k,d in sorted(dists.items()) if _counts(k, d)}
+    def _asked(t): return t.state!=TrialState.FAIL and not is_infeasible(t)  # others may have ended before
+    asked = np.array(list(map(_asked, trials)), bool)
     has = {k: np.array([k in t.params for t in trials], bool) for k in dists}
     some = [k for k in dists if not has[k][asked].all()]
-    dims = {**(given.dims if given else {}), **{k: dimension(d) for k,d in dists.items() if k not in some}}
+    dims = dict(known)
+    dims.update({k: dimension(d) for k,d in dists.items() if k not in some})
     conditions = _conditions(some, trials, has, asked, dims, dists) if some else {}
     optional = set(some)-set(conditions)
     if given: conditions = {**given.conditions, **conditions}

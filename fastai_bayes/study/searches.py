@@ -42,11 +42,13 @@ def grid_of(
         returns: Name of a hyperparameter -> its values
     """
     if space.conditions:
-        raise SearchError(f'a grid needs a space in which nothing depends on choices, got {", ".join(space.conditions)} below options')
-    n = math.prod(d.size if isinstance(d, Choice) else min(d.size, 5) for d in space.dims.values())
+        names = ', '.join(space.conditions)
+        raise SearchError(f'a grid needs a space in which nothing depends on choices, got {names} below options')
+    sizes = [d.size if isinstance(d, Choice) else min(d.size, 5) for d in space.dims.values()]
+    n = math.prod(sizes)
     if n>_most:
         raise SearchError(f'a grid of {len(space)} hyperparameters has {n:,} combinations here, more than {_most:,}; '
-                          "tune fewer of them, give a list of few values for each, or take another sampler, such as 'bayes' or 'qmc'")
+                          "tune fewer of them, give a list of few values for each, or take another sampler")
     def _values(d):
         if isinstance(d, Choice): return list(d.labels)
         if d.size<=5: return [d.from_unit(u) for u in d.grid]
@@ -90,9 +92,9 @@ def _named(kind, o, table, base):
     o = 'bayes' if o is None else o
     if isinstance(o, base): return lambda *args: None
     if isinstance(o, str) and o in table: return table[o]
-    near = difflib.get_close_matches(o.lower(), table, n=1, cutoff=.5) if isinstance(o, str) else []
+    near = difflib.get_close_matches(str(o).lower(), table, n=1, cutoff=.5)
     hint = f'; make one of it, as in {o.__name__}()' if isinstance(o, type) else ''
-    if near: hint = f', did you mean {near[0]!r}?'
+    if near and isinstance(o, str): hint = f', did you mean {near[0]!r}?'
     raise SearchError(f'{kind}: expected one of {", ".join(table)} or an Optuna {kind}, got {o!r}{hint}')
 
 def _copy(o):
@@ -139,7 +141,8 @@ def pruner_of(
     if res is not None: return res
     if isinstance(o, BayesPruner): return o.about(space, n_epoch)
     res = _copy(o)
-    if isinstance(res, HyperbandPruner) and res._max_resource=='auto': res._max_resource = n_epoch  # there is no public way
+    auto = isinstance(res, HyperbandPruner) and res._max_resource=='auto'  # there is no public way
+    if auto: res._max_resource = n_epoch
     return res
 
 # %% ../../nbs/study/08_searches.ipynb #once
@@ -174,7 +177,7 @@ def reseeded(
     seed:int, # Of the study; a sampler that has a seed of its own begins with that
     place:int # Of the training
 )->BaseSampler:
-    """A copy of `sampler` that begins with random numbers of the training's own; a class that is not Optuna's or ours stays as it is
+    """A copy of `sampler` with random numbers of the trial's own; a class that is not Optuna's or ours stays as it is
 
     Parameters:
         sampler: As it was when the study was opened
@@ -190,7 +193,7 @@ def _reseed(o, seed, place):
     for v in vars(o).values():
         if isinstance(v, BaseSampler): _reseed(v, seed, place)
         if not isinstance(v, LazyRandomState): continue
-        own = [seed] if v._rng is None else v.rng.randint(2**31-1, size=4).tolist()  # there is no public way to give these numbers
+        own = [seed] if v._rng is None else v.rng.randint(2**31-1, size=4).tolist()  # no public way
         v.rng.seed(np.random.SeedSequence([*own, place]).generate_state(4))
 
 # %% ../../nbs/study/08_searches.ipynb #search
@@ -297,12 +300,14 @@ class BayesSearch(Search):
         if [k for k,v in limits.items() if v]==['timeout']: self.sampler.by_seconds()  # they are what runs out
         if not (self.can_resume and self.pruner.untold and n_epoch>1): return
         known = len(self.space) and not by_factory
-        self.pruner.n_startup = len(start_points(self.space, n_epoch, np.random.default_rng(0))) if known else n_starts(n_epoch)
+        self.pruner.n_startup = n_starts(n_epoch)
+        if known: self.pruner.n_startup = len(start_points(self.space, n_epoch, np.random.default_rng(0)))
         self.pruner.resumable = True
     def ask(self, study): return ask(study, self.space)
     def next(self, study, trials, resumable, allowed, new):
         n,params,fit = self.sampler.next(study, self.space, resumable, allowed, new)
-        if n is not None: return [Job(next(t for t in trials if trial_id(t)==n), fit=fit)]
+        old = next((t for t in trials if trial_id(t)==n), None)
+        if old: return [Job(old, fit=fit)]
         return [Job(params=params, fit=fit)] if new else []
     def worth_keeping(self, study, resumable, n):
         return resumable if len(resumable)<=n else self.sampler.promising(study, self.space, resumable)[:n]

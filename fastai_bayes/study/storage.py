@@ -188,7 +188,8 @@ class Journal(BaseJournalBackend):
         self.lock.acquire()
         try:
             with opened(self.path, 'ab') as f:
-                f.write(b''.join(json.dumps(o, separators=(',', ':')).encode()+b'\n' for o in logs))
+                lines = [json.dumps(o, separators=(',', ':'))+'\n' for o in logs]
+                f.write(''.join(lines).encode())
                 f.flush()
                 os.fsync(f.fileno())
         finally: self.lock.release()
@@ -197,7 +198,8 @@ class Journal(BaseJournalBackend):
 def _check_journal(path, name):
     "Raise a `StudyError` unless the file `path`, which the user calls `name`, is a journal, or empty, or is not there"
     if not kind(path): return
-    if not has(path): raise StudyError(f'storage: {name} is no file; give the path of a file, as in {Path(name)/"study.log"}')
+    if not has(path):
+        raise StudyError(f'storage: {name} is no file; give the path of a file, as in {Path(name)/"study.log"}')
     with opened(path) as f: head = f.read(40)
     if not head or re.match(rb'\s*{\s*"op_code"\s*:', head): return
     what = f"no journal of Optuna's: it begins with {head!r}; give another path"
@@ -208,7 +210,7 @@ def _database(url):
     "The storage at `url`, whose tables several processes may be making at the same time"
     for again in range(20):
         try: return get_storage(url)
-        except (_sql().exc.DBAPIError, RuntimeError) as e:  # tables that are there but have no version yet give a RuntimeError
+        except (_sql().exc.DBAPIError, RuntimeError) as e:  # RuntimeError: tables without a version
             known = any(o in str(e) for o in ('exist', 'UNIQUE', 'uplicate', 'locked', 'version'))
             if again==19 or not known: raise
             time.sleep(random.Random().uniform(.02, .2))
@@ -226,7 +228,8 @@ def storage_of(
     if not is_path(o):
         try: return _database(str(o))
         except _sql().exc.SQLAlchemyError as e:
-            raise StudyError(f'storage: {shown(o)!r} cannot be opened: {e}; is it there, and may you write to it?') from None
+            raise StudyError(f'storage: {shown(o)!r} cannot be opened: {e}; '
+                             'is it there, and may you write to it?') from None
     path = Path(os.path.realpath(o))  # so that it has the same lock by any other name
     _check_journal(path, o)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,15 +240,17 @@ def storage_of(
 
 # %% ../../nbs/study/02_storage.ipynb #trust
 def _is_number(v): return type(v) in (int, float)
-def _is_pair(v): return isinstance(v, (list, tuple)) and len(v)==2 and all(isinstance(o, str) for o in v)
+def _is_text(v): return isinstance(v, str)
+def _is_list(v): return isinstance(v, (list, tuple))
+def _is_pair(v): return _is_list(v) and len(v)==2 and all(map(_is_text, v))
 
 _attrs = [  # what our attributes hold, by name, those of older versions among them; others are not ours
     ('a whole number of 0 or more', lambda v: type(v) is int and 0<=v<2**32,
      'resumes resumed_from carries_on carried n_epoch deaths n_params size seed stopped diverged complete_at whole'),
     ('a number', _is_number, 'seconds'),
-    ('text', lambda v: isinstance(v, str), 'reason verdict cut monitor infeasible id stamp'),
-    ('the state of a trial', lambda v: isinstance(v, str) and v in TrialState.__members__, 'was'),
-    ('a list', lambda v: isinstance(v, (list, tuple)), 'extended'),
+    ('text', _is_text, 'reason verdict cut monitor infeasible id stamp'),
+    ('the state of a trial', lambda v: _is_text(v) and v in TrialState.__members__, 'was'),
+    ('a list', _is_list, 'extended'),
     ('True or False', lambda v: type(v) is bool, 'present enqueued out_of_memory partial'),
     ('two texts', _is_pair, 'place'),
     ('a dictionary', lambda v: isinstance(v, dict), 'about setup outside dropped fixed_params')]
@@ -273,7 +278,8 @@ def _wrong_trial(t, first):
         (all(type(k) is int and 0<=k<2**32 for k in epochs), f'expected whole numbers of epochs, got {[*epochs]}'),
         (all(v is None or _is_number(v) for v in epochs.values()), f'expected a number per epoch, got {epochs}'),
         (len(values)==1 and _is_number(values[0]), f'expected one value, got {t.values!r}'),
-        (begun and ended==t.state.is_finished(), f'{t.state.name}, but from {t.datetime_start} to {t.datetime_complete}'),
+        (begun and ended==t.state.is_finished(),
+         f'{t.state.name}, but from {t.datetime_start} to {t.datetime_complete}'),
         *((isinstance(k, str) and _is_value(d, t.params.get(k)), f'{k}: expected {d}, got {t.params.get(k)!r}')
           for k,d in t.distributions.items())]
     return [why for ok,why in checks if not ok]

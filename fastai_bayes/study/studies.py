@@ -29,18 +29,23 @@ def diff(
         old: What was
         new: What is
     """
-    return '\n'.join(f'{sign} {k}: {d[k]}' for k in {**old, **new} for sign,d in (('-', old), ('+', new))
-                     if old.get(k)!=new.get(k) and d.get(k) is not None)
+    changed = [k for k in {**old, **new} if old.get(k)!=new.get(k)]
+    lines = []
+    for k in changed:
+        if old.get(k) is not None: lines.append(f'- {k}: {old[k]}')
+        if new.get(k) is not None: lines.append(f'+ {k}: {new[k]}')
+    return '\n'.join(lines)
 
 def _compared(study, about, facts):
     "What `study` should be about, and what it is about, as far as both are known"
     attrs = study.user_attrs
-    old = dict(attrs.get('about') or {**about, 'direction': study.direction.name.lower()})
-    new = dict(about)
-    for k in ('n_epoch', 'setup'):
-        if not (attrs.get(k) and facts.get(k)): continue
-        for d,v in ((old, attrs[k]), (new, facts[k])): d.update(v if isinstance(v, dict) else {k: v})
-    return old,new
+    both = [k for k in ('n_epoch', 'setup') if attrs.get(k) and facts.get(k)]
+    def _flat(about, facts):
+        res = dict(about)
+        for k in both: res.update(facts[k] if k=='setup' else {k: facts[k]})
+        return res
+    plain = {**about, 'direction': study.direction.name.lower()}  # made with Optuna alone
+    return _flat(attrs.get('about') or plain, attrs),_flat(about, facts)
 
 def check_same(
     study:optuna.Study, # A study
@@ -58,36 +63,43 @@ def check_same(
         returns: What was and what is, two dictionaries of what differs
     """
     old,new = _compared(study, about, facts)
-    names = ({*about, *study.user_attrs.get('about', {})})-{'direction', 'monitor'}
-    def _may(k): return k in names or k.removesuffix(of_fit) in names or k=='n_epoch' and new[k]>old[k]
+    names = {*about, *study.user_attrs.get('about', {})}-{'direction', 'monitor'}
+    def _may(k): return k.removesuffix(of_fit) in names or k=='n_epoch' and new[k]>old[k]
+    def _of(names):
+        return [{k: d.get(k) for k in names} for d in (old, new)]
     changed = [k for k in {**old, **new} if old.get(k)!=new.get(k)]
     bad = [k for k in changed if extend is False or not _may(k)]
-    if not bad: return tuple({k: d.get(k) for k in changed} for d in (old, new))
-    lines = diff(*({k: d.get(k) for k in bad} for d in (old, new))).splitlines()
+    if not bad: return _of(changed)
+    lines = diff(*_of(bad)).splitlines()
     if len(lines)>_most: lines[_most:] = [f'... and {len(lines)-_most} more']
-    hint = ' (extend=True allows another space, and more epochs)'
-    if extend is False: hint = ', or say extend=True to go on with the trials that there are' if all(map(_may, changed)) else ''
-    raise StudyError(f'study {study.study_name!r} exists and is about something else, so that values could not be compared; '
-                     f'take another name, or change these back{hint}:\n' + '\n'.join(lines))
+    hint = ' (extend=True allows another space, and more epochs)' if extend is not False else ''
+    if extend is False and all(map(_may, changed)):
+        hint = ', or say extend=True to go on with the trials that there are'
+    raise StudyError(f'study {study.study_name!r} exists and is about something else, so that values could not be '
+                     f'compared; take another name, or change these back{hint}:\n' + '\n'.join(lines))
 
 # %% ../../nbs/study/03_studies.ipynb #openstudy
 class Owner:
     "Who opens a study, and what they know about it"
     def check(self, study): "Raise if `study`, None if there is none, is not the right one"
-    def present(self, name): "The value that trials have of the hyperparameter `name` if it is not tuned; None if that is not known"
+    def present(self, name): "The value that trials have of `name` if that is not tuned; None if unknown"
     def free(self, study, changes):
         "Raise unless `study` can be changed: nobody works on it"
         busy = [t.number for t in study.get_trials(deepcopy=False) if t.state==TrialState.RUNNING]
-        if busy: raise StudyError(f'trial {busy[0]} of study {study.study_name!r} is under way; a study can be extended when all have ended')
+        if not busy: return
+        raise StudyError(f'trial {busy[0]} of study {study.study_name!r} is under way; '
+                         'a study can be extended when all have ended')
 
 def _check_args(name, direction, sampler, pruner):
     "Raise a `StudyError` unless these could be a study's"
-    if name is not None and not (isinstance(name, str) and name.strip() and name.isprintable() and len(name)<=512):
+    text = isinstance(name, str) and name.strip() and name.isprintable()
+    if name is not None and not (text and len(name)<=512):
         raise StudyError(f'name: expected text of at most 512 characters that can be printed, got {str(name)[:60]!r}')
     if direction not in ('minimize', 'maximize'):
         raise StudyError(f"direction: expected 'minimize' or 'maximize', got {direction!r}")
     for k,o,base in (('sampler', sampler, BaseSampler), ('pruner', pruner, BasePruner)):
-        if o is not None and not isinstance(o, base): raise StudyError(f'{k}: expected an Optuna {k} or None, got {o!r}')
+        if o is None or isinstance(o, base): continue
+        raise StudyError(f'{k}: expected an Optuna {k} or None, got {o!r}')
 
 def _same_or_extended(storage, study, space, facts, extend, owner):
     "Raise unless `study` is as `facts` say, or can be extended to that, and is"
@@ -105,7 +117,7 @@ def open_study(
     storage=None, # Path, URL or Optuna storage; memory if None
     sampler=None, # Optuna sampler
     pruner=None, # Optuna pruner
-    extend=False, # Go on with another space or a larger `n_epoch`? True, or what trials had of hyperparameters that they do not hold
+    extend=False, # Go on with another space or a larger `n_epoch`? True, or what trials had of new hyperparameters
     owner=None, # `Owner` that knows more about the study
     **facts # To note: `monitor`, `n_epoch`, a dictionary `setup` of what must stay as it is, and what may change
 )->optuna.Study: # `StudyError` if the study is about something else, or cannot be read
@@ -118,8 +130,8 @@ def open_study(
         storage: Path, URL or Optuna storage; memory if None
         sampler: Optuna sampler
         pruner: Optuna pruner
-        extend: Go on with another space or a larger `n_epoch`? True, or what trials had of
-            hyperparameters that they do not hold
+        extend: Go on with another space or a larger `n_epoch`? True, or what trials had of new
+            hyperparameters
         owner: `Owner` that knows more about the study
         **facts: To note: `monitor`, `n_epoch`, a dictionary `setup` of what must stay as it is, and
             what may change
@@ -127,7 +139,8 @@ def open_study(
     """
     check_storage(storage), _check_args(name, direction, sampler, pruner)
     if not isinstance(space, Space): space = Space(space)
-    facts = dict(about={**describe(space), 'direction': direction, 'monitor': facts.get('monitor')}, **facts)
+    about = {**describe(space), 'direction': direction, 'monitor': facts.get('monitor')}
+    facts = dict(about=about, **facts)
     owner = owner or Owner()
     if is_new_file(storage): owner.check(None)  # before there is a file
     with quiet_optuna():
@@ -136,8 +149,8 @@ def open_study(
         if study is not None: check_study(study, path)
         owner.check(study)
         if study is not None: _same_or_extended(storage, study, space, facts, extend, owner)
-        study = optuna.create_study(storage=storage, sampler=sampler, pruner=pruner, study_name=name, direction=direction,
-                                    load_if_exists=name is not None)
+        study = optuna.create_study(storage=storage, sampler=sampler, pruner=pruner, study_name=name,
+                                    direction=direction, load_if_exists=name is not None)
     for k,v in facts.items():
         if study.user_attrs.get(k)!=v: study.set_user_attr(k, v)
     return study

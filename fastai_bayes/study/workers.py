@@ -38,7 +38,7 @@ class Worker:
         folder # Path of the study, which all its processes reach
     ):
         self.folder = Path(folder)
-        self.turn = FileLock(expect(self.folder/'study.lock', 'file', '')) # `with worker.turn:` only one worker at a time
+        self.turn = FileLock(expect(self.folder/'study.lock', 'file', '')) # `with worker.turn:` one worker at a time
         self.home = self._home() # Id of the folder, which the study has as well
         self.id = f'{self.home}-{_host()}{secrets.token_hex(8)}'
         self._life = FileLock(self._file(self.id))
@@ -48,11 +48,13 @@ class Worker:
         "The id in the folder, made if need be"
         file = self.folder/'folder.id'
         with self.turn:
-            if not expect(file, 'file', '').exists() or not file.stat().st_size:  # empty: its process died before it wrote
+            expect(file, 'file', '')
+            if not file.exists() or not file.stat().st_size:  # empty: its process died before it wrote
                 put(file, lambda f: f.write(secrets.token_hex(4).encode()))
             with opened(file) as f: res = f.read(65).decode(errors='replace').strip()
         if not is_worker(f'{res}-0'):
-            raise FolderError(f'{file}: expected a name of hexadecimal digits, got {res!r}; the file is damaged: restore it, or remove it')
+            raise FolderError(f'{file}: expected a name of hexadecimal digits, got {res!r}; '
+                              'the file is damaged: restore it, or remove it')
         return res
     def _file(self, id): return self.folder/f'worker-{id}.lock'
     def close(self):
@@ -91,7 +93,8 @@ class Worker:
         "Was the last sign of life too long ago, by the clock of the disk?"
         own = self._file(self.id)
         self.sign()
-        return (own.stat().st_mtime if own.exists() else time.time())-seen.st_mtime>self.silence
+        now = own.stat().st_mtime if own.exists() else time.time()
+        return now-seen.st_mtime>self.silence
     def others(self):
         "Ids of the workers that have left files in the folder, but for this one"
         ids = (f.stem.removeprefix('worker-') for f in self.folder.glob('worker-*.lock'))
