@@ -6,12 +6,14 @@ _defs = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
 def _comments(src):
     "Line -> text of its comment"
     toks = tokenize.generate_tokens(io.StringIO(src).readline)
-    return {t.start[0]: t.string.lstrip('# ') for t in toks if t.type==tokenize.COMMENT}
+    found = [t for t in toks if t.type==tokenize.COMMENT]
+    return {t.start[0]: t.string.lstrip('# ') for t in found}
 
 def _arguments(f):
     "Line -> name of the argument of function `f` there, the last one if there are several"
     a = f.args
-    stars = {o: star for o,star in ((a.vararg, '*'), (a.kwarg, '**')) if o}
+    pairs = (a.vararg, '*'),(a.kwarg, '**')
+    stars = {o: star for o,star in pairs if o}
     args = [*a.posonlyargs, *a.args, *a.kwonlyargs, *stars]
     args.sort(key=lambda o: (o.lineno, o.col_offset))
     res = {o.lineno: stars.get(o, '')+o.arg for o in args}

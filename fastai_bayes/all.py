@@ -37,10 +37,10 @@ from .learner.runner import RecordError
 import fastai_bayes.learner.tune
 
 # %% ../nbs/00_all.ipynb #names
-_all_ = ['Space', 'SpaceError', 'BayesOptimizer', 'OptimizerError', 'BayesSampler', 'BayesPruner', 'SearchError',
-         'StudyError', 'FolderError', 'open_study', 'trial_frame', 'curve_frame', 'TuneResult', 'PlotError', 'PlotlyError',
-         'CloneError', 'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError',
-         'AskError', 'RecordError']
+_all_ = ['Space', 'SpaceError', 'BayesOptimizer', 'OptimizerError', 'BayesSampler', 'BayesPruner',
+         'SearchError', 'StudyError', 'FolderError', 'open_study', 'trial_frame', 'curve_frame',
+         'TuneResult', 'PlotError', 'PlotlyError', 'CloneError', 'LoaderError', 'KnobError',
+         'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'AskError', 'RecordError']
 globals().update(plots)  # each is public as soon as it is registered
 __all__ = [*_all_, *plots]
 

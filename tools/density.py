@@ -20,11 +20,15 @@ def docstring(node):
 
 def span(node): return range(node.lineno, node.end_lineno+1)
 
+def names(tree):
+    "Lines of `__all__`"
+    found = [o for o in tree.body if isinstance(o, ast.Assign) and getattr(o.targets[0], 'id', None)=='__all__']
+    return {i for o in found for i in span(o)}
+
 def uncounted(tree):
     "Lines of docstrings and of `__all__`"
     docs = [o for n in ast.walk(tree) if (o := docstring(n))]
-    names = [o for o in tree.body if isinstance(o, ast.Assign) and getattr(o.targets[0], 'id', None)=='__all__']
-    return {i for o in (*docs, *names) for i in span(o)}
+    return names(tree) | {i for o in docs for i in span(o)}
 
 def tokens(src, skip):
     "Line -> number of its tokens"
@@ -41,7 +45,7 @@ def measure(fn):
     per = tokens(src, uncounted(tree))
     lengths = [(sum(i in per for i in span(n)), f'{fn.stem}.{n.name}') for n in ast.walk(tree) if isinstance(n, defs)]
     return dict(tokens=sum(per.values()), lines=len(per), crowded=sum(n>=crowded for n in per.values()),
-                wide=sum(len(l)>wide for l in src.splitlines()), longest=max(lengths, default=(0, '')))
+                wide=sum(len(l)>wide for i,l in enumerate(src.splitlines(), 1) if i not in names(tree)), longest=max(lengths, default=(0, '')))
 
 def total(rows):
     "Measures of several modules together"
