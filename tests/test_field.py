@@ -468,9 +468,18 @@ def test_a_loss_alone_that_is_not_there_in_an_epoch(tmp_path):
     res = digits(tmp_path, metrics=None, cbs=Hole()).bayes_tune(3, lrs, n_trials=3, pruner='none', **quick)
     assert set(res.trials.state)=={'complete'} and (res.trials.best_epoch>1).all()
 
+def test_a_first_trial_without_a_finite_loss_ends_no_study(tmp_path):
+    class First(Callback):
+        order,count = 51,0
+        def before_fit(self): First.count += 1
+        def after_epoch(self):
+            if First.count==1: self.recorder.values[-1][1] = math.nan
+    res = digits(tmp_path, metrics=None).bayes_tune(1, lrs, n_trials=3, cbs=First(), **quick)
+    assert res.trials.state.value_counts().to_dict()==dict(complete=2, failed=1)
+
 def test_metrics_that_are_not_defined_in_a_warm_up(tmp_path):
     learn = digits(tmp_path, metrics=[skm_to_fastai(skm.precision_score, average='macro', labels=[77], zero_division=math.nan), accuracy])
-    with pytest.raises(TuneError, match='never had a finite value'):  # after whole trainings: the loss is fine
+    with pytest.raises(TuneError, match='^1 trials, none succeeded.* never had a finite value'):  # after a whole training: the loss is fine
         learn.bayes_tune(2, lrs, n_trials=3, mode='max', **quick)
     res = learn.bayes_tune(2, lrs, n_trials=2, monitor='accuracy', **quick)
     assert set(res.trials.state)=={'complete'}

@@ -55,7 +55,7 @@ class Run:
         self.seed,self.limits = plan.seed,plan.limits
         self.start,self.interrupted = time.monotonic(),False
         self.failures,self.infeasible = [],[] # Errors of the last trials, if they failed or were infeasible
-        self.valueless = False # Has a whole trial trained without one value?
+        self.valueless = False # Was the last trial trained to its end, with a finite loss, and never had a value?
         self.ended = '' # Why the work ended, if no limit says it
         self.warned = set() # Attributes of callbacks of which a warning said that they were not resumed
         self.latest,self.rows,self.spent,self.tidied = Latest(),{},{},set()
@@ -322,7 +322,8 @@ def run_trial(self:Run, trial):
         raise
     else:
         state,reason,cut = outcome(cb)
-        self.valueless = state==TrialState.FAIL and bool(cb.curve) and not (cb.diverged or cb.stopped)
+        whole = cb.curve and not (cb.diverged or cb.stopped)
+        self.valueless = state==TrialState.FAIL and whole and cb.loss_is_finite
         self.tell(trial, state, reason, cut, value=cb.best[0], verdict=cb.trial.verdict)
 
 @patch

@@ -29,7 +29,7 @@ from .copies import copies, release, seeded, weights_only
 from .factory import LearnerFactory, TuneError, load_weights
 from .knobs import fit_args
 from .loaders import seeded_loaders, settle
-from .monitor import Measured, recorded
+from .monitor import Measured, is_finite, recorded, recorded_now
 from .out_of_memory import MemoryLimit
 from .probe import Closure
 from .trackers import CSVHeaderOnce, resume_csv_log
@@ -265,6 +265,7 @@ def train(
                 facts['state'] = 'stopped' if cb.stopped else 'complete'
             best.settle(learn)
             keep_curves(learn, folder)
+            cb.loss_is_finite = is_finite(recorded_now(learn).get('valid_loss'))
             return cb
         finally: release(learn, cbs)
 
