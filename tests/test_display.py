@@ -105,7 +105,7 @@ def test_interrupted_while_it_draws(terminal, monkeypatch, after):
     def interrupted(text):
         count[0] += 1
         if count[0]==1: calls.append(v.show(status(4, note='ends after this epoch')))
-        n = write(text[:after])
+        write(text[:after])
         raise KeyboardInterrupt
     monkeypatch.setattr(out, 'write', interrupted)
     with pytest.raises(KeyboardInterrupt): v.show(status(4))

@@ -10,7 +10,7 @@ __all__ = ['knobs', 'values_of', 'Knob', 'add_knob', 'left_out', 'as_opt_func', 
 import difflib, inspect, re, tempfile
 from dataclasses import dataclass
 from functools import partial
-from math import inf, isfinite
+from math import isfinite
 from numbers import Integral, Real
 from pathlib import Path
 import numpy as np, torch

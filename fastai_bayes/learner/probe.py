@@ -25,7 +25,7 @@ from .monitor import MonitorError, one_number, recorded
 from .copies import copies, move_to, muted, release, seeded
 from .effect import schedules, settings, without_effect
 from .loaders import seeded_loaders
-from .knobs import apply_params, fit_args, knobs
+from .knobs import apply_params, fit_args
 from .signatures import KnobError, name_of
 from .factory import LearnerFactory, MidpointSampler, TuneError
 from .out_of_memory import error_text, free_memory, out_of_memory
@@ -298,7 +298,7 @@ class Probe:
         dims = {} if f.define_by_run else f.given.dims
         names = ['loss_func', 'opt_func'] if f.new_learner else ['arch', 'layers', 'loss_func', 'opt_func']
         choices = {n: getattr(dims.get(n), 'options', ()) for n in names}
-        for n,o in [(n, o) for n in names for o in choices[n]]:
+        for n,o in [(k, o) for k in names for o in choices[k]]:
             if o is params.get(n) or n=='opt_func' and _is_fastais(o): continue
             new = {**params, n: o}
             active = f.given.active(f.given.labels(new))

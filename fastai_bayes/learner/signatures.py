@@ -10,7 +10,7 @@ import dis, inspect, re, sys
 from functools import partial
 from fastcore.basics import first
 from fastai.learner import Learner
-import fastai.callback.schedule
+import fastai.callback.schedule  # noqa: F401  it adds fits to `Learner`
 
 # %% ../../nbs/learner/02_signatures.ipynb #err
 class KnobError(ValueError):

@@ -11,7 +11,6 @@ from numbers import Integral
 from types import SimpleNamespace
 import numpy as np, optuna, pandas as pd
 from ..engine.policy import explain, in_epochs
-from ..engine.space import Space
 from ..engine.trainings import one_thread
 from .style import (PlotError, alpha_for, blue, draw_curve, epoch_axis, finish, grey, is_max, label,
     message_axis, new_axis, orange, plain, plot, window)
