@@ -60,7 +60,7 @@ makers = dict(
     failed=lambda: filled(usual, 7, curve=lambda p, rng, T: [math.nan]),
     some=lambda: filled(usual, 30),
     loss=lambda: filled(usual, 30, mode='minimize', curve=lambda p, rng, T: curve_of(p, rng, T, -1)),
-    many=lambda: filled(usual, 500),
+    many=lambda: filled(usual, 200),
     long=lambda: filled(long, 60),
     conditions=lambda: filled(branches, 25),
     wild=lambda: filled(usual, 20, curve=wild),
