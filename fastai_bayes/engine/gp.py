@@ -199,14 +199,15 @@ class GP:
         new,noise = slice(n, None),self.kernel.n2[:,None]+self.data.v[n:]
         k = self._k(self.X[:,new], self.data.H[new])  # (s,N,N-n)
         A = Li@k[:,:n]
-        C = k[:,n:]-A.swapaxes(1, 2)@A+noise[...,None]*np.eye(N-n)
+        C = k[:,n:]-A.swapaxes(1, 2)@A if n else k
+        C.reshape(s, -1)[:,::N-n+1] += noise
         res = np.zeros((s, N, N))
         res[:,:n,:n] = Li
         for i in range(s if N>n else 0):
             L,self.jitter[i] = safe_cholesky(C[i])
             res[i,n:,n:] = dtrtri(L, lower=1)[0]
         _warn_of_jitter(self.jitter, self.kernel.s2)
-        res[:,n:,:n] = -res[:,n:,n:]@A.swapaxes(1, 2)@Li
+        if n: res[:,n:,:n] = -res[:,n:,n:]@A.swapaxes(1, 2)@Li
         return res
     def _k(self, Z, HZ):
         "Covariance (s,n,m) with the observations of points that the kernel sees at `Z`, with features `HZ` (m,q)"

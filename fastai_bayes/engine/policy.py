@@ -233,9 +233,13 @@ def resume(
     among = range(len(surrogate.trainings)) if among is None else among
     ok = surrogate.are('paused') & ~surrogate.failed
     paused = np.array([i for i in among if ok[i]], int)
-    if len(paused): paused = paused[surrogate.prob_best(paused)>=min_prob]
     if not len(paused): return None
-    m,v = surrogate.forecast(paused)
+    m,v = (o[paused] for o in surrogate.final)
+    early = surrogate.epochs[paused]<surrogate.first_rung
+    if early.any(): m[early],v[early] = surrogate.forecast(paused[early])
+    likely = surrogate.prob_best(paused, (m, v))>=min_prob
+    if not likely.any(): return None
+    paused,m,v = paused[likely],m[likely],v[likely]
     left = surrogate.T-np.array([surrogate.trainings[i].epochs for i in paused])
     rate = log_ei(m, np.maximum(v, 1e-12), surrogate.incumbent)[0]-np.log(left)
     if surrogate.cost is not None: rate = rate-surrogate.cost(surrogate.X[paused])

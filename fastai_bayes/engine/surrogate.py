@@ -182,9 +182,9 @@ class Surrogate:
         known = known[informative(self.infeasible[known].astype(int), most)]
         return Feasible(self.X[known], ~self.infeasible[known], self.space.choice)
 
-    def prob_best(self, idx):
-        "(k,) probabilities that the trainings `idx` (k,) end better than the best value seen"
-        m,v = self.forecast(idx)
+    def prob_best(self, idx, ends=None):
+        "(k,) probabilities that the trainings `idx` (k,) end better than the best value seen, given `ends`, their `forecast`"
+        m,v = ends or self.forecast(idx)
         epochs,of = np.unique(self.epochs[idx], return_inverse=True)
         d = np.array([self.rank_reversal(max(l, 1)) for l in epochs])[of]
         least = max(1/((self.epochs>=self.T).sum()+2), unknown)

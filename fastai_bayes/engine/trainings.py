@@ -76,7 +76,7 @@ class Training:
         return _padded(res, len(g), y.max()) if self.state=='complete' else res
     def row(self, T):
         "`values(T)` (G,), NaN after the last; epoch of the last value; and `failed`: worked out when there is something new"
-        key = T,self.state,self.diverged,len(self.curve),self.epochs
+        key = T,self.state,self.diverged,len(self.curve)
         if self._row is None or self._row[0]!=key:
             y = _padded(self.values(T), len(grid(T)), np.nan)
             self._row = key,(y, self.last, self.failed)
