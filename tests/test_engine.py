@@ -86,7 +86,7 @@ def key(params): return tuple(repr(o) for o in params.values())
 odd = [0., 1., -1., math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, 1e-9]
 pools = st.lists(st.one_of(st.sampled_from(odd), st.floats()), min_size=1, max_size=5)
 nightly = settings().max_examples>=1000
-few = settings(max_examples=settings().max_examples if nightly else settings().max_examples//3)  # of what takes its time
+few = settings(max_examples=settings().max_examples if nightly else settings().max_examples//4)  # of what takes its time
 sizes = st.integers(1, 500).map(lambda n: (n if nightly else n//5) if n%50==0 else 1+n%(40 if nightly else 16))  # mostly small
 
 class World:
