@@ -16,9 +16,9 @@ def _arguments(f):
     stars = {o: star for o,star in pairs if o}
     args = [*a.posonlyargs, *a.args, *a.kwonlyargs, *stars]
     args.sort(key=lambda o: (o.lineno, o.col_offset))
-    res = {o.lineno: stars.get(o, '')+o.arg for o in args}
+    res = {o.lineno: stars.get(o, '')+o.arg for o in args if o.arg not in ('self', 'cls')}
     end = f.returns.lineno if f.returns else f.body[0].lineno-1
-    res.setdefault(end, 'returns')
+    if end>=f.lineno: res.setdefault(end, 'returns')
     return res
 
 def _params(o):
@@ -33,7 +33,7 @@ def _explained(o, comments):
     params = _params(o)
     for line,name in params.items():
         above = line
-        while line not in comments and above-1 in comments and above-1 not in params: above -= 1
+        while line not in comments and above-1>o.lineno and above-1 in comments and above-1 not in params: above -= 1
         text = ' '.join(comments[i] for i in range(above, line+1) if i in comments)
         if text: yield f'{name}: {text}'
 

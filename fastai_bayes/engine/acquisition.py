@@ -106,8 +106,6 @@ class Acquisition:
     """What the processes of a `GP` promise for a configuration; the mean of theirs
 
     Parameters:
-        self: Function from mean, variance and best value to what one process promises and its
-            derivatives Is that a logarithm?
         gp: `GP` of s processes
         best: Best value so far; more is better
     """
@@ -188,10 +186,6 @@ class IfFeasible(Weighed):
         p = self.by(U)
         return np.where(p<self.likely, -1e15*(1-p), self._worth(v, p))  # below all that log-EI can be
     def grad(self, U):
-        """(m,) values at `U` (m,d), without that order, and their gradients (m,d); 0 for choices
-
-        Parameters:
-            U: below all that log-EI can be
-        """
+        "(m,) values at `U` (m,d), without that order, and their gradients (m,d); 0 for choices"
         (v,dv),(p,dp) = self.f.grad(U),self.by.grad(U)
         return self._worth(v, p), dv+dp*np.where(p<self.margin, 1+self.steep, 1.)[:,None]

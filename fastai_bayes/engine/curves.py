@@ -25,7 +25,6 @@ class OutputTransform:
     """Values to `z`: best seen 1, median 0, logarithmic below
 
     Parameters:
-        self: So far below the median compression is by half
         Y: (n,G) curves, more is better; at least one value
     """
     knee = 3. # So far below the median compression is by half

@@ -76,11 +76,7 @@ class Data:
     @functools.cached_property
     def below(self): return np.tri(len(self), k=-1) # (n,n) 1 below the diagonal
     def K(self, k, s2, n2):
-        """Covariance (n,n) of the values of points whose kernel is `k` (n,n), for variances of signal and noise
-
-        Parameters:
-            n2: (n,n) 1 below the diagonal
-        """
+        "Covariance (n,n) of the values of points whose kernel is `k` (n,n), for variances of signal and noise"
         K = s2*k+self.C
         K.flat[::len(self)+1] += n2+self.v
         return K

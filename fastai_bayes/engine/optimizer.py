@@ -80,8 +80,8 @@ class BayesOptimizer:
         """What to train next
 
         Parameters:
-            self: None if there is nothing to train: each configuration was tried, and none is worth
-                resuming
+            returns: None if there is nothing to train: each configuration was tried, and none is
+                worth resuming
         """
         n,surrogate = len(self.trainings),self.surrogate
         left = untried(self.space, surrogate.X)

@@ -200,7 +200,6 @@ class Space:
     """Named dimensions, and the way between dictionaries of values and points of the unit cube
 
     Parameters:
-        self: Names that a configuration may lack, nobody knows why
         spec: Name of a hyperparameter -> what it may be, in the notation above
     """
     optional = frozenset() # Names that a configuration may lack, nobody knows why

@@ -169,11 +169,7 @@ class Silent:
     every = .1 # Seconds between two updates at least
     last = -math.inf # When it was updated
     def update(self, s):
-        """`s` has changed
-
-        Parameters:
-            s: Seconds between two updates at least When it was updated
-        """
+        "`s` has changed"
         if time.monotonic()-self.last<self.every: return
         self.last = time.monotonic()
         self.show(s)

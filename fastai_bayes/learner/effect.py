@@ -69,7 +69,6 @@ class EffectWatch(Callback):
     """Warns once if other trials had other values of a hyperparameter, and the optimizer the same
 
     Parameters:
-        self: Nothing that a checkpoint keeps
         params: Hyperparameters of the trial
         seen: Those of earlier trials, and what their optimizers had; grows
         warned: Names that were said; grows

@@ -151,8 +151,6 @@ class LearnerFactory:
     """Builds learners from hyperparameters
 
     Parameters:
-        self: Configurations with which a factory is tried before a study begins, until it builds
-            one of them
         learn: Lent learner
         new_learner: Function that builds learners from hyperparameters; copies of `learn` if None
         space: What is known to be tuned

@@ -33,11 +33,6 @@ class Run:
     """A process's work on a study
 
     Parameters:
-        self: Trials whose best weights are kept Stopped trials that can be resumed: those expected
-            to end best Seconds between two checkpoints of a trial at least; 0 for one after every
-            epoch Configurations in a row that cannot be trained, after which the work ends In a
-            row, after which the work ends if nothing has succeeded Deaths of its process in the
-            same epoch, after which a trial has failed
         plan: What to do
         folder: Path of the study's folder
     """

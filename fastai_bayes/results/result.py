@@ -25,7 +25,6 @@ class TuneResult:
     """What a study has found
 
     Parameters:
-        self: What else there is to say of how the study ended Rows of the table that are shown
         study: The study
         space: What may have been tried
         folder: Holds a folder for each trial

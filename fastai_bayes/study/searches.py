@@ -60,11 +60,7 @@ class Grid(GridSampler):
     @property
     def size(self): return len(self._all_grids)  # there is no public way to ask
     def after_trial(self, study, trial, state, values):
-        """Nothing: the original ends `study.optimize` here, and raises if something else runs
-
-        Parameters:
-            values: there is no public way to ask
-        """
+        "Nothing: the original ends `study.optimize` here, and raises if something else runs"
 
 # %% ../../nbs/study/08_searches.ipynb #names
 samplers = {  # name -> function of the epochs of a full training, the seed and the space

@@ -29,8 +29,6 @@ class Worker:
     """A process that works on a study, as the others see it
 
     Parameters:
-        self: Seconds without a sign of life after which a worker on another host has died, if its
-            lock is free
         folder: Path of the study, which all its processes reach
     """
     silence = 600. # Seconds without a sign of life after which a worker on another host has died, if its lock is free
