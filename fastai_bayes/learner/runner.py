@@ -42,6 +42,7 @@ class Run:
     most_infeasible = 50 # Configurations in a row that cannot be trained, after which the work ends
     max_failures = 3 # In a row, after which the work ends if nothing has succeeded
     max_crashes = 5 # Deaths of its process in the same epoch, after which a trial has failed
+    early_death = 1/4 # What a death counts before the training went on: it says less of the trial
     def __init__(self,
         plan:Plan, # What to do
         folder # Path of the study's folder
@@ -211,9 +212,11 @@ def death(self:Run, t):
     "What to note of the trial `t` whose process has died, and how often that happened in this epoch"
     n,resumed = epochs_trained(t),attr(t, 'resumed_from', 0)
     saved = self.read(t) if n>resumed else None  # an older one is of the trial before
-    crashes = 1+(t.user_attrs.get('deaths', 0) if n==resumed else 0)
+    before = t.user_attrs.get('deaths', 0) if n==resumed else 0
+    begun = not before or 'begun' in t.user_attrs
+    crashes = before+(1 if begun else self.early_death)
     facts = dict(seconds=saved['seconds'] if saved else 0., deaths=crashes)
-    if crashes>=self.max_crashes: facts['reason'] = f'its process died {crashes} times in epoch {n+1}'
+    if crashes>=self.max_crashes: facts['reason'] = f'its process died {int(crashes)} times in epoch {n+1}'
     elif not (saved and saved['stopped']): facts.update(cut='died', reason='its process died')
     return facts,crashes
 

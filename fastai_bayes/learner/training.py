@@ -261,6 +261,7 @@ def train(
             settle(learn.dls)
             with (seeded_loaders(learn.dls, seed), quiet(learn), weights_only(run.folder),
                   run.loggers.run([*learn.cbs, *cbs], folder, trial.params) as facts):
+                if 'deaths' in trial.user_attrs: trial.set_user_attr('begun', True)
                 _fit(learn, plan, params, cbs)
                 facts['state'] = 'stopped' if cb.stopped else 'complete'
             best.settle(learn)

@@ -392,7 +392,7 @@ def best_trial(
 
 # %% ../../nbs/study/03_records.ipynb #carry
 # Attributes that the trial that resumes another does not take over
-_not_kept = 'reason verdict cut seconds worker stopped diverged complete_at whole carries_on carried'.split()
+_not_kept = 'reason verdict cut seconds worker stopped diverged begun complete_at whole carries_on carried'.split()
 
 def resume_trial(
     study:optuna.Study, # A study

@@ -246,12 +246,13 @@ def _is_pair(v): return _is_list(v) and len(v)==2 and all(map(_is_text, v))
 
 _attrs = [  # what our attributes hold, by name, those of older versions among them; others are not ours
     ('a whole number of 0 or more', lambda v: type(v) is int and 0<=v<2**32,
-     'resumes resumed_from carries_on carried n_epoch deaths n_params size seed stopped diverged complete_at whole'),
+     'resumes resumed_from carries_on carried n_epoch n_params size seed stopped diverged complete_at whole'),
+    ('a number of 0 or more', lambda v: _is_number(v) and v>=0, 'deaths'),
     ('a number', _is_number, 'seconds'),
     ('text', _is_text, 'reason verdict cut monitor infeasible id stamp'),
     ('the state of a trial', lambda v: _is_text(v) and v in TrialState.__members__, 'was'),
     ('a list', _is_list, 'extended'),
-    ('True or False', lambda v: type(v) is bool, 'present enqueued out_of_memory partial'),
+    ('True or False', lambda v: type(v) is bool, 'present enqueued out_of_memory partial begun'),
     ('two texts', _is_pair, 'place'),
     ('a dictionary', lambda v: isinstance(v, dict), 'about setup outside dropped fixed_params')]
 
