@@ -16,7 +16,8 @@ def _arguments(f):
     stars = {o: star for o,star in pairs if o}
     args = [*a.posonlyargs, *a.args, *a.kwonlyargs, *stars]
     args.sort(key=lambda o: (o.lineno, o.col_offset))
-    res = {o.lineno: stars.get(o, '')+o.arg for o in args if o.arg not in ('self', 'cls')}
+    args = [o for o in args if o.arg not in ('self', 'cls')]
+    res = {o.lineno: stars.get(o, '')+o.arg for o in args}
     end = f.returns.lineno if f.returns else f.body[0].lineno-1
     if end>=f.lineno: res.setdefault(end, 'returns')
     return res
@@ -33,7 +34,8 @@ def _explained(o, comments):
     params = _params(o)
     for line,name in params.items():
         above = line
-        while line not in comments and above-1>o.lineno and above-1 in comments and above-1 not in params: above -= 1
+        own = {i for i in comments if i>o.lineno and i not in params}
+        while line not in comments and above-1 in own: above -= 1
         text = ' '.join(comments[i] for i in range(above, line+1) if i in comments)
         if text: yield f'{name}: {text}'
 
