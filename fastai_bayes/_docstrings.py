@@ -16,8 +16,8 @@ def _arguments(f):
     stars = {o: star for o,star in pairs if o}
     args = [*a.posonlyargs, *a.args, *a.kwonlyargs, *stars]
     args.sort(key=lambda o: (o.lineno, o.col_offset))
-    args = [o for o in args if o.arg not in ('self', 'cls')]
-    res = {o.lineno: stars.get(o, '')+o.arg for o in args}
+    res = {o.lineno: stars.get(o, '')+o.arg
+           for o in args if o.arg!='self'}
     end = f.returns.lineno if f.returns else f.body[0].lineno-1
     if end>=f.lineno: res.setdefault(end, 'returns')
     return res

@@ -29,6 +29,13 @@ def test_docstrings_get_their_parameters():
     said = ['width: In metres', 'height: In metres, too', '**kwargs: Ignored', 'returns: In square metres']
     assert inspect.getdoc(scope['area'])=='\n    '.join(['Size\n\nParameters:', *said])
 
+def test_docstrings_take_no_comments_of_others():
+    src = "class A:\n    'Is'\n    most = 3 # At most\n    def f(self): # What f is\n        'Gives'\n    def g(self, x):\n        'Takes'\n"
+    scope = {}
+    exec(documented(src), scope)
+    got = [inspect.getdoc(o) for o in (scope['A'], scope['A'].f, scope['A'].g)]
+    assert got==['Is', 'Gives\n\nParameters:\n    returns: What f is', 'Takes']
+
 def run_in_fork(nb, log):
     "Run notebook `nb` as nbdev does, with what it prints in file `log`; in a fork of a process that has imported fastai"
     fd = os.open(log, os.O_CREAT|os.O_WRONLY)
