@@ -420,11 +420,14 @@ def resume_trial(
     search = {k: v for k,v in trial.system_attrs.items()  # of Optuna's samplers and pruners; no rungs if it begins anew
               if k!='engine' and (n or not k.startswith('completed_rung'))}
     kept = {k: v for k,v in trial.user_attrs.items() if k not in _not_kept}
-    study.add_trial(optuna.trial.create_trial(
+    try: new = optuna.trial.create_trial(
         state=TrialState.WAITING, params=now, distributions=source.distributions,
         intermediate_values={s: v for s,v in source.intermediate_values.items() if s<=n},
         system_attrs={**search, **(system or {}), 'fixed_params': fixed},
-        user_attrs={**kept, **attrs, 'resumes': trial_id(trial), 'resumed_from': n}))
+        user_attrs={**kept, **attrs, 'resumes': trial_id(trial), 'resumed_from': n})
+    except ValueError as e:  # someone has changed its values
+        raise StudyError(f'trial {source.number} cannot be resumed: {e}; restore the study from a copy') from e
+    study.add_trial(new)
 
 # %% ../../nbs/study/02_records.ipynb #frame
 @dataclass
@@ -497,7 +500,6 @@ def trial_frame(
     """
     rows,sign = records(study),Direction.of(study)
     names = dict.fromkeys(k for o in rows for k in o.params)
-    rows.sort(key=lambda o: o.number)
     rows.sort(key=lambda o: math.inf if math.isnan(o.value) else -sign*o.value)
     rows.sort(key=lambda o: _ranks[o.state])
     heads = [o.name for o in fields(Record)]
