@@ -17,9 +17,9 @@ from fastai_bayes.study.pruner import BayesPruner
 from fastai_bayes.study.sampler import BayesSampler
 from fastai_bayes.engine.space import Space
 
-def ours(trainer, space, seed, resume=True, stop=True):
+def ours(trainer, space, seed, resume=True, stop=True, **kwargs):
     "`BayesOptimizer`, which sees every epoch; without `stop` every training is a full one"
-    opt = BayesOptimizer(Space(space), trainer.n_epoch, trainer.mode, seed, resume)
+    opt = BayesOptimizer(Space(space), trainer.n_epoch, trainer.mode, seed, resume, **kwargs)
     while True:
         t = opt.next()
         if t.epoch: trainer.resume(t.id)
@@ -34,9 +34,10 @@ def new_study(n_epoch, mode, space, seed, sampler, pruner):
     "A study that repeats itself: the pruner Hyperband takes its random numbers from the study's name"
     return optuna.create_study(direction=f'{mode}imize', study_name=f'seed {seed}', sampler=sampler(n_epoch, seed, space), pruner=pruner(n_epoch))
 
-def through_optuna(trainer, space, seed, sampler, pruner):
-    "Optuna's ask, report, should_prune and tell"
+def through_optuna(trainer, space, seed, sampler, pruner, first=()):
+    "Optuna's ask, report, should_prune and tell; the hyperparameters `first` are enqueued"
     study = new_study(trainer.n_epoch, trainer.mode, space, seed, sampler, pruner)
+    for params in first: study.enqueue_trial(params)
     while True:
         t = study.ask(space)
         for e in range(1, trainer.n_epoch+1):

@@ -1,0 +1,181 @@
+"""Normalised regret on recorded learning curves, with what studies of the other tables know beforehand, and without.
+
+    python benchmarks/tables.py CURVES [--family lcbench] [--seeds 3] [--methods ours none ...] [--studies 10 | --full] [--wrong] [--jobs 2] [--plot FILE]
+
+CURVES is a folder with `curves.py`, which gives tables of real curves of LCBench (Zimmer et al. 2021) or TaskSet (Metz et al. 2020): a search
+proposes hyperparameters, and trains the nearest configuration of the table that it has not begun. Each table in turn is the new data set; the
+others are known: by studies of 20 full trainings that our engine made of `--studies` of them, or `--full`, by all their curves. `--wrong` turns
+the sign of what is known. Regret 0 is the best of the table, 1 its median configuration, fully trained."""
+import argparse, functools, random, sys, time
+from dataclasses import dataclass
+from pathlib import Path
+import numpy as np
+from optuna.pruners import MedianPruner
+from optuna.samplers import TPESampler
+from fastai_bayes.engine.knowledge import EarlierStudy, portfolio
+from fastai_bayes.engine.space import Space
+from fastai_bayes.study.search_space import distributions
+from racing import bands, cells, header, hush, ours, race, row, through_optuna, versions
+
+AT = (1, 2, 5, 10, 20)  # full trainings after which the table looks
+FULL = AT[-1]
+
+@functools.cache
+def tables(path, family):
+    "Name -> table"
+    sys.path.insert(0, path)
+    import curves
+    return {o.name: o for o in curves.tables(family)}
+
+class Trainer:
+    "Trainings of the rows of a table, until the epochs of a run are spent"
+    mode = 'min'
+    class Out(Exception): pass
+    def __init__(self, table):
+        self.table,self.n_epoch,self.rows,self.seen = table,table.T,{},[]
+        self.space = {k: (lo, hi, 'log') if log else (lo, hi) for k,(_,lo,hi,log) in table.space.items()}
+    def row(self, params):
+        key = tuple(params.values())
+        if key not in self.rows: self.rows[key] = self.table.nearest(params, list(self.rows.values()))
+        return self.rows[key]
+    def step(self, params, epoch):
+        if len(self.seen)==FULL*self.n_epoch: raise Trainer.Out
+        self.seen.append(float(self.table.Y[self.row(params),epoch-1]))
+        return self.seen[-1]
+    def stop(self, number, params, explain=None): pass
+    def resume(self, number): pass
+    def regret(self): return self.table.regret(np.minimum.accumulate(np.where(np.isfinite(self.seen), self.seen, np.inf)))
+
+# Knowledge
+
+@dataclass(frozen=True)
+class Setup:
+    "What is raced"
+    curves:str # Folder of the simulator
+    family:str # Of the tables
+    studies:int # How many other tables are known
+    full:bool # Are all curves of all other tables known?
+    wrong:bool # With the wrong sign?
+
+class Recorder(Trainer):
+    "Keeps the curve of each row"
+    def __init__(self, table):
+        super().__init__(table)
+        self.curves = {}
+    def step(self, params, epoch):
+        y = super().step(params, epoch)
+        self.curves.setdefault(self.row(params), []).append(y)
+        return y
+
+@functools.cache
+def study(path, family, name):
+    "What a study of our engine, without knowledge, leaves of a table: pairs of hyperparameters and curve"
+    trainer = Recorder(tables(path, family)[name])
+    try: ours(trainer, trainer.space, 1000)
+    except Trainer.Out: pass
+    return [(trainer.table.params(i), c) for i,c in trainer.curves.items()]
+
+def whole(table): return [(table.params(i), list(y)) for i,y in enumerate(table.Y)]
+
+def known(setup, name, seed):
+    "Studies of other tables than `name`"
+    all = tables(setup.curves, setup.family)
+    others = random.Random(f'{seed} {name}').sample(sorted(all.keys()-{name}), len(all)-1)
+    pairs = [whole(all[o]) for o in others] if setup.full else [study(setup.curves, setup.family, o) for o in others[:setup.studies]]
+    return [[(p, [-y for y in c]) for p,c in o] for o in pairs] if setup.wrong else pairs
+
+# Searches: functions of a trainer, a seed, and a function that gives what is known
+
+def fully(trainer, params):
+    for e in range(1, trainer.n_epoch+1): trainer.step(params, e)
+def at_random(trainer, seed):
+    rng,space = np.random.default_rng(seed),Space(trainer.space)
+    while True: yield space.decode(rng.random(len(space)))
+def random_search(trainer, seed, known):
+    for params in at_random(trainer, seed): fully(trainer, params)
+def first_epochs(trainer, seed, known, full=FULL):
+    "One epoch each for half the epochs of `full` trainings, then the best to the end"
+    tried,new = [],at_random(trainer, seed)
+    for _ in range(full*trainer.n_epoch//2):
+        params = next(new)
+        tried.append((trainer.step(params, 1), len(tried), params))
+    for *_,params in sorted(tried, key=lambda o: (not np.isfinite(o[0]), o[0], o[1])):
+        for e in range(2, trainer.n_epoch+1): trainer.step(params, e)
+def starts(trainer, known, n=FULL):
+    space = Space(trainer.space)
+    return [space.decode(x) for x in portfolio([EarlierStudy(o, space, -1) for o in known()], space, n)]
+def from_portfolio(trainer, seed, known):
+    for params in starts(trainer, known): fully(trainer, params)
+def with_knowledge(trainer, seed, known):
+    ours(trainer, trainer.space, seed, from_studies=known())
+def tpe(trainer, seed, known, warm=False):
+    first = starts(trainer, known) if warm else []
+    def _sampler(n_epoch, seed, space): return TPESampler(seed=seed)
+    through_optuna(trainer, distributions(Space(trainer.space)), seed, _sampler, lambda n_epoch: MedianPruner(), first)
+
+METHODS = {  # name on the command line: name in the table, search
+    'ours': ('ours, with earlier studies', with_knowledge),
+    'none': ('ours, without', lambda trainer, seed, known: ours(trainer, trainer.space, seed)),
+    'portfolio': ('portfolio of the same studies, no search', from_portfolio),
+    'first': ('one epoch each for half the budget of 20, then the best', first_epochs),
+    'tpe-warm': ('Optuna TPE + median, portfolio enqueued', functools.partial(tpe, warm=True)),
+    'tpe': ('Optuna TPE + median', tpe),
+    'random': ('random, full trainings', random_search)}
+
+def run(setup, name, method, seed):
+    "Regret after each epoch, and CPU seconds"
+    hush()
+    trainer,start = Trainer(tables(setup.curves, setup.family)[name]),None
+    def _known():
+        nonlocal start
+        res,start = known(setup, name, seed),time.process_time()
+        return res
+    start = time.process_time()
+    try: METHODS[method][1](trainer, seed, _known)
+    except Trainer.Out: pass
+    regret = trainer.regret()
+    return np.r_[regret, np.full(FULL*trainer.n_epoch-len(regret), regret[-1])], time.process_time()-start
+
+def report(res):
+    "A row for each method: means over tables and seeds, standard errors over tables"
+    header('method', *AT, 'CPU s')
+    for m,runs in res.items():
+        T = len(next(iter(runs.values()))[0][0])//FULL
+        per_table = np.array([np.mean([o[0][[T*n-1 for n in AT]] for o in v], 0) for v in runs.values()])
+        row(METHODS[m][0], *cells(per_table), f'{np.mean([o[1] for v in runs.values() for o in v]):.1f}')
+
+def plot(fn, res):
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    fig,ax = plt.subplots(figsize=(9, 6), layout='constrained')
+    traces = {m: np.array([np.mean([o[0] for o in v], 0) for v in runs.values()]) for m,runs in res.items()}
+    x = np.arange(1, len(next(iter(traces.values()))[0])+1)
+    bands(ax, FULL*x/x[-1], traces, {k: METHODS[k][0] for k in traces})
+    ax.set(xscale='log', yscale='log', xlim=(.3, FULL), ylim=(.01, 2), xlabel='epochs spent, in full trainings', ylabel='mean normalised regret')
+    ax.set_xticks(AT, AT)
+    ax.legend(frameon=False)
+    fig.savefig(fn, dpi=110)
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('curves', help='folder with curves.py')
+    p.add_argument('--family', choices=('lcbench', 'taskset'), default='lcbench')
+    p.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS), metavar='METHOD', help=', '.join(METHODS))
+    for k,v in dict(seeds=3, jobs=2, studies=10).items(): p.add_argument(f'--{k}', type=int, default=v)
+    for k in ('full', 'wrong'): p.add_argument(f'--{k}', action='store_true')
+    p.add_argument('--plot', help='file for the plot')
+    args = p.parse_args()
+    setup = Setup(str(Path(args.curves).resolve()), args.family, args.studies, args.full, args.wrong)
+    names = list(tables(setup.curves, setup.family))
+    what = 'all curves of the others' if args.full else f'{min(args.studies, len(names)-1)} studies of others'
+    print(f"{versions('fastai_bayes', 'optuna', 'numpy', 'scipy')}; {len(names)} tables of {args.family}, seeds 0 to {args.seeds-1}, "
+          f"{what}{', sign turned' if args.wrong else ''}")
+    jobs = [(setup, n, m, s) for s in range(args.seeds) for n in names for m in args.methods]
+    done = race(run, jobs, args.jobs, lambda o: [f'{o[0][-1]:.3f}'])
+    print('\nMean normalised regret (standard error over tables) after the epochs of so many full trainings\n')
+    res = {m: {n: [done[setup, n, m, s] for s in range(args.seeds)] for n in names} for m in args.methods}
+    report(res)
+    if args.plot: plot(args.plot, res)
+
+if __name__=='__main__': main()

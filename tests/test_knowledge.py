@@ -1,0 +1,84 @@
+"What earlier studies know: where a search begins, that it is better for it, and that it is hardly worse if they mislead"
+import itertools
+import numpy as np, pytest
+from fastai_bayes.engine.checks import OptimizerError
+from fastai_bayes.engine.knowledge import EarlierStudy, portfolio
+from fastai_bayes.engine.optimizer import BayesOptimizer
+from fastai_bayes.engine.space import Space
+
+SPACE = dict(x=(0., 1.), y=(0., 1.), z=(0., 1.))
+T = 9
+def optimum(seed): return [.7, .3, .5]+.06*np.random.default_rng(seed).standard_normal(3)
+def curve(params, best):
+    "Ends at minus the distance from the optimum"
+    far = sum((params[k]-b)**2 for k,b in zip('xyz', best))**.5
+    return [-far-.3/e for e in range(1, T)]+[-far]
+def study(seed, n=20, sign=1):
+    "Random configurations, fully trained, of a function whose optimum is near (.7, .3, .5)"
+    U = np.random.default_rng(seed).random((n, 3))
+    trials = [dict(zip('xyz', map(float, u))) for u in U]
+    return [(p, [sign*v for v in curve(p, optimum(seed))]) for p in trials]
+
+def search(seed, full, **kwargs):
+    "The best final value within the epochs of `full` trainings, and the configurations in order"
+    opt,spent,best,tried = BayesOptimizer(SPACE, T, seed=seed, **kwargs),0,-np.inf,[]
+    while True:
+        t = opt.next()
+        if not t.epoch: tried.append(t.params)
+        values = curve(t.params, optimum(1000+seed))
+        for e in range(t.epoch+1, T+1):
+            if spent==full*T: return best, tried
+            opt.report(t.id, e, values[e-1])
+            spent,best = spent+1,max(best, values[e-1])
+            if opt.should_stop(t.id): break
+        opt.finish(t.id)
+
+def mean(full, **kwargs): return np.mean([search(s, full, **kwargs)[0] for s in range(6)])
+
+def test_it_is_better_from_the_first_trial_on():
+    known = [study(i) for i in range(8)]
+    assert mean(2, from_studies=known)>.7*mean(2)  # the distance from the optimum is at most seven tenths
+
+def test_wrong_studies_cost_little():
+    "Their best is what is worst here"
+    wrong = [study(i, sign=-1) for i in range(8)]
+    assert mean(5, from_studies=wrong)>1.5*mean(5)
+
+def test_it_repeats_itself():
+    known = [study(i) for i in range(3)]
+    assert search(3, 3, from_studies=known)==search(3, 3, from_studies=known)
+
+def test_without_studies_nothing_changes(): assert search(0, 3, from_studies=())==search(0, 3)
+
+def test_values_count_by_order_within_their_study():
+    "The same study in units of another metric"
+    space = Space(SPACE)
+    a,b = (EarlierStudy([(p, [k*v+c for v in vs]) for p,vs in study(0)], space) for k,c in ((1, 0), (.01, 7)))
+    assert portfolio([a], space)==pytest.approx(portfolio([b], space))
+
+def test_the_portfolio_adds_most_each_time():
+    "By trying all: the sum over the studies of the best value, one configuration more each time"
+    space = Space(SPACE)
+    studies = [EarlierStudy(study(i), space) for i in range(4)]
+    X = np.unique(np.concatenate([o.best(15, space) for o in studies]), axis=0)
+    V = np.minimum([o.predict(X) for o in studies], 1.2)
+    P = portfolio(studies, space, 5)
+    rows = [int(np.abs(X-x).sum(1).argmin()) for x in P]
+    for k in range(1, 6):
+        def _total(i): return V[:,rows[:k-1]+[i]].max(1).sum()
+        assert _total(rows[k-1])==pytest.approx(max(_total(i) for i in range(len(X)) if i not in rows[:k-1]))
+
+def test_what_both_spaces_have_counts():
+    "Two of three names are shared; one of them has a narrower range, and the search adds a choice"
+    space = Space(dict(c=['a', 'b'], y=(0., 1.), x=(.5, 1.)))
+    o = EarlierStudy(study(0), space)
+    inside = [p for p,_ in study(0) if p['x']>=.5]
+    assert o.space.names==['y', 'x'] and sorted(o.gp.data.X[:,0])==pytest.approx(sorted(p['y'] for p in inside))
+    opt = BayesOptimizer(space, T, seed=0, from_studies=[study(i) for i in range(4)])
+    first = [opt.next().params for _ in range(4)]
+    assert all(.5<=p['x']<=1 and p['c'] in 'ab' for p in first) and abs(first[0]['x']-.7)+abs(first[0]['y']-.3)<.35
+
+@pytest.mark.parametrize('space', (dict(q=(0., 1.)), dict(x=(2., 3.)), dict(x=['a', 'b'])), ids=('other names', 'outside', 'other options'))
+def test_a_study_that_says_nothing_is_refused(space):
+    with pytest.raises(OptimizerError, match='from_studies: no trial of the study lies in the search space of'):
+        BayesOptimizer(space, T, from_studies=[study(0)])
