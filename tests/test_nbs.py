@@ -38,6 +38,7 @@ def test_docstrings_take_no_comments_of_others():
 
 def run_in_fork(nb, log):
     "Run notebook `nb` as nbdev does, with what it prints in file `log`; in a fork of a process that has imported fastai"
+    multiprocessing.set_start_method('fork', force=True)  # for loaders' workers, as in a notebook of one's own
     fd = os.open(log, os.O_CREAT|os.O_WRONLY)
     for o in (1, 2): os.dup2(fd, o)
     nbdev_test(str(nb), n_workers=0)
