@@ -92,7 +92,8 @@ def _forgotten(dl):
     if dl.n!=whole: res['n'] = dl.n
     return res
 
-_passing = set('rng fake_l it chunks idxs split_idx _types _n_inp bs_given _DataLoader__idxs'.split())  # state of an epoch
+# state of an epoch
+_passing = set('rng fake_l it chunks idxs split_idx _types _n_inp bs_given _DataLoader__idxs'.split())
 
 def _parts(o): return filter_keys(vars(o), lambda k: k not in _passing)
 
