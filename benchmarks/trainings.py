@@ -24,7 +24,7 @@ from fastai_bayes.study.sampler import BayesSampler
 from fastai_bayes.engine.space import Space
 from fastai_bayes.study.records import attr, curve_of, epochs_spent, trials_of, state_of
 from fastai_bayes.study.search_space import distributions
-from fastai_bayes.learner.runner import quiet
+from fastai_bayes.learner.training import quiet
 from racing import OPTUNA, bands, cells, header, hush, new_study, race, row, versions
 
 n_epoch,fit = 10,'fit_one_cycle'

@@ -1370,6 +1370,10 @@ def test_what_cannot_take_a_step_is_refused_by_name(tmp_path, name):
     assert same(before, picture(learn)) and process()==proc and files(tmp_path)==[]
 
 def lazy(path): return digits(path, model=nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.LazyBatchNorm1d(), nn.LazyLinear(10)))
+def test_lazy_layers_that_do_not_fit(tmp_path):
+    learn = digits(tmp_path, model=nn.Sequential(nn.LazyLinear(16), nn.Linear(5, 10)))
+    with pytest.raises(TuneError, match='the lazy layers of the model cannot be made from a batch .*shapes'): learn.bayes_tune(2, lrs, **quick)
+    assert files(tmp_path)==[]
 class Needs(Callback):
     "Without it the model does not fit the data"
     def before_batch(self): self.learn.xb = (self.xb[0][:, :32],)

@@ -1,5 +1,5 @@
 "Arrows only point downwards: each wing, a folder, imports with what it may not use blocked"
-import ast, subprocess, sys
+import ast, builtins, importlib, subprocess, symtable, sys
 from pathlib import Path
 import pytest
 
@@ -48,3 +48,25 @@ import fastai_bayes.all
 print(*{o.partition('.')[0] for o in set(sys.modules)-before})"""
     new = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True).stdout.split()
     assert not {'sqlalchemy', 'plotly', 'sklearn', 'jinja2', 'wandb', 'mlflow'} & set(new)
+
+def used(table):
+    "Names that a scope and those within it take from the module"
+    own = table.get_type()=='module'
+    for s in table.get_symbols():
+        if s.is_referenced() and (own or s.is_global()): yield s.get_name()
+    for o in table.get_children(): yield from used(o)
+
+@pytest.mark.parametrize('fn', sorted(o for o in pkg.rglob('*.py') if not o.stem.startswith('_')), ids=lambda o: o.stem)
+def test_names_are_defined(fn):
+    "Star imports hide from ruff what is not"
+    module = importlib.import_module('.'.join(fn.relative_to(root).with_suffix('').parts))
+    table = symtable.symtable(fn.read_text(), str(fn), 'exec')
+    assert not [n for n in set(used(table)) if not hasattr(module, n) and not hasattr(builtins, n)]
+
+@pytest.mark.parametrize('fn', sorted((root/'benchmarks').glob('*.py')), ids=lambda o: o.stem)
+def test_benchmarks_import_what_is_there(fn):
+    nodes = [n for n in ast.walk(ast.parse(fn.read_text())) if isinstance(n, ast.ImportFrom) and (n.module or '').startswith('fastai_bayes.')]
+    for n in nodes:
+        module = importlib.import_module(n.module)
+        for a in n.names:
+            if a.name!='*' and not hasattr(module, a.name): importlib.import_module(f'{n.module}.{a.name}')

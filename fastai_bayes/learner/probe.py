@@ -203,7 +203,7 @@ def awake(learn):
             with seeded_loaders(dls, 0): learn._split(learn._set_device(first(dls.train)))
             learn.model.eval()(*learn.xb)
         except Exception as e:
-            raise TuneError(f'the lazy layers of the model cannot be made from a batch ({said(e)})') from e
+            raise TuneError(f'the lazy layers of the model cannot be made from a batch ({error_text(e)})') from e
         finally:
             learn.model.train(mode)
             learn._end_cleanup()
