@@ -17,11 +17,12 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from fastcore.foundation import L
 from fastcore.imports import noop
-from fastai.callback.core import Callback, CancelEpochException, CancelFitException
+from fastai.callback.core import CancelEpochException, CancelFitException
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.learner import get_model
 from fastai.torch_core import get_random_states, set_random_states, to_device
 from .loaders import orders_of, set_orders, settle
+from .monitor import EventCallback
 from .state import callback_state, set_callback_state
 from ..study.folder import has, kind, opened, put
 
@@ -233,7 +234,7 @@ def as_built(
 _epoch_events = '''before_epoch before_train after_cancel_train after_train
     before_validate after_cancel_validate after_validate'''.split()
 
-class Checkpoint(Callback):
+class Checkpoint(EventCallback):
     """Save all of a trial after its epochs; a trial whose file exists is resumed from there
 
     Parameters:

@@ -8,8 +8,8 @@ __all__ = ['ReadParams', 'settings', 'schedules', 'without_effect', 'EffectWatch
 # %% ../../nbs/learner/10_effect.ipynb #imports
 import warnings
 from fastcore.foundation import L
-from fastai.callback.core import Callback
 from fastai.callback.schedule import ParamScheduler
+from .monitor import EventCallback
 
 # %% ../../nbs/learner/10_effect.ipynb #read
 class ReadParams(dict):
@@ -65,7 +65,7 @@ def without_effect(
         if n not in p or n not in q or p[n]==q[n]: continue
         if any(had) and had==[o.get(k) for o in at_q]: yield n, f'{k}={had[0]}'
 
-class EffectWatch(Callback):
+class EffectWatch(EventCallback):
     """Warns once if other trials had other values of a hyperparameter, and the optimizer the same
 
     Parameters:

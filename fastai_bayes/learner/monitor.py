@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MonitorError', 'mode_of', 'recorded', 'check_name', 'check_mode', 'find_monitor', 'monitor_and_mode', 'recorded_now',
-           'is_finite', 'one_number', 'Measured']
+           'is_finite', 'one_number', 'EventCallback', 'Measured']
 
 # %% ../../nbs/learner/06_monitor.ipynb #imports
 import difflib, math, re
@@ -166,7 +166,12 @@ def one_number(
         raise MonitorError(f'expected one number an epoch from {monitor!r}, got {v!r}; '
                            'let it return one, or monitor another') from None
 
-class Measured(Callback):
+class EventCallback(Callback):
+    "Is called only for the events that it handles: fastai looks each one up, which takes microseconds per event of every batch"
+    def __call__(self, event_name):
+        if event_name=='after_fit' or hasattr(type(self), event_name): return super().__call__(event_name)
+
+class Measured(EventCallback):
     "Knows what an epoch is worth: its value, whether that is missing, and whether the training has diverged"
     finite = True # Was the last loss of this epoch's training a number?
     def after_train(self): self.finite = is_finite(self.learn.loss)

@@ -21,7 +21,7 @@ from fastai.callback.schedule import ParamScheduler
 from fastai.data.load import DataLoader
 from fastai.optimizer import OptimWrapper
 from optuna.samplers import RandomSampler
-from .monitor import MonitorError, one_number, recorded
+from .monitor import EventCallback, MonitorError, one_number, recorded
 from .copies import copies, move_to, muted, release, seeded
 from .effect import schedules, settings, without_effect
 from .loaders import seeded_loaders
@@ -38,7 +38,7 @@ def _wants_closure(opt):
     p = inspect.signature(type(opt.opt).step).parameters.get('closure')
     return p is not None and p.default is p.empty
 
-class Closure(Callback):
+class Closure(EventCallback):
     "Gives torch's optimizers that need one, as `LBFGS` does, a function that evaluates the loss of the batch"
     order = 30
     def before_step(self):

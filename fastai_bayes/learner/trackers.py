@@ -9,10 +9,10 @@ __all__ = ['resume_csv_log', 'CSVHeaderOnce', 'Loggers']
 import json, os, re, secrets, sys
 from contextlib import contextmanager
 from pathlib import Path
-from fastai.callback.core import Callback
 from fastai.callback.progress import CSVLogger
 from ..study.folder import FolderError, has, opened, put
 from .copies import seeded
+from .monitor import EventCallback
 
 # %% ../../nbs/learner/15_trackers.ipynb #csv
 def resume_csv_log(
@@ -34,7 +34,7 @@ def resume_csv_log(
         with opened(file) as f: lines = f.readlines()
         put(file, lambda f: f.writelines(lines[:done+1]))
 
-class CSVHeaderOnce(Callback):
+class CSVHeaderOnce(EventCallback):
     "Takes back the names of the columns that a `CSVLogger` has written, if they are in its file already"
     order,_stateattrs = CSVLogger.order+.01,()
     def before_fit(self):
