@@ -11,11 +11,10 @@ from .space import Choice, Space
 from .checks import OptimizerError
 from .kernels import Prior
 from .gp import GP, fit
-from .acquisition import IfFeasible
-from .optimize_acqf import distinct, sobol
+from .optimize_acqf import among, distinct, sobol
 from .trainings import Training
 from .surrogate import Surrogate, final_data, informative, most
-from .policy import least_epochs, n_starts
+from .policy import first_feasible, least_epochs, n_starts
 
 # %% ../../nbs/engine/12_knowledge.ipynb #earlier
 def _inside(d, v): return v in d if isinstance(d, Choice) else d.low<=v<=d.high
@@ -112,10 +111,6 @@ def portfolio(
 hedge = 2 # Place of the quasi-random configuration among the first ones
 slack = .25 # So much worse may the best of the portfolio end, in units of the distance from the median to the best
 
-def _among(X, P):
-    "(n,) bool, which rows of `X` are rows of `P`"
-    return np.array([not len(distinct(x[None], P)) for x in X], bool)
-
 class Knowledge:
     """Which configurations earlier studies want tried, as long as they lead
 
@@ -126,7 +121,7 @@ class Knowledge:
     def __init__(self,
         studies, # List of `EarlierStudy`
         space:Space # The present search space
-    ): self.studies,self.points = studies,portfolio(studies, space)
+    ): self.points = portfolio(studies, space)
 
     def leads(self,
         surrogate:Surrogate, # What is known
@@ -141,7 +136,7 @@ class Knowledge:
             slack: So much worse may the best of the portfolio be
             returns: True if there is nothing to compare
         """
-        ours = _among(surrogate.X, self.points)
+        ours = among(surrogate.X, self.points)
         p,rest = (values[o & ~np.isnan(values)] for o in (ours, ~ours))
         return not len(p) or not len(rest) or p.max()>=rest.max()-slack
 
@@ -162,7 +157,7 @@ class Knowledge:
         seen = np.where(surrogate.failed, -np.inf, seen)
         order = self.points,points
         if n==hedge or not self.leads(surrogate, seen): order = order[::-1]
-        return _feasible(surrogate, distinct(np.concatenate(order), surrogate.X))
+        return first_feasible(surrogate, distinct(np.concatenate(order), surrogate.X))
 
     def instead(self,
         surrogate:Surrogate, # What is known
@@ -177,11 +172,5 @@ class Knowledge:
         """
         m = np.where(surrogate.epochs>=surrogate.first_rung, surrogate.final[0], np.nan)
         if len(surrogate.trainings)%2==0 or not self.leads(surrogate, m, slack): return x
-        left = _feasible(surrogate, distinct(self.points, surrogate.X))
+        left = first_feasible(surrogate, distinct(self.points, surrogate.X))
         return left[0] if len(left) else x
-
-def _feasible(surrogate, U):
-    "The first of `U` that can probably be trained; (k,d), k is 0 or 1"
-    if surrogate.feasible is None or not len(U): return U[:1]
-    p = surrogate.feasible(U)
-    return U[[(p>=min(p.max(), IfFeasible.likely)).argmax()]]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['final_share', 'new_share', 'top_share', 'min_prob', 'min_prob_final', 'least_epochs', 'least_final_epochs',
-           'expected_epochs', 'pause_epochs', 'in_epochs', 'n_starts', 'start_points', 'next_start', 'propose',
-           'Verdict', 'decide', 'Explanation', 'explain', 'resume']
+           'expected_epochs', 'pause_epochs', 'in_epochs', 'n_starts', 'start_points', 'first_feasible', 'next_start',
+           'propose', 'Verdict', 'decide', 'Explanation', 'explain', 'resume']
 
 # %% ../../nbs/engine/11_policy.ipynb #imports
 import functools, math
@@ -48,6 +48,13 @@ def start_points(space, T, rng):
     "These configurations (n,d), quasi-random and each but once"
     return distinct(space.snap(sobol(n_starts(T), len(space), rng)))
 
+def first_feasible(surrogate, U):
+    "The first of the points `U` (m,d) that can probably be trained; (k,d), k is 0 or 1"
+    if surrogate.feasible is None or not len(U): return U[:1]
+    p = surrogate.feasible(U)
+    likely = p>=min(p.max(), IfFeasible.likely)
+    return U[[likely.argmax()]]
+
 def next_start(
     surrogate:Surrogate, # What is known
     points, # `start_points`
@@ -65,11 +72,7 @@ def next_start(
     if n>=len(points): return points[:0]
     if surrogate.feasible is None: return distinct(points[n:n+1], surrogate.X)  # someone else may have tried it
     U = np.r_[points[n:], sobol(64, len(space), n)]
-    U = distinct(space.snap(U), surrogate.X)
-    p = surrogate.feasible(U)
-    if not len(U): return U
-    likely = p>=min(p.max(), IfFeasible.likely)
-    return U[[likely.argmax()]]
+    return first_feasible(surrogate, distinct(space.snap(U), surrogate.X))
 
 def _believing(gp, X):
     "`gp` with its mean forecast for the trainings at `X` (k,d) that have shown nothing yet"
