@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 from ..results.tables import clock, html_table, short, text_table
+from ..study.records import Direction
 
 # %% ../../nbs/learner/16_display.ipynb #status
 def _share(*ends):
@@ -57,8 +58,7 @@ class Status:
     def best(self):
         "The best ended trial, or None"
         def _ok(o): return o['state'] not in ('failed', 'outside') and math.isfinite(o['value'])
-        best = min if self.mode=='min' else max
-        return best(filter(_ok, self.trials), key=lambda o: o['value'], default=None)
+        return Direction.of(self.mode).best(filter(_ok, self.trials), key=lambda o: o['value'])
     @property
     def trained(self):
         "How many trials could be trained; the others do not count against `n_trials`"

@@ -65,7 +65,7 @@ class Run:
         pair = Pair(folder, worker.home, storage)
         pair.present,pair.free = plan.value_now,self.check_free
         with worker.turn:
-            self.study = open_study(plan.space, plan.direction, folder.name, storage, extend=plan.extend,
+            self.study = open_study(plan.space, plan.direction.optuna, folder.name, storage, extend=plan.extend,
                                     owner=pair, monitor=plan.monitor, n_epoch=plan.total, setup=plan.facts)
             pair.join(self.study)
             worker.sweep([t.user_attrs.get('worker') for t in self.running(self.trials())])
@@ -201,15 +201,15 @@ def fail_dead_trials(self:Run):
     for t in self.trials():
         worker = t.user_attrs.get('worker')
         if t.state!=TrialState.RUNNING or not is_worker(worker) or self.worker.alive(worker): continue
-        facts,crashes = self.death(t)
-        some = crashes<self.max_crashes and any(map(math.isfinite, curve_of(t)))
+        facts = self.death(t)
+        some = facts['deaths']<self.max_crashes and any(map(math.isfinite, curve_of(t)))
         with suppress(UpdateFinishedTrialError, ValueError):  # if locks do not reach, another host may have done so
             set_trial_attrs(self.study, t, **facts)
             self.study.tell(t.number, state=TrialState.PRUNED if some else TrialState.FAIL)
 
 @patch
 def death(self:Run, t):
-    "What to note of the trial `t` whose process has died, and how often that happened in this epoch"
+    "What to note of the trial `t` whose process has died; `deaths` is how often that happened in this epoch"
     n,resumed = epochs_trained(t),attr(t, 'resumed_from', 0)
     saved = self.read(t) if n>resumed else None  # an older one is of the trial before
     before = t.user_attrs.get('deaths', 0) if n==resumed else 0
@@ -218,7 +218,7 @@ def death(self:Run, t):
     facts = dict(seconds=saved['seconds'] if saved else 0., deaths=crashes)
     if crashes>=self.max_crashes: facts['reason'] = f'its process died {int(crashes)} times in epoch {n+1}'
     elif not (saved and saved['stopped']): facts.update(cut='died', reason='its process died')
-    return facts,crashes
+    return facts
 
 @patch
 def read(self:Run, trial):
@@ -389,7 +389,7 @@ def needed(self:Run):
     ended = self.ended_trials()
     value = lambda t: self.row(t)['value']
     valued = [t for t in ended if t.state!=TrialState.FAIL and math.isfinite(value(t))]
-    ranked = sorted(valued, key=value, reverse=self.plan.mode=='max')
+    ranked = self.plan.direction.ranked(valued, key=value)
     best = [trial_id(t) for t in ranked[:self.n_best_kept]]  # they can become longer
     cut = [trial_id(t) for t in ended if 'cut' in t.user_attrs]
     stopped = self.resumable([t for t in ended if 'cut' not in t.user_attrs])
@@ -468,8 +468,7 @@ def weights(self:Run, trial):
 def with_best(self:Run, load):
     "What `load` makes of the best trial whose weights it can load; a warning unless it is the best of all"
     trials,values = self.trials(),{t.number: v for t,v in ended(self.study)}
-    ranked = sorted(values, key=values.get, reverse=self.plan.mode=='max')
-    ranked = [trials[n] for n in ranked]
+    ranked = [trials[n] for n in self.plan.direction.ranked(values, key=values.get)]
     why,res,loaded = '',None,None
     for t in ranked:
         if not has(self.weights(t)):

@@ -34,7 +34,7 @@ from .out_of_memory import MemoryLimit
 from .probe import Closure
 from .trackers import CSVHeaderOnce, resume_csv_log
 from ..study.folder import put
-from ..study.records import epochs_trained, trial_id
+from ..study.records import Direction, epochs_trained, trial_id
 from ..study.storage import Shared
 
 # %% ../../nbs/learner/17_training.ipynb #plan
@@ -84,7 +84,7 @@ class Plan:
     notes:list=() # Lines to show at the beginning
 
     @property
-    def direction(self): return 'minimize' if self.mode=='min' else 'maximize'
+    def direction(self): return Direction.of(self.mode)
 
 # %% ../../nbs/learner/17_training.ipynb #epochs
 def epochs_of(

@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import numpy as np, optuna, pandas as pd
 from ..engine.policy import explain, in_epochs
 from ..engine.trainings import one_thread
-from .style import (PlotError, alpha_for, blue, draw_curve, epoch_axis, finish, grey, is_max, label,
+from .style import (PlotError, alpha_for, blue, draw_curve, epoch_axis, finish, grey, label,
     message_axis, new_axis, orange, plain, plot, window)
 from .tables import one_line
 from ..study.cache import StudyCache, horizon, no_params, space_of
-from fastai_bayes.study.records import (curve_of, epochs_trained, of_study, points_of, state_of, trial_at, trial_id,
-    trials_of)
+from ..study.records import (Direction, curve_of, epochs_trained, of_study, points_of, state_of,
+    trial_at, trial_id, trials_of)
 
 # %% ../../nbs/results/05_forecasts.ipynb #view
 class Beliefs:
@@ -32,7 +32,7 @@ class Beliefs:
         until:int=None # Number of a trial: as it was when that ended; as it is now if None
     ):
         self.study,self.trials,self.surrogate = study,[],None
-        self.sign = 1 if is_max(study) else -1
+        self.sign = Direction.of(study)
         trials,cache = study.get_trials(deepcopy=False),StudyCache.of(study)
         known = (getattr(o, 'n_epoch', None) for o in (study.sampler, study.pruner))
         self.T = next(filter(None, known), None) or horizon(trials)

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from ..engine.space import Choice
-from ..study.records import best_trial, of_study
+from ..study.records import Direction, best_trial, of_study
 from .tables import elided, one_line
 
 # %% ../../nbs/results/01_style.ipynb #register
@@ -185,7 +185,7 @@ def disambiguate(
 def label(study, most=30): return plain(study.user_attrs.get('monitor') or 'value', most)
 
 # %% ../../nbs/results/01_style.ipynb #range
-def is_max(study): return study.direction.name=='MAXIMIZE'
+def is_max(study): return Direction.of(study)>0
 
 def window(
     study, # A study, for its direction
@@ -200,7 +200,7 @@ def window(
         reach: How far to show, in distances between the best and the median
         returns: Low and high end
     """
-    sign = -1 if is_max(study) else 1
+    sign = -Direction.of(study)
     v = sign*np.clip([o for o in values if math.isfinite(o)], -1e150, 1e150)  # their differences are finite, too
     if not len(v): return 0., 1.
     best,worst = v.min(),v.max()

@@ -10,14 +10,14 @@ __all__ = ['no_params', 'unit_of', 'horizon', 'fits', 'Ended', 'Trainings', 'fit
 import hashlib, math, threading, warnings
 from weakref import WeakKeyDictionary
 import numpy as np
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import TrialState
 from ..engine.space import Space
 from ..engine.optimize_acqf import distinct
 from ..engine.trainings import Training
 from ..engine.surrogate import Surrogate, sound_fit
 from .search_space import search_space
-from .records import (attr, curve_of, diverged, is_infeasible, seconds_of, steps_of, trial_id,
+from .records import (Direction, attr, curve_of, diverged, is_infeasible, seconds_of, steps_of, trial_id,
                                         trials_of, was_stopped)
 
 # %% ../../nbs/study/07_cache.ipynb #horizon
@@ -154,9 +154,8 @@ class StudyCache:
         """
         trials = [*study.get_trials(deepcopy=False)]
         if trial is not None: trials[trial.number:trial.number+1] = [trial]
-        sign = 1 if study.direction==StudyDirection.MAXIMIZE else -1
         unit = unit_of(trials, T)
-        with self.lock: trainings = self._of(space, sign, unit)(trials)
+        with self.lock: trainings = self._of(space, Direction.of(study), unit)(trials)
         fitted = last_fit(trials, space, T)
         return Surrogate(space, T, [*trainings.values()], cost, fitted),[*trainings]
     def _of(self, space, sign, unit):
@@ -215,8 +214,8 @@ def all_tried(
         returns: 0 if some are left, or there are too many to list
     """
     space,trials = space_of(study, given),trials_of(study.get_trials(deepcopy=False))
-    ended = [t for t in trials if t.state.is_finished() and (t.state!=TrialState.FAIL or is_infeasible(t))]
-    if not ended: return 0  # more may be asked for
+    def _counts(t): return t.state.is_finished() and (t.state!=TrialState.FAIL or is_infeasible(t))
+    if not any(map(_counts, trials)): return 0  # more may be asked for
     if space is None: return 1  # nothing varies
     U = None if space.optional else space.configurations()
     if U is None or len(U)>len(trials): return 0

@@ -8,14 +8,14 @@ __all__ = ['BayesPruner']
 # %% ../../nbs/study/10_pruner.ipynb #imports
 from copy import copy
 from optuna.pruners import BasePruner
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 from ..engine.space import Space, dimension
 from ..engine.checks import OptimizerError, check_bool, check_int
 from ..engine.trainings import one_thread
 from ..engine.policy import Explanation, Verdict, decide, explain
 from .search_space import as_stored
-from .records import trial_id
+from .records import Direction, trial_id
 from .cache import StudyCache, fits, horizon, no_params, space_of
 from .sampler import one_objective
 
@@ -101,8 +101,7 @@ class BayesPruner(BasePruner):
             n = len(trial.intermediate_values)
             raise OptimizerError(f'expected a trial with values, and a known n_epoch, got {n} values and n_epoch={T}; '
                                  'report first, or set BayesPruner(n_epoch=...)')
-        sign = 1 if study.direction==StudyDirection.MAXIMIZE else -1
-        return explain(*self._surrogate(study, trial, T), sign, self.n_startup, self.resumable)
+        return explain(*self._surrogate(study, trial, T), Direction.of(study), self.n_startup, self.resumable)
 
     def prune(self, study:Study, trial:FrozenTrial)->bool:
         "Should `trial` stop? `verdict` says why"

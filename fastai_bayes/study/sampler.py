@@ -68,7 +68,8 @@ class BayesSampler(BaseSampler):
         self.known = None if space is None else as_stored(space)  # `Space` of what is given and can vary
         given = space if isinstance(space, dict) else {}
         given = {k:v for k,v in given.items() if isinstance(v, BaseDistribution)}
-        self._dists = {**distributions(self.known), **{k: given[k] for k in self.known if k in given}} if self.known else {}
+        known = distributions(self.known) if self.known else {}
+        self._dists = {k: given.get(k, d) for k,d in known.items()}
     def about(self, n_epoch, seed, space):
         "A copy that has these where it was given nothing, as `bayes_tune` makes it"
         res = copy(self)

@@ -90,10 +90,12 @@ def describe(
         space: What may be tried
         returns: Name of a hyperparameter -> a line of text
     """
-    def _value(d, i): return str(d.labels[i] if isinstance(d, Choice) else d.from_unit(d.grid[i]))
+    def _value(d, i):
+        return str(d.labels[i] if isinstance(d, Choice) else d.from_unit(d.grid[i]))
     def _is(p, at): return f"{p} is {' or '.join(_value(space[p], i) for i in at)}"
     def _when(k):
-        each = [_is(p, at) for p,at in space.conditions.get(k, {}).items()]
+        on = space.conditions.get(k, {})
+        each = [_is(p, at) for p,at in on.items()]
         return f", if {' or '.join(each)}" if each else ''
     return {k: in_words(d)+_when(k) for k,d in space.dims.items()}
 
@@ -118,7 +120,8 @@ def as_stored(
         space = Space(space)
         if plain: return space  # options are what trials hold
     dists = distributions(space)
-    dims = {k: dimension(d) for k,d in dists.items() if not d.single() or k in space.parents}
+    varies = [k for k,d in dists.items() if not d.single() or k in space.parents]
+    dims = {k: dimension(dists[k]) for k in varies}
     return space.like(dims) if dims else None
 
 # %% ../../nbs/study/03_search_space.ipynb #seen
@@ -126,7 +129,9 @@ _most = 100 # Values of a number that may be a reason
 
 def _positions(p, d, trials):
     "(n,) positions of the values of `p`, of dimension `d`, that `trials` have; -1 for none"
-    def _at(t): return d.index(t.params[p]) if p in t.params and t.params[p] in d else -1
+    def _at(t):
+        has = p in t.params and t.params[p] in d
+        return d.index(t.params[p]) if has else -1
     return np.array(list(map(_at, trials)), int)
 
 def _always(d, at, has):

@@ -17,7 +17,7 @@ from optuna.pruners import (BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import (BaseSampler, CmaEsSampler, GPSampler, GridSampler, QMCSampler, RandomSampler,
                              TPESampler)
 from optuna.samplers._lazy_random_state import LazyRandomState
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from .pbt import EndOfRound, PBT
 from .pruner import BayesPruner
@@ -26,7 +26,7 @@ from .sampler import BayesSampler
 from .search_space import as_stored
 from ..engine.policy import n_starts, start_points
 from ..engine.space import Choice, Space
-from .records import attr, trial_id, trials_of
+from .records import Direction, attr, trial_id, trials_of
 from .search_space import ask
 
 # %% ../../nbs/study/12_searches.ipynb #grid
@@ -44,8 +44,8 @@ def grid_of(
     if space.conditions:
         names = ', '.join(space.conditions)
         raise SearchError(f'a grid needs a space in which nothing depends on choices, got {names} below options')
-    sizes = [d.size if isinstance(d, Choice) else min(d.size, 5) for d in space.dims.values()]
-    n = math.prod(sizes)
+    def _size(d): return d.size if isinstance(d, Choice) else min(d.size, 5)
+    n = math.prod(map(_size, space.dims.values()))
     if n>_most:
         raise SearchError(f'a grid of {len(space)} hyperparameters has {n:,} combinations here, more than {_most:,}; '
                           "tune fewer of them, give a list of few values for each, or take another sampler")
@@ -189,7 +189,8 @@ def _reseed(o, seed, place):
     for v in vars(o).values():
         if isinstance(v, BaseSampler): _reseed(v, seed, place)
         if not isinstance(v, LazyRandomState): continue
-        own = [seed] if v._rng is None else v.rng.randint(2**31-1, size=4).tolist()  # no public way
+        own = [seed]
+        if v._rng is not None: own = v.rng.randint(2**31-1, size=4).tolist()  # no public way
         v.rng.seed(np.random.SeedSequence([*own, place]).generate_state(4))
 
 # %% ../../nbs/study/12_searches.ipynb #search
@@ -325,8 +326,7 @@ class PBTSearch(Search):
         if limits['n_trials'] is None: limits['n_trials'] = self.sampler.members
     def next(self, study, trials, resumable, allowed, new):
         if new: return [Job()]
-        sign = 1 if study.direction==StudyDirection.MAXIMIZE else -1
-        return [Job(*o) for o in self.sampler.round(trials, self.space, sign)]
+        return [Job(*o) for o in self.sampler.round(trials, self.space, Direction.of(study))]
     def n_tried(self, study): return 0  # it changes what it has tried
     def spares(self, trial): return False
 
