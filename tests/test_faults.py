@@ -9,6 +9,7 @@ from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.learner.runner import Run
 from fastai_bayes.study.records import trial_id, trials_of
+from fastai_bayes.study.storage import Journal
 
 lrs = dict(lr=(1e-3, 1e-1, 'log'))
 @pytest.fixture(autouse=True)
@@ -225,6 +226,27 @@ for _ in range(30):
     assert r.returncode==0, r.stderr
     ends = {t.params['lr']: (t.state.name, t.user_attrs.get('reason', '')) for t in trials_of(plainly(tmp_path).trials)}
     assert ends=={.01: ('COMPLETE', ''), .03: ('FAIL', 'its process died 5 times in epoch 1')}
+
+class Died(BaseException): pass
+
+def test_the_process_dies_twice_in_the_epoch_in_which_a_trial_pauses(tmp_path, monkeypatch):
+    "Before its value is written, and when the checkpoint says that it pauses but the study not yet: it does not go on"
+    def study(name): return tune(digits(tmp_path/name), n=4, n_trials=4, pruner=None).study
+    whole,append = study('whole'),Journal.append_logs
+    n,at = next((t.number, t.user_attrs['stopped']) for t in whole.trials if 'stopped' in t.user_attrs)
+    def died(logs):
+        def dying(self, new):
+            dead.extend(o for o in new if logs(o))
+            if dead: raise Died
+            append(self, new)
+        dead = []
+        with monkeypatch.context() as m, pytest.raises(Died):
+            m.setattr(Journal, 'append_logs', dying)
+            study('died')
+    died(lambda o: (o.get('trial_id'), o.get('step'))==(n, at))
+    died(lambda o: 'stopped' in o.get('user_attr', {}))
+    def ends(s): return [(t.state, t.intermediate_values) for t in s.trials if 'cut' not in t.user_attrs]
+    assert ends(study('died'))==ends(whole)
 
 # What is left on the disk, and in the memory
 

@@ -155,6 +155,17 @@ def test_a_damaged_line_of_a_journal_is_named(tmp_path, bad):
     file.write_bytes(b''.join(lines[:2]))  # as the message says
     assert open_study(Space(lrs), name='s', storage=file).trials==[]
 
+@pytest.mark.parametrize('state', [1, 2, 3])
+@pytest.mark.parametrize('values', [[], [1., 2.]])
+def test_a_trial_with_no_or_two_values_is_named(tmp_path, values, state):
+    "Optuna takes such a line of the journal"
+    file = tmp_path/'s.log'
+    s = open_study(Space(lrs), name='s', storage=file)
+    s.tell(s.ask().number, 0., optuna.trial.TrialState.COMPLETE)
+    *lines,last = file.read_text().splitlines(True)
+    file.write_text(''.join(lines)+json.dumps({**json.loads(last), 'values': values, 'state': state})+'\n')
+    with pytest.raises(StudyError, match='s.log: trial 0: expected one value'): open_study(Space(lrs), name='s', storage=file)
+
 def test_a_journal_by_two_names_and_one_that_was_being_written(tmp_path):
     file = tmp_path/'s.log'
     whole = b''.join(_journal(file))

@@ -1,6 +1,7 @@
 "A training that is carried on equals the one that was never interrupted"
 import pytest, torch
 from tuning import *
+from fastai_bayes.learner import checkpoint
 from fastai_bayes.learner.checkpoint import Checkpoint, CheckpointError, read
 from fastai_bayes.learner.copies import seeded
 from fastai_bayes.learner.loaders import seeded_loaders
@@ -70,6 +71,25 @@ def equal(a, b):
     if isinstance(a, torch.Tensor): return torch.equal(a, b)
     if isinstance(a, dict): return a.keys()==b.keys() and all(equal(v, b[k]) for k,v in a.items())
     return all(map(equal, a, b)) if isinstance(a, (list, tuple, L)) else a==b
+
+@pytest.mark.parametrize('fit', fits)
+def test_dies_before_a_checkpoint_is_written(tmp_path, fit, capsys, monkeypatch):
+    "Callbacks have written the best weights of an epoch, its checkpoint is not there: the fit before must not end with these"
+    usual,n = checkpoint.write,0
+    def write(*args):
+        nonlocal n
+        n += 1
+        if n==dies: raise Died
+        usual(*args)
+    monkeypatch.setattr(checkpoint, 'write', write)
+    dies = 0
+    whole,seen = train(tmp_path/'whole', fit, 'plain')
+    for dies in range(1, n+1):
+        n = 0
+        with pytest.raises(Died): train(tmp_path/f'{dies}', fit, 'plain')
+        again,rest = train(tmp_path/f'{dies}', fit, 'plain')
+        assert identical(weights(whole), weights(again)) and seen.seen[-len(rest.seen):]==rest.seen
+        assert identical(weights_saved(tmp_path/'whole'), weights_saved(tmp_path/f'{dies}'))
 
 @pytest.mark.parametrize('opt', [SGD, partial(OptimWrapper, opt=torch.optim.AdamW), ranger, Lamb])
 def test_optimizers(tmp_path, opt, capsys):

@@ -242,6 +242,7 @@ class Checkpoint(EventCallback):
         every: Seconds between two checkpoints at least; 0 for one after every epoch
         hypers: Also the settings of the optimizer? Else they are as the fit sets them
         longer: May the fit have more epochs than the one that was saved?
+        trial: Number of the trial that writes
         named: Attributes of callbacks that warnings have named already
     """
     order,remove_on_fetch,_only_train_loop,_learn = EarlyStoppingCallback.order-.6,True,True,None
@@ -250,12 +251,14 @@ class Checkpoint(EventCallback):
         every:float=0., # Seconds between two checkpoints at least; 0 for one after every epoch
         hypers:bool=True, # Also the settings of the optimizer? Else they are as the fit sets them
         longer:bool=False, # May the fit have more epochs than the one that was saved?
+        trial:int=None, # Number of the trial that writes
         named:set=None # Attributes of callbacks that warnings have named already
     ):
-        self.file,self.every,self.hypers,self.longer = Path(file),every,hypers,longer
+        self.file,self.every,self.hypers,self.longer,self.trial = Path(file),every,hypers,longer,trial
         self.named,self.saved = set() if named is None else named,read_training(file)
         self.stage,self.built = -1,None # Number of the present fit; shapes of the model before the training
         self.start,self.written,self.fresh,self.warned = time.monotonic(),None,False,False
+        self.ended = False # Shall no fit follow?
         self.done = self.saved['done'] if self.saved else 0 # Epochs, of all fits
         self.trained = self.saved['trained'] if self.saved else 0 # Those that were not cancelled before their training
         self._stateattrs = *vars(self),'_stateattrs' # The file has them
@@ -280,9 +283,16 @@ class Checkpoint(EventCallback):
     def _loop(self):
         "The epochs of a fit; without those that are in the checkpoint"
         learn = self.learn
-        first = self._restore() if self.saved else 0
+        first = self._restore() if self.saved else self._begin()
         for learn.epoch in range(first, learn.n_epoch):  # noqa: B020  as fastai does
             learn._with_events(learn._do_epoch, 'epoch', CancelEpochException)
+
+    def _begin(self):
+        "What callbacks load at the end of a fit they may write anew in the next, so that it begins with a checkpoint"
+        if self.done and not self.ended:
+            self.learn.epoch = -1
+            self.save()
+        return 0
 
     def before_train(self): self.trained += 1
     def after_epoch(self):
@@ -296,7 +306,7 @@ class Checkpoint(EventCallback):
         learn,model,scaler = self.learn,self.learn.model,getattr(self.learn, 'scaler', None)
         added = [k for k,_ in model.named_buffers() if k not in self.built]
         return dict(
-            stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, train_iter=learn.train_iter,
+            trial=self.trial, stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, train_iter=learn.train_iter,
             done=self.done, trained=self.trained, seconds=time.monotonic()-self.start,
             model=model.state_dict(), built=self.built, added=added, opt=learn.opt.state_dict(),
             gradients=_gradients(model), scaler=scaler.state_dict() if scaler else None,
@@ -318,6 +328,11 @@ class Checkpoint(EventCallback):
             self.warned = True
         self.written = time.monotonic()
 
+    def end(self, stopped):
+        "The trial ends here: `stopped`, or cut short by a limit, after which it asks the pruner again"
+        self.ended = True
+        if stopped or not self.fresh: self.save(stopped)
+
     def _restore(self):
         "Make the trial what it was, and the rest of the saved epoch happen; the number of epochs done"
         s,self.saved,n = self.saved,None,self.learn.n_epoch
@@ -327,7 +342,7 @@ class Checkpoint(EventCallback):
         except Exception as e: raise self._misfit(s, e) from e
         try: self._put_back(s)
         except Exception as e: raise _damaged(self.file, f'{type(e).__name__}: {e}') from e
-        self._rest(s['epoch']==n)
+        if s['epoch']: self._rest(s['epoch']==n)
         return s['epoch']
 
     def _load(self, s):
@@ -358,7 +373,7 @@ class Checkpoint(EventCallback):
             p.grad = g if g is None else g.to(p.device)
         set_recorder(learn.recorder, s)
         learn.train_iter,learn.epoch = s['train_iter'],s['epoch']-1
-        learn.final_record = learn.recorder.values[-1]
+        if s['values']: learn.final_record = learn.recorder.values[-1]
         self._name(set_callback_state(learn, s['callbacks']))
         _saved_paths(learn)
         _set_random(learn.dls, s['random'])

@@ -211,7 +211,8 @@ def fail_dead_trials(self:Run):
 def death(self:Run, t):
     "What to note of the trial `t` whose process has died; `deaths` is how often that happened in this epoch"
     n,resumed = epochs_trained(t),attr(t, 'resumed_from', 0)
-    saved = self.read(t) if n>resumed else None  # an older one is of the trial before
+    saved = self.read(t)
+    if saved and saved.get('trial')!=t.number: saved = None  # it is of the trial before
     before = t.user_attrs.get('deaths', 0) if n==resumed else 0
     begun = not before or 'begun' in t.user_attrs
     crashes = before+(1 if begun else self.early_death)
@@ -393,7 +394,8 @@ def needed(self:Run):
     best = [trial_id(t) for t in ranked[:self.n_best_kept]]  # they can become longer
     cut = [trial_id(t) for t in ended if 'cut' in t.user_attrs]
     stopped = self.resumable([t for t in ended if 'cut' not in t.user_attrs])
-    return {*best, *cut, *self.search.worth_keeping(self.study, stopped, self.n_resumable)}
+    if cut: return {*best, *cut, *stopped}  # which are worth less is asked when that has ended
+    return {*best, *self.search.worth_keeping(self.study, stopped, self.n_resumable)}
 
 # %% ../../nbs/learner/18_runner.ipynb #loop
 @patch

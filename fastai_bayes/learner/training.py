@@ -216,8 +216,7 @@ class ReportingTrial(GetAttr):
         search,self.cut = self.run.search,self.run.limit_reached()
         if not self.cut and not (ask and search.should_prune(self.run.study, self.trial)): return False
         if not self.cut: self.verdict = getattr(getattr(search.pruner, 'verdict', None), 'reason', None)
-        if not self.cut or not self.checkpoint.fresh:
-            self.checkpoint.save(stopped=not self.cut)  # a trial that was cut asks the pruner again
+        self.checkpoint.end(stopped=not self.cut)
         return True
 
 # %% ../../nbs/learner/17_training.ipynb #train
@@ -274,7 +273,7 @@ def _watchers(run, trial, learn, params, folder):
     "The callbacks that keep the best epoch, write checkpoints, and report"
     plan = run.plan
     checkpoint = Checkpoint(folder/'checkpoint.pt', run.checkpoint_every, hypers=run.search.keeps_hypers,
-                            longer='extended' in run.study.user_attrs, named=run.warned)
+                            longer='extended' in run.study.user_attrs, trial=trial.number, named=run.warned)
     if plan.factory.rebuilds(params) and not checkpoint.done: _check_start(trial, learn.model)
     total = epochs_of(plan.fit, plan.n_epoch, {**plan.fit_kwargs, **params})
     cb = BayesPruningCallback(ReportingTrial(trial, run, checkpoint), plan.monitor, plan.mode, total)

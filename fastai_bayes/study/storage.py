@@ -271,7 +271,8 @@ def _wrong_trial(t, first):
     "What is wrong with the trial `t`; `first` of a trial is the number of the one that it resumes, or None"
     bad = _wrong_attrs(t.user_attrs)+_wrong_attrs(t.system_attrs)
     if bad: return bad
-    epochs,values = t.intermediate_values,t.values or ([] if t.state==TrialState.COMPLETE else [0.])
+    epochs,values = t.intermediate_values,t.values
+    if values is None: values = [] if t.state==TrialState.COMPLETE else [0.]
     n,ended = first.get(t.number),t.datetime_complete is not None
     begun = t.datetime_start is not None or t.state==TrialState.WAITING
     checks = [  # whether it may be so, and what is wrong if not
