@@ -1,11 +1,17 @@
 """Kill -9 at random instants while `bayes_tune` works on scikit-learn's digits, start the same line again, and look at what is left.
 
     python benchmarks/chaos.py --kills 100 --seed 0 [--study default fine_tune sqlite factory pbt asha callbacks]
+    python benchmarks/chaos.py --writes 1 --study fine_tune --seed 1 [--first 100] [--twice]
 
 The kills are shared among the studies, which take turns. Each waits for a moment of a random kind: training, validation, writing weights or a
 checkpoint, writing the study, or the search at work. The exit code is 1 if a training was lost, more epochs were repeated than there were kills, a
-log has doubled or missing lines, a file cannot be read, or a curve differs from that of the undisturbed study where they are the same by README."""
-import argparse, csv, mmap, os, random, signal, sys, tempfile, time, warnings
+log has doubled or missing lines, a file cannot be read, or a curve differs from that of the undisturbed study where they are the same by README.
+If so, both folders stay, and the first trial that differs is shown.
+
+With `--writes n` there is no chance in it: one undisturbed study, and its folder as it was before each `n`th change on the disk (a file that gets its
+name, a line of the journal, a transaction, a file that goes). Each copy goes on until two further trials have begun, and must have come by a state in
+which the undisturbed study was at the beginning of a trial. With `--twice` it is killed a second time, before one of its next 25 changes."""
+import argparse, csv, mmap, os, pickle, random, shutil, signal, sys, tempfile, time, warnings
 from collections import Counter
 from pathlib import Path
 import optuna, torch
@@ -15,8 +21,9 @@ from optuna.storages.journal import JournalFileBackend
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 from fastai_bayes.all import *
-from fastai_bayes.learner import checkpoint, training
+from fastai_bayes.learner import checkpoint, runner, training
 from fastai_bayes.study import folder, records as studies, sampler, searches
+from fastai_bayes.study.storage import JournalLock
 
 phases = 'other training validation files storage engine'.split()
 n_epoch,n_trials = 6,14
@@ -85,11 +92,11 @@ def work(path, kind, seed):
     args = dict(n_trials=n_trials, study_name='chaos', seed=seed, verbose=False)
     return learner(path).bayes_tune(n_epoch, **{**args, **kinds[kind].line(path)})
 
-def forked(path, kind, seed):
-    "Number of a new process that does `work`"
+def forked(f):
+    "Number of a new process that does `f`"
     pid = os.fork()
     if pid: return pid
-    try: work(path, kind, seed); os._exit(0)
+    try: f(); os._exit(0)
     except BaseException: import traceback; traceback.print_exc(); os._exit(1)
 
 def ended(pid):
@@ -115,7 +122,7 @@ def disturbed(path, kind, seed, kills, rng):
     where,shared[1] = [],0
     while True:
         shared[0] = 0
-        pid = forked(path, kind, seed)
+        pid = forked(lambda: work(path, kind, seed))
         if len(where)<kills:
             now = kill_in(pid, rng.randrange(len(phases)), rng)
             if now is None: return where, shared[1]
@@ -141,19 +148,33 @@ def _log_is_wrong(trial, folder):
     rows = list(csv.reader(file.open()))
     return rows[0][0]!='epoch' or [o[0] for o in rows[1:]]!=[str(i) for i in range(len(trial.intermediate_values))]
 
+def curves_of(trials): return [(dict(t.params), dict(t.intermediate_values)) for t in studies.trials_of(trials)]
+
 def compare(kind, seed, kills, rng):
     "One study killed `kills` times at most, against the same undisturbed"
-    with tempfile.TemporaryDirectory() as a, tempfile.TemporaryDirectory() as b:
-        pid = forked(a, kind, seed)
-        while not ended(pid): time.sleep(.01)
-        where,epochs = disturbed(b, kind, seed, kills, rng)
-        (whole,*_),(killed,bad,logs) = look(a),look(b)
-        trials,ref = studies.trials_of(killed.trials),studies.trials_of(whole.trials)
-        best = [studies.best_of(studies.best_trial(s), s.direction) + (studies.best_trial(s).params,) for s in (whole, killed)]
-        same = sum(t.params==r.params and t.intermediate_values==r.intermediate_values for t,r in zip(trials, ref))
-        ok = [sum(t.state.name in ('COMPLETE', 'PRUNED') for t in o) for o in (trials, ref)]
-        return dict(study=kind, where=where, lost=kinds[kind].n-ok[0], unreadable=bad, logs=logs, repeated=epochs-studies.epochs_spent(killed),
-                    same=same, of=len(ref), best=best[0]==best[1], without_kills=kinds[kind].n-ok[1])
+    a,b = (tempfile.mkdtemp(prefix=f'chaos_{kind}_{seed}_{o}_') for o in ('whole', 'killed'))
+    pid = forked(lambda: work(a, kind, seed))
+    while not ended(pid): time.sleep(.01)
+    where,epochs = disturbed(b, kind, seed, kills, rng)
+    (whole,*_),(killed,bad,logs) = look(a),look(b)
+    trials,ref = curves_of(killed.trials),curves_of(whole.trials)
+    best = [studies.best_of(studies.best_trial(s), s.direction) + (studies.best_trial(s).params,) for s in (whole, killed)]
+    ok = [sum(t.state.name in ('COMPLETE', 'PRUNED') for t in studies.trials_of(s.trials)) for s in (killed, whole)]
+    res = dict(study=kind, where=where, lost=kinds[kind].n-ok[0], unreadable=bad, logs=logs, repeated=epochs-studies.epochs_spent(killed),
+               same=sum(t==r for t,r in zip(trials, ref)), of=len(ref), best=best[0]==best[1], without_kills=kinds[kind].n-ok[1])
+    if wrong(res): show_first(whole, killed), print(f'the folders are {a} and {b}')
+    else: shutil.rmtree(a), shutil.rmtree(b)
+    return res
+
+def show_first(whole, killed):
+    "Print the first trial that differs, and all Optuna trials of it"
+    both = zip(*(studies.trials_of(s.trials) for s in (whole, killed)))
+    first = next((o for o in both if len({repr((t.params, t.intermediate_values)) for t in o})>1), ())
+    for name,s,last in zip(('undisturbed', 'killed'), (whole, killed), first):
+        for t in s.trials:
+            if studies.trial_id(t)!=studies.trial_id(last): continue
+            attrs = {k: v for k,v in t.user_attrs.items() if k not in ('worker', 'n_epoch')}
+            print(f'{name}: trial {t.number} {t.state.name} {t.params} {t.intermediate_values} {attrs}')
 
 def wrong(r):
     "Is the study of row `r` not what it should be?"
@@ -166,15 +187,94 @@ def summary(name, rows):
           f"{total('unreadable')}, logs wrong {total('logs')}, epochs repeated {total('repeated')}, trainings as in the undisturbed study "
           f"{total('same')} of {total('of')}, same best in {total('best')} of {len(rows)}; not as it should be {sum(map(wrong, rows))}")
 
+class Writes:
+    "Calls `f` with the number and the name of each change on the disk below `root`, before it happens"
+    def __init__(self, root, f):
+        self.root,self.f,self.n,self.busy = str(root),f,0,False
+        sys.addaudithook(self.hook)  # there is no way to take it away: for a process of its own
+        from sqlalchemy import Engine, event
+        event.listen(Engine, 'commit', lambda _: self.hit(self.root, 'commit'))
+    def hook(self, event, args):
+        if event not in ('open', 'os.rename', 'os.remove', 'os.rmdir', 'shutil.rmtree'): return
+        path = str(args[0])
+        if '.lock' in path or path.endswith('.tmp') and event!='os.rename': return  # nothing is read there
+        if event!='open' or (args[2] or 0)&(os.O_APPEND|os.O_TRUNC|os.O_EXCL): self.hit(path, event)
+    def hit(self, path, event):
+        if self.busy or not path.startswith(self.root): return
+        self.busy = True
+        self.f(self.n, f'{event} {os.path.relpath(path, self.root)}')
+        self.n,self.busy = self.n+1,False
+
+def on_next(f):
+    "Let `f` see each trial that is about to be trained, and what the study has come by"
+    usual = runner.Run.next_trial
+    def next_trial(self):
+        trial = usual(self)
+        f(trial, curves_of(self.study.get_trials(deepcopy=False)))
+        return trial
+    runner.Run.next_trial = next_trial
+
+def whole_study(path, kind, seed, place):
+    "The undisturbed study; in `place` what it had come by before each trial, and its folder before each change"
+    states,log = [],[]
+    def keep(n, what): log.append((n, what)), shutil.copytree(path, place/str(n), symlinks=True)
+    on_next(lambda _, state: states.append(state))
+    Writes(path, keep)
+    work(path, kind, seed)
+    (place/'log').write_bytes(pickle.dumps((states, log)))
+
+def some_trials(path, kind, seed, out, n=3, dies=None):
+    "Go on with the study until `n` trials have begun, the first that which was resumed, and put what it has come by into the file `out`"
+    left = iter(range(n-1))
+    def seen(trial, state):
+        if trial is not None and next(left, None) is not None: return
+        out.write_bytes(pickle.dumps(state))
+        os._exit(0)
+    on_next(seen)
+    if dies is not None: Writes(path, lambda n, _: n==dies and os.kill(os.getpid(), signal.SIGKILL))
+    work(path, kind, seed)
+
+def sweep(kind, seed, first, step, twice):
+    "Kill before every `step`th change on the disk: how many did not go on as the undisturbed study"
+    base,rng,bad,n = Path(tempfile.mkdtemp(prefix=f'chaos_{kind}_{seed}_')),random.Random(seed),0,0
+    path,place,out = base/'study',base/'copies',base/'out'
+    path.mkdir(), place.mkdir()
+    run = lambda f, *args: os.waitpid(forked(lambda: f(path, kind, seed, *args)), 0)[1]
+    if run(whole_study, place): raise SystemExit('the undisturbed study failed')
+    states,log = pickle.loads((place/'log').read_bytes())
+    for i,what in log[first::step]:
+        shutil.rmtree(path), shutil.copytree(place/str(i), path, symlinks=True), out.unlink(missing_ok=True)
+        again = rng.randrange(25) if twice else None
+        if twice: run(some_trials, out, 99, again)
+        if run(some_trials, out): raise SystemExit(f'killed before {i}: {what}, and could not go on')
+        n,state = n+1,pickle.loads(out.read_bytes())
+        if state in states: continue
+        bad += 1
+        last = next((r for r in states if len(r)==len(state)), [])
+        print(f'killed before {i}: {what}{f", and {again} changes later" if twice else ""}: '
+              f'{next((o for o in zip(last, state) if o[0]!=o[1]), (len(state), "trials"))}', flush=True)
+    print(f'{kind}, seed {seed}: killed before {n} of {len(log)} changes on the disk{" twice" if twice else ""}, {bad} went on differently', flush=True)
+    shutil.rmtree(base)
+    return bad
+
+def sweeps(o):
+    os.fsync = lambda _: None  # the machine does not lose power here
+    JournalLock.grace = .02  # nor is another process at work
+    sys.exit(sum(sweep(k, o.seed, o.first, o.writes, o.twice) for k in o.study)>0)
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--kills', type=int, default=100)
     p.add_argument('--seed', type=int, default=0)
     p.add_argument('--study', nargs='+', choices=kinds, default=list(kinds), metavar='STUDY', help=', '.join(kinds))
+    p.add_argument('--writes', type=int, default=0, metavar='N', help='instead kill before each Nth change on the disk')
+    p.add_argument('--first', type=int, default=0, metavar='I', help='of these the first')
+    p.add_argument('--twice', action='store_true', help='kill a second time soon after')
     o = p.parse_args()
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if o.writes: sweeps(o)
     instrument()
     rng,rows,seed = random.Random(o.seed),[],o.seed
     while (done := sum(len(r['where']) for r in rows))<o.kills:
