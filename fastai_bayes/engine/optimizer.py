@@ -13,8 +13,8 @@ from .checks import OptimizerError, check_acq, check_bool, check_cost, check_flo
 from .optimize_acqf import untried
 from .trainings import Training, one_thread
 from .surrogate import Surrogate
-from .policy import Explanation, Verdict, decide, explain, in_epochs, next_start, propose, resume, start_points
-from .knowledge import EarlierStudy, Knowledge
+from .policy import Explanation, Verdict, decide, explain, in_epochs, start_points
+from .knowledge import EarlierStudy, Knowledge, first_points, next_training
 
 # %% ../../nbs/engine/13_optimizer.ipynb #trial
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class BayesOptimizer:
             improvement)
         from_studies: Earlier studies, each a list of `(params, curve)`, with the same `mode`: where
             to begin
+        prior: Where the best is believed to be, as `belief_points` takes it
     """
     def __init__(self,
         space, # `Space`, or a dictionary in its notation
@@ -54,7 +55,8 @@ class BayesOptimizer:
         resume:bool=True, # May `next` return a trial that was stopped earlier?
         cost:str='epochs', # What is scarce: 'epochs', which all count alike, or 'seconds', which `report` takes
         acq:str='logei', # 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or 'pi' (probability of improvement)
-        from_studies=() # Earlier studies, each a list of `(params, curve)`, with the same `mode`: where to begin
+        from_studies=(), # Earlier studies, each a list of `(params, curve)`, with the same `mode`: where to begin
+        prior:dict=None # Where the best is believed to be, as `belief_points` takes it
     ):
         self.n_epoch,self.resume = check_int(n_epoch, 'n_epoch', 1),check_bool(resume, 'resume')
         self.mode = check_option(mode, 'mode', ('max', 'min'))
@@ -64,8 +66,9 @@ class BayesOptimizer:
         self.sign,self.seed = (1 if mode=='max' else -1),np.random.SeedSequence(seed).entropy
         self.trainings,self.fitted = [],{}
         self.first = start_points(self.space, n_epoch, self._rng(0))
-        earlier = [EarlierStudy(o, self.space, self.sign) for o in from_studies]
-        self.knowledge = Knowledge(earlier, self.space) if earlier else None
+        def _earlier(i, o): return EarlierStudy(o, self.space, self.sign, f'from_studies[{i}]')
+        points = first_points(self.space, [_earlier(*o) for o in enumerate(from_studies or ())], prior)
+        self.knowledge = Knowledge(points) if len(points) else None
         self._how = len(self.first),resume and n_epoch>1  # arguments of `decide`
 
     def _rng(self, n): return np.random.default_rng([self.seed, n])
@@ -91,19 +94,13 @@ class BayesOptimizer:
         """
         n,surrogate = len(self.trainings),self.surrogate
         left = untried(self.space, surrogate.X)
-        new,x,value = left is None or len(left)>0,None,-np.inf
-        if new:
-            if len(start := self._start(surrogate, n)): return self._begin(start[0])
-            rng = self._rng(n+int(surrogate.lens.sum()))
-            x,value,self.fitted = propose(surrogate, rng, acq=self.acq)
-        i = resume(surrogate, value) if self.resume else None
-        if i is None and self.knowledge and new: x = self.knowledge.instead(surrogate, x)
+        new = left is None or len(left)>0
+        rng = self._rng(n+int(surrogate.lens.sum()))
+        i,x,self.fitted = next_training(surrogate, rng, n, self.first, self.knowledge,
+                                        among=None if self.resume else (), acq=self.acq, new=new)
         if i is None: return self._begin(x) if new else None
         self.trainings[i].state = 'running'
         return self._trial(i)
-    def _start(self, surrogate, n):
-        if self.knowledge: return self.knowledge.next_start(surrogate, self.first)
-        return next_start(surrogate, self.first, n)
     def _begin(self, x):
         self.trainings.append(Training(x))
         return self._trial(len(self.trainings)-1)

@@ -95,6 +95,7 @@ class Run:
         self.search.prepare(self.limits, plan.total, plan.factory.define_by_run)
         if plan.present and not self.trials(): self.enqueue(plan.present, 'present')  # this one is trained to the end
         for o in plan.enqueued: self.enqueue(o, 'enqueued')
+        self.search.inform(study, plan.before)
         plan.factory.begin(self.folder/'start.pt', plan.space.names)
 
     def enqueue(self, params, why):

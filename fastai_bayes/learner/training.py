@@ -56,6 +56,7 @@ class Plan:
         present: Hyperparameters of the lent learner, which a new study tries first
         enqueued: Hyperparameters to try first
         sampler: As for `bayes_tune`, like all that follow
+        before: `Before`: what is known before the study begins
         value_now: Function of a hyperparameter's name: the label of the lent learner's value, or
             None
         facts: What must not change while the study lasts, as from `facts_of`
@@ -77,6 +78,7 @@ class Plan:
     pruner:object=None
     storage:object=None
     seed:int=None
+    before:object=None # `Before`: what is known before the study begins
     verbose:bool=True
     extend:object=False
     value_now:object=None # Function of a hyperparameter's name: the label of the lent learner's value, or None

@@ -6,7 +6,7 @@
 __all__ = ['current_value', 'current_params']
 
 # %% ../../nbs/learner/19_tune.ipynb #imports
-import difflib, inspect, math, os, re, time
+import difflib, inspect, math, os, re, time, warnings
 from contextlib import suppress
 from functools import partial
 from numbers import Integral, Real
@@ -29,9 +29,10 @@ from .runner import Run
 from .signatures import FIT_METHODS, KnobError, default_arg, takes
 from .training import Plan, epochs_of
 from ..results.result import TuneResult
-from ..study.folder import clear, make_folder
-from ..study.search_space import describe
-from ..study.storage import check_storage
+from ..study.earlier import Before, load_studies, study_folders
+from ..study.folder import FolderError, clear, make_folder
+from ..study.search_space import as_stored, describe
+from ..study.storage import StudyError, check_storage
 from ..study.searches import search_of
 
 # %% ../../nbs/learner/19_tune.ipynb #err
@@ -129,6 +130,8 @@ def _check_fit(fit, kwargs, names):
         if k in tuned: raise TuneError(f'{k} is given to the fit and tuned as well; drop one')
 
 # %% ../../nbs/learner/19_tune.ipynb #check3
+def _root(learn): return Path(learn.path)/learn.model_dir/'bayes'
+
 def _new_folder(root, name):
     "Folder of the study, made if need be; one with a new name if `name` is None"
     if name is not None: return make_folder(root/name)
@@ -219,7 +222,10 @@ def _check_space(learn, space, given, fit, fit_kwargs, monitor, free):
     if 'freeze_epochs' in space and 'freeze_epochs' not in given:
         raise KnobError('freeze_epochs: how long trainings are must be known before; put it into space')
 
-def _check_search(search, space, asks):
+def _check_search(search, space, asks, before):
+    if before and not before.lenient and not search.uses_knowledge:
+        name = type(search.sampler).__name__
+        raise TuneError(f"from_studies and prior are for our sampler, and {name} cannot use them; take sampler='bayes'")
     if 'freeze_epochs' in space.dims and search.fixed_length:
         raise TuneError('pbt changes hyperparameters within trainings, which freeze_epochs does not allow')
     if asks and search.needs_space:
@@ -248,6 +254,24 @@ def _notes(learn, args, inferred):
     if args.space is not None or asks_trial(args.new_learner): return res
     return res+[f'{k} is left out: {why}' for k,why in left_out(learn).items()]
 
+def _others(root, name):
+    "The studies in the folder `root` but that called `name`; a warning names what cannot be read"
+    res = []
+    for o in study_folders(root) if root.is_dir() else ():
+        if o.name==name: continue
+        try: res += load_studies(o)
+        except (StudyError, FolderError, OSError) as e:
+            warnings.warn(f"from_studies='auto': {o} is left out: {e}", stacklevel=2)
+    return res
+
+def _before(learn, args, space):
+    "What is known before the study begins"
+    auto = isinstance(args.from_studies, str) and args.from_studies=='auto'
+    earlier = _others(_root(learn), args.study_name) if auto else load_studies(args.from_studies)
+    res,stored = Before(earlier, args.prior, lenient=auto),as_stored(space) if len(space) else None
+    if res and stored: res.check(stored)
+    return res
+
 def _plan(learn, args):
     "The `Plan` that the arguments of `bayes_tune` mean; an error unless all of them are right"
     fit,fit_kwargs = _as_fit(args.fit, args.fit_kwargs)
@@ -269,6 +293,7 @@ def _plan(learn, args):
     plan = Plan(factory, space, fit, n_epoch, total, monitor, mode, _limits(args, total), fit_kwargs, cbs)
     as_given = 'sampler', 'pruner', 'storage', 'seed', 'verbose', 'extend'
     for k in as_given: setattr(plan, k, vars(args)[k])
+    plan.before = _before(learn, args, space)
     _first_trials(plan, learn, args)
     plan.value_now = partial(_label_now, learn, fit, args.new_learner)
     plan.facts = facts_of(probe, space.names, fit, fit_kwargs, free)
@@ -281,7 +306,7 @@ def _plan(learn, args):
 def _first_trials(plan, learn, args):
     "Set what is tried first; an error unless the search can search the space"
     search,asks = search_of(plan.sampler, plan.pruner, plan.total, plan.space),plan.factory.define_by_run
-    _check_search(search, plan.space, asks)
+    _check_search(search, plan.space, asks, plan.before)
     if search.begins_with_present and args.enqueue is not False:
         plan.present = current_params(learn, plan.space, plan.fit, args.new_learner)
     plan.enqueued = _enqueued(args.enqueue, plan.space, asks)
@@ -290,7 +315,7 @@ def _first_trials(plan, learn, args):
 def _open(learn, args):
     "A `Run` with an open study; if there is an error, no new folder is left behind"
     _check_name(args.study_name), check_storage(args.storage)
-    plan,root,run = _plan(learn, args),Path(learn.path)/learn.model_dir/'bayes',None
+    plan,root,run = _plan(learn, args),_root(learn),None
     absent = [o for o in (root, *root.parents) if not o.exists()]
     try: folder = _new_folder(root, args.study_name)
     except OSError as e: raise _no_place(root, e) from None
@@ -329,6 +354,8 @@ def bayes_tune(self:Learner,
     enqueue:list=None, # Dictionaries of hyperparameters to try after those of the learner; False for not even these
     cbs=None, # Callbacks for each trial, which gets copies
     verbose:bool=True, # Show progress?
+    from_studies=None, # Earlier studies: results, folders, URLs, Optuna studies; 'auto' for all beside this one
+    prior:dict=None, # Where the best is: name -> value, (value, standard deviation), option, or {option: weight}
     extend=False, # May space and epochs have grown? True, or what trials had of hyperparameters that are new or gone
     **fit_kwargs # Further arguments of the fit, the same for each trial, as in `pct_start=.3` for 'fit_one_cycle'
 )->TuneResult: # What was found
@@ -360,6 +387,10 @@ def bayes_tune(self:Learner,
             even these
         cbs: Callbacks for each trial, which gets copies
         verbose: Show progress?
+        from_studies: Earlier studies: results, folders, URLs, Optuna studies; 'auto' for all beside
+            this one
+        prior: Where the best is: name -> value, (value, standard deviation), option, or {option:
+            weight}
         extend: May space and epochs have grown? True, or what trials had of hyperparameters that
             are new or gone
         **fit_kwargs: Further arguments of the fit, the same for each trial, as in `pct_start=.3`

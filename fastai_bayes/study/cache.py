@@ -130,6 +130,7 @@ class StudyCache:
 
     def __init__(self):
         self.trainings,self.ended,self.warned = {},Ended(),False
+        self.knowledge = {}  # space -> what was known before
         self.known = self.common = self.found = None  # for what `found` is known, and the distributions of all trials if the same
     @classmethod
     def of(cls, study): return cls.of_study.setdefault(study, cls())

@@ -18,11 +18,13 @@ from ..engine.acquisition import acquisitions
 from ..engine.checks import check_acq, check_bool, check_cost, check_int
 from ..engine.optimize_acqf import untried
 from ..engine.trainings import one_thread
-from ..engine.policy import n_starts, next_start, propose, resume, start_points
+from ..engine.knowledge import Knowledge, config_points, next_training
+from ..engine.policy import n_starts, start_points
 from .search_space import as_stored, distributions
 from .records import epochs_spent, trial_id, trials_of
 from .storage import StudyError
-from .cache import StudyCache, fits, horizon, new_fit, space_of
+from .cache import StudyCache, fit_key, fits, horizon, new_fit, space_of
+from .earlier import Before, load_studies, recorded_points
 
 # %% ../../nbs/study/09_sampler.ipynb #single
 def one_objective(study):
@@ -31,6 +33,12 @@ def one_objective(study):
     if n>1: raise StudyError(f'expected a study with one objective, got {n}; use optuna.samplers.TPESampler for several')
 
 # %% ../../nbs/study/09_sampler.ipynb #sampler
+def _asked_for(study, space):
+    "(m,d) points of the configurations that a user wanted tried"
+    trials = study.get_trials(deepcopy=False)
+    asked = [t for t in trials if 'present' in t.user_attrs or 'enqueued' in t.user_attrs]
+    return config_points([t.system_attrs.get('fixed_params', {}) for t in asked], space)
+
 class BayesSampler(BaseSampler):
     """Gaussian-process Expected Improvement that learns from every epoch of every trial
 
@@ -44,6 +52,8 @@ class BayesSampler(BaseSampler):
         resume: May `bayes_tune` come back to trials that were stopped?
         acq: 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or 'pi' (probability of
             improvement)
+        from_studies: Earlier studies: Optuna studies, results, folders, URLs, or a list of such
+        prior: Where the best is believed to be, as `belief_points` takes it
     """
     def __init__(self,
         n_epoch:int=None, # Epochs of a full training; None to learn it from the trials
@@ -51,7 +61,9 @@ class BayesSampler(BaseSampler):
         space:dict=None, # `Space`, dictionary in its notation, or distributions by name; what is not there is learned from the trials
         cost:str=None, # What is scarce: 'epochs' (if None), which all count alike, or 'seconds', as trials last
         resume:bool=True, # May `bayes_tune` come back to trials that were stopped?
-        acq:str='logei' # 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or 'pi' (probability of improvement)
+        acq:str='logei', # 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or 'pi' (probability of improvement)
+        from_studies=None, # Earlier studies: Optuna studies, results, folders, URLs, or a list of such
+        prior:dict=None # Where the best is believed to be, as `belief_points` takes it
     ):
         if n_epoch is not None: n_epoch = check_int(n_epoch, 'n_epoch', 1)
         if seed is not None: seed = check_int(seed, 'seed', 0)
@@ -62,6 +74,8 @@ class BayesSampler(BaseSampler):
         self.acq = check_acq(acq, self.cost)
         self._about(space)
         self._seed = np.random.SeedSequence(seed).entropy
+        self.before = Before(load_studies(from_studies), prior)
+        if self.known: self.before.check(self.known)
 
     def _about(self, space):
         self.space = space
@@ -115,23 +129,29 @@ class BayesSampler(BaseSampler):
         trials = study.get_trials(deepcopy=False)
         n,T = len(trials_of(trials[:number])),self.n_epoch or horizon(trials) or 1
         surrogate,numbers = self._surrogate(study, space, T)
-        x,value,fit = None,-math.inf,None
-        if new:
-            self._warn_repeats(space, surrogate.X)
-            first = self._start(surrogate, n)
-            if len(first) and (allowed is None or allowed(first)[0]):
-                return None, space.decode(first[0]), None
-            seed = [] if resumable is None else [epochs_spent(study)]
-            x,value,fitted = propose(surrogate, self._rng(n, *seed), allowed, self.acq)
-            fit = new_fit(surrogate, fitted)
+        if new: self._warn_repeats(space, surrogate.X)
+        seed = [] if resumable is None else [epochs_spent(study)]
         among = [i for i,o in enumerate(numbers) if o in (resumable or ())]
-        i = resume(surrogate, value, among)
+        starts,known = self._starts(surrogate, n),self.knowledge(study, space)
+        i,x,fitted = next_training(surrogate, self._rng(n, *seed), n, starts, known, among, allowed, self.acq, new)
+        fit = new_fit(surrogate, fitted)
         return None if i is None else numbers[i], None if x is None else space.decode(x), fit
-    def _start(self, surrogate, n):
-        "One of the configurations of the start, if there are less than those before the `n`th; (k,d), k is 0 or 1"
+    def _starts(self, surrogate, n):
+        "`start_points`, none if the start is over: they take time"
         T = surrogate.T
         if n-surrogate.infeasible.sum()>=n_starts(T): return ()
-        return next_start(surrogate, start_points(surrogate.space, T, self._rng()), n)
+        return start_points(surrogate.space, T, self._rng())
+    def knowledge(self, study, space):
+        "What was known before `study` began, as `Knowledge`, and as the study has kept it; None if that is nothing"
+        known,key = StudyCache.of(study).knowledge,fit_key(space, 0)
+        if key not in known:
+            record = study.user_attrs.get('knowledge')
+            if record is None and self.before:
+                record = self.before.record(space)
+                study.set_user_attr('knowledge', record)
+            X = recorded_points(record, space)
+            known[key] = Knowledge(X, _asked_for(study, space)) if len(X) else None
+        return known[key]
 
     repeats = False # Is there nothing new to propose, as far as was found out?
     def _warn_repeats(self, space, X):

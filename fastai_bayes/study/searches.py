@@ -217,8 +217,8 @@ class Search:
             hyperparameters in its checkpoint? Is the first trial that with the learner's present
             hyperparameters? Must the whole space be known before? Must all trials have the same
             number of epochs, in each run of the study? Is there more to train when those trials end
-            that other processes train? May the pruner stop a trial in an epoch without a value?
-            What to show at the beginning
+            that other processes train? May the pruner stop a trial in an epoch without a value? Can
+            it begin with what earlier studies and beliefs say? What to show at the beginning
     """
     can_resume = False # Does it come back to trials that it stopped?
     keeps_hypers = True # Does a resumed trial keep the hyperparameters in its checkpoint?
@@ -227,6 +227,7 @@ class Search:
     fixed_length = False # Must all trials have the same number of epochs, in each run of the study?
     waits = False # Is there more to train when those trials end that other processes train?
     end_without_value = False # May the pruner stop a trial in an epoch without a value?
+    uses_knowledge = False # Can it begin with what earlier studies and beliefs say?
     note = '' # What to show at the beginning
     def __init__(self, sampler, pruner, space, seed=0):
         self.sampler,self.pruner,self.space,self.seed = sampler,pruner,space,seed
@@ -241,6 +242,15 @@ class Search:
            limits: `n_trials`, `budget` and `timeout` of the study; None for no limit
            n_epoch: Epochs of a full training
            by_factory: May a factory ask for more than is in the space?
+       """
+    def inform(self,
+        study, # The study
+        before # `Before`: what was known before
+    ): """Take in what is known, unless `study` has begun with something else
+
+       Parameters:
+           study: The study
+           before: `Before`: what was known before
        """
     def ask(self,
         study # Study in which a trial is waiting
@@ -291,6 +301,7 @@ class Search:
 
 class BayesSearch(Search):
     "The engine as sampler, which resumes what the engine as pruner has stopped"
+    uses_knowledge = True
     @property
     def can_resume(self): return self.sampler.resume and self.prunes_itself
     def prepare(self, limits, n_epoch, by_factory):
@@ -300,6 +311,12 @@ class BayesSearch(Search):
         self.pruner.n_startup = n_starts(n_epoch)
         if known: self.pruner.n_startup = len(start_points(self.space, n_epoch, np.random.default_rng(0)))
         self.pruner.resumable = True
+    def inform(self, study, before):
+        if before: self.sampler.before = before
+        space = as_stored(self.space) if len(self.space) else None
+        if space: self.sampler.knowledge(study, space)
+        known = study.user_attrs.get('knowledge')
+        if known and known['of']: self.note = f"known beforehand: {known['of']}"
     def ask(self, study): return ask(study, self.space)
     def next(self, study, trials, resumable, allowed, new):
         n,params,fit = self.sampler.next(study, self.space, resumable, allowed, new)

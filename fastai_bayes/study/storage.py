@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Shared', 'quiet_optuna', 'StudyError', 'is_path', 'shown', 'check_storage', 'is_new_file', 'JournalLock', 'Journal',
-           'storage_of', 'check_study']
+           'check_journal', 'storage_of', 'check_study']
 
 # %% ../../nbs/study/01_storage.ipynb #imports
 import json, math, os, random, re, threading, time
@@ -195,7 +195,7 @@ class Journal(BaseJournalBackend):
         finally: self.lock.release()
 
 # %% ../../nbs/study/01_storage.ipynb #open
-def _check_journal(path, name):
+def check_journal(path, name):
     "Raise a `StudyError` unless the file `path`, which the user calls `name`, is a journal, or empty, or is not there"
     if not kind(path): return
     if not has(path):
@@ -231,7 +231,7 @@ def storage_of(
             raise StudyError(f'storage: {shown(o)!r} cannot be opened: {e}; '
                              'is it there, and may you write to it?') from None
     path = Path(os.path.realpath(o))  # so that it has the same lock by any other name
-    _check_journal(path, o)
+    check_journal(path, o)
     path.parent.mkdir(parents=True, exist_ok=True)
     journal = Journal(path)
     try: return JournalStorage(journal)
@@ -254,7 +254,7 @@ _attrs = [  # what our attributes hold, by name, those of older versions among t
     ('a list', _is_list, 'extended'),
     ('True or False', lambda v: type(v) is bool, 'present enqueued out_of_memory partial begun'),
     ('two texts', _is_pair, 'place'),
-    ('a dictionary', lambda v: isinstance(v, dict), 'about setup outside dropped fixed_params')]
+    ('a dictionary', lambda v: isinstance(v, dict), 'about setup outside dropped fixed_params knowledge')]
 
 def _wrong_attrs(attrs):
     "What is wrong with the attributes of a study or trial"

@@ -1,0 +1,102 @@
+"What earlier studies and beliefs say, through Optuna and `bayes_tune`"
+import shutil
+import optuna, pytest
+from optuna.distributions import FloatDistribution
+from fastai_bayes.all import *
+from fastai_bayes.engine.checks import OptimizerError
+from fastai_bayes.study.folder import FolderError
+from fastai_bayes.study.records import trials_of
+from fastai_bayes.study.storage import StudyError
+from tuning import *
+
+SPACE = dict(lr=(1e-4, 1., 'log'), wd=(1e-4, .3, 'log'))
+
+@pytest.fixture(scope='module')
+def bayes(tmp_path_factory):
+    "The folder of two studies: one of a loss, one of the accuracy"
+    root = tmp_path_factory.mktemp('earlier')
+    for i,o in enumerate(('valid_loss', 'accuracy')):
+        digits(root).bayes_tune(3, SPACE, n_trials=5, monitor=o, study_name=f's{i}', verbose=False, seed=i)
+    return root/'models'/'bayes'
+
+def tried(res): return [t.params for t in trials_of(res.study.get_trials())]
+
+def test_it_begins_with_what_was_good(bayes, tmp_path, capsys):
+    "Studies with another metric and direction, two of five hyperparameters shared, and nothing is written to them"
+    before = {o: o.read_bytes() for o in bayes.rglob('*') if o.is_file()}
+    wide = dict(lr=(1e-5, 2., 'log'), wd=(1e-5, 1., 'log'), eps=(1e-8, 1e-3, 'log'), sqr_mom=(.9, .999), bs=[16, 32])
+    res = digits(tmp_path).bayes_tune(3, wide, n_trials=3, from_studies=bayes, seed=0)
+    assert 'known beforehand: 2 earlier studies' in capsys.readouterr().out.splitlines()[0]
+    known = res.study.user_attrs['knowledge']
+    tops = [optuna.load_study(study_name=o.name, storage=optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(o/'study.log')))).best_params for o in sorted(bayes.iterdir())]
+    assert tried(res)[1]==known['points'][0]  # after the learner's own
+    assert any(abs(np.log10(known['points'][0]['lr']/o['lr']))<.5 for o in tops)
+    assert {o: o.read_bytes() for o in bayes.rglob('*') if o.is_file()}==before
+
+def test_a_study_repeats_itself_without_them(bayes, tmp_path):
+    "Interrupted in its fourth training, and resumed when the earlier studies are gone"
+    shutil.copytree(bayes, tmp_path/'copy')
+    args = dict(space=SPACE, n_trials=7, from_studies=tmp_path/'copy', study_name='s', **quick)
+    whole = digits(tmp_path/'a').bayes_tune(3, **args)
+    Break.count = 0
+    digits(tmp_path/'b').bayes_tune(3, cbs=Break(KeyboardInterrupt(), (4,)), **args)
+    shutil.rmtree(tmp_path/'copy')
+    res = digits(tmp_path/'b').bayes_tune(3, cbs=Break(KeyboardInterrupt(), ()), **dict(args, from_studies=None))
+    assert tried(res)==tried(whole) and res.study.user_attrs['knowledge']==whole.study.user_attrs['knowledge']
+
+def test_all_studies_beside_it(bayes, tmp_path):
+    "What cannot be read is named and left out; one about something else is left out"
+    shutil.copytree(bayes, tmp_path/'models'/'bayes')
+    shutil.copytree(bayes/'s0', tmp_path/'models'/'bayes'/'torn')
+    log = tmp_path/'models'/'bayes'/'torn'/'study.log'
+    log.write_bytes(b'{"op_code": 0}\n'+log.read_bytes())
+    digits(tmp_path).bayes_tune(1, dict(sqr_mom=(.9, .99)), n_trials=1, study_name='other', **quick)
+    with pytest.warns(UserWarning, match="from_studies='auto': .*torn is left out: .*line 1 is damaged"):
+        res = digits(tmp_path).bayes_tune(3, SPACE, n_trials=2, from_studies='auto', **quick)
+    assert res.study.user_attrs['knowledge']['of']=='2 earlier studies'
+    assert digits(tmp_path/'new').bayes_tune(1, SPACE, n_trials=1, from_studies='auto', **quick).best_value>0  # there are none
+
+def test_a_belief_is_tried_first(tmp_path):
+    res = digits(tmp_path).bayes_tune(3, SPACE, n_trials=2, prior=dict(lr=(.03, .2)), enqueue=False, **quick)
+    assert tried(res)[0]['lr']==pytest.approx(.03)
+
+wrong = {  # name -> arguments (a function of the folder of earlier studies), and what the error says
+    'a number': (lambda d: dict(from_studies=3), 'from_studies: expected studies, results, folders or URLs, got 3'),
+    'no folder': (lambda d: dict(from_studies=d/'none'), r'from_studies: .*none is not there'),
+    'an empty folder': (lambda d: dict(from_studies=[d.parent]), 'holds no study'),
+    'no journal': (lambda d: dict(from_studies=d/'s0'/'folder.id'), 'begins with'),
+    'no database': (lambda d: dict(from_studies='sqlite:///none.db'), 'there is no database at sqlite:///none.db'),
+    'another space': (lambda d: dict(from_studies=d, space=dict(eps=(1e-8, 1e-3, 'log'))), 'no trial of the study lies in the search space of eps'),
+    'another sampler': (lambda d: dict(from_studies=d, sampler='tpe'), "TPESampler cannot use them; take sampler='bayes'"),
+    'belief of another name': (lambda d: dict(prior=dict(mom=.9)), "prior: 'mom' is not in the space, which has lr, wd"),
+    'belief outside': (lambda d: dict(prior=dict(lr=5.)), 'prior: lr: expected a value from 0.0001 to 1.0'),
+    'belief without width': (lambda d: dict(prior=dict(lr=(.1, 0))), 'and a positive standard deviation'),
+    'belief of another sampler': (lambda d: dict(prior=dict(lr=.1), sampler='random'), 'RandomSampler cannot use them')}
+
+@pytest.mark.parametrize('case', wrong)
+def test_wrong_use(case, bayes, tmp_path):
+    args,text = wrong[case]
+    learn = digits(tmp_path)
+    before,here = picture(learn),files(tmp_path)
+    with pytest.raises((StudyError, FolderError, OptimizerError, TuneError), match=text):
+        learn.bayes_tune(3, **{**dict(space=SPACE, n_trials=2, **quick), **args(bayes)})
+    assert same(before, picture(learn)) and files(tmp_path)==here
+
+def test_an_optuna_study_of_the_other_direction():
+    "Values count by their order, in the direction of their study"
+    def _run(sampler, direction, sign, n):
+        study = optuna.create_study(direction=direction, sampler=sampler)
+        study.optimize(lambda t: sign*(t.suggest_float('x', 0, 1)-.8)**2, n_trials=n)
+        return study
+    old = _run(optuna.samplers.RandomSampler(0), 'maximize', -1, 30)
+    new = _run(BayesSampler(seed=0, space=dict(x=FloatDistribution(0, 1)), from_studies=old), 'minimize', 1, 2)
+    assert abs(new.trials[0].params['x']-.8)<.05 and abs(new.trials[1].params['x']-.8)<.1
+
+def test_it_is_forgotten_when_the_space_is_another(bayes, tmp_path):
+    "Configurations outside a changed space are left out, and new hyperparameters are spread"
+    learn = digits(tmp_path)
+    args = dict(from_studies=bayes, study_name='s', **quick)
+    learn.bayes_tune(3, SPACE, n_trials=2, **args)
+    res = learn.bayes_tune(3, dict(SPACE, lr=(1e-4, 2., 'log'), sqr_mom=(.9, .999)), n_trials=4, extend=True, **args)
+    assert [p for p in tried(res) if 'sqr_mom' in p]
