@@ -224,7 +224,7 @@ def whole_study(path, kind, seed, place):
     (place/'log').write_bytes(pickle.dumps((states, log)))
 
 def some_trials(path, kind, seed, out, n=3, dies=None):
-    "Go on with the study until `n` trials have begun, the first that which was resumed, and put what it has come by into the file `out`"
+    "Go on with the study until `n` trials have begun, the first that which was resumed (with pbt all, as members take turns), and put what it has come by into the file `out`"
     left = iter(range(n-1))
     def seen(trial, state):
         if trial is not None and next(left, None) is not None: return
@@ -246,11 +246,11 @@ def sweep(kind, seed, first, step, twice):
         shutil.rmtree(path), shutil.copytree(place/str(i), path, symlinks=True), out.unlink(missing_ok=True)
         again = rng.randrange(25) if twice else None
         if twice: run(some_trials, out, 99, again)
-        if run(some_trials, out): raise SystemExit(f'killed before {i}: {what}, and could not go on')
+        if run(some_trials, out, 99 if kind=='pbt' else 3): raise SystemExit(f'killed before {i}: {what}, and could not go on')
         n,state = n+1,pickle.loads(out.read_bytes())
         if state in states: continue
         bad += 1
-        last = next((r for r in states if len(r)==len(state)), [])
+        last = max(states, key=lambda r: sum(map(tuple.__eq__, r, state))-abs(len(r)-len(state)))  # which is most like it
         print(f'killed before {i}: {what}{f", and {again} changes later" if twice else ""}: '
               f'{next((o for o in zip(last, state) if o[0]!=o[1]), (len(state), "trials"))}', flush=True)
     print(f'{kind}, seed {seed}: killed before {n} of {len(log)} changes on the disk{" twice" if twice else ""}, {bad} went on differently', flush=True)

@@ -7,6 +7,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from tuning import *
 from fastai_bayes.all import *
+from fastai_bayes.learner import checkpoint
 from fastai_bayes.learner.runner import Run
 from fastai_bayes.study.records import trial_id, trials_of
 from fastai_bayes.study.storage import Journal
@@ -229,24 +230,45 @@ for _ in range(30):
 
 class Died(BaseException): pass
 
-def test_the_process_dies_twice_in_the_epoch_in_which_a_trial_pauses(tmp_path, monkeypatch):
+def died(study, owner, name, when):
+    "`study()` in a process that dies in the first call of `name` of `owner` for whose last argument `when` is true; nothing is written after that"
+    usual,dead = getattr(owner, name),[]
+    def dying(*args):
+        dead.extend([1]*when(args[1 if owner is Journal else 0]))
+        if dead: raise Died
+        return usual(*args)
+    with pytest.MonkeyPatch.context() as m, pytest.raises(Died):
+        m.setattr(owner, name, dying)
+        study()
+
+def test_the_process_dies_twice_in_the_epoch_in_which_a_trial_pauses(tmp_path):
     "Before its value is written, and when the checkpoint says that it pauses but the study not yet: it does not go on"
     def study(name): return tune(digits(tmp_path/name), n=4, n_trials=4, pruner=None).study
-    whole,append = study('whole'),Journal.append_logs
-    n,at = next((t.number, t.user_attrs['stopped']) for t in whole.trials if 'stopped' in t.user_attrs)
-    def died(logs):
-        def dying(self, new):
-            dead.extend(o for o in new if logs(o))
-            if dead: raise Died
-            append(self, new)
-        dead = []
-        with monkeypatch.context() as m, pytest.raises(Died):
-            m.setattr(Journal, 'append_logs', dying)
-            study('died')
-    died(lambda o: (o.get('trial_id'), o.get('step'))==(n, at))
-    died(lambda o: 'stopped' in o.get('user_attr', {}))
     def ends(s): return [(t.state, t.intermediate_values) for t in s.trials if 'cut' not in t.user_attrs]
+    whole = study('whole')
+    n,at = next((t.number, t.user_attrs['stopped']) for t in whole.trials if 'stopped' in t.user_attrs)
+    died(lambda: study('died'), Journal, 'append_logs', lambda logs: any((o.get('trial_id'), o.get('step'))==(n, at) for o in logs))
+    died(lambda: study('died'), Journal, 'append_logs', lambda logs: any('stopped' in o.get('user_attr', {}) for o in logs))
     assert ends(study('died'))==ends(whole)
+
+def test_the_process_dies_when_a_pruner_of_optuna_has_decided(tmp_path):
+    "It is asked again, and does not take the rung that it noted for one that the trial has passed"
+    def study(name): return tune(digits(tmp_path/name), n=4, n_trials=6, sampler='tpe', pruner='asha').study
+    whole = study('whole')
+    assert any(t.state.name=='PRUNED' for t in whole.trials)
+    died(lambda: study('died'), checkpoint, 'write', lambda state: state.get('stopped'))
+    assert curves(study('died'))==curves(whole)
+
+@pytest.mark.parametrize('sampler', ['tpe', 'random', 'pbt', 'asks', 'bayes'])
+def test_the_process_dies_while_hyperparameters_are_drawn(tmp_path, sampler):
+    "It draws the rest as if it had not died"
+    def build(trial): return digits(tmp_path/'built', model=net(trial.suggest_int('n', 8, 32)), wd=trial.suggest_float('wd', 1e-3, .3))
+    args = dict(new_learner=build, sampler='tpe') if sampler=='asks' else dict(sampler=sampler)
+    space = None if sampler=='asks' else dict(**lrs, wd=(1e-3, .3, 'log'), bs=[16, 32, 64])
+    def study(name): return tune(digits(tmp_path/name), n=2, n_trials=3, space=space, **args).study
+    whole = study('whole')
+    died(lambda: study('died'), Journal, 'append_logs', lambda logs: any((o.get('trial_id'), o.get('param_name'))==(2, 'wd') for o in logs))
+    assert (curves(now := study('died')), [t.params for t in trials_of(now.trials)])==(curves(whole), [t.params for t in trials_of(whole.trials)])
 
 # What is left on the disk, and in the memory
 
