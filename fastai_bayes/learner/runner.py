@@ -19,10 +19,12 @@ from .out_of_memory import MemoryLimit, error_text, free_memory, out_of_memory
 from .trackers import Loggers
 from .training import Plan, RecordError, TakenError, outcome, recording, show_curves, too_large, train
 from ..results.report import TuneResult  # it adds the report
+from ..study.cache import fits
 from ..study.folder import check_folder, clear, copy_file, expect, has, make_folder, shut
 from ..study.identity import Pair
 from ..study.records import (Latest, attr, best_of, best_trial, curve_of, diverged, ended, epochs_trained,
     reason_of, resume_trial, saved_of, seconds_of, set_trial_attrs, state_of, trial_id, trials_of)
+from ..study.search_space import as_stored
 from ..study.searches import Job, search_of
 from ..study.storage import StudyError, quiet_optuna
 from ..study.studies import open_study
@@ -277,7 +279,15 @@ def resume(self:Run, trial, source=None, params=None, fit=None):
     n = saved['trained'] if saved else 0
     if trial.intermediate_values and not n:
         attrs['reason'] = 'trained again from the start: its checkpoint was not there, or damaged'
-    resume_trial(self.study, trial, n, dict(engine=fit) if fit else {}, source, params, **attrs)
+    system = dict(engine=fit) if fit else {}
+    resume_trial(self.study, trial, n, system, source, params, self.has_params(trial), **attrs)
+
+@patch
+def has_params(self:Run, trial):
+    "Has `trial` all its hyperparameters? Its process may have died before it asked for them"
+    if trial.intermediate_values or 'weights' in trial.user_attrs: return True
+    space = as_stored(self.plan.space)
+    return not self.plan.factory.define_by_run and (space is None or fits(trial.params, space))
 
 @patch
 def copy(self:Run, source, trial):

@@ -26,7 +26,7 @@ from .sampler import BayesSampler
 from .search_space import as_stored
 from ..engine.policy import n_starts, start_points
 from ..engine.space import Choice, Space
-from .records import Direction, attr, trial_id, trials_of
+from .records import Direction, attr, rung_attr, trial_id, trials_of
 from .search_space import ask
 
 # %% ../../nbs/study/12_searches.ipynb #grid
@@ -153,6 +153,11 @@ class OneEach(GetAttr):
         t = self.storage.get_trial(id)
         begun = [trial_id(o) for o in trials_of(self.storage.get_all_trials(self.study_id, deepcopy=False))]
         return _numbered(t, begun.index(trial_id(t)))
+    def set_trial_system_attr(self, id, key, value):
+        "With the epoch, as a decision is made again if the process dies before the trial has stopped"
+        write = self.storage.set_trial_system_attr
+        if key.startswith(rung_attr): write(id, f'epoch of {key}', self.storage.get_trial(id).last_step)
+        write(id, key, value)
 
 def _numbered(trial, n):
     res = copy(trial)
