@@ -22,7 +22,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 from fastai_bayes.all import *
 from fastai_bayes.learner import checkpoint, runner, training
-from fastai_bayes.study import folder, records as studies, sampler, searches
+from fastai_bayes.study import folder, records as studies, searches
 from fastai_bayes.study.storage import JournalLock
 
 phases = 'other training validation files storage engine'.split()
@@ -64,7 +64,7 @@ def instrument():
     for owner,name in ((checkpoint, 'write'), (training.BestEpoch, 'keep'), (folder, 'to_disk')): during(owner, name, 'files')
     during(JournalFileBackend, 'append_logs', 'storage')
     for o in ('intermediate_value', 'state_values', 'param', 'user_attr', 'system_attr'): during(RDBStorage, f'set_trial_{o}', 'storage')
-    for owner,name in ((sampler, 'propose'), (BayesPruner, 'prune'), (optuna.samplers.TPESampler, 'sample_independent'),
+    for owner,name in ((BayesSampler, 'next'), (BayesPruner, 'prune'), (optuna.samplers.TPESampler, 'sample_independent'),
                        (optuna.pruners.SuccessiveHalvingPruner, 'prune'), (searches.PBT, 'round')): during(owner, name, 'engine')
 
 def factory(path):
