@@ -138,7 +138,7 @@ def portfolio(
     have,order = np.full(len(V), worst),[]
     for _ in range(min(n, len(X))):
         total = np.maximum(V, have[:,None]).sum(0)
-        order.append(int(total.argmax()))
+        order.append(int(np.lexsort((V.sum(0), total))[-1]))  # of those that add nothing the best on average
         have = np.maximum(have, V[:,order[-1]])
         V[:,order[-1]] = not_twice
     return X[order]
