@@ -12,7 +12,7 @@ from fastai_bayes.results.timeline import saved_data, timeline_data
 from fastai_bayes.study.pruner import BayesPruner
 from fastai_bayes.study.sampler import BayesSampler
 from fastai_bayes.engine.space import Space
-from fastai_bayes.study.records import best_of, epochs_saved, epochs_spent, ended
+from fastai_bayes.study.records import best_of, curve_frame, epochs_saved, epochs_spent, ended, resume_trial, trial_frame
 from fastai_bayes.study.search_space import distributions
 from fastai_bayes.study.studies import open_study
 
@@ -57,6 +57,7 @@ def wild(params, rng, T):
 makers = dict(
     none=lambda: filled(usual, 0),
     one=lambda: filled(usual, 1),
+    two=lambda: filled(usual, 2),
     failed=lambda: filled(usual, 7, curve=lambda p, rng, T: [math.nan]),
     some=lambda: filled(usual, 30),
     loss=lambda: filled(usual, 30, mode='minimize', curve=lambda p, rng, T: curve_of(p, rng, T, -1)),
@@ -160,6 +161,27 @@ def test_trial_that_was_stopped():
     assert o['reason']==same['reason'] and 'probability' in o['reason']
     assert all(math.isclose(o[k], same[k], rel_tol=1e-9) for k in ('forecast', 'low', 'high', 'prob_best', 'best'))
     assert o['reason'] in ' '.join(forecasts.plot_trial(st, n).get_title(loc='left').split())
+
+def test_a_resumed_trial_has_one_number():
+    "That of its first Optuna trial, in every table and plot; it is found by any of them"
+    st = filled(usual, 8)
+    resume_trial(st, st.trials[7], 2)
+    t = st.ask(distributions(Space(usual)))
+    for e in range(3, 7): t.report(.99, e)
+    st.tell(t, .99)
+    res,made = TuneResult(st, Space(usual), make=lambda n: n),[0, 1, 2, 3, 4, 6, 7]
+    assert t.number==8 and st.trials[7].state.name=='PRUNED' and res.best_trial.number==7
+    frames = trial_frame(st),curve_frame(st),history_data(st),curves_data(st),timeline_data(st),saved_data(st)
+    for df in frames: assert sorted({*df.number})==list(range(8))
+    for df in (params_data(st), parallel_data(st), choices_data(st)): assert sorted({*df.number})==made
+    assert surrogate.Surface(st).around('lr')[1]==7 and '(trial 7, epoch 3)' in repr(res) and '(trial 7, epoch 3)' in res._repr_html_()
+    assert res.learner(7)==res.learner(8)==7 and res.params_of(7)==res.params_of(8)==res.best_params
+    a,b = (forecasts.trial_data(st, n) for n in (7, 8))
+    assert a==b and a['number']==7 and a['points'][-1]==(6, .99) and len(a['others'])==7
+    assert forecasts.plot_trial(st, 8).get_title(loc='left').startswith('trial 7, complete')
+    assert plots['plot_curves'](st).get_legend().get_texts()[0].get_text()=='best: trial 7'
+    assert list(res.plotly().data[0].x)==made
+    plt.close('all')
 
 def test_pictures_do_not_change_the_search():
     "A study that was looked at goes on as one that was not"

@@ -22,7 +22,7 @@ from .effect import EffectWatch, ReadParams
 from .knobs import apply_params, knobs, own_arg, rebuilt
 from .signatures import KnobError, mentioned
 from ..engine.space import Choice, Space, dimension
-from ..study.records import own_params
+from ..study.records import own_params, trial_id
 from ..study.search_space import ask, in_words, suggest
 from ..study.storage import quiet_optuna
 
@@ -96,7 +96,7 @@ class SuggestedParams(ReadParams):
             raise AskError(f'{name}: expected {in_words(old)}, as before in this study, got {in_words(new)}; '
                            'give a name the same range each time, or take another name, or another study_name')
         if isinstance(self.trial, FrozenTrial) and name not in self.trial.params:
-            raise AskError(f'{name}: trial {self.trial.number} has no value for it; '
+            raise AskError(f'{name}: trial {trial_id(self.trial)} has no value for it; '
                            'new_learner is not what it was when that was trained')
         if name in self.fixed and self.fixed[name] not in new:
             raise AskError(f'{name}: expected {in_words(new)}, got {self.fixed[name]!r} from enqueue')

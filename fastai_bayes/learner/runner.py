@@ -23,7 +23,7 @@ from ..study.cache import fits
 from ..study.folder import check_folder, clear, copy_file, expect, has, make_folder, shut
 from ..study.identity import Pair
 from ..study.records import (Latest, attr, best_of, best_trial, curve_of, diverged, ended, epochs_trained,
-    reason_of, resume_trial, saved_of, seconds_of, set_trial_attrs, state_of, trial_id, trials_of)
+    reason_of, resume_trial, saved_of, seconds_of, set_trial_attrs, state_of, trial_at, trial_id, trials_of)
 from ..study.search_space import as_stored
 from ..study.searches import Job, search_of
 from ..study.storage import StudyError, quiet_optuna
@@ -82,7 +82,8 @@ class Run:
             raise TuneError('extend: the rounds of pbt are parts of n_epoch, which cannot grow; '
                             'take another study_name')
         running = self.running(study.get_trials(deepcopy=False))
-        unseen = [t.number for t in running if worker.alive(t.user_attrs.get('worker', worker.id))]
+        by = lambda t: t.user_attrs.get('worker', worker.id)
+        unseen = [trial_id(t) for t in running if worker.alive(by(t))]
         if not (unseen or any(map(worker.alive, worker.others()))): return
         which = f'; trial {unseen[0]} is under way' if unseen else ''
         raise StudyError(f'study {study.study_name!r} can be extended when no other process is at work on it{which}')
@@ -141,7 +142,7 @@ def on_epoch(self:Run, value):
 def show(self:Run, trial=None, curve=()):
     "Let the status be about `trial`; about none if None"
     s = self.status
-    s.number,s.params = (None, {}) if trial is None else (trial.number, trial.params)
+    s.number,s.params = (None, {}) if trial is None else (trial_id(trial), trial.params)
     s.curve = list(curve)
 
 @patch
@@ -151,7 +152,7 @@ def row(self:Run, t):
         value,_ = best_of(t, self.study.direction)
         why = reason_of(t) or t.user_attrs.get('verdict', '')
         self.rows[t.number] = dict(
-            number=t.number, state=state_of(t), value=value, params=t.params,
+            number=trial_id(t), state=state_of(t), value=value, params=t.params,
             epochs=epochs_trained(t), saved=saved_of(t), reason=why)
     return self.rows[t.number]
 
@@ -485,12 +486,12 @@ def with_best(self:Run, load):
     why,res,loaded = '',None,None
     for t in ranked:
         if not has(self.weights(t)):
-            if t is ranked[0]: why = f'the weights of trial {t.number}, the best, are not there'
+            if t is ranked[0]: why = f'the weights of trial {trial_id(t)}, the best, are not there'
             continue
         try: res,loaded = load(t),t
         except CheckpointError as e: why = why or str(e)
         else: break
-    left = 'the learner is left as it was' if loaded is None else f'those of trial {loaded.number} are loaded'
+    left = 'the learner is left as it was' if loaded is None else f'those of trial {trial_id(loaded)} are loaded'
     if why: warnings.warn(f'{why}; {left}', stacklevel=4)
     return res
 
@@ -517,7 +518,7 @@ def learner(self:Run, n=None):
         res = self.with_best(self.build)
         if res is None: raise TuneError(f'no trial in {self.folder} has weights that can be loaded')
         return res
-    t = self.trials()[n]
+    t = trial_at(self.study, n)
     if not has(self.weights(t)):
         raise TuneError(f'the weights of trial {n} were not kept; kept are those of the best {self.n_best_kept} trials')
     try: return self.build(t)
@@ -540,13 +541,15 @@ def name_running(self:Run):
     seen,unseen = [],[]
     for t in self.running(trials_of(self.trials())):
         here = self.worker.here(t.user_attrs.get('worker', ''))
-        (seen if here else unseen).append(t.number)
-    listed = lambda o: f'trial{"s" if len(o)>1 else ""} {", ".join(map(str, o))}'
+        (seen if here else unseen).append(t)
+    def listed(trials):
+        numbers = map(str, map(trial_id, trials))
+        return f'trial{"s" if len(trials)>1 else ""} {", ".join(numbers)}'
     if seen: warnings.warn(f'{listed(seen)}: other processes are still training; the learner holds the best so far. '
                            'The same line, run again when they have ended, loads the best of all', stacklevel=4)
     if unseen: warnings.warn(
         f'{listed(unseen)}: marked as running by a process that cannot be seen from here, on another host '
         'or in another folder. If it works on this folder and has died, the same line takes over after '
         f'{self.worker.silence/60:.0f} minutes without a sign of life; else '
-        f'say that it has ended: res.study.tell({unseen[0]}, state=optuna.trial.TrialState.FAIL)',
+        f'say that it has ended: res.study.tell({unseen[0].number}, state=optuna.trial.TrialState.FAIL)',
         stacklevel=4)

@@ -299,7 +299,7 @@ def _check_start(trial, model):
     "Note the weights with which a model that was built begins; warn if `trial` began with others before"
     res = _digest(model)
     if trial.user_attrs.get('weights', res)!=res:
-        warnings.warn(f'trial {trial.number} begins again, with other weights than when it was interrupted: '
+        warnings.warn(f'trial {trial_id(trial)} begins again, with other weights than when it was interrupted: '
                       'the model draws from random numbers of its own, or what it loads has changed; '
                       'so its curve is another one', stacklevel=2)
     trial.set_user_attr('weights', res)

@@ -45,6 +45,10 @@ class Beliefs:
         self.trials = [last[n] for n in begun]
 
     @property
+    def enough(self):
+        "Do two trials have values? One tells nothing of how others end"
+        return self.T is not None and np.isfinite(self.surrogate.Y).any(1).sum()>1
+    @property
     def best(self): return self.sign*self.surrogate.transform.best
     def values(self, z): return self.sign*self.surrogate.transform.inverse(z)
     def band(self, m, v):
@@ -73,11 +77,11 @@ def forecast_data(
 def _expected(b):
     "Table of `forecast_data` from the `Beliefs` `b`"
     rows,s = [],b.surrogate
-    for i,t in enumerate(b.trials):
+    for i,t in enumerate(b.trials if b.enough else ()):
         begun = 0<s.epochs[i]<b.T and not s.failed[i]
         if not begun or state_of(t) not in ('stopped', 'running'): continue
         (mid,),(low,),(high,) = b.band(*s.forecast([i]))
-        known = t.number,state_of(t),epochs_trained(t),curve_of(t)
+        known = trial_id(t),state_of(t),epochs_trained(t),curve_of(t)
         rows.append((*known, mid, low, high, s.prob_best([i])[0]))
     df = pd.DataFrame(rows, columns=_columns)
     return df.sort_values(['prob_best', 'forecast'], ascending=[False, b.sign<0], ignore_index=True)
@@ -104,10 +108,10 @@ def plot_forecast(
     if not ok: raise PlotError(f'most: expected a whole number of 1 or more, got {most!r}')
     b = Beliefs(study)
     df = _expected(b)[:most].sort_values('state', kind='stable')  # running before stopped
-    if b.T is None: return message_axis(ax, 'the length of a trial is not known yet')
+    if not b.enough: return message_axis(ax, 'at least two trials with values are needed')
     if df.empty: return message_axis(ax, 'no trial was stopped or is running')
     ax,gap = new_axis(ax),max(b.T/40, .12)
-    points = {t.number: points_of(t) for t in b.trials}
+    points = {trial_id(t): points_of(t) for t in b.trials}
     df['x'] = b.T+gap*np.arange(2, len(df)+2)
     _ends(ax, df[df.state=='running'], points, 'running', orange)
     _ends(ax, df[df.state=='stopped'], points, 'stopped', blue)
@@ -144,16 +148,17 @@ def trial_data(
         returns: number, state, epochs, n_epoch, points (epoch, value), others (points of earlier
             trials), reason
     """
-    t,b = trial_at(study, n),Beliefs(study, n)
-    earlier = trials_of(study.get_trials(deepcopy=False)[:n])
+    t = trial_at(study, n)
+    b = Beliefs(study, t.number)
+    earlier = trials_of(study.get_trials(deepcopy=False)[:t.number])
     others = [points_of(o) for o in earlier if trial_id(o)!=trial_id(t)]
-    res = dict(number=n, state=state_of(t), epochs=epochs_trained(t), n_epoch=b.T)
-    res.update(points=points_of(t), others=[o for o in others if o])
+    res = dict(number=trial_id(t), state=state_of(t), epochs=epochs_trained(t))
+    res.update(n_epoch=b.T, points=points_of(t), others=[o for o in others if o])
     res['reason'] = t.user_attrs.get('verdict') or t.user_attrs.get('reason')
-    i = next((i for i,o in enumerate(b.trials) if o.number==n), None)
+    i = next((i for i,o in enumerate(b.trials) if o.number==t.number), None)
     if i is None or not res['epochs']: return res
     res['best'] = b.best
-    if res['epochs']>=b.T: return res
+    if res['epochs']>=b.T or not b.enough: return res
     pruner = [getattr(study.pruner, k, 0) for k in ('n_startup', 'resumable')]
     e = explain(b.surrogate, i, b.sign, *pruner)
     sure = e.verdict.stop or res['state']!='stopped'  # other fits may disagree near the threshold
@@ -174,7 +179,8 @@ def plot_trial(
         ax: Axis to draw on; a new one if None
     """
     o = trial_data(study, n)
-    title = f"trial {n}, {o['state']} after {in_epochs(o['epochs'])}" + (f": {o['reason']}" if o['reason'] else '')
+    n,why = o['number'],o['reason']
+    title = f"trial {n}, {o['state']} after {in_epochs(o['epochs'])}" + (f': {why}' if why else '')
     if not o['points']: return message_axis(ax, _wrapped(title, 60))
     ax,T = new_axis(ax),o['n_epoch'] or o['epochs']
     l,v = o['points'][-1]

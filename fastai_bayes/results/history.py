@@ -10,8 +10,8 @@ import math
 import numpy as np, optuna, pandas as pd
 from matplotlib.ticker import MaxNLocator
 from .style import (best_number, dots, epoch_axis, finish, grey, is_max, label, message_axis,
-    new_axis, orange, plot, ranked, window)
-from ..study.records import curve_of, of_study, steps_of, trial_frame
+    new_axis, orange, plot, ranked, whole, window)
+from ..study.records import curve_of, of_study, steps_of, trial_frame, trials_of
 
 # %% ../../nbs/results/02_history.ipynb #history
 @of_study
@@ -48,6 +48,7 @@ def plot_history(
     worst = lim[0 if is_max(study) else 1]
     df['value'] = df.value.fillna(df.state.map(dict(failed=worst, infeasible=worst)))
     dots(ax, df.spent, df, best_number(study), lim, 36 if len(df)<60 else 18)
+    whole(ax.xaxis)
     ax.set(xlabel='epochs spent', xlim=(0, 1.03*df.spent.max()), ylim=lim)
     return finish(ax, ylabel=label(study))
 
@@ -63,9 +64,9 @@ def curves_data(
         returns: number, state, value, curve, epochs (of its values)
     """
     df = trial_frame(study)[['number', 'state', 'value']].sort_values('number')
-    trials = study.get_trials(deepcopy=False)
-    df['curve'] = [curve_of(trials[n]) for n in df.number]
-    df['epochs'] = [steps_of(trials[n]) for n in df.number]
+    trials = trials_of(study.get_trials(deepcopy=False))  # in the same order
+    df['curve'] = [*map(curve_of, trials)]
+    df['epochs'] = [*map(steps_of, trials)]
     return df[df.curve.map(len)>0]
 
 @plot('Learning curves', 'intermediate_values')
@@ -87,8 +88,8 @@ def plot_curves(
         ok = np.isfinite(o.curve)  # a line bridges what is missing
         x,y = np.array([o.epochs, o.curve])[:,ok]
         mark = {'stopped': 'o', 'failed': 'x'}.get(o.state, '.' if len(x)==1 else None)
-        size,name = 5*look.get('alpha', 1),f'best: trial {best}' if o.number==best else None
-        look.update(marker=mark, markevery=[-1], ms=size, mfc='none')
+        size,name = (9 if mark=='.' else 5)*look.get('alpha', 1),f'best: trial {best}' if o.number==best else None
+        look.update(marker=mark, markevery=[-1], ms=size, mfc='none' if mark=='o' else None)
         if len(x): ax.plot(x, y, label=name, **look)
     epoch_axis(ax, df.epochs.map(max).max())
     return finish(ax, ylabel=label(study), ylim=window(study, values, reach=12))

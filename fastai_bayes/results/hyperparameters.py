@@ -13,7 +13,7 @@ from optuna.trial import create_trial
 from ..engine.space import Choice, dimension
 from .style import (alpha_for, best_number, blue, disambiguate, dots, finish, grey, is_max, label,
     message_axis, new_axes, new_axis, orange, param_panel, places, plain, plot, ranked, slanted, ticks, window)
-from ..study.records import column, ended, of_study, state_of
+from ..study.records import column, ended, of_study, state_of, trial_id
 from ..study.storage import quiet_optuna
 
 # %% ../../nbs/results/03_hyperparameters.ipynb #slice
@@ -32,7 +32,7 @@ def params_data(
     rows = []
     for t,v in ended(study):
         params = {column(k, _ours): o for k,o in t.params.items()}
-        rows.append(dict(number=t.number, state=state_of(t), value=v) | params)
+        rows.append(dict(number=trial_id(t), state=state_of(t), value=v) | params)
     return pd.DataFrame(rows)
 
 def _dims(study):
@@ -75,7 +75,7 @@ def parallel_data(
     """
     rows = []
     for t,v in ended(study):
-        row = dict(number=t.number, value=v)
+        row = dict(number=trial_id(t), value=v)
         for k,d in t.distributions.items():
             unit = dimension(d).to_unit(t.params[k])
             row[column(k, _ours)] = float(unit)
@@ -141,7 +141,7 @@ def choices_data(
     rows = []
     for t,v in ended(study):
         names = [k for k,d in t.distributions.items() if isinstance(d, optuna.distributions.CategoricalDistribution)]
-        rows += [(k, str(t.params[k]), t.number, v) for k in names]
+        rows += [(k, str(t.params[k]), trial_id(t), v) for k in names]
     return pd.DataFrame(rows, columns=['name', 'choice', 'number', 'value'])
 
 def _by_choice(name, df, up):
@@ -178,9 +178,10 @@ def plot_choices(
         groups += _by_choice(k, df[df.name==k], is_max(study))
     ax = _row_axis(ax, [o for o,_ in groups])
     for i,(_,g) in enumerate(groups):
-        look = dict(alpha=.8*alpha_for(len(g)), lw=0, clip_on=False)
+        look = dict(alpha=.8*alpha_for(len(g)), lw=0, clip_on=False, zorder=3)
         ax.scatter(g.value, [i]*len(g), 30, g.color, **look)
-        ax.vlines(g.value.median(), i-.3, i+.3, color=grey, lw=2.5)
+        ax.vlines(g.value.median(), i-.3, i+.3, color=grey, lw=2.5, label=None if i else 'median')
+    ax.scatter([], [], 30, orange, label='best trial')
     ax.set(xlim=lim, ylim=(-.6, len(groups)-.4))
     return finish(ax, xlabel=label(study))
 
@@ -196,13 +197,14 @@ def completed(
         ends: Least and largest value
         returns: In memory; the trials have the same numbers
     """
-    def _copy(t):
-        if t.number not in values: return create_trial(state=optuna.trial.TrialState.FAIL)
-        value = float(np.clip(values[t.number], *ends))
+    def _copy(t, v):
+        value = float(np.clip(v, *ends))
         return create_trial(params=t.params, distributions=t.distributions, value=value)
-    values = {t.number: v for t,v in ended(study)}
+    known = {trial_id(t): _copy(t, v) for t,v in ended(study)}
+    other = create_trial(state=optuna.trial.TrialState.FAIL)
     with quiet_optuna(): res = optuna.create_study(direction=study.direction)
-    res.add_trials([_copy(t) for t in study.get_trials(deepcopy=False)])
+    n = max(known, default=-1)+1
+    res.add_trials([known.get(i, other) for i in range(n)])
     return res
 
 @of_study

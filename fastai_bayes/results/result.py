@@ -17,7 +17,7 @@ from .style import plots
 from .tables import html_table, one_line, short, table, template, text_table
 from ..study.folder import has
 from ..study.records import (best_of, best_trial, curve_frame, epochs_saved, epochs_spent, of_study,
-                                        own_params, trial_at, trial_frame, trial_id)
+                                        numbered, own_params, trial_at, trial_frame, trial_id)
 from ..study.storage import StudyError, quiet_optuna
 
 # %% ../../nbs/results/07_result.ipynb #res
@@ -52,7 +52,7 @@ class TuneResult:
     def best_trial(self):
         "Best of the finished trials"
         t = best_trial(self.study)
-        if t is not None: return t
+        if t is not None: return numbered(t, trial_id(t))
         counts = trial_frame(self.study).state.value_counts()
         have = ', '.join(f'{v} {k}' for k,v in counts.items()) or 'none at all'
         raise StudyError(f'no trial of study {self.study.study_name!r} has finished with a value (trials: {have}); '
@@ -93,7 +93,7 @@ class TuneResult:
         """
         if self._make is None: raise StudyError('this result cannot build learners; use that of `bayes_tune`')
         if n is None and self.best_trial: return self._make(None)
-        return self._make(trial_at(self.study, n).number)
+        return self._make(trial_id(trial_at(self.study, n)))
 
 # %% ../../nbs/results/07_result.ipynb #plots
 def _method(f):
@@ -115,7 +115,7 @@ def headline(res):
     if saved: parts.append(f'{saved} saved by stopping')
     if res.note: parts.append(res.note)
     value = f"{res.study.user_attrs.get('monitor') or 'value'} {short(res.best_value)}" if best else ''
-    parts.append(f'best {value} (trial {best.number}, epoch {res.best_epoch})' if best else 'none finished yet')
+    parts.append(f'best {value} (trial {trial_id(best)}, epoch {res.best_epoch})' if best else 'none finished yet')
     return one_line(f"{res.study.study_name}: {', '.join(parts)}")
 
 def _more(res): return max(0, len(res.trials)-res.max_rows)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['plots', 'blue', 'orange', 'grey', 'cmap', 'unsure', 'looks', 'slanted', 'plot', 'by_state', 'alpha_for', 'dots',
-           'PlotError', 'new_axes', 'new_axis', 'message_axis', 'epoch_axis', 'draw_curve', 'finish', 'plain',
+           'PlotError', 'new_axes', 'new_axis', 'message_axis', 'whole', 'epoch_axis', 'draw_curve', 'finish', 'plain',
            'disambiguate', 'label', 'is_max', 'window', 'best_number', 'value_map', 'shade', 'ranked', 'places',
            'ticks', 'scale', 'param_panel']
 
@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from ..engine.space import Choice
-from ..study.records import Direction, best_trial, of_study
+from ..study.records import Direction, best_trial, of_study, trial_id
 from .tables import elided, one_line
 
 # %% ../../nbs/results/01_style.ipynb #register
@@ -120,11 +120,13 @@ def new_axis(ax=None, h=4): return new_axes(ax, 1, 7, h)[0]  # as wide as a note
 
 def message_axis(ax, s):
     "An axis that shows nothing but a sentence"
-    ax = new_axis(np.ravel(ax)[0])
+    ax = new_axis(np.ravel(ax)[0], 1)
     ax.set(xticks=[], yticks=[], gid='sentence')
     ax.spines[:].set_visible(False)
     ax.text(.5, .5, s, ha='center', va='center', transform=ax.transAxes, color=grey)
     return ax
+
+def whole(axis): axis.get_major_locator().set_params(integer=True)
 
 def epoch_axis(ax, T):
     "Make the x axis of `ax` that of epochs 1 to `T`"
@@ -134,7 +136,7 @@ def epoch_axis(ax, T):
 
 def draw_curve(ax, points, **look):
     "Draw pairs of an epoch and its value as a line, one pair as a dot"
-    ax.plot(*zip(*points), marker='.' if len(points)==1 else None, **look)
+    ax.plot(*zip(*points), marker='o' if len(points)==1 else None, **look)
 
 def finish(ax, **props):
     "Set `props` of `ax`, and put the legend above it, where it hides nothing"
@@ -205,11 +207,13 @@ def window(
     if not len(v): return 0., 1.
     best,worst = v.min(),v.max()
     spread = np.median(v)-best
-    if spread>0: worst = min(worst, best+reach*spread)
+    if spread>1e-6*abs(best): worst = min(worst, best+reach*spread)
     pad = .06*(worst-best) if worst-best>1e-6*abs(best) else .05*abs(best) or .05
     return tuple(sorted((sign*(best-pad), sign*(worst+pad))))
 
-def best_number(study): return getattr(best_trial(study), 'number', None)
+def best_number(study):
+    best = best_trial(study)
+    return best and trial_id(best)
 
 def value_map(study): return cmap if is_max(study) else cmap.reversed()
 
@@ -260,7 +264,7 @@ def scale(ax, d, which='x', room=14):
         crowded = which=='x' and sum(map(len, texts))>18
         axis.set_ticks(at, texts, **(slanted if crowded else {}))
     elif d.log: _log_scale(ax, axis, which, d.high<30*d.low)
-    elif d.whole: axis.get_major_locator().set_params(integer=True)
+    elif d.whole: whole(axis)
     ends = (-.5, d.size-.5) if isinstance(d, Choice) else (d.low, d.high)
     ax.set(**{f'{which}lim': ends})
 

@@ -14,7 +14,7 @@ from ..engine.trainings import one_thread
 from .forecasts import Beliefs
 from .style import (PlotError, alpha_for, blue, grey, label, message_axis, new_axes, orange, param_panel,
     places, plain, plot, scale, unsure, value_map, window)
-from ..study.records import column, of_study
+from ..study.records import column, of_study, trial_id
 from ..study.storage import StudyError
 
 # %% ../../nbs/results/06_surrogate_plots.ipynb #sur
@@ -40,7 +40,7 @@ class Surface(Beliefs):
         known = ok[:,None] & ~np.isnan(s.Y)
         best = np.where(known, s.Y, -np.inf).max(1)
         i = best.argmax()
-        if np.isfinite(best[i]): return s.X[i],self.trials[i].number
+        if np.isfinite(best[i]): return s.X[i],trial_id(self.trials[i])
     def names(self):
         "Hyperparameters that can be swept"
         return [k for k in self.space if k and self.around(k)] if self.process else []
@@ -56,7 +56,8 @@ class Surface(Beliefs):
             t,complete = self.trials[i],self.surrogate.epochs[i]>=self.T
             if not {*names}<={*t.params}: continue
             at = [places(self.space[k], [t.params[k]])[0] for k in names]
-            yield at, v, complete, dict(color=orange, ms=6, zorder=4) if t.number==best else look
+            own = dict(color=orange, ms=6, zorder=4) if trial_id(t)==best else look
+            yield at, v, complete, own
 
 def _grid(d, n):
     "At most `n` unit coordinates of dimension `d`, each with its value"

@@ -8,10 +8,10 @@ __all__ = ['timeline_data', 'plot_timeline', 'saved_data', 'plot_saved']
 # %% ../../nbs/results/04_timeline.ipynb #imports
 from datetime import datetime, timedelta
 import numpy as np, optuna, pandas as pd
-from fastai_bayes.results.style import (PlotError, blue, by_state, finish, grey, looks, message_axis, new_axis, orange,
-    plain, plot)
+from .style import (PlotError, best_number, blue, by_state, finish, grey, looks, message_axis,
+    new_axis, orange, plain, plot, whole)
 from .tables import clock
-from fastai_bayes.study.records import (best_trial, epochs_trained, of_study, reason_of, saved_of, seconds_of, state_of,
+from fastai_bayes.study.records import (epochs_trained, of_study, reason_of, saved_of, seconds_of, state_of,
     trial_id, trials_of)
 
 # %% ../../nbs/results/04_timeline.ipynb #time
@@ -29,26 +29,26 @@ def _rows(df):
         ends[keys[-1]] = o.end
     return pd.factorize(np.array(keys, object))[0]
 
-_columns = ['number', 'trial', 'state', 'reason', 'worker', 'start', 'end']
+_columns = ['number', 'state', 'reason', 'worker', 'start', 'end']
 
 @of_study
 def timeline_data(
     study:optuna.Study, # A study
     now:datetime=None # Until when running trials have run; the present if None
-)->pd.DataFrame: # number, trial (number of its first part), state, reason, worker, start, end, row
+)->pd.DataFrame: # number, state, reason, worker, start, end, row
     """When each trial ran, and where; one that was resumed has several parts
 
     Parameters:
         study: A study
         now: Until when running trials have run; the present if None
-        returns: number, trial (number of its first part), state, reason, worker, start, end, row
+        returns: number, state, reason, worker, start, end, row
     """
     now = datetime.now() if now is None else now
     if not isinstance(now, datetime) or now.tzinfo: raise PlotError(f'now: expected a local datetime, got {now!r}')
     rows = []
     for t in study.get_trials(deepcopy=False):
         if t.datetime_start is None: continue
-        what = t.number,trial_id(t),state_of(t),reason_of(t)
+        what = trial_id(t),state_of(t),reason_of(t)
         worker = t.user_attrs.get('worker', '')
         rows.append((*what, worker, t.datetime_start, _end(t, now)))
     df = pd.DataFrame(rows, columns=_columns).sort_values('start', ignore_index=True)
@@ -68,20 +68,20 @@ def _compact(df):
 
 def _bars(ax, df, best):
     "A bar per row of `df`; dotted lines join the parts of a trial, numbers are on the bars that have room for them"
-    for state,i in by_state(df.assign(number=df.trial), best).items():
+    for state,i in by_state(df, best).items():
         o = df.loc[i]
         look = dict(height=.6, lw=1, **looks[state])
         ax.barh(o.row, o.width, left=o.left, label=state, **look)
-    for _,o in df.groupby('trial'):
+    for _,o in df.groupby('number'):
         x,y = o[['left', 'right']].values.ravel(),o.row.repeat(2)
         look = dict(color=grey, lw=1.2, ls=':', zorder=0)
         ax.plot(x[1:-1], y[1:-1], **look)
     for o in df.itertuples() if len(df)<=60 else ():
-        fits = len(str(o.trial))<83*o.width/df.right.max()-1
+        fits = len(str(o.number))<83*o.width/df.right.max()-1
         look = dict(ha='center', va='center', fontsize='small')
         if o.state in ('complete', 'failed'): look['color'] = 'white'
         middle = o.left+o.width/2
-        if fits: ax.text(middle, o.row, o.trial, **look)
+        if fits: ax.text(middle, o.row, o.number, **look)
 
 def _impossible(df):
     "Lines that say why trials were infeasible"
@@ -101,7 +101,7 @@ def plot_timeline(
         ax: Axis to draw on; a new one if None
         now: Until when running trials have run; the present if None
     """
-    df,best = timeline_data(study, now),best_trial(study)
+    df,best = timeline_data(study, now),best_number(study)
     if df.empty: return message_axis(ax, 'no trial has begun')
     df,breaks = _compact(df)
     workers = df.groupby('row').worker.first()
@@ -110,7 +110,7 @@ def plot_timeline(
     df[['left', 'width']] /= per
     df['right'] = df.left+df.width
     ax = new_axis(ax, max(1.8, 1.1+.45*len(workers)))
-    _bars(ax, df, best and trial_id(best))
+    _bars(ax, df, best)
     faint = dict(textcoords='offset points', color=grey, fontsize='small', va='top')
     for at,s in breaks:
         ax.axvline(at/per, color=grey, lw=.8, ls='--', zorder=0)
@@ -124,17 +124,17 @@ def plot_timeline(
 @of_study
 def saved_data(
     study:optuna.Study # A study
-)->pd.DataFrame: # trial, state, epochs, saved, spent (epochs of all trials up to this one), full (without stopping)
+)->pd.DataFrame: # number, state, epochs, saved, spent (epochs of all trials up to this one), full (without stopping)
     """Epochs that each trial has had, and those that stopping it has saved
 
     Parameters:
         study: A study
-        returns: trial, state, epochs, saved, spent (epochs of all trials up to this one), full
+        returns: number, state, epochs, saved, spent (epochs of all trials up to this one), full
             (without stopping)
     """
     trials = trials_of(study.get_trials(deepcopy=False))
     rows = [(trial_id(t), state_of(t), epochs_trained(t), saved_of(t)) for t in trials]
-    df = pd.DataFrame(rows, columns=['trial', 'state', 'epochs', 'saved'])
+    df = pd.DataFrame(rows, columns=['number', 'state', 'epochs', 'saved'])
     full = df.epochs+df.saved
     return df.assign(spent=df.epochs.cumsum(), full=full.cumsum())
 
@@ -155,10 +155,10 @@ def plot_saved(
     spent,full = [0, *df.spent],[0, *df.full]
     x = range(len(full))
     name = f'{n} saved ({n/full[-1]:.0%})'
-    look = dict(step='pre', color=orange, alpha=.25, lw=0)
+    look = dict(color=orange, alpha=.25, lw=0)
     ax.fill_between(x, spent, full, label=name, **look)
-    ax.step(x, full, color=orange, lw=1.5, label='all trained to the end')
-    ax.step(x, spent, color=blue, lw=2, label='spent')
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.plot(x, full, color=orange, lw=1.5, label='all trained to the end')
+    ax.plot(x, spent, color=blue, lw=2, label='spent')
+    whole(ax.xaxis), whole(ax.yaxis)
     ax.set(xlim=(0, len(df)), ylim=(0, full[-1]*1.05))
     return finish(ax, xlabel='trials begun', ylabel='epochs')

@@ -8,7 +8,7 @@ __all__ = ['samplers', 'pruners', 'grid_of', 'Grid', 'SearchError', 'sampler_of'
 
 # %% ../../nbs/study/12_searches.ipynb #imports
 import difflib, math
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import dataclass
 import numpy as np
 from fastcore.basics import GetAttr
@@ -26,7 +26,7 @@ from .sampler import BayesSampler
 from .search_space import as_stored
 from ..engine.policy import n_starts, start_points
 from ..engine.space import Choice, Space
-from .records import Direction, attr, rung_attr, trial_id, trials_of
+from .records import Direction, attr, numbered, rung_attr, trial_id, trials_of
 from .search_space import ask
 
 # %% ../../nbs/study/12_searches.ipynb #grid
@@ -148,21 +148,16 @@ class OneEach(GetAttr):
     def __init__(self, storage, study_id): self.storage,self.study_id = storage,study_id
     def get_all_trials(self, study_id, deepcopy=True, states=None):
         trials = trials_of(self.storage.get_all_trials(study_id, deepcopy=deepcopy))
-        return [_numbered(t, i) for i,t in enumerate(trials) if states is None or t.state in states]
+        return [numbered(t, i) for i,t in enumerate(trials) if states is None or t.state in states]
     def get_trial(self, id):
         t = self.storage.get_trial(id)
         begun = [trial_id(o) for o in trials_of(self.storage.get_all_trials(self.study_id, deepcopy=False))]
-        return _numbered(t, begun.index(trial_id(t)))
+        return numbered(t, begun.index(trial_id(t)))
     def set_trial_system_attr(self, id, key, value):
         "With the epoch, as a decision is made again if the process dies before the trial has stopped"
         write = self.storage.set_trial_system_attr
         if key.startswith(rung_attr): write(id, f'epoch of {key}', self.storage.get_trial(id).last_step)
         write(id, key, value)
-
-def _numbered(trial, n):
-    res = copy(trial)
-    res.number = n
-    return res
 
 def one_each(study):
     "`study` as samplers and pruners of Optuna see it: with one trial per configuration"

@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 from ..engine.space import Space
 from .extend import extend_study, find_study, of_fit
+from .records import trial_id
 from .search_space import describe
 from .storage import StudyError, check_storage, check_study, is_new_file, is_path, quiet_optuna, storage_of
 
@@ -85,7 +86,7 @@ class Owner:
     def present(self, name): "The value that trials have of `name` if that is not tuned; None if unknown"
     def free(self, study, changes):
         "Raise unless `study` can be changed: nobody works on it"
-        busy = [t.number for t in study.get_trials(deepcopy=False) if t.state==TrialState.RUNNING]
+        busy = [trial_id(t) for t in study.get_trials(deepcopy=False) if t.state==TrialState.RUNNING]
         if not busy: return
         raise StudyError(f'trial {busy[0]} of study {study.study_name!r} is under way; '
                          'a study can be extended when all have ended')
