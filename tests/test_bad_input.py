@@ -38,7 +38,7 @@ bad = {
     'no validation set': (lambda p: digits(p, DataLoaders(loaders(p).train, path=p)), dict(space=lr), TuneError, 'no validation set'),
     'empty validation set': (lambda p: digits(p, DataLoaders(loaders(p).train, TfmdDL([], bs=2), path=p)),
         dict(space=lr), TuneError, 'no validation set'),
-    'bs above the data': (plain, dict(space=dict(bs=[32, 512])), LoaderError, 'bs: a batch size of 512 is more than the training set has'),
+    'bs above the data': (plain, dict(space=dict(bs=[32, 512])), LoaderError, 'bs: a batch size of 512 is larger than the training set'),
     'present bs above the data': (lambda p: digits(p, loaders(p, 20)), dict(space=lr), TuneError, 'no batches'),
     'optimizer instance, other models': (lambda p: small_vision(p, opt_func=instance(nn.Linear(1, 1))),
         dict(space=dict(arch=[resnet18, resnet34])), KnobError, 'OptimWrapper'),
@@ -53,10 +53,10 @@ bad = {
     'factory without learner': (plain, dict(space=lr, new_learner=lambda p: 'learner'), TuneError, 'must return a Learner, got str'),
     'factory that returns the lent one': ('same', dict(space=lr), TuneError, 'build a new Learner each time'),
     'learner as factory': ('learner', dict(space=lr), TuneError, 'new_learner is a function'),
-    'distributed': (lambda p: digits(p, cbs=DistributedTrainer()), dict(space=lr), TuneError, 'one process a GPU'),
-    'distributed in cbs': (plain, dict(space=lr, cbs=DistributedTrainer()), TuneError, 'one process a GPU'),
+    'distributed': (lambda p: digits(p, cbs=DistributedTrainer()), dict(space=lr), TuneError, 'one process per GPU'),
+    'distributed in cbs': (plain, dict(space=lr, cbs=DistributedTrainer()), TuneError, 'one process per GPU'),
     'unknown fit': (plain, dict(space=lr, fit='fit_sgdr'), KnobError, 'fit: expected one of'),
-    'fit without cbs': (plain, dict(space=lr, fit=lambda learn, n: None), TuneError, 'must take cbs'),
+    'fit without cbs': (plain, dict(space=lr, fit=lambda learn, n: None), TuneError, 'must have the argument cbs'),
     'misspelled argument': (plain, dict(space=lr, n_trial=3), TuneError, "did you mean 'n_trials'"),
     'argument of another fit': (plain, dict(space=lr, freeze_epochs=3), TuneError, "unknown argument 'freeze_epochs'"),
     'given and tuned': (plain, dict(space=lr, lr_max=.1), TuneError, 'tuned as well'),
@@ -94,10 +94,10 @@ bad |= {
     **args('seed', [True, -1, 1., .5, '0', 2**32, 10**30, [1]], TuneError, '^seed: expected a whole number from 0 to 4294967295, got'),
     **args('verbose', ['no', None, 2, [], .5], TuneError, '^verbose: expected True or False, got'),
     **args('study_name', [3, b's', ['s'], '', '.', '..', 'a/b', 'a\\b', 'a\0b', 'a\nb', '\x1b[31m', '\ud800', '\u202eb', 'x'*256, 'é'*200, 'dot.', 'blank ',
-                          ' blank', 'con', 'NUL.txt', 'com1'], TuneError, '^study_name becomes a folder: expected'),
+                          ' blank', 'con', 'NUL.txt', 'com1'], TuneError, '^study_name is the name of a folder: expected'),
     **args('storage', [3, [], b'x', {}, object, TPESampler()], StudyError, '^storage: expected a path, a URL'),
     **args('storage', ['', ' ', 'a\0b', 'a\nb'], StudyError, '^storage: expected the name of a file'),
-    **args('storage', ['/', Path('/')], StudyError, 'storage: expected a file, which a folder is not'),
+    **args('storage', ['/', Path('/')], StudyError, 'storage: expected a file, got a folder'),
     **args('storage', ['oracle+cx_oracle://u:secret@h/db'], StudyError, r'^storage: .*u:\*\*\*@h.* pip install cx_Oracle'),
     **args('storage', ['foo://x', 'sqlite:///none/x.db', 'http://x'], StudyError, '^storage: .*cannot be opened'),
     **args('space', [3, 'lr', [1], (1, 2), np.array([1]), {'lr'}, dict], TuneError, '^space: expected a dictionary such as'),
@@ -110,8 +110,8 @@ bad |= {
     'monitor that is a metric': (plain, dict(space=lr, monitor=accuracy), MonitorError, "^monitor: expected a name, as in monitor='accuracy', got"),
     **args('monitor', ['Accuracy', 'acc', 'val_acc', 'val_accuracy', 'valid_accuracy'], MonitorError, "did you mean 'accuracy'"),
     **args('monitor', ['val_loss', 'loss', 'Valid_Loss', 'valid-loss', 'validation_loss'], MonitorError, "did you mean 'valid_loss'"),
-    **args('mode', ['maximize', 'maximise', 'MAX', 'higher'], MonitorError, "'min' or 'max', got.*say mode='max'"),
-    **args('mode', ['minimize', 'Min', 'lower'], MonitorError, "'min' or 'max', got.*say mode='min'"),
+    **args('mode', ['maximize', 'maximise', 'MAX', 'higher'], MonitorError, "'min' or 'max', got.*pass mode='max'"),
+    **args('mode', ['minimize', 'Min', 'lower'], MonitorError, "'min' or 'max', got.*pass mode='min'"),
     **args('mode', [3, True, [], np.array(['min', 'max'])], MonitorError, "'min' or 'max', got"),
     **args('fit', [3, [], None, 'one_cycle', b'fit', dict], KnobError, '^fit: expected'),
     **args('new_learner', [3, 'f', {}, True], TuneError, '^new_learner is a function'),
@@ -140,7 +140,7 @@ bad |= {
     **knob('label_smoothing', [(0., 2.), ['x']], 'expected numbers from 0 to 1, got'),
     **knob('lr_mult', [(0., 10.), ['x']], 'expected numbers above 0, got', fit='fine_tune'),
     **knob('freeze_epochs', [(0, 3), (1., 3.), ['x']], 'expected whole numbers of 1 or more, got', fit='fine_tune'),
-    **knob('loss_func', [[3], [CrossEntropyLossFlat], ['mse']], 'expected losses that are ready for use'),
+    **knob('loss_func', [[3], [CrossEntropyLossFlat], ['mse']], 'expected instances of losses'),
     **knob('opt_func', [[3], ['Adamm'], [None]], 'is not an optimizer'),
     **knob('arch', [[3], [None]], 'expected functions such as resnet18 or names of timm models', small_vision),
     **fit_arg('pct_start', [5, -1, 'x', None, [.3], True], 'expected numbers from 0 to 1, got'),
@@ -154,13 +154,13 @@ bad |= {
     **fit_arg('freeze_epochs', [-1, 1.5, 'x', None], 'expected whole numbers of 1 or more, got', fit='fine_tune'),
     **fit_arg('lr_mult', [0, 'x'], 'expected numbers above 0, got', fit='fine_tune'),
     'unknown to fine_tune': (plain, dict(space=lr, fit='fine_tune', n_trial=3), TuneError, "^unknown argument 'n_trial', did you mean 'n_trials'"),
-    'unknown to what fine_tune calls': (plain, dict(space=dict(bs=[16, 32]), fit='fine_tune', lr_max=.1), TuneError, "^unknown argument 'lr_max'.*its base_lr="),
+    'unknown to what fine_tune calls': (plain, dict(space=dict(bs=[16, 32]), fit='fine_tune', lr_max=.1), TuneError, "^unknown argument 'lr_max'.*pass base_lr="),
     **dict(elsewhere('bs', 'batch_size', 'batchSize', 'train_batch_size')), **dict(elsewhere('lr', 'learning_rate', 'Learning-Rate', 'max_lr')),
     **dict(elsewhere('wd', 'weight_decay', 'l2')), **dict(elsewhere('opt_func', 'optimizer', 'optimiser')), **dict(elsewhere('ps', 'dropout', 'drpout')),
     **dict(elsewhere('moms', 'betas')), **dict(elsewhere('mom', 'momentum')), **dict(elsewhere('arch', 'model', 'backbone')),
-    **dict(elsewhere('n_epoch', 'epochs', 'n_epochs', 'max_epochs', 'num_epochs')), **dict(elsewhere('the activation is no knob; pass new_learner', 'act_cls')),
+    **dict(elsewhere('n_epoch', 'epochs', 'n_epochs', 'max_epochs', 'num_epochs')), **dict(elsewhere('the activation is not a knob; pass new_learner', 'act_cls')),
     **dict(elsewhere('monitor', 'metric')), **dict(elsewhere('mode', 'direction')), **dict(elsewhere('in several processes', 'n_jobs')),
-    **dict(elsewhere('cbs', 'callbacks')), **dict(elsewhere("the schedule is the fit's", 'scheduler')), **dict(elsewhere('seed', 'random_state')),
+    **dict(elsewhere('cbs', 'callbacks')), **dict(elsewhere("the fit sets the schedule", 'scheduler')), **dict(elsewhere('seed', 'random_state')),
     **dict(elsewhere('loss_func', 'criterion')), **dict(elsewhere('GradientClip', 'gradient_clip')),
     'a knob as an argument': (plain, dict(space=lr, bs=32), TuneError, r"unknown argument 'bs'; bs is a hyperparameter.*space=dict\(bs=...\)"),
     'an argument in the space': (plain, dict(space=dict(n_epoch=(1, 5))), KnobError, "'n_epoch'; n_epoch is an argument of bayes_tune"),
@@ -257,12 +257,12 @@ wrong = {  # function of a value, of a result and of a folder; what is wrong; wh
     'BayesPruner n_startup': (lambda v, *o: BayesPruner(n_startup=v), ['x', -1, .5, True], '^n_startup: expected a whole number of 0 or more, got'),
     'BayesPruner space': (lambda v, *o: BayesPruner(space=v), [3, 'lr', [1]], '^space: expected a Space'),
     'callback trial': (lambda v, *o: BayesPruningCallback(v() if v in (ended, study_of) else v), [None, 3, 'x', optuna.create_study(), ended, optuna.trial.Trial],
-                       '^trial: expected the trial that the objective is given'),
+                       '^trial: expected the argument of the objective'),
     'callback monitor': (lambda v, *o: BayesPruningCallback(ask(), v), [3, ['accuracy'], accuracy], '^monitor: expected a name'),
     'callback mode': (lambda v, *o: BayesPruningCallback(ask(), mode=v), ['maximize', 3, []], "'min' or 'max', got"),
     'callback n_epoch': (lambda v, *o: BayesPruningCallback(ask(), n_epoch=v), numbers, '^n_epoch: expected a whole number of 1 or more, got'),
     'open_study direction': (lambda v, *o: open_study(space, v), ['max', 'up', None, 3, ['maximize']], "^direction: expected 'minimize' or 'maximize', got"),
-    'open_study name': (lambda v, *o: open_study(space, name=v), ['', ' ', 3, 'a\0b', 'x'*513, [1]], '^name: expected text'),
+    'open_study name': (lambda v, *o: open_study(space, name=v), ['', ' ', 3, 'a\0b', 'x'*513, [1]], '^name: expected at most 512 printable'),
     'open_study storage': (lambda v, *o: open_study(space, storage=v), [3, '', [], b'x', '/', 'foo://x'], '^storage: '),
     'open_study sampler': (lambda v, *o: open_study(space, sampler=v), ['tpe', 3, TPESampler, BayesPruner()], '^sampler: expected an Optuna sampler'),
     'open_study pruner': (lambda v, *o: open_study(space, pruner=v), ['asha', 3, BayesPruner, BayesSampler()], '^pruner: expected an Optuna pruner'),
@@ -276,13 +276,13 @@ wrong = {  # function of a value, of a result and of a folder; what is wrong; wh
     'plot_trial': (lambda v, res, p: res.plot_trial(v), trials, '^n: expected the number of a trial, from 0 to 2, got'),
     'plot ax': (lambda v, res, p: [res.plot_history(v)], [3, 'x', [1]], '^ax: expected an axis per panel'),
     'plot_slice ax': (lambda v, res, p: res.plot_slice(v), [3, 'x', ['x']], '^ax: expected'),
-    'plot_contour x': (lambda v, res, p: res.plot_contour(v, 'lr'), ['x', 3], 'is no hyperparameter'),
+    'plot_contour x': (lambda v, res, p: res.plot_contour(v, 'lr'), ['x', 3], 'is not a hyperparameter'),
     'plot_forecast most': (lambda v, res, p: res.plot_forecast(most=v), [0, 'x', 1.], '^most: expected a whole number'),
     'plot_timeline now': (lambda v, res, p: res.plot_timeline(now=v), ['x', 3], '^now: expected a local datetime'),
-    'plotly': (lambda v, res, p: res.plotly(v), ['hist', 3, None, []], '^name: no plot is called'),
+    'plotly': (lambda v, res, p: res.plotly(v), ['hist', 3, None, []], '^name: there is no plot'),
     'report': (lambda v, res, p: res.report(v), [3, '', None, [], 'a\0b', '.'], '^path: expected the name of a file'),
     'report to a folder': (lambda v, res, p: res.report(p/v), ['', '..'], '^path: .* is a folder; give a file in it'),
-    'report below a file': (lambda v, res, p: [(p/'f').write_text(''), res.report(p/v)], ['f/r.html'], '^path: the folder .* cannot be made'),
+    'report below a file': (lambda v, res, p: [(p/'f').write_text(''), res.report(p/v)], ['f/r.html'], '^path: folder .* cannot be created'),
     'study of a function': (lambda v, *o: [f(v) for f in (plot_history, trial_frame)], [None, 3, 'x', optuna.trial.Trial], '^study: expected an Optuna study, got'),
     'default_space': (lambda v, *o: default_space(v), [None, 3, 'x', Learner], '^learn: expected a Learner'),
     'default_space lr_find': (lambda v, res, p: default_space(kept(digits)(p), v), ['no', None, 1], '^lr_find: expected True or False'),
@@ -301,7 +301,7 @@ def test_wrong_values(tmp_path, tuned, name):
 @pytest.mark.parametrize('f', [plot_history, plot_curves, plot_slice, plot_parallel, plot_choices, plot_importances, plot_timeline, plot_saved, plot_forecast,
                                plot_surrogate, plot_contour, trial_frame, curve_frame, lambda o: plot_trial(o, 0)])
 def test_a_result_is_no_study(tuned, f):
-    with pytest.raises(StudyError, match='study: expected an Optuna study, got .*a result has it in .study'): f(tuned)
+    with pytest.raises(StudyError, match='study: expected an Optuna study, got .*a result has the study in .study'): f(tuned)
 
 def test_report_makes_its_folder(tmp_path, tuned, monkeypatch):
     monkeypatch.setattr('fastai_bayes.results.report.plots', {})
@@ -329,7 +329,7 @@ def test_failures_without_a_message_say_where(tmp_path):
         assert 'AssertionError without a message in ' in text and 'raise AssertionError' in text and 'tuple index' not in text, text
 
 def test_why_nothing_was_measured(tmp_path):
-    assert 'one_class never had a finite value, though the loss had' in failure(tmp_path, dict(metrics=one_class), mode='max')
+    assert 'one_class never had a finite value, although the loss had' in failure(tmp_path, dict(metrics=one_class), mode='max')
     assert 'Only one class present' in failure(tmp_path, dict(metrics=one_class_raises), mode='max')
     text = failure(tmp_path, dict(loss_func=nan_loss))
     assert 'NaN' in text or 'nan' in text, text

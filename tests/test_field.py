@@ -79,7 +79,7 @@ def test_a_folder_with_another_name(tmp_path, copied):
 def test_a_folder_deleted_while_its_database_stays(tmp_path):
     one(tmp_path, storage=db(tmp_path, 'a'))
     shutil.rmtree(tmp_path/'models/bayes/s')
-    refused(tmp_path, 'began in another folder, which is not here.*if it was deleted, take another study_name', storage=db(tmp_path, 'a'))
+    refused(tmp_path, 'began in another folder, which is not here.*if it was deleted, use another study_name', storage=db(tmp_path, 'a'))
     assert not (tmp_path/'models/bayes/s').exists()
 
 def test_a_folder_that_was_copied_and_one_that_was_moved(tmp_path):
@@ -126,8 +126,8 @@ other_files = {
     'text': (lambda p: p.write_text('lr: 0.001\nwd: 0\n'), 'no journal'),
     'list': (lambda p: p.write_text('[1, 2]\n'), 'no journal'),
     'binary': (lambda p: p.write_bytes(bytes(range(256))*40), 'no journal'),
-    'gz': (_gz, 'no journal'), 'sqlite': (_sqlite, 'sqlite:///'), 'folder': (lambda p: p.mkdir(), 'expected a file, which a folder is not'),
-    'pipe': (os.mkfifo, 'is no file'), 'link': (_link, 'no journal')}
+    'gz': (_gz, 'not a journal'), 'sqlite': (_sqlite, 'sqlite:///'), 'folder': (lambda p: p.mkdir(), 'expected a file, got a folder'),
+    'pipe': (os.mkfifo, 'is not a file'), 'link': (_link, 'not a journal')}
 @pytest.mark.parametrize('what', other_files)
 def test_storage_that_is_another_file(tmp_path, what):
     "A file that is no journal is left as it is, if it is given as `storage=`"
@@ -403,7 +403,7 @@ def test_no_weights_that_can_be_loaded(tmp_path):
     for f in res.folder.glob('trial_*/best.pth'): damages['shape'](f)
     learn = digits(tmp_path)
     before = {k: v.clone() for k,v in learn.model.state_dict().items()}
-    with pytest.warns(UserWarning, match='left as it was'): res = learn.bayes_tune(1, lrs, n_trials=2, study_name='s', **quick)
+    with pytest.warns(UserWarning, match='did not change'): res = learn.bayes_tune(1, lrs, n_trials=2, study_name='s', **quick)
     assert all((v==before[k]).all() for k,v in learn.model.state_dict().items()) and res.best_params
     with pytest.raises(TuneError, match='no trial .* can be loaded'), pytest.warns(UserWarning): res.learner()
 
@@ -458,7 +458,7 @@ def test_a_loss_that_is_no_number_is_divergence_whatever_the_metric_says(tmp_pat
         res = digits(tmp_path/f'{at}', cbs=Lost(at)).bayes_tune(5, lrs, **kw)
         bad = res.trials[res.trials.lr>.014]
         assert 0<len(bad)<4 and set(bad.epochs)=={at} and set(bad.state)=={'failed' if at==1 else 'stopped'}  # at once
-        assert bad.reason.str.startswith(f'diverged in epoch {at}: the loss is no finite number').all() and (bad.best_epoch<at).all()
+        assert bad.reason.str.startswith(f'diverged in epoch {at}: the loss is not finite').all() and (bad.best_epoch<at).all()
         assert set(res.trials[res.trials.lr<=.014].state)=={'complete'}
 
 @pytest.mark.parametrize('part', ['train', 'valid'])
@@ -659,7 +659,7 @@ without = {
     'nothing read': (dict(width=[8, 16]), dict(new_learner=constant), 'width is in the space, but .* reads nothing'),
     'knob that a factory sees to': (dict(ps=(.1, .5)), dict(new_learner=constant), 'ps is in the space'),
     'with trial': (dict(drpout=(.1, .9)), dict(new_learner=asks), "drpout is in the space, but .* did you mean 'dropout'"),
-    'enqueued': (dict(lrs), dict(new_learner=asks, enqueue=[dict(drpout=.2)]), 'new_learner does not ask for drpout'),
+    'enqueued': (dict(lrs), dict(new_learner=asks, enqueue=[dict(drpout=.2)]), 'new_learner does not suggest drpout'),
     'given and tuned': (dict(share=(.1, .9)), dict(fit=shares([]), share=.2), 'share is given to the fit and tuned as well'),
 }
 @pytest.mark.parametrize('name', without)
@@ -683,12 +683,12 @@ overridden = {'lr': (constant_lr, lrs), 'wd': (constant_wd, dict(wd=(.1, .3))), 
 @pytest.mark.parametrize('name', overridden)
 def test_a_constant_of_the_fit(tmp_path, name):
     fit,space = overridden[name]
-    with pytest.raises(KnobError, match=f'{name} is without effect'): digits(tmp_path).bayes_tune(2, space, fit=fit, **quick)
+    with pytest.raises(KnobError, match=f'{name} has no effect'): digits(tmp_path).bayes_tune(2, space, fit=fit, **quick)
     assert files(tmp_path)==[]
 
 def test_a_method_that_ignores_what_it_is_given(tmp_path):
     learn = Stubborn(loaders(tmp_path), net(), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
-    with pytest.raises(KnobError, match='lr is without effect'): learn.bayes_tune(2, lrs, **quick)
+    with pytest.raises(KnobError, match='lr has no effect'): learn.bayes_tune(2, lrs, **quick)
     assert len(digits(tmp_path).bayes_tune(2, lrs, n_trials=1, fit=two_stages, **quick).trials)==1
 readers = {'item': lambda p: p['x'], 'get': lambda p: p.get('x'), 'in': lambda p: 'x' in p, 'stars': lambda p: dict(**p), 'iteration': lambda p: [k for k in p],
            'items': lambda p: list(p.items()), 'values': lambda p: list(p.values()), 'dict': dict, 'copy, then item': lambda p: p.copy()['x'],
@@ -757,8 +757,8 @@ def after_the_fact(path):
     learn.dls.train.weights = torch.rand(320)
     return learn
 
-lossy = {'asks for labels': (lambda p: own(p, Balanced), 'missing 1 required positional'), 'loses them': (lambda p: own(p, Maybe), 'hand on sampler'),
-         'after the fact': (after_the_fact, 'hand on weights')}
+lossy = {'asks for labels': (lambda p: own(p, Balanced), 'missing 1 required positional'), 'loses them': (lambda p: own(p, Maybe), 'pass on sampler'),
+         'after the fact': (after_the_fact, 'pass on weights')}
 @pytest.mark.parametrize('name', lossy)
 def test_a_loader_that_would_lose_something_keeps_its_batch_size(tmp_path, capsys, name):
     mk,why = lossy[name]
@@ -784,7 +784,7 @@ def test_what_changes_transforms_makes_loaders_anew_too(tmp_path):
     dls = DataLoaders(Maybe(ims, y[:320].numpy(), bs=32, num_workers=0, after_batch=aug_transforms(size=8)), TfmdDL(ims, bs=64, num_workers=0), path=tmp_path)
     learn = Learner(dls, nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)), loss_func=CrossEntropyLossFlat())
     for space in (dict(size=(8, 16)), dict(aug=(0., 2.))):
-        with pytest.raises(LoaderError, match='hand on sampler'): learn.bayes_tune(1, space, **quick)
+        with pytest.raises(LoaderError, match='pass on sampler'): learn.bayes_tune(1, space, **quick)
 
 # 11. Data and `n_epoch` change under a study's name; `extend=True`
 def sized(path, n=320): return digits(path, loaders(path, n))
@@ -1128,7 +1128,7 @@ def test_other_weights_at_a_new_beginning_are_said(tmp_path, recwarn):
     for new,name in ((lambda p: digits(tmp_path), 'same'), (own, 'own')):
         First.n = 0
         line(new, name, First()), line(new, name)
-        assert sum('with other weights' in str(o.message) for o in recwarn)==(name=='own')
+        assert sum('with other initial weights' in str(o.message) for o in recwarn)==(name=='own')
 
 # 15. Impossible combinations
 def heads(path, how=ValueError, cost=None):
@@ -1320,7 +1320,7 @@ def test_the_sampler_says_once_that_all_was_tried(recwarn):
     s = optuna.create_study(sampler=BayesSampler(seed=0))
     s.optimize(lambda t: t.suggest_int('a', 0, 1)+len(t.suggest_categorical('b', ['x', 'yy'])), n_trials=8)
     said = [str(o.message) for o in recwarn if 'configurations were tried' in str(o.message)]
-    assert said==['all 4 configurations were tried; from here on they are repeated']
+    assert said==['all 4 configurations were tried; from now on they are repeated']
 
 @pytest.mark.parametrize('n_epoch', [1, 6])
 def test_the_optimizer_ends_with_a_finite_space(n_epoch):
@@ -1362,15 +1362,15 @@ cannot_step = {
     'nan': (lambda p: digits(p, model=NaN()), {}, TuneError, 'it is nan before anything was trained'),
     'metric': (lambda p: digits(p, metrics=[accuracy, bad_metric]), {}, TuneError, 'the metric bad_metric fails'),
     'monitored metric': (lambda p: digits(p, metrics=bad_metric), dict(mode='max'), MonitorError, 'the metric bad_metric fails'),
-    'two numbers': (lambda p: digits(p, metrics=two), dict(mode='max'), MonitorError, "expected one number an epoch from 'two'"),
+    'two numbers': (lambda p: digits(p, metrics=two), dict(mode='max'), MonitorError, "expected one number per epoch from 'two'"),
     'one name': (lambda p: digits(p, metrics=[named('acc'), named('acc')]), dict(mode='max'), MonitorError, "'acc' is what 2 metrics are called"),
-    'muon': (lambda p: digits(p, opt_func=torch_opt(torch.optim.Muon)), {}, TuneError, 'optimizer .* cannot be made for this model'),
-    'choice of muon': (digits, dict(space=dict(lrs, opt_func=[Adam, torch.optim.Muon]), fit='fit'), KnobError, "opt_func: 'Muon' cannot be tried"),
-    'choice of a loss': (digits, dict(space=dict(lrs, loss_func=[CrossEntropyLossFlat(), nn.MSELoss()]), ), KnobError, "loss_func: .* cannot be tried: .*the loss fails"),
+    'muon': (lambda p: digits(p, opt_func=torch_opt(torch.optim.Muon)), {}, TuneError, 'optimizer .* cannot be created for this model'),
+    'choice of muon': (digits, dict(space=dict(lrs, opt_func=[Adam, torch.optim.Muon]), fit='fit'), KnobError, "opt_func: 'Muon' fails"),
+    'choice of a loss': (digits, dict(space=dict(lrs, loss_func=[CrossEntropyLossFlat(), nn.MSELoss()]), ), KnobError, "loss_func: .* fails: .*the loss fails"),
     'no length': (lambda p: digits(p, endless(p)), {}, TuneError, 'training loader has no length'),
-    'lbfgs has no wd': (digits, dict(space=dict(lrs, wd=(.1, .2), opt_func=[torch.optim.LBFGS, Adam]), fit='fit'), KnobError, "opt_func: 'LBFGS' cannot be tried"),
-    'fit': (digits, dict(fit=lambda l, n, cbs: l.no_such_fit(n, cbs=cbs)), TuneError, 'the fit cannot begin'),
-    'without cbs': (digits, dict(fit=lambda l, n, cbs: l.fit(n)), TuneError, 'must pass cbs on'),
+    'lbfgs has no wd': (digits, dict(space=dict(lrs, wd=(.1, .2), opt_func=[torch.optim.LBFGS, Adam]), fit='fit'), KnobError, "opt_func: 'LBFGS' fails"),
+    'fit': (digits, dict(fit=lambda l, n, cbs: l.no_such_fit(n, cbs=cbs)), TuneError, 'the fit cannot start'),
+    'without cbs': (digits, dict(fit=lambda l, n, cbs: l.fit(n)), TuneError, 'must pass on cbs'),
 }
 @pytest.mark.parametrize('name', cannot_step)
 def test_what_cannot_take_a_step_is_refused_by_name(tmp_path, name):
@@ -1383,7 +1383,7 @@ def test_what_cannot_take_a_step_is_refused_by_name(tmp_path, name):
 def lazy(path): return digits(path, model=nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.LazyBatchNorm1d(), nn.LazyLinear(10)))
 def test_lazy_layers_that_do_not_fit(tmp_path):
     learn = digits(tmp_path, model=nn.Sequential(nn.LazyLinear(16), nn.Linear(5, 10)))
-    with pytest.raises(TuneError, match='the lazy layers of the model cannot be made from a batch .*shapes'): learn.bayes_tune(2, lrs, **quick)
+    with pytest.raises(TuneError, match='the lazy layers of the model cannot be initialized with a batch .*shapes'): learn.bayes_tune(2, lrs, **quick)
     assert files(tmp_path)==[]
 class Needs(Callback):
     "Without it the model does not fit the data"
@@ -1629,7 +1629,7 @@ def held_elsewhere(folder, storage=None, worker=None):
 def test_two_hosts_that_share_only_the_database(tmp_path, elsewhere):
     one(tmp_path/'a', storage=db(tmp_path, 's'))
     elsewhere()
-    refused(tmp_path/'b', 'on another machine, let both use one folder', storage=db(tmp_path, 's'))
+    refused(tmp_path/'b', 'on another machine, let both use a folder', storage=db(tmp_path, 's'))
 
 def test_two_hosts_that_share_the_folder(tmp_path, elsewhere):
     "Where no lock is seen, a trial is taken over only after a long silence; else that is said"
@@ -1638,7 +1638,7 @@ def test_two_hosts_that_share_the_folder(tmp_path, elsewhere):
     w = held_elsewhere(folder)
     w._life.release()  # as if its lock did not reach here
     elsewhere()
-    with pytest.warns(UserWarning, match='trial 1: .*cannot be seen from here.*res.study.tell.1'): res = one(tmp_path, n=2)
+    with pytest.warns(UserWarning, match='trial 1: .*is not visible here.*res.study.tell.1'): res = one(tmp_path, n=2)
     assert dict(zip(res.trials.number, res.trials.state))=={0: 'complete', 1: 'running'}
     os.utime(w._file(w.id), (time.time()-1e4,)*2)
     assert set(one(tmp_path, n=2).trials.state)=={'complete'}
@@ -1652,15 +1652,15 @@ def test_a_copied_folder_on_another_host(tmp_path, elsewhere):
     import socket
     home = socket.gethostname()
     elsewhere()
-    with pytest.warns(UserWarning, match='cannot be seen from here'): res = one(tmp_path/'b', n=2, storage=storage)
+    with pytest.warns(UserWarning, match='is not visible here'): res = one(tmp_path/'b', n=2, storage=storage)
     assert dict(zip(res.trials.number, res.trials.state))[1]=='running'
     w.close()
     elsewhere(home)
-    refused(tmp_path/'a', 'went on in another copy of the folder.*on host another', storage=storage)
+    refused(tmp_path/'a', 'continued in another copy of the folder.*on host another', storage=storage)
 
 def test_who_ends_first_says_that_others_are_at_work(tmp_path):
     w = held_elsewhere(one(tmp_path).folder)
-    with pytest.warns(UserWarning, match='trial 1: other processes are still training.*run again'): one(tmp_path, n=2)
+    with pytest.warns(UserWarning, match='trial 1: other processes are still training.*Run the same line again'): one(tmp_path, n=2)
     w.close()
     assert set(one(tmp_path, n=2).trials.state)=={'complete'}  # it was on this host: taken over
 
@@ -1675,7 +1675,7 @@ def test_a_trial_that_another_process_has_taken(tmp_path, state):
                 plainly(tmp_path).tell(0, .5 if state=='COMPLETE' else None, state=optuna.trial.TrialState[state])
     Taken.done = []
     learn = digits(tmp_path)
-    with pytest.warns(UserWarning, match='went on with its trial 0, so this one takes the next'):
+    with pytest.warns(UserWarning, match='took over its trial 0, so this one starts the next'):
         res = learn.bayes_tune(3, lrs, n_trials=3, study_name='s', pruner='none', cbs=Taken(), **quick)
     assert len(res.trials)==3 and list(res.trials.epochs).count(3)==2 and picture(learn)[3] is None
 

@@ -80,5 +80,5 @@ def test_what_both_spaces_have_counts():
 
 @pytest.mark.parametrize('space', (dict(q=(0., 1.)), dict(x=(2., 3.)), dict(x=['a', 'b'])), ids=('other names', 'outside', 'other options'))
 def test_a_study_that_says_nothing_is_refused(space):
-    with pytest.raises(OptimizerError, match=r'from_studies\[0\]: no trial of the study lies in the search space of'):
+    with pytest.raises(OptimizerError, match=r'from_studies\[0\]: no trial of the study is in the search space of'):
         BayesOptimizer(space, T, from_studies=[study(0)])

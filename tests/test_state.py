@@ -131,7 +131,7 @@ def test_no_path_comes_from_a_checkpoint(tmp_path, attr, bad):
         def after_epoch(self): self.__dict__[attr] = bad
     ends,Foreign.__name__,Die.done = [],'Saver',False
     with pytest.raises(Dies): digits(tmp_path).bayes_tune(3, lrs, n_trials=1, study_name='s', cbs=[Foreign(), Die(3)], **quick)
-    with pytest.warns(UserWarning, match=f'Saver.{attr} is not carried over'):
+    with pytest.warns(UserWarning, match=f'Saver.{attr} is not restored'):
         digits(tmp_path).bayes_tune(3, lrs, n_trials=1, study_name='s', cbs=[Saver()], **quick)
     assert ends[0]!=bad
 
@@ -366,7 +366,7 @@ def test_the_recorder_of_a_resumed_winner_has_all_epochs(tmp_path):
     assert fresh.recorder.values==learn.recorder.values
 
 def test_a_second_run_says_where_it_starts(tmp_path, capsys):
-    learn,said = digits(tmp_path),'every trial starts from its present weights'
+    learn,said = digits(tmp_path),'every trial starts from its current weights'
     learn.lr_find(show_plot=False)
     learn.bayes_tune(1, lrs, n_trials=1, seed=0, study_name='a')
     assert said not in capsys.readouterr().out

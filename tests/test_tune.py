@@ -271,7 +271,7 @@ def test_ctrl_c_before_anything(learn):
     with pytest.raises(StudyError, match='no trial'): res.best_value
 
 def test_fit_that_forgets_cbs(learn):
-    with pytest.raises(TuneError, match='must pass cbs on'): tune(learn, fit=lambda learn, n, cbs: learn.fit(n))
+    with pytest.raises(TuneError, match='must pass on cbs'): tune(learn, fit=lambda learn, n, cbs: learn.fit(n))
 
 def test_memory_is_freed_between_trials(learn):
     import gc, weakref

@@ -14,19 +14,19 @@ from .storage import StudyError, storage_of
 from .studies import Owner
 
 # %% ../../nbs/study/06_identity.ipynb #pair
-_other = 'take another study_name'
+_other = 'use another study_name'
 
 class Pair(Owner):
-    """A folder, and the study that is said to belong to it
+    """A folder, and the study that should belong to it
 
     Parameters:
         folder: Path of the folder
-        id: What the file `folder.id` in it says
+        id: Content of the file `folder.id` in it
         storage: Path, URL or Optuna storage of the study
     """
     def __init__(self,
         folder, # Path of the folder
-        id:str, # What the file `folder.id` in it says
+        id:str, # Content of the file `folder.id` in it
         storage # Path, URL or Optuna storage of the study
     ):
         self.folder,self.id,self.storage = Path(folder),id,storage
@@ -34,22 +34,22 @@ class Pair(Owner):
         self.own = path and Path(storage).resolve().parent==self.folder.resolve() # Is the study in the folder itself?
 
     def _left(self):
-        "What a study has left in the folder"
+        "Files of a study in the folder"
         log = self.folder/'study.log'
         journal = [log] if not self.own and log.exists() and log.stat().st_size else []
         return [*self.folder.glob('trial_*'), *self.folder.glob('start.pt'), *journal]
     def _names(self):
-        "Names of the studies that the folder's own journal holds"
+        "Names of the studies in the folder's own journal"
         file = Path(self.storage) if self.own else None
         return optuna.get_all_study_names(storage_of(file)) if file and file.exists() and file.stat().st_size else []
 
     def check(self,
-        study # The study that is in the storage under the folder's name; None if there is none
+        study # The study in the storage under the name of the folder; None if there is none
     ):
         """Raise a `StudyError` unless they belong together
 
         Parameters:
-            study: The study that is in the storage under the folder's name; None if there is none
+            study: The study in the storage under the name of the folder; None if there is none
         """
         if study is None: return self._check_new()
         known = study.user_attrs.get('id')
@@ -64,43 +64,43 @@ class Pair(Owner):
         if names: raise StudyError(f'the folder {self.folder} holds the study {names[0]!r}; it was renamed or copied. '
                                    f'Name it {names[0]!r} again, or {_other}')
         if not self._left(): return
-        raise StudyError(f'the folder {self.folder} holds the trials of a study that is not in this storage; give the '
-                         f'storage with which it began, {_other}, or remove the folder to begin anew')
+        raise StudyError(f'the folder {self.folder} holds the trials of a study that is not in this storage; pass its '
+                         f'storage, {_other}, or remove the folder to start again')
 
     def _differ(self, name, known):
-        "Say what it means that the study has the id `known`"
+        "Explain that the study has another id, `known`"
         ids = f'(id: expected {known} in {self.folder/"folder.id"}, got {self.id})'
         if self.own or self._left():
             raise StudyError(f'the folder {self.folder} is not that of study {name!r} in this storage {ids}; '
-                             f'give the storage and the folder that belong together, or {_other}')
-        raise StudyError(f'study {name!r} began in another folder, which is not here {ids}. If it was moved, put it back '
-                         f'to {self.folder}; if it is on another machine, let both use one folder on a shared disk, '
+                             f'use the storage and the folder that belong together, or {_other}')
+        raise StudyError(f'study {name!r} began in another folder, which is not here {ids}. If it was moved, move it '
+                         f'to {self.folder}; if it is on another machine, let both use a folder on a shared disk, '
                          f'as with learn.path=; if it was deleted, {_other}')
 
     def _plain(self, study):
-        "May a study without an id, of an older version or made with Optuna alone, be that of the folder?"
+        "Can a study without an id, from an older version or from Optuna alone, be that of the folder?"
         ids = [t.user_attrs.get('worker') for t in study.get_trials(deepcopy=False)]
         workers = {str(o).split('-')[0] for o in ids if o}
         return self.own or self.id in workers or not workers and not self._left()
 
     def _check_copy(self, study):
-        "Raise if the folder is a copy of one that is still there: two that write to one study"
+        "Raise if the folder is a copy of one that still exists: both would write to the study"
         host,path = study.user_attrs.get('place') or (None, None)
         if self.own or host is None or [host, path]==self._place: return
         if self._stamp()!=study.user_attrs.get('stamp'):
-            raise StudyError(f'study {study.study_name!r} went on in another copy of the folder {self.folder}, in {path} '
-                             f'on host {host}; go on there, or {_other}')
+            raise StudyError(f'study {study.study_name!r} continued in another copy of the folder, {path} '
+                             f'on host {host}, and not in {self.folder}; continue there, or {_other}')
         if host!=socket.gethostname() or not Path(path).is_dir(): return
         if os.path.samefile(path, self.folder): return
         file = Path(path)/'folder.id'
         if has(file) and opened(file).read(99)==self.id.encode():
             raise StudyError(f'the folder {self.folder} is a copy of {path}, which study {study.study_name!r} in this '
-                             f'storage belongs to; go on there, or {_other} or another storage')
+                             f'storage belongs to; continue there, or {_other} or another storage')
 
     def join(self,
         study # The study, which has been checked
     ):
-        """Note in `study` that it belongs to the folder
+        """Store in `study` that it belongs to the folder
 
         Parameters:
             study: The study, which has been checked
@@ -117,7 +117,7 @@ class Pair(Owner):
     @property
     def _place(self): return [socket.gethostname(), str(self.folder.resolve())]
     def _stamp(self):
-        "What was written when the study was last opened in another place; a copy left behind has an older one"
+        "Written when the study is opened in another place; an outdated copy of the folder has an older one"
         file = self.folder/'folder.stamp'
         if not has(file): return None
         with opened(file) as f: return f.read(65).decode(errors='replace')
