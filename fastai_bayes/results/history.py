@@ -88,7 +88,8 @@ def plot_curves(
         ok = np.isfinite(o.curve)  # a line connects the values around a missing one
         x,y = np.array([o.epochs, o.curve])[:,ok]
         mark = {'stopped': 'o', 'failed': 'x'}.get(o.state, '.' if len(x)==1 else None)
-        size,name = (9 if mark=='.' else 5)*look.get('alpha', 1),f'best: trial {best}' if o.number==best else None
+        size = (9 if mark=='.' else 5)*look.get('alpha', 1)
+        name = f'best: trial {best}' if o.number==best else None
         look.update(marker=mark, markevery=[-1], ms=size, mfc='none' if mark=='o' else None)
         if len(x): ax.plot(x, y, label=name, **look)
     epoch_axis(ax, df.epochs.map(max).max())
