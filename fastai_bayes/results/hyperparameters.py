@@ -180,8 +180,8 @@ def plot_choices(
     for i,(_,g) in enumerate(groups):
         look = dict(alpha=.8*alpha_for(len(g)), lw=0, clip_on=False, zorder=3)
         ax.scatter(g.value, [i]*len(g), 30, g.color, **look)
-        name = None if i else 'median'
-        ax.vlines(g.value.median(), i-.3, i+.3, color=grey, lw=2.5, label=name)
+        median,name = g.value.median(),None if i else 'median'
+        ax.vlines(median, i-.3, i+.3, color=grey, lw=2.5, label=name)
     ax.scatter([], [], 30, orange, label='best trial')
     ax.set(xlim=lim, ylim=(-.6, len(groups)-.4))
     return finish(ax, xlabel=label(study))
