@@ -124,7 +124,7 @@ def test_enqueue(learn):
     res = tune(learn, n=1, n_trials=2, enqueue=[first])
     assert dict(first, act='GELU').items()<=res.study.trials[0].params.items() and len(res.trials)==2
     with pytest.raises(TuneError, match="width0: expected int 8 to 32, log, got 100 from enqueue"): tune(learn, n=1, enqueue=[dict(width0=100)])
-    with pytest.raises(AskError, match="enqueue: new_learner does not suggest widht0 there, but for layers, act"):
+    with pytest.raises(AskError, match="enqueue: new_learner does not suggest widht0 in this case, but layers, act"):
         tune(learn, n=1, enqueue=[dict(widht0=16)])
 
 def test_out_of_memory(learn):
@@ -151,10 +151,10 @@ def bad(learn, ask, match, error=TuneError, **kwargs):
 def test_what_cannot_be(learn):
     times = []
     def other(trial): times.append(1); trial.suggest_int('units', 8, 16*len(times))
-    bad(learn, other, r"units: expected int 8 to 16, as before in this study, got int 8 to 32; give a name the same range each time")
+    bad(learn, other, r"units: expected int 8 to 16, as before in this study, got int 8 to 32; use the same range each time")
     bad(learn, lambda t: t.suggest_float('lr', 0., 1.), 'lr: expected float 0.001 to 0.1, log', space=dict(lr=(1e-3, .1, 'log')))
     bad(learn, lambda t: t.suggest_categorical('opt_func', ['Adm']), "'Adm' is not an optimizer", KnobError)
-    bad(learn, lambda t: t.suggest_float('wd', .1, .2), 'wd is given to the fit and tuned as well', wd=.1)
+    bad(learn, lambda t: t.suggest_float('wd', .1, .2), 'wd is passed to the fit and tuned as well', wd=.1)
     bad(learn, lambda t: t.suggest_int('freeze_epochs', 1, 2), 'put it into space', KnobError, fit='fine_tune')
     for sampler in ('grid', 'pbt'): bad(learn, lambda t: t.suggest_float('lr', .1, .2), 'needs the whole space in advance', sampler=sampler)
     bad(learn, lambda t: t.suggest_int('n', 1, 2)/0, 'new_learner failed 16 times.*ZeroDivisionError: division')
