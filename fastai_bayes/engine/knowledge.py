@@ -35,17 +35,17 @@ def _pair(o, name):
     return params, [math.nan if v is None else check_float(v, f'{name}, curve') for v in curve]
 
 class EarlierStudy:
-    """What an earlier study says about final values in the present space, from the hyperparameters that both have
+    """Predicts final values in the current space from an earlier study, by the hyperparameters that both have
 
     Parameters:
         trials: List of `(params, curve)`: a dictionary by name, and a value after each epoch
-        space: The present search space; `OptimizerError` if no trial lies in it
+        space: Current search space; `OptimizerError` if no trial is inside
         sign: 1 if more is better in this study, -1 if less
         name: What to call it in errors
     """
     def __init__(self,
         trials, # List of `(params, curve)`: a dictionary by name, and a value after each epoch
-        space:Space, # The present search space; `OptimizerError` if no trial lies in it
+        space:Space, # Current search space; `OptimizerError` if no trial is inside
         sign:int=1, # 1 if more is better in this study, -1 if less
         name:str='from_studies' # What to call it in errors
     ):
@@ -57,7 +57,7 @@ class EarlierStudy:
         def _within(params): return all(_inside(space[k], params[k]) for k in names)
         within = [(p, c) for p,c in trials if names and c and _within(p)]
         if not within:
-            raise OptimizerError(f'{name}: no trial of the study lies in the search space of {", ".join(space)}')
+            raise OptimizerError(f'{name}: no trial of the study is in the search space of {", ".join(space)}')
         T = max(len(c) for _,c in within)
         trainings = [self._training(p, [sign*v for v in c], T) for p,c in within]
         if not any(t.last for t in trainings): raise OptimizerError(f'{name}: no trial of the study has a finite value')
@@ -76,24 +76,24 @@ class EarlierStudy:
         state = 'complete' if len(curve)==T else 'paused'
         return Training(self.space.snap(x[None])[0], curve, state)
     def predict(self,
-        X # (m,d) points of the present unit cube
+        X # (m,d) points of the current unit cube
     ): # (m,) expected final values: 1 for the best of the study, 0 for the median
-        """Forecast of final values on the data of this study
+        """Predicted final values on the data of this study
 
         Parameters:
-            X: (m,d) points of the present unit cube
+            X: (m,d) points of the current unit cube
             returns: (m,) expected final values: 1 for the best of the study, 0 for the median
         """
         return self.gp.predict(X[:,self.at])[0][0]
     def best(self,
-        n:int, # How many
-        space:Space # The present search space
+        n:int, # Number of points
+        space:Space # Current search space
     ): # (k,d), k is at most `n`
-        """The best points of this study; what it does not know is spread over the present space
+        """The best points of this study; hyperparameters that it lacks are spread over the current space
 
         Parameters:
-            n: How many
-            space: The present search space
+            n: Number of points
+            space: Current search space
             returns: (k,d), k is at most `n`
         """
         d = self.gp.data
@@ -103,12 +103,12 @@ class EarlierStudy:
         return space.snap(X)
 
 # %% ../../nbs/engine/12_knowledge.ipynb #portfolio
-n_portfolio = 20 # Configurations of a portfolio: as many as full trainings in a usual study
-n_each = 15 # Best configurations of each study from which it is made
+n_portfolio = 20 # Configurations in a portfolio: as many as full trials in a usual study
+n_each = 15 # Best configurations of each study that may enter it
 n_sets = 5 # Data sets that a portfolio covers at least: fewer studies stand for several each
 off = .3 # How far data like those of a study are from it, in units of the distance from the median to the best
-worst = -6. # Value of having no configuration at all: below what `OutputTransform` gives to a training that fails
-not_twice = -9. # Value of a configuration that was taken
+worst = -6. # Value without any configuration: below what `OutputTransform` gives to a failed trial
+not_twice = -9. # Value of a configuration that is already in the portfolio
 
 def _values(studies, X):
     "(s,m) values of the points `X` (m,d) on data like those of the `studies`; if these are few, with smooth deviations"
@@ -122,19 +122,19 @@ def _values(studies, X):
 
 def portfolio(
     studies, # List of `EarlierStudy`
-    space:Space, # The present search space
-    n:int=n_portfolio # How many, at most
+    space:Space, # Current search space
+    n:int=n_portfolio # Maximum number
 ): # (k,d)
-    """Configurations in an order in which each adds most to the mean, over the studies, of the best value so far
+    """Configurations, each of which adds most to the mean over the studies of the best value so far
 
     Parameters:
         studies: List of `EarlierStudy`
-        space: The present search space
-        n: How many, at most
+        space: Current search space
+        n: Maximum number
         returns: (k,d)
     """
     X = distinct(np.concatenate([o.best(n_each, space) for o in studies]))
-    V = np.minimum(_values(studies, X), 1.2)  # what is far better than the best seen is no more than hope
+    V = np.minimum(_values(studies, X), 1.2)  # predictions far above the best seen are not to be trusted
     have,order = np.full(len(V), worst),[]
     for _ in range(min(n, len(X))):
         total = np.maximum(V, have[:,None]).sum(0)
@@ -177,14 +177,14 @@ def _choice_belief(k, d, v):
 
 def belief_points(
     prior:dict, # Name -> value, (value, standard deviation), option, or {option: weight}
-    space:Space, # The present search space
+    space:Space, # Current search space
     n:int=n_portfolio # How many, at most
 ): # (k,d), the most probable first
-    """Configurations spread as the belief `prior` is; what it does not mention is spread over the space
+    """Configurations drawn from the belief `prior`; hyperparameters that it lacks are spread over the space
 
     Parameters:
         prior: Name -> value, (value, standard deviation), option, or {option: weight}
-        space: The present search space
+        space: Current search space
         n: How many, at most
         returns: (k,d), the most probable first
     """
@@ -204,13 +204,13 @@ def belief_points(
 # %% ../../nbs/engine/12_knowledge.ipynb #points
 def config_points(
     configs:list, # Dictionaries by name
-    space:Space # The present search space
+    space:Space # Current search space
 ): # (k,d)
-    """Points of those of `configs` that lie in the space; values that one lacks are spread
+    """Points of those `configs` that are in the space; hyperparameters that one lacks are spread
 
     Parameters:
         configs: Dictionaries by name
-        space: The present search space
+        space: Current search space
         returns: (k,d)
     """
     U,keep = sobol(len(configs), len(space), 0),[]
@@ -223,15 +223,15 @@ def config_points(
     return distinct(space.snap(U[keep]))
 
 def first_points(
-    space:Space, # The present search space
+    space:Space, # Current search space
     studies=(), # List of `EarlierStudy`
     prior:dict=None, # As `belief_points` takes it
     configs=() # As `config_points` takes them
 ): # (k,d), k is at most `n_portfolio`
-    """What is known, as configurations in the order in which they are to be tried
+    """Configurations to try first, in order
 
     Parameters:
-        space: The present search space
+        space: Current search space
         studies: List of `EarlierStudy`
         prior: As `belief_points` takes it
         configs: As `config_points` takes them
@@ -244,32 +244,32 @@ def first_points(
     return distinct(np.reshape(turns, (-1, len(space))))[:n_portfolio]
 
 # %% ../../nbs/engine/12_knowledge.ipynb #knowledge
-hedge = 2 # Place of the quasi-random configuration among the first ones
-slack = .25 # So much worse may the best of the list end, in units of the distance from the median to the best
+hedge = 2 # Position of the quasi-random configuration among the first ones
+slack = .25 # How much worse the best of the list may end, in units of the distance from the median to the best
 
 class Knowledge:
-    """Which configurations are wanted tried, as long as they lead
+    """Configurations that are tried as long as they lead
 
     Parameters:
         points: (k,d) in order, as from `first_points`
-        given: (m,d) configurations that someone wanted tried, which say nothing about the list
+        given: (m,d) configurations that the user enqueued, which say nothing about the list
     """
     def __init__(self,
         points, # (k,d) in order, as from `first_points`
-        given=None # (m,d) configurations that someone wanted tried, which say nothing about the list
+        given=None # (m,d) configurations that the user enqueued, which say nothing about the list
     ): self.points,self.given = points,points[:0] if given is None else given
 
     def leads(self,
-        surrogate:Surrogate, # What is known
-        values, # (n,) of its trainings; NaN for those that have none
-        slack:float=0. # So much worse may the best of the list be
+        surrogate:Surrogate, # Conclusions from the trials
+        values, # (n,) of its trials; NaN for those that have none
+        slack:float=0. # How much worse the best of the list may be
     )->bool: # True if there is nothing to compare
-        """Is the best training of the list as good as the best of the others?
+        """Is the best trial of the list as good as the best of the others?
 
         Parameters:
-            surrogate: What is known
-            values: (n,) of its trainings; NaN for those that have none
-            slack: So much worse may the best of the list be
+            surrogate: Conclusions from the trials
+            values: (n,) of its trials; NaN for those that have none
+            slack: How much worse the best of the list may be
             returns: True if there is nothing to compare
         """
         ours = among(surrogate.X, self.points)
@@ -278,14 +278,14 @@ class Knowledge:
         return not len(p) or not len(rest) or p.max()>=rest.max()-slack
 
     def next_start(self,
-        surrogate:Surrogate, # What is known
-        points # (k,d) quasi-random points with which a search without knowledge begins
+        surrogate:Surrogate, # Conclusions from the trials
+        points # (k,d) initial quasi-random points of a search without knowledge
     ): # (k,d), k is 0 or 1
         """The next of the first configurations
 
         Parameters:
-            surrogate: What is known
-            points: (k,d) quasi-random points with which a search without knowledge begins
+            surrogate: Conclusions from the trials
+            points: (k,d) initial quasi-random points of a search without knowledge
             returns: (k,d), k is 0 or 1
         """
         seen = surrogate.Y[:,least_epochs(surrogate.T)-1]
@@ -296,15 +296,15 @@ class Knowledge:
         return first_feasible(surrogate, distinct(np.concatenate(order), surrogate.X))
 
     def instead(self,
-        surrogate:Surrogate, # What is known
-        x, # (d,) what the engine proposes
+        surrogate:Surrogate, # Conclusions from the trials
+        x, # (d,) proposal of the engine
         allowed=None # Function from points (m,d) to whether they may be proposed (m,); None for all
     ): # (d,)
-        """What begins now: `x`, or the next of the list
+        """`x`, or the next configuration of the list
 
         Parameters:
-            surrogate: What is known
-            x: (d,) what the engine proposes
+            surrogate: Conclusions from the trials
+            x: (d,) proposal of the engine
             allowed: Function from points (m,d) to whether they may be proposed (m,); None for all
             returns: (d,)
         """
@@ -317,11 +317,11 @@ class Knowledge:
 
 # %% ../../nbs/engine/12_knowledge.ipynb #next
 def next_training(
-    surrogate:Surrogate, # What is known
+    surrogate:Surrogate, # Conclusions from the trials
     rng, # numpy Generator
     n:int, # Trainings before, for the start
     starts=(), # As `next_start` takes them
-    knowledge:Knowledge=None, # What was known before the search began
+    knowledge:Knowledge=None, # From earlier studies and beliefs
     among=None, # As `resume` takes it
     allowed=None, # Function from points (m,d) to whether they may be proposed (m,); None for all
     acq='logei', # As `propose` takes it
@@ -330,11 +330,11 @@ def next_training(
     """What to train next
 
     Parameters:
-        surrogate: What is known
+        surrogate: Conclusions from the trials
         rng: numpy Generator
         n: Trainings before, for the start
         starts: As `next_start` takes them
-        knowledge: What was known before the search began
+        knowledge: From earlier studies and beliefs
         among: As `resume` takes it
         allowed: Function from points (m,d) to whether they may be proposed (m,); None for all
         acq: As `propose` takes it
