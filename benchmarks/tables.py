@@ -44,7 +44,10 @@ class Trainer:
         return self.seen[-1]
     def stop(self, number, params, explain=None): pass
     def resume(self, number): pass
-    def regret(self): return self.table.regret(np.minimum.accumulate(np.where(np.isfinite(self.seen), self.seen, np.inf)))
+    def regret(self):
+        "That of the worst configuration until a finite value was seen"
+        seen = np.minimum.accumulate(np.where(np.isfinite(self.seen), self.seen, np.inf))
+        return self.table.regret(np.minimum(seen, self.table.worst))
 
 # Knowledge
 
