@@ -69,7 +69,8 @@ class BayesOptimizer:
         def _earlier(i, o): return EarlierStudy(o, self.space, self.sign, f'from_studies[{i}]')
         points = first_points(self.space, [_earlier(*o) for o in enumerate(from_studies or ())], prior)
         self.knowledge = Knowledge(points) if len(points) else None
-        self._how = len(self.first),resume and n_epoch>1  # arguments of `decide`
+        pausing = 0 if self.knowledge else len(self.first)  # what is known to be good is worth more than a look
+        self._how = pausing,resume and n_epoch>1  # arguments of `decide`
 
     def _rng(self, n): return np.random.default_rng([self.seed, n])
     @property
