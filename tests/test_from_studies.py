@@ -63,12 +63,12 @@ def test_a_belief_is_tried_first(tmp_path):
 
 wrong = {  # name -> arguments (a function of the folder of earlier studies), and what the error says
     'a number': (lambda d: dict(from_studies=3), 'from_studies: expected studies, results, folders or URLs, got 3'),
-    'no folder': (lambda d: dict(from_studies=d/'none'), r'from_studies: .*none is not there'),
-    'an empty folder': (lambda d: dict(from_studies=[d.parent]), 'holds no study'),
+    'no folder': (lambda d: dict(from_studies=d/'none'), r'from_studies: .*none does not exist'),
+    'an empty folder': (lambda d: dict(from_studies=[d.parent]), 'contains no study'),
     'no journal': (lambda d: dict(from_studies=d/'s0'/'folder.id'), 'begins with'),
     'no database': (lambda d: dict(from_studies='sqlite:///none.db'), 'there is no database at sqlite:///none.db'),
-    'another space': (lambda d: dict(from_studies=d, space=dict(eps=(1e-8, 1e-3, 'log'))), 'no trial of the study lies in the search space of eps'),
-    'another sampler': (lambda d: dict(from_studies=d, sampler='tpe'), "TPESampler cannot use them; take sampler='bayes'"),
+    'another space': (lambda d: dict(from_studies=d, space=dict(eps=(1e-8, 1e-3, 'log'))), 'no trial of the study is in the search space of eps'),
+    'another sampler': (lambda d: dict(from_studies=d, sampler='tpe'), "TPESampler cannot use them; use sampler='bayes'"),
     'belief of another name': (lambda d: dict(prior=dict(mom=.9)), "prior: 'mom' is not in the space, which has lr, wd"),
     'belief outside': (lambda d: dict(prior=dict(lr=5.)), 'prior: lr: expected a value from 0.0001 to 1.0'),
     'belief without width': (lambda d: dict(prior=dict(lr=(.1, 0))), 'and a positive standard deviation'),

@@ -319,32 +319,32 @@ class Knowledge:
 def next_training(
     surrogate:Surrogate, # Conclusions from the trials
     rng, # numpy Generator
-    n:int, # Trainings before, for the start
+    n:int, # Trials before, for the start
     starts=(), # As `next_start` takes them
     knowledge:Knowledge=None, # From earlier studies and beliefs
     among=None, # As `resume` takes it
     allowed=None, # Function from points (m,d) to whether they may be proposed (m,); None for all
     acq='logei', # As `propose` takes it
-    new:bool=True # May a new training begin?
-): # Index of a training to resume or None, configuration (d,) of a new one or None, and what was fitted
+    new:bool=True # May a new trial start?
+): # Index of a trial to resume or None, configuration (d,) of a new one or None, and what was fitted
     """What to train next
 
     Parameters:
         surrogate: Conclusions from the trials
         rng: numpy Generator
-        n: Trainings before, for the start
+        n: Trials before, for the start
         starts: As `next_start` takes them
         knowledge: From earlier studies and beliefs
         among: As `resume` takes it
         allowed: Function from points (m,d) to whether they may be proposed (m,); None for all
         acq: As `propose` takes it
-        new: May a new training begin?
-        returns: Index of a training to resume or None, configuration (d,) of a new one or None, and
+        new: May a new trial start?
+        returns: Index of a trial to resume or None, configuration (d,) of a new one or None, and
             what was fitted
     """
     x,value,fitted = None,-np.inf,surrogate.fitted
     if new:
-        begins = n-surrogate.infeasible.sum()<n_starts(surrogate.T)  # what could not be trained was no start
+        begins = n-surrogate.infeasible.sum()<n_starts(surrogate.T)  # infeasible ones do not count
         use_known = knowledge and begins
         first = knowledge.next_start(surrogate, starts) if use_known else next_start(surrogate, starts, n)
         if len(first) and (allowed is None or allowed(first)[0]): return None, first[0], fitted

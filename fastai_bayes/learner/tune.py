@@ -225,7 +225,7 @@ def _check_space(learn, space, given, fit, fit_kwargs, monitor, free):
 def _check_search(search, space, asks, before):
     if before and not before.lenient and not search.uses_knowledge:
         name = type(search.sampler).__name__
-        raise TuneError(f"from_studies and prior are for our sampler, and {name} cannot use them; take sampler='bayes'")
+        raise TuneError(f"from_studies and prior are for our sampler, and {name} cannot use them; use sampler='bayes'")
     if 'freeze_epochs' in space.dims and search.fixed_length:
         raise TuneError('pbt changes hyperparameters during trials, which freeze_epochs does not allow')
     if asks and search.needs_space:

@@ -105,7 +105,7 @@ def _key(params):
 def knowledge_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, value, place (in the list of what was known; NaN if it is not in it), expected
-    """Which trials were on the list that was known beforehand, and what was expected of them
+    """Which trials came from earlier studies or a belief, and their expected values
 
     Parameters:
         study: A study
@@ -127,7 +127,7 @@ def plot_knowledge(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
 ):
-    """Values of the trials against what was expected of them beforehand
+    """Values of the trials against those expected beforehand
 
     Parameters:
         study: A study
