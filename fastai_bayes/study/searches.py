@@ -217,8 +217,8 @@ class Search:
             checkpoint? Does the first trial use the learner's current hyperparameters? Must the
             whole space be known in advance? Must all trials have the same number of epochs,
             whenever the study is opened? Can there be more to train when trials of other processes
-            end? May the pruner stop a trial after an epoch without a value? Can it begin with what
-            earlier studies and beliefs say? Shown at the start
+            end? May the pruner stop a trial after an epoch without a value? Can it use earlier
+            studies and beliefs? Shown at the start
     """
     can_resume = False # Does it resume stopped trials?
     keeps_hypers = True # Does a resumed trial keep the hyperparameters in its checkpoint?
@@ -227,7 +227,7 @@ class Search:
     fixed_length = False # Must all trials have the same number of epochs, whenever the study is opened?
     waits = False # Can there be more to train when trials of other processes end?
     end_without_value = False # May the pruner stop a trial after an epoch without a value?
-    uses_knowledge = False # Can it begin with what earlier studies and beliefs say?
+    uses_knowledge = False # Can it use earlier studies and beliefs?
     note = '' # Shown at the start
     def __init__(self, sampler, pruner, space, seed=0):
         self.sampler,self.pruner,self.space,self.seed = sampler,pruner,space,seed
@@ -246,7 +246,7 @@ class Search:
     def inform(self,
         study, # The study
         before # `Before`: what was known before
-    ): """Take in what is known, unless `study` has begun with something else
+    ): """Use `before`, unless `study` has started with something else
 
        Parameters:
            study: The study
