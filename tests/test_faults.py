@@ -259,15 +259,16 @@ def test_the_process_dies_when_a_pruner_of_optuna_has_decided(tmp_path):
     died(lambda: study('died'), checkpoint, 'write', lambda state: state.get('stopped'))
     assert curves(study('died'))==curves(whole)
 
-@pytest.mark.parametrize('sampler', ['tpe', 'random', 'pbt', 'asks', 'bayes'])
-def test_the_process_dies_while_hyperparameters_are_drawn(tmp_path, sampler):
+@pytest.mark.parametrize('at', [0, 2])
+@pytest.mark.parametrize('sampler', ['tpe', 'random', 'pbt', 'bayes', 'tpe asks', 'bayes asks'])
+def test_the_process_dies_while_hyperparameters_are_drawn(tmp_path, sampler, at):
     "It draws the rest as if it had not died"
     def build(trial): return digits(tmp_path/'built', model=net(trial.suggest_int('n', 8, 32)), wd=trial.suggest_float('wd', 1e-3, .3))
-    args = dict(new_learner=build, sampler='tpe') if sampler=='asks' else dict(sampler=sampler)
-    space = None if sampler=='asks' else dict(**lrs, wd=(1e-3, .3, 'log'), bs=[16, 32, 64])
-    def study(name): return tune(digits(tmp_path/name), n=2, n_trials=3, space=space, **args).study
+    sampler,asks = sampler.partition(' ')[::2]
+    args = dict(new_learner=build, space=None) if asks else dict(space=dict(**lrs, wd=(1e-3, .3, 'log'), bs=[16, 32, 64]))
+    def study(name): return tune(digits(tmp_path/name), n=2, n_trials=3, sampler=sampler, **args).study
     whole = study('whole')
-    died(lambda: study('died'), Journal, 'append_logs', lambda logs: any((o.get('trial_id'), o.get('param_name'))==(2, 'wd') for o in logs))
+    died(lambda: study('died'), Journal, 'append_logs', lambda logs: any((o.get('trial_id'), o.get('param_name'))==(at, 'wd') for o in logs))
     assert (curves(now := study('died')), [t.params for t in trials_of(now.trials)])==(curves(whole), [t.params for t in trials_of(whole.trials)])
 
 # What is left on the disk, and in the memory
