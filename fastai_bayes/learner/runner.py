@@ -286,7 +286,7 @@ def resume(self:Run, trial, source=None, params=None, fit=None):
 @patch
 def has_params(self:Run, trial):
     "Has `trial` all its hyperparameters? Its process may have died before it asked for them"
-    if trial.intermediate_values or 'weights' in trial.user_attrs: return True
+    if trial.intermediate_values or 'weights' in trial.user_attrs or not self.search.draws_in_order: return True
     space = as_stored(self.plan.space)
     return not self.plan.factory.define_by_run and (space is None or fits(trial.params, space))
 
