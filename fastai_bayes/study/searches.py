@@ -213,14 +213,16 @@ class Search:
     """A sampler and a pruner for the runner; this one for those of Optuna
 
     Parameters:
-        seed: Does it resume stopped trials? Does a resumed trial keep the hyperparameters in its
-            checkpoint? Does the first trial use the learner's current hyperparameters? Must the
-            whole space be known in advance? Must all trials have the same number of epochs,
-            whenever the study is opened? Can there be more to train when trials of other processes
-            end? May the pruner stop a trial after an epoch without a value? Can it use earlier
-            studies and beliefs? Shown at the start
+        seed: Does it resume stopped trials? Does a hyperparameter depend on how many were drawn
+            before it? Does a resumed trial keep the hyperparameters in its checkpoint? Does the
+            first trial use the learner's current hyperparameters? Must the whole space be known in
+            advance? Must all trials have the same number of epochs, whenever the study is opened?
+            Can there be more to train when trials of other processes end? May the pruner stop a
+            trial after an epoch without a value? Can it use earlier studies and beliefs? Shown at
+            the start
     """
     can_resume = False # Does it resume stopped trials?
+    draws_in_order = True # Does a hyperparameter depend on how many were drawn before it?
     keeps_hypers = True # Does a resumed trial keep the hyperparameters in its checkpoint?
     begins_with_present = True # Does the first trial use the learner's current hyperparameters?
     needs_space = False # Must the whole space be known in advance?
@@ -301,7 +303,7 @@ class Search:
 
 class BayesSearch(Search):
     "The engine as sampler, which resumes trials that the engine as pruner has stopped"
-    uses_knowledge = True
+    uses_knowledge,draws_in_order = True,False
     @property
     def can_resume(self): return self.sampler.resume and self.prunes_itself
     def prepare(self, limits, n_epoch, by_factory):
