@@ -3,6 +3,7 @@ import shutil
 import optuna, pytest
 from optuna.distributions import FloatDistribution
 from fastai_bayes.all import *
+from fastai_bayes.learner.recipes import recipes_for
 from fastai_bayes.engine.checks import OptimizerError
 from fastai_bayes.study.folder import FolderError
 from fastai_bayes.study.records import trials_of
@@ -61,6 +62,15 @@ def test_a_belief_is_tried_first(tmp_path):
     res = digits(tmp_path).bayes_tune(3, SPACE, n_trials=2, prior=dict(lr=(.03, .2)), enqueue=False, **quick)
     assert tried(res)[0]['lr']==pytest.approx(.03)
 
+def test_recipes_come_first(tmp_path):
+    "Of a table: the first that fits the space, after the learner's own values"
+    from fastai.tabular.all import TabularDataLoaders, tabular_learner, CategoryBlock
+    df = pd.DataFrame(dict(a=np.arange(200.)%7, b=np.arange(200.)%5, y=np.arange(200)%2))
+    dls = TabularDataLoaders.from_df(df, path=tmp_path, cont_names=['a', 'b'], y_names='y', y_block=CategoryBlock, bs=64)
+    res = tabular_learner(dls, layers=[4], metrics=accuracy).bayes_tune(1, dict(lr=None, wd=None), n_trials=2, recipes=True, **quick)
+    first = recipes_for(tabular_learner(dls, layers=[4]))[0][0]
+    assert tried(res)[1]==pytest.approx({k: first[k] for k in ('lr', 'wd')})
+
 wrong = {  # name -> arguments (a function of the folder of earlier studies), and what the error says
     'a number': (lambda d: dict(from_studies=3), 'from_studies: expected studies, results, folders or URLs, got 3'),
     'no folder': (lambda d: dict(from_studies=d/'none'), r'from_studies: .*none does not exist'),
@@ -72,6 +82,8 @@ wrong = {  # name -> arguments (a function of the folder of earlier studies), an
     'belief of another name': (lambda d: dict(prior=dict(mom=.9)), "prior: 'mom' is not in the space, which has lr, wd"),
     'belief outside': (lambda d: dict(prior=dict(lr=5.)), 'prior: lr: expected a value from 0.0001 to 1.0'),
     'belief without width': (lambda d: dict(prior=dict(lr=(.1, 0))), 'and a positive standard deviation'),
+    'recipes of another sampler': (lambda d: dict(recipes=True, sampler='random'), 'RandomSampler cannot use them'),
+    'recipes that are text': (lambda d: dict(recipes='yes'), "recipes: expected True or False, got 'yes'"),
     'belief of another sampler': (lambda d: dict(prior=dict(lr=.1), sampler='random'), 'RandomSampler cannot use them')}
 
 @pytest.mark.parametrize('case', wrong)
