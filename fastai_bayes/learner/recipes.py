@@ -7,8 +7,8 @@ __all__ = ['default_lr', 'application_of', 'recipes_for']
 
 # %% ../../nbs/learner/12_recipes.ipynb #imports
 import functools, json
-from pathlib import Path
-from fastai.collab import CollabDataLoaders
+from importlib import resources
+from fastai.collab import EmbeddingDotBias, EmbeddingNN
 from fastai.data.transforms import IntToFloatTensor
 from fastai.layers import trainable_params
 from fastai.learner import Learner
@@ -31,7 +31,7 @@ def application_of(
     """
     train,loss = learn.dls.train,learn.loss_func
     if isinstance(learn, TextLearner): return 'texts'
-    if isinstance(learn.dls, CollabDataLoaders): return 'ratings'
+    if isinstance(learn.model, (EmbeddingDotBias, EmbeddingNN)): return 'ratings'
     if isinstance(train, TabDataLoader): return 'classes' if isinstance(loss, CrossEntropyLossFlat) else 'numbers'
     steps = getattr(getattr(train, 'after_batch', None), 'fs', ())
     is_image = any(isinstance(o, IntToFloatTensor) for o in steps)
@@ -43,7 +43,7 @@ def application_of(
 default_lr = 1e-3 # Of `Learner`, in which recipes give learning rates
 
 @functools.cache
-def _all(): return json.loads(Path(__file__).with_name('recipes.json').read_text())
+def _all(): return json.loads(resources.files('fastai_bayes.learner').joinpath('recipes.json').read_text())
 
 def recipes_for(
     learn:Learner # Learner to tune

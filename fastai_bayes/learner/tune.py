@@ -25,6 +25,7 @@ from .knobs import check_args, check_knobs, default_space, knobs, left_out, loss
 from .loaders import LoaderError
 from .monitor import monitor_and_mode
 from .probe import Probe, awake
+from .recipes import recipes_for
 from .runner import Run
 from .signatures import FIT_METHODS, KnobError, default_arg, takes
 from .training import Plan, epochs_of
@@ -50,6 +51,7 @@ _arguments = { # Name -> may it be None? what is expected, and is a value that?
     'seed': (True, f'a whole number from 0 to {2**32-1}', lambda v: _is_whole(v) and 0<=v<2**32),
     'enqueue': (True, 'a list of dictionaries, as in [dict(lr=1e-3)]', lambda v: v is False or _is_list(v)),
     'verbose': (False, 'True or False', lambda v: isinstance(v, Integral) and v in (True, False)),
+    'recipes': (False, 'True or False', lambda v: isinstance(v, Integral) and v in (True, False)),
     'extend': (False, 'True, False, or values in the trials of new or removed hyperparameters, as in dict(mom=.9)',
                lambda v: isinstance(v, (bool, dict)))}
 
@@ -223,9 +225,10 @@ def _check_space(learn, space, given, fit, fit_kwargs, monitor, free):
         raise KnobError('freeze_epochs: the length of trials must be known in advance; put it into space')
 
 def _check_search(search, space, asks, before):
-    if before and not before.lenient and not search.uses_knowledge:
+    if before is not None and not search.uses_knowledge:
         name = type(search.sampler).__name__
-        raise TuneError(f"from_studies and prior are for our sampler, and {name} cannot use them; use sampler='bayes'")
+        raise TuneError(f"from_studies, prior and recipes are for our sampler, and {name} cannot use them; "
+                        "use sampler='bayes'")
     if 'freeze_epochs' in space.dims and search.fixed_length:
         raise TuneError('pbt changes hyperparameters during trials, which freeze_epochs does not allow')
     if asks and search.needs_space:
@@ -251,6 +254,7 @@ def _limits(args, total):
 def _notes(learn, args, inferred):
     "Lines to show at the start"
     res = [ranges(inferred)] if inferred else []
+    if args.recipes and not recipes_for(learn)[0]: res.append('there are no recipes for this kind of data')
     if args.space is not None or asks_trial(args.new_learner): return res
     return res+[f'{k} is left out: {why}' for k,why in left_out(learn).items()]
 
@@ -265,10 +269,12 @@ def _others(root, name):
     return res
 
 def _before(learn, args, space):
-    "What is known before the study begins"
+    "What is known before the study begins; None if nothing was asked for"
+    if args.from_studies is None and args.prior is None and not args.recipes: return None
     auto = isinstance(args.from_studies, str) and args.from_studies=='auto'
     earlier = _others(_root(learn), args.study_name) if auto else load_studies(args.from_studies)
     res,stored = Before(earlier, args.prior, lenient=auto),as_stored(space) if len(space) else None
+    if args.recipes: res.configs,res.of_configs = recipes_for(learn)
     if res and stored: res.check(stored)
     return res
 
@@ -355,6 +361,7 @@ def bayes_tune(self:Learner,
     cbs=None, # Callbacks; each trial gets copies
     verbose:bool=True, # Show progress?
     from_studies=None, # Earlier studies: results, folders, URLs, Optuna studies; 'auto' for all beside this one
+    recipes:bool=False, # Begin with settings that were good on other data of this kind?
     prior:dict=None, # Where the best is: name -> value, (value, standard deviation), option, or {option: weight}
     extend=False, # Allow another space and more epochs? True, or values in the trials of new or removed hyperparameters
     **fit_kwargs # Other arguments of the fit, the same for each trial, as in `pct_start=.3` for 'fit_one_cycle'
@@ -388,6 +395,7 @@ def bayes_tune(self:Learner,
         verbose: Show progress?
         from_studies: Earlier studies: results, folders, URLs, Optuna studies; 'auto' for all beside
             this one
+        recipes: Begin with settings that were good on other data of this kind?
         prior: Where the best is: name -> value, (value, standard deviation), option, or {option:
             weight}
         extend: Allow another space and more epochs? True, or values in the trials of new or removed
