@@ -244,8 +244,13 @@ def first_points(
     return distinct(np.reshape(turns, (-1, len(space))))[:n_portfolio]
 
 # %% ../../nbs/engine/12_knowledge.ipynb #knowledge
-hedge = 2 # Position of the quasi-random configuration among the first ones
+hedge = 1 # Position of the quasi-random configuration among the first ones
 slack = .25 # How much worse the best of the list may end, in units of the distance from the median to the best
+
+def _first_values(surrogate):
+    "(n,) values after the least epochs, NaN for trainings that did not get that far"
+    seen = surrogate.Y[:,least_epochs(surrogate.T)-1]
+    return np.where(surrogate.failed, -np.inf, seen)
 
 class Knowledge:
     """Configurations that are tried as long as they lead
@@ -277,6 +282,19 @@ class Knowledge:
         p,rest = (values[o & ~np.isnan(values)] for o in (ours, others))
         return not len(p) or not len(rest) or p.max()>=rest.max()-slack
 
+    def trusts(self,
+        surrogate:Surrogate, # Conclusions from the trials
+        i:int # Which training
+    )->bool:
+        """Is training `i` one of a list that leads? Then it does not pause to be compared
+
+        Parameters:
+            surrogate: Conclusions from the trials
+            i: Which training
+        """
+        on_list = among(surrogate.X[i:i+1], self.points)[0]
+        return bool(on_list) and self.leads(surrogate, _first_values(surrogate))
+
     def next_start(self,
         surrogate:Surrogate, # Conclusions from the trials
         points # (k,d) initial quasi-random points of a search without knowledge
@@ -288,11 +306,9 @@ class Knowledge:
             points: (k,d) initial quasi-random points of a search without knowledge
             returns: (k,d), k is 0 or 1
         """
-        seen = surrogate.Y[:,least_epochs(surrogate.T)-1]
-        seen = np.where(surrogate.failed, -np.inf, seen)
         order = self.points,points
         n = len(surrogate.trainings)-surrogate.infeasible.sum()
-        if n==hedge or not self.leads(surrogate, seen): order = order[::-1]
+        if n==hedge or not self.leads(surrogate, _first_values(surrogate)): order = order[::-1]
         return first_feasible(surrogate, distinct(np.concatenate(order), surrogate.X))
 
     def instead(self,

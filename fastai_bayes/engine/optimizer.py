@@ -69,8 +69,7 @@ class BayesOptimizer:
         def _earlier(i, o): return EarlierStudy(o, self.space, self.sign, f'from_studies[{i}]')
         points = first_points(self.space, [_earlier(*o) for o in enumerate(from_studies or ())], prior)
         self.knowledge = Knowledge(points) if len(points) else None
-        pausing = 0 if self.knowledge else len(self.first)  # what is known to be good is worth more than a look
-        self._how = pausing,resume and n_epoch>1  # arguments of `decide`
+        self.resumable = resume and n_epoch>1
 
     def _rng(self, n): return np.random.default_rng([self.seed, n])
     @property
@@ -141,13 +140,19 @@ class BayesOptimizer:
     def decide(self, id:int)->Verdict:
         "Whether the trial should stop now, and why"
         self._known(id)
-        return decide(self.surrogate, id, *self._how)
+        return decide(*self._how(id))
     def should_stop(self, id:int)->bool: return self.decide(id).stop
     @one_thread
     def explain(self, id:int)->Explanation:
         "Verdict, forecast with its band, and probability of ending best"
         self._known(id)
-        return explain(self.surrogate, id, self.sign, *self._how)
+        surrogate,i,*how = self._how(id)
+        return explain(surrogate, i, self.sign, *how)
+    def _how(self, id):
+        "Arguments of `policy.decide`"
+        surrogate = self.surrogate
+        trusted = self.knowledge and self.knowledge.trusts(surrogate, id)
+        return surrogate, id, 0 if trusted else len(self.first), self.resumable
 
     def finish(self, id:int):
         "The trial has ended, at its last epoch or because it should stop"

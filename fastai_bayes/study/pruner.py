@@ -64,6 +64,13 @@ class BayesPruner(BasePruner):
         "`Surrogate` of the study, and the index of `trial` in it"
         surrogate,numbers = StudyCache.of(study).surrogate(study, self._space(study, trial), T, trial)
         return surrogate, numbers.index(trial_id(trial))
+    def _how(self, study, trial, T):
+        "Arguments of `policy.decide`"
+        surrogate,i = self._surrogate(study, trial, T)
+        known = getattr(study.sampler, 'knowledge', None)
+        known = known and known(study, surrogate.space)
+        trusted = known and known.trusts(surrogate, i)
+        return surrogate, i, 0 if trusted else self.n_startup, self.resumable
 
     @one_thread
     def decide(self,
@@ -80,7 +87,7 @@ class BayesPruner(BasePruner):
         T = self._horizon(study, trial)
         if not trial.intermediate_values: return Verdict(False, 'nothing reported')
         if T is None: return Verdict(False, 'the length of a full trial is not known before one is complete')
-        return decide(*self._surrogate(study, trial, T), self.n_startup, self.resumable)
+        return decide(*self._how(study, trial, T))
 
     @one_thread
     def explain(self,
@@ -99,7 +106,8 @@ class BayesPruner(BasePruner):
             n = len(trial.intermediate_values)
             raise OptimizerError(f'expected a trial with values, and a known n_epoch, got {n} values and n_epoch={T}; '
                                  'report a value first, or pass BayesPruner(n_epoch=...)')
-        return explain(*self._surrogate(study, trial, T), Direction.of(study), self.n_startup, self.resumable)
+        surrogate,i,*how = self._how(study, trial, T)
+        return explain(surrogate, i, Direction.of(study), *how)
 
     def prune(self, study:Study, trial:FrozenTrial)->bool:
         "Should `trial` stop? `verdict` says why"

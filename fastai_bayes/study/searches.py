@@ -316,9 +316,7 @@ class BayesSearch(Search):
     def inform(self, study, before):
         if before: self.sampler.before = before
         space = as_stored(self.space) if len(self.space) else None
-        knows = space and self.sampler.knowledge(study, space)
-        pauses = self.can_resume and self.pruner.untold
-        if knows and pauses: self.pruner.n_startup = 0  # what is known to be good is worth more than a look
+        if space: self.sampler.knowledge(study, space)
         known = study.user_attrs.get('knowledge')
         if known and known['of']: self.note = f"known beforehand: {known['of']}"
     def ask(self, study): return ask(study, self.space)
