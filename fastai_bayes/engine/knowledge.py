@@ -307,8 +307,8 @@ class Knowledge:
             returns: (k,d), k is 0 or 1
         """
         order = self.points,points
-        n = len(surrogate.trainings)-surrogate.infeasible.sum()
-        if n==hedge or not self.leads(surrogate, _first_values(surrogate)): order = order[::-1]
+        own = ~(surrogate.infeasible | among(surrogate.X, self.given))
+        if own.sum()==hedge or not self.leads(surrogate, _first_values(surrogate)): order = order[::-1]
         return first_feasible(surrogate, distinct(np.concatenate(order), surrogate.X))
 
     def instead(self,
