@@ -1370,7 +1370,7 @@ cannot_step = {
     'no length': (lambda p: digits(p, endless(p)), {}, TuneError, 'training loader has no length'),
     'lbfgs has no wd': (digits, dict(space=dict(lrs, wd=(.1, .2), opt_func=[torch.optim.LBFGS, Adam]), fit='fit'), KnobError, "opt_func: 'LBFGS' fails"),
     'fit': (digits, dict(fit=lambda l, n, cbs: l.no_such_fit(n, cbs=cbs)), TuneError, 'the fit cannot start'),
-    'without cbs': (digits, dict(fit=lambda l, n, cbs: l.fit(n)), TuneError, 'must pass on cbs'),
+    'without cbs': (digits, dict(fit=lambda l, n, cbs: l.fit(n)), TuneError, 'must pass cbs on'),
 }
 @pytest.mark.parametrize('name', cannot_step)
 def test_what_cannot_take_a_step_is_refused_by_name(tmp_path, name):

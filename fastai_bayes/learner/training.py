@@ -314,7 +314,7 @@ def outcome(
         returns: State, reason, and the limit that interrupted it or None
     """
     value,_ = cb.best
-    if not cb.curve: return TrialState.FAIL,'no epoch was reported; your own fit must pass on cbs',None
+    if not cb.curve: return TrialState.FAIL,'no epoch was reported; your own fit must pass cbs on',None
     if cb.diverged:
         why = f'diverged in epoch {cb.seen}: the loss is not finite'
         if cb.seen==1: why += '; if this happens in every trial, check inputs and targets for NaN'
