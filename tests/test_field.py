@@ -651,16 +651,16 @@ def asks(trial):
     trial.suggest_float('dropout', .1, .5)
     return digits('.')
 without = {
-    'unused argument': (dict(share=(.1, .9)), dict(fit=ignores), 'share: ignores takes it, but never uses it'),
-    'unused knob': (dict(pct_start=(.1, .9)), dict(fit=ignores), 'pct_start: ignores takes it, but never uses it'),
-    'kwargs': (dict(pct_start=(.1, .9)), dict(fit=swallows), 'pct_start: swallows takes it, but never uses it'),
+    'unused argument': (dict(share=(.1, .9)), dict(fit=ignores), 'share: ignores never uses it'),
+    'unused knob': (dict(pct_start=(.1, .9)), dict(fit=ignores), 'pct_start: ignores never uses it'),
+    'kwargs': (dict(pct_start=(.1, .9)), dict(fit=swallows), 'pct_start: swallows never uses it'),
     'kwargs, own name': (dict(share=(.1, .9)), dict(fit=swallows_too), "unknown hyperparameter 'share'"),
     'misspelt': (dict(drpout=(.1, .9)), dict(new_learner=drops_out), "drpout is in the space, but .* did you mean 'dropout'"),
     'nothing read': (dict(width=[8, 16]), dict(new_learner=constant), 'width is in the space, but .* reads nothing'),
     'knob that a factory sees to': (dict(ps=(.1, .5)), dict(new_learner=constant), 'ps is in the space'),
     'with trial': (dict(drpout=(.1, .9)), dict(new_learner=asks), "drpout is in the space, but .* did you mean 'dropout'"),
     'enqueued': (dict(lrs), dict(new_learner=asks, enqueue=[dict(drpout=.2)]), 'new_learner does not suggest drpout'),
-    'given and tuned': (dict(share=(.1, .9)), dict(fit=shares([]), share=.2), 'share is given to the fit and tuned as well'),
+    'given and tuned': (dict(share=(.1, .9)), dict(fit=shares([]), share=.2), 'share is passed to the fit and tuned as well'),
 }
 @pytest.mark.parametrize('name', without)
 def test_a_name_without_effect_is_refused(tmp_path, monkeypatch, name):
