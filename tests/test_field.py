@@ -1807,7 +1807,7 @@ def test_jitter_is_part_of_a_process_and_said_when_it_is_large():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         g = gp_mod.GP(gp_mod.Data(np.linspace(0, 1, 4)[:,None], np.arange(4.), [False]), np.log([[.3, 1., .1]]))
-    assert g.jitter[0]==0.
+        assert g.predict(X) and g.jitter[0]==0.
     s = gp_mod.GP(gp_mod.Data(X, np.arange(4.), [False]), theta[None])
-    assert 0<s.jitter[0]<1e-4
+    assert s.predict(X) and 0<s.jitter[0]<1e-4
     with pytest.warns(UserWarning, match='a covariance matrix needed'): gp_mod._warn_of_jitter(np.array([0., .01]), np.ones(2))

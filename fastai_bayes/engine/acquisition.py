@@ -116,7 +116,7 @@ class Acquisition:
         best # Best value so far; more is better
     ):
         self.gp,self.best = gp,best
-        self.first = GP(gp.data, gp.thetas[:1]) if len(gp)>1 else gp
+        self.first = GP(gp.data, gp.thetas[:1], gp.Li[:1])
         self.scales = np.clip((gp.kernel.w**-.5).mean(0), .05, 5)  # (d,) lengths over which it changes
 
     def _mean(self, v):

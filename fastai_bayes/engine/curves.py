@@ -174,11 +174,11 @@ class CurveForecaster:
 
     def _slopes(self):
         "(levels,) derivative of the final value by the growth at each level"
-        res,w0,w1 = [],1.,0.
-        for level in reversed(self.levels):
-            res.insert(0, w0+w1)
-            b1,b2 = np.r_[level.beta[0], 0., 0.][1:3]
+        res,w0,w1 = [1.],1.,0.
+        for level in reversed(self.levels[1:]):
+            b1,b2 = np.r_[level.beta[0], 0.][1:3]
             w0,w1 = w0*(1+b1)+w1*b1, w0*b2+w1*b2
+            res.insert(0, w0+w1)
         return res
 
     def forecast(self,
@@ -196,13 +196,13 @@ class CurveForecaster:
         before,epochs,last = 0,np.r_[0, self.grid][lengths(Z)],last_values(Z)
         levels = zip(self.rungs, self._places(), self.levels, self._slopes())
         for j,(r,at,level,c) in enumerate(levels):
-            m,v = (o[0] for o in level.predict(X, _features(j, z, g)))
+            seen,m,v = epochs>=r,z*0,z*0
+            if not seen.all(): m,v = (o[0] for o in level.predict(X, _features(j, z, g)))
             v = v+level.kernel.n2
             if before:  # between two rungs, this share of the growth is known
                 part = (epochs>before) & (epochs<r)
                 left = 1-np.log(epochs[part]/before)/np.log(r/before)
                 m[part],v[part] = (last-z)[part]+left*m[part],left*v[part]
-            seen = epochs>=r
             m[seen],v[seen] = (Z[:,at]-z)[seen],0.
             z,g,var,before = z+m,m,var+v*c*c,r
         return z,var

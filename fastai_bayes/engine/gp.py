@@ -163,32 +163,33 @@ class GP:
     Parameters:
         data: Observations
         thetas: (s,p) parameters
-        last: `GP` of the first observations with the same parameters, whose factor is extended;
+        Li: That of a `GP` of the first observations with the same parameters, to be extended;
             values may differ
     """
     def __init__(self,
         data:Data, # Observations
         thetas, # (s,p) parameters
-        last=None # `GP` of the first observations with the same parameters, whose factor is extended; values may differ
+        Li=None # That of a `GP` of the first observations with the same parameters, to be extended; values may differ
     ):
         self.data,self.thetas = data,np.asarray(thetas)
         self.kernel = Kernel(self.thetas, data.choice)
         self.X = np.broadcast_to(self.kernel.see(data.X), (len(self), *data.X.shape))  # (s,n,d)
         self.scaled = self.kernel.scaled(self.X)
         self.jitter = np.zeros(len(self))  # (s,) added to the diagonal
-        self.Li = self._factor(last)
-        self.alpha = (self.Li.swapaxes(1, 2)@(self.Li@data.resid)[...,None])[...,0]
+        self.known = np.empty((len(self), 0, 0)) if Li is None else Li
 
     def __len__(self): return len(self.thetas)
     @property
     def beta(self): return self.data.b+self.alpha@self.data.HB
-    def _factor(self, last):
-        "`Li`; `last` has that of the first observations"
-        none = np.empty((len(self), 0, 0))
-        try: return self._grown(none if last is None else last.Li)
+    @functools.cached_property
+    def alpha(self): return (self.Li.swapaxes(1, 2)@(self.Li@self.data.resid)[...,None])[...,0]
+    @functools.cached_property
+    def Li(self):
+        "(s,n,n) inverse of the lower factor, computed when it is needed"
+        try: return self._grown(self.known)
         except CovarianceError:  # the whole matrix may have jitter where a part may not
-            if last is None: raise
-            return self._grown(none)
+            if not self.known.size: raise
+            return self._grown(self.known[:,:0,:0])
     def _grown(self, Li):
         "`Li` (s,n,n) from that of the first observations: inverse of a lower factor by blocks"
         s,n,N = len(self),Li.shape[1],len(self.data)

@@ -80,7 +80,7 @@ def _believing(gp, X):
     d,v = gp.data,np.zeros(len(X))
     guess = gp.predict(X)[0].mean(0) if len(d) else v
     both = [np.r_[o] for o in ((d.X, X), (d.y, guess), (d.v, v))]
-    return GP(final_data(*both, d.choice), gp.thetas, gp)
+    return GP(final_data(*both, d.choice), gp.thetas, gp.Li)
 
 def _weighed(f, surrogate, allowed):
     "The acquisition `f`, weighted by feasibility, cost and constraints"

@@ -85,26 +85,34 @@ class Surrogate:
         trainings: List of `Training`
         cost: What is limited: 'epochs', or 'seconds' if they were measured
         fitted: Fitted parameters of the previous proposal, from `propose`
+        before: An earlier surrogate, whose trainings have not changed since
     """
     def __init__(self,
         space, # `Space` of the configurations
         T:int, # Epochs of a full trial
         trainings, # List of `Training`
         cost:str='epochs', # What is limited: 'epochs', or 'seconds' if they were measured
-        fitted:dict=None # Fitted parameters of the previous proposal, from `propose`
+        fitted:dict=None, # Fitted parameters of the previous proposal, from `propose`
+        before=None # An earlier surrogate, whose trainings have not changed since
     ):
         self.space,self.T,self.trainings = space,T,trainings
         self.scarce,self.fitted = cost,fitted or {}
         self.grid,self.first_rung = grid(T),rungs(T)[0]
-        self.X = np.array([o.x for o in trainings]).reshape(-1, len(space))
-        rows = [o.row(T) for o in trainings]
-        self.Y = np.array([y for y,*_ in rows]).reshape(-1, len(self.grid))
+        self.rows = self._rows(before)
+        self.X,self.Y,ends = map(np.ascontiguousarray, np.split(self.rows, [len(space), -2], 1))
+        self.last,self.failed = ends[:,0].astype(int),ends[:,1]>0
         self.lens = lengths(self.Y)
         self.epochs = np.r_[0, self.grid][self.lens]  # at which they are compared
-        self.last = np.array([l for _,l,_ in rows], int)
-        self.failed = np.array([bad for *_,bad in rows], bool)
         self.infeasible = self.are('infeasible')
 
+    def _rows(self, before):
+        "(n,d+G+2) the `row` of each training; known if it is the same object as in `before`"
+        shape = len(self.trainings),len(self.space)+len(self.grid)+2
+        res = np.resize(before.rows, shape) if before else np.empty(shape)
+        for i,o in enumerate(self.trainings):
+            same = before and i<len(before.rows) and o is before.trainings[i]
+            if not same: res[i] = o.row(self.T)
+        return res
     def are(self, state): return np.array([o.state==state for o in self.trainings], bool)
     def _place(self, l):
         "Number of grid epochs up to `l`, a number or an array"
@@ -234,7 +242,7 @@ class Surrogate:
             n = len(m)
             draws = int(np.clip(240//max(len(known), 1), 3, 8))  # with more data they differ less
             thetas,mode = (o.tolist() for o in draw_params(known, mode, rng, draws))
-        gp = GP(_data(np.r_[keep, n:len(m)]), thetas, GP(known, thetas))
+        gp = GP(_data(np.r_[keep, n:len(m)]), thetas, GP(known, thetas).Li)
         return gp, self._refitted([n, thetas if n>=always else None, mode])
     def _refitted(self, final):
         "`fitted`, updated"

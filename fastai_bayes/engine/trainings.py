@@ -37,7 +37,7 @@ class Training:
     timed:int=0 # Number of epochs that were measured
     at:list=None # Epochs of the values; 1, 2, 3 ... if None
     diverged:bool=None # Did it diverge? If None, it did if its last value is missing
-    _row:tuple=field(default=None, repr=False, compare=False)
+    _row:tuple=field(default=(None,), repr=False, compare=False)
 
     def add(self, epoch, value):
         "Add the `value` after `epoch`, which may skip some"
@@ -75,11 +75,11 @@ class Training:
         res = y if at[-1]==len(y)<=len(g)==T else _filled(at, y, g)
         return _padded(res, len(g), y.max()) if self.state=='complete' else res
     def row(self, T):
-        "`values(T)` (G,), NaN after the last; epoch of the last value; `failed`. Cached until there is something new"
+        "(d+G+2,) `x`; `values(T)`, NaN after the last; its epoch; `failed`. Cached until there is something new"
         key = T,self.state,self.diverged,len(self.curve)
-        if self._row is None or self._row[0]!=key:
+        if self._row[0]!=key:
             y = _padded(self.values(T), len(grid(T)), np.nan)
-            self._row = key,(y, self.last, self.failed)
+            self._row = key,np.r_[self.x, y, self.last, self.failed]
         return self._row[1]
 
 def _padded(y, n, v): return np.r_[y, np.full(n-len(y), v)]

@@ -172,7 +172,7 @@ class LearnerFactory:
         self.middle = None # Hyperparameters of the learner from `probe`
         self.start = None # Initial weights of copies; those of `learn` if None
         self.trained = False # Was `learn` trained before?
-        self.effects = [],set() # `seen` and `warned` of `EffectWatch`
+        self.effects = {},set() # `seen` and `warned` of `EffectWatch`
 
     @property
     def space(self):

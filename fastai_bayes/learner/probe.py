@@ -23,7 +23,7 @@ from fastai.optimizer import OptimWrapper
 from optuna.samplers import RandomSampler
 from .monitor import EventCallback, MonitorError, one_number, recorded
 from .copies import copies, move_to, muted, release, seeded
-from .effect import schedules, settings, without_effect
+from .effect import schedules, settings, shown, without_effect
 from .loaders import seeded_loaders
 from .knobs import apply_params, fit_args
 from .signatures import KnobError, name_of
@@ -320,12 +320,12 @@ class Probe:
         own = getattr(type(learn), self.fit) if isinstance(self.fit, str) else self.fit
         scheduled = any(isinstance(o, ParamScheduler) for o in (*self.cbs, *learn.cbs))
         if not scheduled and getattr(own, '__module__', '').startswith('fastai.'): return
-        here = params,self.last.trace
+        here = shown(params, self.last.trace, True)
         try:
             other = self.factory.point(RandomSampler(seed=1))
             if self.tried(other, folder) is not None: return
         except Exception: return  # infeasible
-        for n,had in without_effect(here, (other, self.last.trace), scheduled=True):
+        for n,had in without_effect(here, shown(other, self.last.trace, True)).items():
             raise KnobError(f'{n} has no effect: with {params[n]!r} and {other[n]!r} the optimizer has {had}; '
                             'let the fit use its arguments or the attributes of the learner, not a constant')
 

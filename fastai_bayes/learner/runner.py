@@ -22,7 +22,7 @@ from ..results.report import TuneResult  # it adds the report
 from ..study.cache import fits
 from ..study.folder import check_folder, clear, copy_file, expect, has, make_folder, shut
 from ..study.identity import Pair
-from ..study.records import (Latest, attr, best_of, best_trial, curve_of, diverged, ended, epochs_trained,
+from ..study.records import (Latest, all_trials, attr, best_of, best_trial, curve_of, diverged, ended, epochs_trained,
     reason_of, resume_trial, saved_of, seconds_of, set_trial_attrs, state_of, trial_at, trial_id, trials_of)
 from ..study.search_space import as_stored
 from ..study.searches import Job, search_of
@@ -56,7 +56,9 @@ class Run:
         self.valueless = False # Did the last trial run to its end with a finite loss, but never have a value?
         self.ended = '' # Why the study ended, if not by a limit
         self.warned = set() # Attributes of callbacks that were already named in warnings
-        self.latest,self.rows,self.spent,self.tidied = Latest(),{},{},set()
+        self.latest,self.rows = Latest(lambda t: t),Latest(self.row)
+        self.spent = Latest(lambda t: max(epochs_trained(t), t.state==TrialState.FAIL))
+        self.tidied = set() # Numbers of trials of which no files are left
         self.worker,self.loggers = Worker(folder),Loggers(folder.name)
         self.status = Status(plan.monitor, plan.mode, plan.total, **self.limits)
 
@@ -81,7 +83,7 @@ class Run:
         if 'n_epoch' in changes and search_of(plan.sampler, None, plan.total, plan.space).fixed_length:
             raise TuneError('extend: the rounds of pbt are parts of n_epoch, which cannot change; '
                             'use another study_name')
-        running = self.running(study.get_trials(deepcopy=False))
+        running = self.running(all_trials(study))
         by = lambda t: t.user_attrs.get('worker', worker.id)
         unseen = [trial_id(t) for t in running if worker.alive(by(t))]
         if not (unseen or any(map(worker.alive, worker.others()))): return
@@ -104,8 +106,8 @@ class Run:
     def enqueue(self, params, why):
         if params: self.study.enqueue_trial(params, {'worker': self.worker.id, why: True}, skip_if_exists=True)
 
-    def trials(self): return self.study.get_trials(deepcopy=False)
-    def trials_of(self): return self.latest(self.trials())
+    def trials(self): return all_trials(self.study)
+    def trials_of(self): return [*self.latest(self.trials()).values()]
     def running(self, trials): return [t for t in trials if t.state==TrialState.RUNNING]
     def ended_trials(self): return [t for t in self.trials_of() if t.state.is_finished()]
     def place(self, trial):
@@ -120,11 +122,8 @@ class Run:
 @patch
 def limit_reached(self:Run):
     "The limit that ends the study now: 'budget', 'timeout', 'interrupted', or None"
-    s,limits,trials = self.status,self.limits,self.trials_of()
-    for t in trials:
-        if t.number in self.spent or not t.state.is_finished(): continue
-        self.spent[t.number] = max(epochs_trained(t), t.state==TrialState.FAIL)
-    s.spent = sum(self.spent.get(t.number) or epochs_trained(t) for t in trials)
+    s,limits = self.status,self.limits
+    s.spent = sum(self.spent(self.trials()).values())
     s.seconds = self.before+time.monotonic()-self.start
     if self.interrupted: return 'interrupted'
     for k,now in dict(budget=s.spent, timeout=s.seconds).items():
@@ -147,20 +146,20 @@ def show(self:Run, trial=None, curve=()):
 
 @patch
 def row(self:Run, t):
-    "Row of the ended trial `t` in the status, cached"
-    if t.number not in self.rows:
-        value,_ = best_of(t, self.study.direction)
-        why = reason_of(t) or t.user_attrs.get('verdict', '')
-        self.rows[t.number] = dict(
-            number=trial_id(t), state=state_of(t), value=value, params=t.params,
-            epochs=epochs_trained(t), saved=saved_of(t), reason=why)
-    return self.rows[t.number]
+    "Row of the trial `t` in the status; None until it has ended"
+    if not t.state.is_finished(): return
+    value,_ = best_of(t, self.plan.direction)
+    why = reason_of(t) or t.user_attrs.get('verdict', '')
+    return dict(number=trial_id(t), state=state_of(t), value=value, params=t.params,
+                epochs=epochs_trained(t), saved=saved_of(t), reason=why)
 
 @patch
 def show_ended(self:Run, last=None):
     "Let the status show the ended trials, the one with number `last` at the end"
-    ended = sorted(self.ended_trials(), key=lambda t: (t.number==last, t.number))
-    self.status.trials = [self.row(t) for t in ended]
+    self.rows.note(self.trials())
+    def _order(o): return o[0]==last, o[0]
+    rows = sorted(self.rows.known.values(), key=_order)
+    self.status.trials = [o for _,o in rows if o]
     self.status.saved = sum(o['saved'] for o in self.status.trials)
     self.show()
 
@@ -202,9 +201,9 @@ def next_trial(self:Run):
 @patch
 def fail_dead_trials(self:Run):
     "End the trials whose process has died"
-    for t in self.trials():
+    for t in self.running(self.trials()):
         worker = t.user_attrs.get('worker')
-        if t.state!=TrialState.RUNNING or not is_worker(worker) or self.worker.alive(worker): continue
+        if not is_worker(worker) or self.worker.alive(worker): continue
         facts = self.death(t)
         some = facts['deaths']<self.max_crashes and any(map(math.isfinite, curve_of(t)))
         with suppress(UpdateFinishedTrialError, ValueError):  # without shared locks, another host may have ended it
@@ -387,9 +386,9 @@ _half_written = 'checkpoint.pt.tmp', 'best.pth.tmp', 'best.part.pth', 'recorder.
 @patch
 def remove_old_files(self:Run):
     "Remove weights and checkpoints that are no longer needed, and empty folders"
-    ended,needed = self.ended_trials(),self.needed()
+    ended = [t for t in self.ended_trials() if t.number not in self.tidied]
+    needed = self.needed(ended)
     for t in ended:
-        if t.number in self.tidied: continue
         n,folder = trial_id(t),self.place(t)
         if n not in needed: self.tidied.add(t.number)  # nothing is written there unless it is resumed
         if not folder.exists(): continue
@@ -397,13 +396,12 @@ def remove_old_files(self:Run):
         if not any(folder.iterdir()): folder.rmdir()
 
 @patch
-def needed(self:Run):
-    "Numbers, as from `trial_id`, of trials whose files are kept: the best, resumable and interrupted ones"
-    ended = self.ended_trials()
-    value = lambda t: self.row(t)['value']
-    valued = [t for t in ended if t.state!=TrialState.FAIL and math.isfinite(value(t))]
-    ranked = self.plan.direction.ranked(valued, key=value)
-    best = [trial_id(t) for t in ranked[:self.n_best_kept]]  # the study may be extended
+def needed(self:Run, ended):
+    "Numbers, as from `trial_id`, of the `ended` trials whose files are kept: the best, resumable and interrupted ones"
+    values = {trial_id(t): best_of(t, self.plan.direction)[0]
+              for t in ended if t.state!=TrialState.FAIL}
+    valued = [n for n,v in values.items() if math.isfinite(v)]
+    best = self.plan.direction.ranked(valued, key=values.get)[:self.n_best_kept]  # the study may be extended
     cut = [trial_id(t) for t in ended if 'cut' in t.user_attrs]
     stopped = self.resumable([t for t in ended if 'cut' not in t.user_attrs])
     if cut: return {*best, *cut, *stopped}  # which are worth less is asked when that has ended

@@ -8,15 +8,14 @@ __all__ = ['Beliefs', 'forecast_data', 'plot_forecast', 'trial_data', 'plot_tria
 # %% ../../nbs/results/05_forecasts.ipynb #imports
 import textwrap
 from numbers import Integral
-from types import SimpleNamespace
 import numpy as np, optuna, pandas as pd
 from ..engine.policy import explain, in_epochs
 from ..engine.trainings import one_thread
 from .style import (PlotError, alpha_for, blue, draw_curve, epoch_axis, finish, grey, label,
     message_axis, new_axis, orange, plain, plot, window)
 from .tables import one_line
-from ..study.cache import StudyCache, horizon, no_params, space_of
-from ..study.records import (Direction, curve_of, epochs_trained, of_study, points_of, state_of,
+from ..study.cache import Trainings, horizon, no_params, space_of, unit_of
+from ..study.records import (Direction, Latest, all_trials, curve_of, epochs_trained, of_study, points_of, state_of,
     trial_at, trial_id, trials_of)
 
 # %% ../../nbs/results/05_forecasts.ipynb #view
@@ -33,15 +32,15 @@ class Beliefs:
     ):
         self.study,self.trials,self.surrogate = study,[],None
         self.sign = Direction.of(study)
-        trials,cache = study.get_trials(deepcopy=False),StudyCache.of(study)
+        trials = all_trials(study)
         known = (getattr(o, 'n_epoch', None) for o in (study.sampler, study.pruner))
         self.T = next(filter(None, known), None) or horizon(trials)
         self.space = space_of(study) or no_params
-        if until is not None: trials,cache = trials[:until+1],StudyCache()
+        if until is not None: trials = trials[:until+1]
         if self.T is None: return
-        then = SimpleNamespace(direction=study.direction, get_trials=lambda deepcopy: [*trials])
-        self.surrogate,begun = cache.surrogate(then, self.space, self.T)
-        last = {trial_id(t): t for t in trials_of(trials)}
+        trainings = Trainings(self.space, self.T, 'epochs', self.sign, unit_of(trials, self.T))
+        self.surrogate,begun = trainings.surrogate(trials)
+        last = Latest(lambda t: t)(trials)
         self.trials = [last[n] for n in begun]
 
     @property
@@ -150,7 +149,7 @@ def trial_data(
     """
     t = trial_at(study, n)
     b = Beliefs(study, t.number)
-    earlier = trials_of(study.get_trials(deepcopy=False)[:t.number])
+    earlier = trials_of(all_trials(study)[:t.number])
     others = [points_of(o) for o in earlier if trial_id(o)!=trial_id(t)]
     res = dict(number=trial_id(t), state=state_of(t), epochs=epochs_trained(t))
     res.update(n_epoch=b.T, points=points_of(t), others=[o for o in others if o])

@@ -11,7 +11,7 @@ import numpy as np, optuna, pandas as pd
 from matplotlib.ticker import MaxNLocator
 from .style import (best_number, dots, epoch_axis, finish, grey, is_max, label, message_axis,
     new_axis, orange, plot, ranked, whole, window)
-from ..study.records import curve_of, of_study, steps_of, trial_frame, trial_id, trials_of
+from ..study.records import all_trials, curve_of, of_study, steps_of, trial_frame, trial_id, trials_of
 
 # %% ../../nbs/results/02_history.ipynb #history
 @of_study
@@ -64,7 +64,7 @@ def curves_data(
         returns: number, state, value, curve, epochs (of its values)
     """
     df = trial_frame(study)[['number', 'state', 'value']].sort_values('number')
-    trials = trials_of(study.get_trials(deepcopy=False))  # in the same order
+    trials = trials_of(all_trials(study))  # in the same order
     df['curve'] = [*map(curve_of, trials)]
     df['epochs'] = [*map(steps_of, trials)]
     return df[df.curve.map(len)>0]
@@ -115,7 +115,7 @@ def knowledge_data(
     record = study.user_attrs.get('knowledge') or {}
     places = {_key(o): i for i,o in enumerate(record.get('points', []))}
     expected = dict(enumerate(record.get('expected') or []))
-    trials = {trial_id(t): t for t in trials_of(study.get_trials(deepcopy=False))}
+    trials = {trial_id(t): t for t in trials_of(all_trials(study))}
     df = trial_frame(study).sort_values('number', ignore_index=True)[['number', 'state', 'value']]
     keys = [_key(trials[n].params) for n in df.number]
     df['place'] = [places.get(k, math.nan) for k in keys]

@@ -11,7 +11,7 @@ import numpy as np, optuna, pandas as pd
 from .style import (PlotError, best_number, blue, by_state, finish, grey, looks, message_axis,
     new_axis, orange, plain, plot, whole)
 from .tables import clock
-from fastai_bayes.study.records import (epochs_trained, of_study, reason_of, saved_of, seconds_of, state_of,
+from fastai_bayes.study.records import (all_trials, epochs_trained, of_study, reason_of, saved_of, seconds_of, state_of,
     trial_id, trials_of)
 
 # %% ../../nbs/results/04_timeline.ipynb #time
@@ -46,7 +46,7 @@ def timeline_data(
     now = datetime.now() if now is None else now
     if not isinstance(now, datetime) or now.tzinfo: raise PlotError(f'now: expected a local datetime, got {now!r}')
     rows = []
-    for t in study.get_trials(deepcopy=False):
+    for t in all_trials(study):
         if t.datetime_start is None: continue
         what = trial_id(t),state_of(t),reason_of(t)
         worker = t.user_attrs.get('worker', '')
@@ -132,7 +132,7 @@ def saved_data(
         returns: number, state, epochs, saved, spent (epochs of all trials up to this one), full
             (without stopping)
     """
-    trials = trials_of(study.get_trials(deepcopy=False))
+    trials = trials_of(all_trials(study))
     rows = [(trial_id(t), state_of(t), epochs_trained(t), saved_of(t)) for t in trials]
     df = pd.DataFrame(rows, columns=['number', 'state', 'epochs', 'saved'])
     full = df.epochs+df.saved

@@ -19,7 +19,7 @@ from ..engine.knowledge import EarlierStudy, belief_points, config_points, first
 from .folder import FolderError, has, kind
 from .storage import (Journal, StudyError, check_journal, check_storage, check_study, is_new_file,
     is_path, quiet_optuna, shown, storage_of)
-from .records import Direction, curve_of, diverged, epochs_trained, is_infeasible, steps_of, trials_of
+from .records import Direction, all_trials, curve_of, diverged, epochs_trained, is_infeasible, steps_of, trials_of
 from .cache import unit_of
 
 # %% ../../nbs/study/08_earlier.ipynb #pairs
@@ -42,7 +42,7 @@ def pairs_of(
         returns: Pairs of hyperparameters, as they are stored, and a value per epoch
     """
     def _counts(t): return t.state.is_finished() and not is_infeasible(t)
-    trials = [*filter(_counts, trials_of(study.get_trials(deepcopy=False)))]
+    trials = [*filter(_counts, trials_of(all_trials(study)))]
     unit = unit_of(trials)
     return [_pair(t, unit) for t in trials if t.params]
 

@@ -13,7 +13,7 @@ from datetime import datetime
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ..engine.space import Choice, Space, label_of
-from .records import Direction, all_params, attr, best_of, curve_of, trials_of
+from .records import all_trials, Direction, all_params, attr, best_of, curve_of, trials_of
 from .search_space import distributions
 from .storage import StudyError
 
@@ -145,7 +145,7 @@ def _take_over(storage, name):
     "Replace the study `name` by the one under the temporary name"
     new = load(storage, name+_spare)
     if load(storage, name) is not None: optuna.delete_study(study_name=name, storage=storage)
-    _filled(storage, name, new.direction, new.user_attrs, new.get_trials(deepcopy=False))
+    _filled(storage, name, new.direction, new.user_attrs, all_trials(new))
     optuna.delete_study(study_name=name+_spare, storage=storage)
 
 def find_study(storage, name):
@@ -182,7 +182,7 @@ def extend_study(
     unknown = set(given)-{*space, *move.old}
     if unknown:
         raise StudyError(f'extend: expected names that are new in the space or gone from it, got {min(unknown)!r}')
-    trials = [move(t) for t in study.get_trials(deepcopy=False)]
+    trials = [move(t) for t in all_trials(study)]
     if longer: _resume_best(trials, Direction.of(study))
     _filled(storage, study.study_name+_spare, study.direction, {**study.user_attrs, **attrs}, trials)
     _take_over(storage, study.study_name)

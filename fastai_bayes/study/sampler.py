@@ -21,7 +21,7 @@ from ..engine.trainings import one_thread
 from ..engine.knowledge import Knowledge, config_points, next_training
 from ..engine.policy import n_starts, start_points
 from .search_space import as_stored, distributions
-from .records import epochs_spent, trial_id, trials_of
+from .records import all_trials, trial_id, trials_of
 from .storage import StudyError
 from .cache import StudyCache, fit_key, fits, horizon, new_fit, space_of
 from .earlier import Before, load_studies, recorded_points
@@ -35,7 +35,7 @@ def one_objective(study):
 # %% ../../nbs/study/09_sampler.ipynb #sampler
 def _asked_for(study, space):
     "(m,d) points of the configurations that a user wanted tried"
-    trials = study.get_trials(deepcopy=False)
+    trials = all_trials(study)
     asked = [t for t in trials if 'present' in t.user_attrs or 'enqueued' in t.user_attrs]
     return config_points([t.system_attrs.get('fixed_params', {}) for t in asked], space)
 
@@ -116,19 +116,20 @@ class BayesSampler(BaseSampler):
     def sample_independent(self, study:Study, trial:FrozenTrial, param_name:str, param_distribution:BaseDistribution):
         "A random value for a name that is not in the proposal; the same again if the process of the trial died"
         one_objective(study)
-        place = len(trials_of(study.get_trials(deepcopy=False)[:trial_id(trial)]))
+        place = len(trials_of(all_trials(study)[:trial_id(trial)]))
         u = self._rng(place, zlib.crc32(param_name.encode())).random()
         return dimension(param_distribution).from_unit(u)
 
-    def _surrogate(self, study, space, T):
+    def _surrogate(self, study, space):
+        T = self.n_epoch or horizon(all_trials(study)) or 1
         return StudyCache.of(study).surrogate(study, space, T, cost=self.cost)
-    def _proposal(self, study, space, number=None, resumable=None, allowed=None, new=True):
+    def _proposal(self, study, space, number=math.inf, resumable=None, allowed=None, new=True):
         "As `next`, for trial `number`"
-        trials = study.get_trials(deepcopy=False)
-        n,T = len(trials_of(trials[:number])),self.n_epoch or horizon(trials) or 1
-        surrogate,numbers = self._surrogate(study, space, T)
+        begun = StudyCache.of(study).begun(study)
+        n = sum(k<number for k in begun)
+        surrogate,numbers = self._surrogate(study, space)
         if new: self._warn_repeats(space, surrogate.X)
-        seed = [] if resumable is None else [epochs_spent(study)]
+        seed = [] if resumable is None else [sum(begun.values())]
         among = [i for i,o in enumerate(numbers) if o in (resumable or ())]
         starts,known = self._starts(surrogate, n),self.knowledge(study, space)
         i,x,fitted = next_training(surrogate, self._rng(n, *seed), n, starts, known, among, allowed, self.acq, new)
@@ -182,7 +183,7 @@ class BayesSampler(BaseSampler):
         space = space_of(study, as_stored(space))
         if space is None: return None, {}, None
         def _allowed(X): return np.array([allowed(space.decode(x)) for x in X], bool)
-        return self._proposal(study, space, None, resumable, allowed and _allowed, new)
+        return self._proposal(study, space, math.inf, resumable, allowed and _allowed, new)
 
     @one_thread
     def promising(self,
@@ -200,6 +201,6 @@ class BayesSampler(BaseSampler):
         """
         space = space_of(study, as_stored(space))
         if space is None: return sorted(trials)
-        surrogate,numbers = self._surrogate(study, space, self.n_epoch or horizon(study.get_trials(deepcopy=False)))
+        surrogate,numbers = self._surrogate(study, space)
         ends = dict(zip(numbers, surrogate.final[0]))
         return sorted(trials, key=lambda n: ends.get(n, -math.inf), reverse=True)
