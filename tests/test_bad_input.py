@@ -2,12 +2,14 @@
 from datetime import datetime
 import matplotlib; matplotlib.use('agg')
 import matplotlib.pyplot as plt, pytest, torch
-from optuna.samplers import TPESampler
+from optuna.samplers import BruteForceSampler, GridSampler, TPESampler
 from fastai_bayes.learner.copies import seeded
 from fastai_bayes.study.searches import SearchError
 from tuning import *
 from fastai_bayes.all import *
 
+class Locked(Callback):
+    def __init__(self): self.lock = threading.Lock()
 class DistributedTrainer(Callback): "Stands for fastai's, which is known by its name"
 def my_metric(pred, targ): return pred.mean()
 def instance(model): return OptimWrapper(opt=torch.optim.SGD(model.parameters(), lr=.1, momentum=.9))
@@ -65,6 +67,9 @@ bad = {
     'seed': (plain, dict(space=lr, seed=-1), TuneError, 'seed'),
     'name that is a path': (plain, dict(space=lr, study_name='../x'), TuneError, 'study_name'),
     'cannot be copied': (lambda p: digits(p, cbs=Locked()), dict(space=lr), CloneError, 'pass new_learner'),
+    'cbs that cannot be copied': (plain, dict(space=lr, cbs=[MixUp(), Locked()]), CloneError, '^cbs: each trial gets copies, but MixUp, Locked cannot be copied .* in before_fit'),
+    'samplers that cannot search this': (plain, dict(space=lr, sampler=BruteForceSampler()), SearchError, '^sampler: BruteForceSampler cannot search this space: .*step'),
+    'grid of other names': (plain, dict(space=lr, sampler=GridSampler(dict(wd=[.1]))), SearchError, 'cannot search this space: The parameter name, lr'),
 }
 
 def args(name, values, error, match, **kwargs):
@@ -100,6 +105,8 @@ bad |= {
     **args('storage', ['/', Path('/')], StudyError, 'storage: expected a file, got a folder'),
     **args('storage', ['oracle+cx_oracle://u:secret@h/db'], StudyError, r'^storage: .*u:\*\*\*@h.* pip install cx_Oracle'),
     **args('storage', ['foo://x', 'sqlite:///none/x.db', 'http://x'], StudyError, '^storage: .*cannot be opened'),
+    **args('storage', ['x'*300, Path('x'*300)], StudyError, '^storage: .*cannot be opened: .*too long'),
+    **args('storage', ['~/x.log', __file__+'/x.log'], StudyError, '^storage: .*cannot be opened: .*(expanduser|is no folder)'),
     **args('space', [3, 'lr', [1], (1, 2), np.array([1]), {'lr'}, dict], TuneError, '^space: expected a dictionary such as'),
     **args('space', [{1: (0., 1.)}, {None: (0., 1.)}, {('a',): [1]}, {b'lr': [1, 2]}], SpaceError, 'expected names of hyperparameters'),
     **args('space', [dict(lr=np.array([.1, .2])), dict(lr={.1, .2}), dict(lr='x'), dict(lr=.1), dict(lr=(1,)), dict(lr=random)], SpaceError,
@@ -157,7 +164,8 @@ bad |= {
     'unknown to what fine_tune calls': (plain, dict(space=dict(bs=[16, 32]), fit='fine_tune', lr_max=.1), TuneError, "^unknown argument 'lr_max'.*pass base_lr="),
     **dict(elsewhere('bs', 'batch_size', 'batchSize', 'train_batch_size')), **dict(elsewhere('lr', 'learning_rate', 'Learning-Rate', 'max_lr')),
     **dict(elsewhere('wd', 'weight_decay', 'l2')), **dict(elsewhere('opt_func', 'optimizer', 'optimiser')), **dict(elsewhere('ps', 'dropout', 'drpout')),
-    **dict(elsewhere('moms', 'betas')), **dict(elsewhere('mom', 'momentum')), **dict(elsewhere('arch', 'model', 'backbone')),
+    **dict(elsewhere('moms', 'betas')), **dict(elsewhere('mom', 'momentum', 'adam_beta1')), **dict(elsewhere('only arch and layers of the model are knobs', 'd_model')),
+    **dict(elsewhere('GradientAccumulation', 'accumulate_grad_batches')), **dict(elsewhere('Known are arch|it takes|fit_one_cycle has', 'catch', 'bidirectional', 'batch_tfms', 'ema_decay')), **dict(elsewhere('arch', 'model', 'backbone')),
     **dict(elsewhere('n_epoch', 'epochs', 'n_epochs', 'max_epochs', 'num_epochs')), **dict(elsewhere('the activation is not a knob; pass new_learner', 'act_cls')),
     **dict(elsewhere('monitor', 'metric')), **dict(elsewhere('mode', 'direction')), **dict(elsewhere('in several processes', 'n_jobs')),
     **dict(elsewhere('cbs', 'callbacks')), **dict(elsewhere("the fit sets the schedule", 'scheduler')), **dict(elsewhere('seed', 'random_state')),
@@ -167,8 +175,6 @@ bad |= {
     'epochs missing, called epochs': (plain, dict(n_epoch=None, space=lr, epochs=3), TuneError, "unknown argument 'epochs', did you mean 'n_epoch'"),
     'torchvision by name': (small_vision, dict(space=dict(arch=['alexnet'])), KnobError, 'pass the function, as in torchvision.models.alexnet'),
 }
-class Locked(Callback):
-    def __init__(self): self.lock = threading.Lock()
 
 def without_address(name): return re.sub(' at 0x[0-9a-f]+', '', name)  # processes that share the tests must call them the same
 

@@ -5,6 +5,7 @@ import optuna
 from collections import defaultdict
 import sklearn.metrics as skm
 from fastai.metrics import skm_to_fastai
+from fastai_bayes.engine.space import Choice
 from fastai_bayes.engine.trainings import Training
 from fastai_bayes.study.cache import StudyCache, fit_key, horizon
 from fastai_bayes.study.records import trials_of, state_of
@@ -112,6 +113,16 @@ def test_a_study_of_optunas_own(tmp_path):
     optuna.create_study(storage=db(tmp_path, 'b'), study_name='s', direction='maximize')
     refused(tmp_path, 'do not belong together', storage=db(tmp_path, 'b'))
 
+def test_a_folder_with_the_trials_of_another(tmp_path):
+    "Two trials have each other's folders: the weights of neither are taken for the other's"
+    first = one(tmp_path, n=2)
+    folder = tmp_path/'models/bayes/s'
+    for a,b in (('trial_0', 'x'), ('trial_1', 'trial_0'), ('x', 'trial_1')): (folder/a).rename(folder/b)
+    learn = digits(tmp_path)
+    before = {k: v.clone() for k,v in learn.model.state_dict().items()}
+    with pytest.warns(UserWarning, match='holds the curve of another training.*did not change'): one(tmp_path, make=lambda p: learn, n=2)
+    assert all((v==before[k]).all() for k,v in learn.model.state_dict().items()) and len(first.trials)==2
+
 # 3. `storage=` on an ordinary file
 from fastai_bayes.study.folder import FolderError
 
@@ -122,11 +133,12 @@ def _sqlite(p):
     db.commit(), db.close()
 def _link(p): (p.parent/'target').write_text('precious'), p.symlink_to(p.parent/'target')
 other_files = {
-    'one line': (lambda p: p.write_text('{"lr": 0.001}'), 'no journal'),
-    'text': (lambda p: p.write_text('lr: 0.001\nwd: 0\n'), 'no journal'),
-    'list': (lambda p: p.write_text('[1, 2]\n'), 'no journal'),
-    'binary': (lambda p: p.write_bytes(bytes(range(256))*40), 'no journal'),
+    'one line': (lambda p: p.write_text('{"lr": 0.001}'), 'not a journal'),
+    'text': (lambda p: p.write_text('lr: 0.001\nwd: 0\n'), 'not a journal'),
+    'list': (lambda p: p.write_text('[1, 2]\n'), 'not a journal'),
+    'binary': (lambda p: p.write_bytes(bytes(range(256))*40), 'not a journal'),
     'gz': (_gz, 'not a journal'), 'sqlite': (_sqlite, 'sqlite:///'), 'folder': (lambda p: p.mkdir(), 'expected a file, got a folder'),
+    'a line of another program': (lambda p: p.write_text('{"op_code": "add", "x": 1}'), 'not a journal'), 'the same, cut': (lambda p: p.write_text('{"op_code": 1'), 'not a journal'),
     'pipe': (os.mkfifo, 'is not a file'), 'link': (_link, 'not a journal')}
 @pytest.mark.parametrize('what', other_files)
 def test_storage_that_is_another_file(tmp_path, what):
@@ -138,6 +150,20 @@ def test_storage_that_is_another_file(tmp_path, what):
     with pytest.raises(StudyError, match='config.json'): digits(tmp_path).bayes_tune(1, lrs, n_trials=1, storage=tmp_path/'config.json', **quick)
     assert [o for o in files(tmp_path) if not o.startswith('models')]==before[0]
     assert all((tmp_path/o).read_bytes()==data for o,data in before[1].items())
+
+def _sql(path, *lines):
+    db = sqlite3.connect(path)
+    for o in lines: db.execute(o)
+    db.commit(), db.close()
+databases = {
+    'text': lambda p: p.write_text('{"lr": 0.001}'), 'of another program': lambda p: _sql(p, 'create table studies (a int)'),
+    'of another version': lambda p: (optuna.storages.RDBStorage(f'sqlite:///{p}'), _sql(p, "update alembic_version set version_num='v0.9.0.a'", 'update version_info set schema_version=5')),
+    'cut': lambda p: (optuna.storages.RDBStorage(f'sqlite:///{p}'), p.write_bytes(p.read_bytes()[:6000])), 'a link to itself': lambda p: p.symlink_to(p)}
+@pytest.mark.parametrize('what', databases)
+def test_a_database_that_cannot_be_read(tmp_path, what):
+    databases[what](tmp_path/'a.db')
+    url = db(tmp_path, 'a') if 'link' not in what else tmp_path/'a.db'
+    with pytest.raises(StudyError, match='^storage: .*a.db.* cannot be opened: '): digits(tmp_path).bayes_tune(1, lrs, n_trials=1, study_name='s', storage=url, **quick)
 
 def _journal(path, name='s'):
     open_study(Space(lrs), name=name, storage=path).enqueue_trial(dict(lr=.01))
@@ -440,6 +466,15 @@ def test_a_missing_value_is_no_divergence(tmp_path, kind, pruner):
     # nothing stops where nothing is known
     assert all(is_number(list(t.intermediate_values.values())[-1]) for t in res.study.trials if t.state.name=='PRUNED')
 
+@pytest.mark.parametrize('kwargs', [dict(sampler='pbt', n_trials=4), dict(budget=2), dict(budget=2, sampler='tpe')], ids=str)
+def test_a_training_that_ends_before_its_first_value_goes_on(tmp_path, kwargs):
+    "A round, or a limit, ends it in the warm-up of its metric: nothing has failed"
+    tune = lambda **more: digits(tmp_path, cbs=Shown(missing['NaN in a warm-up'])).bayes_tune(4, lrs, study_name='s', **{**quick, **kwargs, **more})
+    if 'budget' in kwargs:
+        with pytest.raises(TuneError, match='none succeeded.*budget'): tune()
+    res = tune(**({k: 4 for k in kwargs if k=='budget'}))
+    assert 'failed' not in set(res.trials.state) and res.trials.epochs.max()==4 and res.trials.reason.str.contains('resumed').any()
+
 def is_number(v): return v is not None and math.isfinite(v)
 
 class Lost(Callback):
@@ -656,6 +691,7 @@ without = {
     'kwargs': (dict(pct_start=(.1, .9)), dict(fit=swallows), 'pct_start: swallows never uses it'),
     'kwargs, own name': (dict(share=(.1, .9)), dict(fit=swallows_too), "unknown hyperparameter 'share'"),
     'misspelt': (dict(drpout=(.1, .9)), dict(new_learner=drops_out), "drpout is in the space, but .* did you mean 'dropout'"),
+    'argument of the factory': (dict(dropout=(.1, .9)), dict(new_learner=lambda p, dropout=.1: digits('.')), 'dropout is in the space, but .* reads nothing'),
     'nothing read': (dict(width=[8, 16]), dict(new_learner=constant), 'width is in the space, but .* reads nothing'),
     'knob that a factory sees to': (dict(ps=(.1, .5)), dict(new_learner=constant), 'ps is in the space'),
     'with trial': (dict(drpout=(.1, .9)), dict(new_learner=asks), "drpout is in the space, but .* did you mean 'dropout'"),
@@ -674,17 +710,37 @@ def test_a_name_without_effect_is_refused(tmp_path, monkeypatch, name):
 def constant_lr(learn, n_epoch, cbs, **kwargs): learn.fit_one_cycle(n_epoch, 1e-2, cbs=cbs)
 def constant_wd(learn, n_epoch, cbs): learn.fit(n_epoch, wd=.1, cbs=cbs)
 def constant_moms(learn, n_epoch, cbs): learn.fit_one_cycle(n_epoch, moms=(.9, .8, .9), cbs=cbs)
+def constant_pct(learn, n_epoch, cbs, lr, pct_start): learn.fit_one_cycle(n_epoch, lr, pct_start=.3 if pct_start else .3, cbs=cbs)
 def two_stages(learn, n_epoch, cbs):
     learn.fit(1, 1e-4, cbs=cbs)
     learn.fit(n_epoch-1, cbs=cbs)
 class Stubborn(Learner):
     def fit_one_cycle(self, n_epoch, lr_max=None, **kwargs): self.fit(n_epoch, 1e-3, cbs=kwargs['cbs'])
-overridden = {'lr': (constant_lr, lrs), 'wd': (constant_wd, dict(wd=(.1, .3))), 'moms': (constant_moms, dict(moms=[(.95,.85,.95), (.9,.8,.9), (.8,.7,.8), (.7,.6,.7)]))}
+overridden = {'pct_start': (constant_pct, dict(lrs, pct_start=(.1, .9))), 'lr': (constant_lr, lrs), 'wd': (constant_wd, dict(wd=(.1, .3))), 'moms': (constant_moms, dict(moms=[(.95,.85,.95), (.9,.8,.9), (.8,.7,.8), (.7,.6,.7)]))}
 @pytest.mark.parametrize('name', overridden)
 def test_a_constant_of_the_fit(tmp_path, name):
     fit,space = overridden[name]
     with pytest.raises(KnobError, match=f'{name} has no effect'): digits(tmp_path).bayes_tune(2, space, fit=fit, **quick)
     assert files(tmp_path)==[]
+
+def other_opt(learn, n_epoch, cbs):
+    learn.opt_func,learn.opt = RMSProp,None
+    learn.fit(n_epoch, cbs=cbs)
+def other_bs(learn, n_epoch, cbs):
+    learn.dls = loaders(learn.path, bs=20)
+    learn.fit(n_epoch, cbs=cbs)
+def other_loss(learn, n_epoch, cbs):
+    learn.loss_func = CrossEntropyLossFlat()
+    learn.fit(n_epoch, cbs=cbs)
+class OtherOpt(Callback):
+    def before_fit(self):
+        self.learn.opt_func = RMSProp
+        self.learn.create_opt()
+@pytest.mark.parametrize('name,values,kwargs', [('opt_func', [Adam, SGD], dict(fit=other_opt)), ('opt_func', [Adam, SGD], dict(cbs=OtherOpt())),
+    ('bs', [16, 64], dict(fit=other_bs)), ('label_smoothing', (.1, .3), dict(fit=other_loss))])
+def test_what_a_fit_or_a_callback_puts_in_the_place_of_a_choice_is_said(tmp_path, name, values, kwargs):
+    with pytest.warns(UserWarning, match=f'{name} has no effect: .*the training has {name}='):
+        digits(tmp_path).bayes_tune(1, {name: values}, n_trials=1, enqueue=False, **kwargs, **quick)
 
 def test_a_method_that_ignores_what_it_is_given(tmp_path):
     learn = Stubborn(loaders(tmp_path), net(), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
@@ -757,7 +813,37 @@ def after_the_fact(path):
     learn.dls.train.weights = torch.rand(320)
     return learn
 
-lossy = {'asks for labels': (lambda p: own(p, Balanced), 'missing 1 required positional'), 'loses them': (lambda p: own(p, Maybe), 'pass on sampler'),
+class Slotted(TfmdDL):
+    __slots__ = 'weights',
+    def __init__(self, dataset, labels=None, **kw):
+        self.weights = labels
+        super().__init__(dataset, **kw)
+def from_labels(n): return lambda: n
+class Closure(TfmdDL):
+    def __init__(self, dataset, labels=None, **kw):
+        self.draw = from_labels(labels)
+        super().__init__(dataset, **kw)
+class Bound(TfmdDL):
+    def __init__(self, dataset, labels=None, **kw):
+        self.draw = partial(from_labels, labels)
+        super().__init__(dataset, **kw)
+class Stubborn32(TfmdDL):
+    "Its batch size is always the same"
+    def __init__(self, dataset, bs=64, **kw): super().__init__(dataset, bs=32, **kw)
+class NoBs(TfmdDL):
+    def new(self, dataset=None, cls=None): return super().new(dataset, cls)
+
+def test_a_loader_that_does_not_take_a_batch_size(tmp_path):
+    for cls,why in ((Stubborn32, 'ignores bs'), (NoBs, 'new fails .*bs')):
+        learn = own(tmp_path, cls, False)
+        with pytest.raises(LoaderError, match=f'^bs: {cls.__name__}.*{why}.*give the class a method new'): learn.bayes_tune(1, dict(lrs, bs=[16, 64]), **quick)
+        assert 'bs' not in learn.bayes_tune(1, n_trials=1, **quick).best_params
+    batches = DataLoader([(x[:32], y[:32]), (x[32:64], y[32:64])], bs=None, num_workers=0)
+    with pytest.raises(LoaderError, match='cannot be changed'): digits(tmp_path, DataLoaders(batches, loaders(tmp_path).valid, path=tmp_path)).bayes_tune(1, dict(bs=[16, 64]), **quick)
+    assert digits(tmp_path).bayes_tune(1, dict(bs=[np.int64(16), np.int64(64)]), n_trials=1, **quick).best_params['bs'] in (16, 64)
+
+lossy = {'slots': (lambda p: own(p, Slotted), 'pass on weights'), 'closure': (lambda p: own(p, Closure), 'pass on draw'), 'partial': (lambda p: own(p, Bound), 'pass on draw'),
+         'asks for labels': (lambda p: own(p, Balanced), 'missing 1 required positional'), 'loses them': (lambda p: own(p, Maybe), 'pass on sampler'),
          'after the fact': (after_the_fact, 'pass on weights')}
 @pytest.mark.parametrize('name', lossy)
 def test_a_loader_that_would_lose_something_keeps_its_batch_size(tmp_path, capsys, name):
@@ -808,6 +894,7 @@ changes = {
     'classes in another order': (lambda p: classes(p, 'a', 'b'), lambda p: classes(p, 'b', 'a'), {}, 'classes: 2: b, a'),
     'another model': (digits, lambda p: digits(p, model=net(20)), {}, r'- weights 0.weight: \(16, 64\).*\+ weights 0.weight: \(20, 64\)'),
     'another fit': (digits, digits, dict(fit='fit'), '- fit: fit_one_cycle\n\\+ fit: fit'),
+    'another loss, if that is monitored': (digits, lambda p: digits(p, loss_func=LabelSmoothingCrossEntropyFlat()), dict(before=dict(monitor='valid_loss'), monitor='valid_loss'), 'loss: .*LabelSmoothing'),
     'another argument of the fit': (digits, digits, dict(pct_start=.5), r'\+ pct_start of the fit: 0.5'),
     'another metric': (lambda p: digits(p, metrics=[accuracy, error_rate]),)*2+(dict(monitor='error_rate'), '- monitor: accuracy'),
     'what the factory builds': (digits, digits, dict(before=dict(new_learner=lambda p: digits('.')), new_learner=lambda p: digits('.', model=net(20))),
@@ -940,7 +1027,8 @@ def test_more_epochs_and_a_factory_that_asks(tmp_path):
     assert list(res.trials.epochs)==[2]*3 and set(res.best_params)>={'width'}
 
 @pytest.mark.parametrize('kwargs,match', [(dict(make=lambda p: sized(p, 160)), 'training set: 160'), (dict(fit='fit'), r'\+ fit: fit'),
-    (dict(make=lambda p: digits(p, model=net(20))), r'weights 0.weight: \(20, 64\)'), (dict(extend=dict(x=1)), "got 'x'"),
+    (dict(make=lambda p: digits(p, model=net(20))), r'weights 0.weight: \(20, 64\)'), (dict(extend=dict(x=1)), "got 'x'"), (dict(extend=dict(lr=.1)), "got 'lr'"),
+    (dict(space=dict(lrs, wd=(.1, .3)), extend=dict(wd='x')), "wd: expected a number, got 'x'"),
     (dict(space=dict(lrs, width=[8]), new_learner=lambda p: digits('.', model=net(2*p['width']))), r'extend=dict\(width=...\)')])
 def test_what_extending_cannot_mean(tmp_path, kwargs, match):
     "Refused, with nothing written"
@@ -953,6 +1041,11 @@ def test_what_extending_cannot_mean(tmp_path, kwargs, match):
 def test_extend_is_true_false_or_values(tmp_path, extend):
     with pytest.raises(TuneError, match='extend: expected True, False'): grow(tmp_path, 1, extend=extend)
     assert not list(tmp_path.rglob('*'))
+
+def test_a_result_from_before_a_study_was_extended(tmp_path):
+    old = grow(tmp_path, 1)
+    grow(tmp_path, 2, space=dict(lr=(1e-3, 1., 'log')), extend=True)
+    with pytest.raises(StudyError, match='has been extended or deleted since'): old.trials
 
 def test_extending_while_others_are_at_work(tmp_path):
     from fastai_bayes.study.workers import Worker
@@ -1010,7 +1103,7 @@ bound = {'method': lambda l: l.fit_one_cycle, 'partial': lambda l: partial(l.fit
 def test_a_fit_that_trains_another_learner(tmp_path, name):
     learn = digits(tmp_path)
     before = picture(learn)
-    with pytest.raises(TuneError, match='give (the|a) name'): learn.bayes_tune(1, lrs, fit=bound[name](learn), **quick)
+    with pytest.raises(TuneError, match='pass (the|a) name'): learn.bayes_tune(1, lrs, fit=bound[name](learn), **quick)
     assert same(before, picture(learn)) and files(tmp_path)==[]
 
 @pytest.mark.parametrize('fit,epochs', [(Learner.fit_one_cycle, 2), (Learner.fine_tune, 3), (partial(Learner.fine_tune, freeze_epochs=2), 4),
@@ -1067,6 +1160,21 @@ def test_studies_in_two_threads(tmp_path, capsys):
     for o in threads: o.start()
     for o in threads: o.join()
     assert errors==[] and process()==before and capsys.readouterr().out==''
+
+def test_one_learner_in_two_threads(tmp_path):
+    import threading
+    errors,learn = [],digits(tmp_path)
+    class Other(Callback):
+        order = 51
+        def after_epoch(self):
+            t = threading.Thread(target=study)
+            t.start(), t.join()
+    def study():
+        try: learn.bayes_tune(1, lrs, n_trials=1, **quick)
+        except TuneError as e: errors.append(str(e))
+    res = learn.bayes_tune(1, lrs, n_trials=1, cbs=Other(), **quick)
+    assert ['another thread is tuning this learner' in o for o in errors]==[True] and res.trials.state.tolist()==['complete']
+    assert len(learn.bayes_tune(1, lrs, n_trials=1, **quick).trials)==1
 
 # 14. Bit for bit with Optuna's samplers
 
@@ -1359,11 +1467,12 @@ cannot_step = {
     'loss': (lambda p: digits(p, loss_func=nn.MSELoss()), {}, TuneError, r'the loss fails in the first batch of training, on predictions of \(32, 10\) and targets of \(32,\)'),
     'model': (lambda p: digits(p, model=nn.Linear(32, 10)), {}, TuneError, r'the model fails .* on inputs of \(32, 64\)'),
     'loss of several': (lambda p: digits(p, loss_func=nn.CrossEntropyLoss(reduction='none')), {}, TuneError, 'the backward pass fails'),
-    'nan': (lambda p: digits(p, model=NaN()), {}, TuneError, 'it is nan before anything was trained'),
+    'no targets': (lambda p: digits(p, DataLoaders(*[TfmdDL(TensorDataset(x[:64]), bs=16, num_workers=0)]*2, path=p)), {}, TuneError, 'the batches have no targets'),
+    'nan': (lambda p: digits(p, model=NaN()), {}, TuneError, 'it is nan before any training'),
     'metric': (lambda p: digits(p, metrics=[accuracy, bad_metric]), {}, TuneError, 'the metric bad_metric fails'),
     'monitored metric': (lambda p: digits(p, metrics=bad_metric), dict(mode='max'), MonitorError, 'the metric bad_metric fails'),
     'two numbers': (lambda p: digits(p, metrics=two), dict(mode='max'), MonitorError, "expected one number per epoch from 'two'"),
-    'one name': (lambda p: digits(p, metrics=[named('acc'), named('acc')]), dict(mode='max'), MonitorError, "'acc' is what 2 metrics are called"),
+    'one name': (lambda p: digits(p, metrics=[named('acc'), named('acc')]), dict(mode='max'), MonitorError, "2 metrics have the name 'acc'"),
     'muon': (lambda p: digits(p, opt_func=torch_opt(torch.optim.Muon)), {}, TuneError, 'optimizer .* cannot be created for this model'),
     'choice of muon': (digits, dict(space=dict(lrs, opt_func=[Adam, torch.optim.Muon]), fit='fit'), KnobError, "opt_func: 'Muon' fails"),
     'choice of a loss': (digits, dict(space=dict(lrs, loss_func=[CrossEntropyLossFlat(), nn.MSELoss()]), ), KnobError, "loss_func: .* fails: .*the loss fails"),
@@ -1418,6 +1527,11 @@ def test_what_fastai_can_train_is_trained(tmp_path, name):
     assert math.isfinite(res.best_value)
     value = learn.validate()[list(learn.recorder.metric_names[2:-1]).index(res.study.user_attrs['monitor'])] if 'ShortEpoch' not in name and 'needs' not in name else None
     if value is not None: assert value==pytest.approx(res.best_value, abs=1e-5)
+
+@pytest.mark.filterwarnings('ignore')
+def test_copies_of_a_script_module_are_trained(tmp_path):
+    a,b = (digits(tmp_path/o, model=m).bayes_tune(2, lrs, n_trials=2, **quick) for o,m in dict(a=net(), b=torch.jit.script(net())).items())
+    assert a.trials.value.tolist()==pytest.approx(b.trials.value.tolist(), abs=.02)
 
 def test_the_step_leaves_all_as_it_was(tmp_path):
     "Generators of loaders, data and the process, callbacks that are not fastai's, prints, workers"
@@ -1557,6 +1671,11 @@ def test_long_trainings_cost_no_more_than_short_ones(T):
 def test_a_plan_for_a_million_epochs(tmp_path):
     res = digits(tmp_path).bayes_tune(10**6, lrs, budget=2, **quick)
     assert res.trials.epochs.sum()==2
+
+def test_a_choice_of_very_many():
+    c = Choice((*range(100_000), math.nan, 'a', True, 2.))
+    assert [c.index(v) for v in (0, 99_999, math.nan, 'a', True, 1, 1., 2., 3.)]==[0, 99_999, 100_000, 100_001, 100_002, 1, 1, 100_003, 3]
+    with pytest.raises(SpaceError, match='nan occurs twice'): Choice((math.nan, 1, float('nan')))
 
 def test_a_grid_of_too_many_combinations_is_refused(tmp_path):
     from fastai_bayes.study.searches import SearchError

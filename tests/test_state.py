@@ -23,6 +23,8 @@ class Scaled(Meter):
     def __init__(self): self.total,self.f = 0.,abs
 class Slots: __slots__ = 'a', 'b'
 class Own(dict): pass
+class Tally(collections.Counter): pass
+class Last(collections.deque): pass
 
 def beginning():
     "A bit of everything that a callback may hold, as it begins"
@@ -31,7 +33,9 @@ def beginning():
                 seen=set(), frozen=frozenset(), point=None, note=Note(), fixed=Fixed(), dtype=np.dtype('float32'), kind=torch.float32, phase=Phase.warm,
                 items=L(), space=types.SimpleNamespace(n=0), attrs=AttrDict(), raw=b'', data=bytearray(), when=None, took=datetime.timedelta(0),
                 python=random.Random(1), numpy=np.random.default_rng(1), torch=torch.Generator().manual_seed(1), number=itertools.count(), meter=Scaled(),
-                made=[], slots=Slots(), own=Own(), masked=None, objects=None, names=None, mixed={}, average=nn.Linear(2, 1, bias=False), z=1j, meters=defaultdict(Meter))
+                made=[], slots=Slots(), own=Own(), masked=None, objects=None, names=None, mixed={}, average=nn.Linear(2, 1, bias=False), z=1j, meters=defaultdict(Meter), tally=Tally(), few=Last(maxlen=2),
+                legacy=np.random.RandomState(1), text=io.StringIO(), bytes=io.BytesIO(), averages=[nn.Linear(2, 1, bias=False)], by_name=dict(a=nn.Linear(2, 1, bias=False)), wide=torch.zeros(1).expand(3),
+                pair=fastuple(0), titled=TitledInt(0), ns=NS(n=0))
 
 def grown(o, i):
     "Change all of it, as a callback does in an epoch"
@@ -50,12 +54,17 @@ def grown(o, i):
     o.made.append(Note(i))
     o.slots.a,o.own['x'] = i,[i]
     o.masked,o.objects,o.names = np.ma.masked_equal([1, i], i),np.array([Point(i, i), None], object),np.array(['a', 'bc'])
+    o.tally.update('ab'), o.few.append(i), o.text.write('x'), o.bytes.write(b'y'), o.legacy.rand()
+    with torch.no_grad(): o.averages[0].weight.fill_(i), o.by_name['a'].weight.fill_(i)
+    o.wide,o.pair,o.titled,o.ns.n = torch.tensor([float(i)]).expand(3),fastuple(i, i),TitledInt(i),i
     o.mixed[i, 'k'] = [{Phase.hot: (np.arange(i), {i})}, collections.Counter('aab')]
 
 def as_text(v):
     "Types and values of all that `v` holds"
     if isinstance(v, (torch.Tensor, np.ma.MaskedArray, np.ndarray)): return type(v).__name__,str(v.dtype),str(v.tolist()),getattr(v, 'requires_grad', None)
     if isinstance(v, random.Random): return v.getstate()
+    if isinstance(v, np.random.RandomState): return str(v.get_state())
+    if isinstance(v, (io.StringIO, io.BytesIO)): return v.getvalue()
     if isinstance(v, np.random.Generator): return str(v.bit_generator.state)
     if isinstance(v, torch.Generator): return v.get_state().tolist()
     if isinstance(v, nn.Module): return {k: as_text(p) for k,p in v.state_dict().items()}
@@ -103,6 +112,17 @@ def test_whatever_a_callback_holds_is_the_same_after_a_resume(tmp_path, recwarn)
     whole,again = Holder.ends
     assert {k: (whole[k], again[k]) for k in whole if whole[k]!=again[k]}=={} and whole.keys()==again.keys()
     assert not [o for o in recwarn if 'checkpoint' in str(o.message)]
+
+def test_files_are_opened_again_or_shared(tmp_path, recwarn):
+    "Those that a callback opens for each training, and one that it has from the start"
+    class Lines(Callback):
+        order = 51
+        def __init__(self, path): self.file = open(path, 'a')
+        def after_epoch(self): print(self.epoch, file=self.file, flush=True)
+    died(tmp_path, cbs=[CSVLogger(), lines := Lines(tmp_path/'lines.txt')], at=2)
+    assert not [o for o in recwarn if 'checkpoint' in str(o.message)] and not lines.file.closed
+    assert (tmp_path/'lines.txt').read_text().split()==['0', '1', '2', '3']
+    assert len((tmp_path/'models/bayes/s/trial_0/history.csv').read_text().splitlines())==5
 
 def test_what_cannot_be_kept_is_named_once(tmp_path):
     class Odd(Callback):

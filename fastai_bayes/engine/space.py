@@ -7,6 +7,7 @@ __all__ = ['rounding', 'SpaceError', 'Number', 'label_of', 'Choice', 'dimension'
 
 # %% ../../nbs/engine/00_space.ipynb #imports
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from numbers import Integral, Real
@@ -116,8 +117,10 @@ def label_of(o):
         return f"{label_of(o.func)}({', '.join(args)})"
     return getattr(o, '__name__', None) or repr(o)
 
-def _equal(o, p): return o==p or (o!=o and p!=p)  # NaN is one option
-def _same(o, p): return type(o) is type(p) and _equal(o, p)
+def _key(o): return o if o==o else ('nan',) # NaN is one option
+def _keys(labels):
+    "What tells each of `labels` from the others"
+    return [(type(o), _key(o)) for o in labels]
 
 @dataclass(frozen=True)
 class Choice:
@@ -134,7 +137,8 @@ class Choice:
         if not self.options: raise SpaceError('expected at least one choice, got an empty list')
         labels = tuple(map(label_of, self.options))
         object.__setattr__(self, 'labels', labels)
-        twice = [o for i,o in enumerate(labels) if any(_same(o, p) for p in labels[:i])]
+        seen = Counter(_keys(labels))
+        twice = [o for o,k in zip(labels, _keys(labels)) if seen[k]>1]
         if twice: raise SpaceError(f'choices must have different names, but {twice[0]!r} occurs twice; wrap one in a function with another name')
 
     @property
@@ -149,12 +153,18 @@ class Choice:
     def cells(self):
         "Position of the option in each cell of the unit interval"
         return sorted(range(self.size), key=self.labels.__getitem__) if self.ordered else [*range(self.size)]
+    @cached_property
+    def places(self):
+        "Position of each label: by its type and value, or by its value alone"
+        res = {}
+        for i,(kind,v) in enumerate(_keys(self.labels)):
+            res[kind,v] = i
+            res.setdefault(v, i)
+        return res
     def index(self, v):
         "Position of option (or label) `v`"
-        label = label_of(v)
-        for eq in (_same, _equal):
-            i = next((i for i,o in enumerate(self.labels) if eq(o, label)), None)
-            if i is not None: return i
+        for k in (*_keys([label_of(v)]), _key(label_of(v))):
+            if k in self.places: return self.places[k]
         raise SpaceError(f'{v!r} is not one of the choices {list(self.labels)}')
     def to_unit(self, v): return self.grid[self.cells.index(self.index(v))]
     def from_unit(self, u): return self.options[self.cells[min(max(int(float(u)*self.size), 0), self.size-1)]]

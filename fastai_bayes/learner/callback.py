@@ -96,6 +96,8 @@ class BayesPruningCallback(Measured):
     def _resolve(self):
         "Name and direction, which must agree with the study"
         dirs = getattr(getattr(self.trial, 'study', None), 'directions', ())
+        if len(dirs)>1:
+            raise MonitorError(f'expected a study with one direction, got {len(dirs)}; Optuna prunes no other')
         wanted = dirs[0].name[:3].lower() if len(dirs)==1 else None
         if wanted=='not': wanted = None
         name = find_monitor(self.learn, self.monitor)

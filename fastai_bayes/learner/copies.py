@@ -35,13 +35,20 @@ def _leaves(o):
             todo += o.values() if isinstance(o, dict) else o
     return res
 
-def _is_log(o): return isinstance(o, io.IOBase) or type(o).__name__=='SummaryWriter'  # tensorboard is optional
+_in_memory = io.StringIO,io.BytesIO
+def _is_log(o):
+    "Is `o` an open file, or tensorboard's writer, which is optional?"
+    return isinstance(o, io.IOBase) and not isinstance(o, _in_memory) or type(o).__name__=='SummaryWriter'
+def _logs(p):
+    "Logs that `p`, a part of fastai, opens for each training; those of others are opened once, for all"
+    return filter(_is_log, _leaves(vars(p))) if type(p).__module__.startswith('fastai.') else ()
 
 def _stand_ins(parts):
     "`id` -> replacement of what `deepcopy` cannot copy in the objects `parts`"
     leaves = _leaves([vars(p) for p in parts])
     graph = [o for o in leaves if isinstance(o, Tensor) and not o.is_leaf]
-    res = {id(o): None for o in filter(_is_log, leaves)}
+    res = {id(o): o for o in filter(_is_log, leaves)}
+    res.update({id(o): None for p in parts for o in _logs(p)})
     return {**res, **{id(o): o.detach().clone() for o in graph}}
 
 def _memo(learn):
@@ -87,7 +94,11 @@ def copies(
         folder: Log folder of the copies, for logs that are not in the learner's path
         returns: Copies of `cbs`
     """
-    res = deepcopy(list(cbs), _stand_ins(cbs))  # together: one may hold another
+    try: res = deepcopy(list(cbs), _stand_ins(cbs))  # together: one may hold another
+    except Exception as e:
+        names = ', '.join(type(o).__name__ for o in cbs)
+        raise CloneError(f'cbs: each trial gets copies, but {names} cannot be copied ({type(e).__name__}: {e}); '
+                         'make what cannot be copied in before_fit') from e
     for o in res: _log_to(o, folder)
     return res
 
@@ -106,6 +117,8 @@ def clone(
     except Exception as e:
         raise CloneError(f'this learner cannot be copied ({type(e).__name__}: {e}); pass new_learner, '
                          'a function that builds a learner from a dictionary of hyperparameters') from e
+    for p in res.model.parameters():
+        if not p.is_leaf: p.detach_().requires_grad_()  # of a ScriptModule, which could not be trained
     res.dls = copy(learn.dls)
     res.dls.loaders = list(learn.dls.loaders)
     return move_to(_tidy(res), folder) if folder else _tidy(res)
@@ -218,8 +231,8 @@ def release(
         learn: Must not be used again
         cbs: Callbacks of its fit; must not be used again either
     """
-    held = [o for cb in (*learn.cbs, *cbs) for o in vars(cb).values()]
-    for o in filter(_is_log, held): o.close()
+    for cb in (*learn.cbs, *cbs):
+        for o in _logs(cb): o.close()
     for cb in learn.cbs: cb.learn = None
     learn.cbs.clear()
     learn.opt = learn.model = learn.dls = None

@@ -178,9 +178,9 @@ class LearnerFactory:
     def space(self):
         "Search space, including all suggestions so far"
         return Space.of({**self.given.dims, **self.suggested}, self.given.conditions)
-    def watch(self, params):
-        "A callback that warns if some of `params` have no effect"
-        return EffectWatch(dict(dict.items(params)), *self.effects)
+    def watch(self, params, learn):
+        "A callback that warns if some of `params`, which `learn` has, have no effect"
+        return EffectWatch(dict(dict.items(params)), *self.effects, learn)
     def params_of(self, trial, trials=()):
         "Hyperparameters of the Optuna `trial` for this factory; `trials` are all of the study"
         own = own_params(trial)
@@ -330,7 +330,7 @@ def check_read(
         fit: Name of a fit method, or a function
     """
     left = lambda: set(_unread(factory, fit)) - known
-    known = mentioned(factory.new_learner) if _unread(factory, fit) else set()
+    known = mentioned(factory.new_learner, False) if _unread(factory, fit) else set()
     for p in () if factory.define_by_run or not left() else _corners(factory.given):
         try: factory._build(factory.given.values(p))
         except Exception: continue  # infeasible

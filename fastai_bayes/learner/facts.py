@@ -111,7 +111,8 @@ def facts_of(
     names, # Of the hyperparameters
     fit, # Name or function
     kwargs:dict, # Its arguments
-    made:bool=False # Does a factory build the learners?
+    made:bool=False, # Does a factory build the learners?
+    monitor:str=None # What is monitored
 )->dict: # Name -> text or number
     """What must not change during a study
 
@@ -121,7 +122,10 @@ def facts_of(
         fit: Name or function
         kwargs: Its arguments
         made: Does a factory build the learners?
+        monitor: What is monitored
         returns: Name -> text or number
     """
     model = {} if not made and rebuilt(names) else model_facts(learn.model)
-    return {**fit_facts(fit, kwargs), **data_facts(learn.dls, made or 'size' not in names), **model}
+    loss = dict(loss=in_text(learn.loss_func)) if monitor in ('train_loss', 'valid_loss') else {}
+    data = data_facts(learn.dls, made or 'size' not in names)
+    return {**fit_facts(fit, kwargs), **loss, **data, **model}

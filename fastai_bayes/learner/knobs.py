@@ -315,8 +315,8 @@ def _add_hyper(name, what, also, bad):
     check,current = _check_hyper(name),_current_hyper(name)
     add_knob(name, what, also, hyper=True, bad=bad, check=check, current=current)
 
-_add_hyper('mom', 'momentum', 'momentum beta1 beta_1', _momentum)
-_add_hyper('sqr_mom', 'momentum of the squared gradients', 'beta2 beta_2 rho sq_mom', _momentum)
+_add_hyper('mom', 'momentum', 'momentum beta1 beta_1 adam_beta1', _momentum)
+_add_hyper('sqr_mom', 'momentum of the squared gradients', 'beta2 beta_2 adam_beta2 rho sq_mom', _momentum)
 _add_hyper('eps', 'constant that prevents division by zero in the optimizer', 'epsilon adam_epsilon', _not_negative)
 
 # %% ../../nbs/learner/05_knobs.ipynb #fit
@@ -336,7 +336,7 @@ def _add_arg(name, *args, **kwargs): add_knob(name, *args, args=(name,), **kwarg
 _add_arg('pct_start', 'share of the training before the learning rate falls',
     'warmup warmup_ratio warmup_pct warmup_epochs', bad=_share)
 _add_arg('div', 'maximum learning rate divided by the first', 'div_factor', bad=_positive)
-_add_arg('div_final', 'maximum learning rate divided by the last', 'final_div_factor', bad=_positive)
+_add_arg('div_final', 'maximum learning rate divided by the last', 'final_div_factor lrf', bad=_positive)
 _add_arg('lr_mult', 'learning rate of the last layers divided by the first', 'discriminative_lr layer_decay llrd',
     bad=_positive, check=_check_lr_mult, current=lambda learn: 1)
 _add_arg('freeze_epochs', 'epochs of fine_tune in which only the last layers are trained', 'frozen_epochs n_freeze',
@@ -346,7 +346,8 @@ _add_arg('freeze_epochs', 'epochs of fine_tune in which only the last layers are
 _arguments = dict(  # of `bayes_tune` -> their names elsewhere
     n_epoch='epochs n_epochs max_epochs num_epochs epoch nb_epochs num_train_epochs n_iter',
     n_trials='trials max_trials num_trials num_samples n_calls', timeout='max_time time_limit time_budget',
-    monitor='metric metrics objective scoring eval_metric', mode='direction goal maximize minimize',
+    monitor='metric metrics objective scoring eval_metric metric_for_best_model',
+    mode='direction directions goal maximize minimize greater_is_better',
     cbs='callbacks callback cb',
     sampler='algo search_alg tuner', seed='random_state random_seed rng', storage='db database url',
     study_name='name experiment_name run_name project_name', enqueue='points_to_evaluate initial_points x0 starts',
@@ -356,13 +357,14 @@ _arguments = dict(  # of `bayes_tune` -> their names elsewhere
 
 _advice = {  # other names elsewhere -> what to do here
     'act_cls activation act act_fn nonlinearity': f'the activation is not a knob; {needs_factory}',
-    'n_layers depth width hidden_dim hidden_size units n_out':
+    'n_layers depth width hidden_dim hidden_size units n_out d_model num_heads filters kernel_size embed_dim':
         f'only arch and layers of the model are knobs; {needs_factory}',
     'scheduler lr_scheduler schedule sched lr_schedule':
         "the fit sets the schedule; pass fit='fit_one_cycle', 'fit_flat_cos', 'fit' or 'fine_tune'",
     'n_jobs n_workers num_workers jobs': 'run the same line with its study_name in several processes',
     'gradient_clip gradient_clip_val clip grad_clip clip_grad_norm max_grad_norm max_norm':
         'pass the callback: cbs=GradientClip(.1)',
+    'accumulate_grad_batches gradient_accumulation_steps n_acc': 'pass the callback: cbs=GradientAccumulation(64)',
     'mixup cutmix mixup_alpha': 'pass the callback: cbs=MixUp()',
     'fp16 amp precision mixed_precision': 'call learn.to_fp16() first',
     'patience early_stopping early_stop':
@@ -383,7 +385,8 @@ def named_here(
         name: Of a hyperparameter or an argument elsewhere
         returns: One of `knobs`, an argument of `bayes_tune`, or a sentence; None if unknown
     """
-    near = difflib.get_close_matches(_plain(name), _here, n=1, cutoff=.75)
+    key = _plain(name)
+    near = difflib.get_close_matches(key, _here, n=1, cutoff=.75 if len(key)<4 else .85)
     return _here[near[0]] if near else None
 
 # %% ../../nbs/learner/05_knobs.ipynb #own

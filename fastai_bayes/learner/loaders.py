@@ -9,6 +9,9 @@ __all__ = ['orders_of', 'set_orders', 'seeded_loaders', 'settle', 'LoaderError',
 # %% ../../nbs/learner/01_loaders.ipynb #imports
 import random, weakref
 from copy import copy
+from functools import partial
+from numbers import Integral
+from types import FunctionType
 from contextlib import contextmanager
 from fastcore.basics import filter_keys, filter_values
 from fastcore.imports import equals
@@ -95,7 +98,15 @@ def _forgotten(dl):
 # state of an epoch
 _passing = set('rng fake_l it chunks idxs split_idx _types _n_inp bs_given _DataLoader__idxs'.split())
 
-def _parts(o): return filter_keys(vars(o), lambda k: k not in _passing)
+def _parts(o):
+    "What `o` holds, by name: attributes, or what a function has from where it was made"
+    if isinstance(o, partial): return dict(o.keywords, func=o.func, args=o.args)
+    if isinstance(o, FunctionType):
+        cells = [c.cell_contents for c in o.__closure__ or ()]
+        return dict(code=o.__code__, defaults=o.__defaults__, cells=cells)
+    slots = {k for c in type(o).__mro__ for k in getattr(c, '__slots__', ())}
+    held = {**vars(o), **{k: getattr(o, k, None) for k in slots}}
+    return filter_keys(held, lambda k: k not in {*_passing, '__dict__', '__weakref__'})
 
 def _alike(a, b, depth):
     "Are `a` and `b`, or their attributes, equal?"
@@ -133,6 +144,9 @@ def lost(
     if dl not in _known: _known[dl] = _lost(dl)
     return _known[dl]
 
+_way_out = ('give the class a method new that takes what is to change and keeps all else, '
+            'leave this out of the space, or pass new_learner')
+
 def anew(
     dl, # fastai `DataLoader`
     **kwargs # Changed arguments of `new`
@@ -145,14 +159,17 @@ def anew(
         returns: `LoaderError` if anything else would change
     """
     if why := lost(dl):
-        raise LoaderError(f'no new loader can be created from this one: {why}; give the class a method new '
-                          'that passes it on, leave this out of the space, or pass new_learner')
-    return dl.new(**_forgotten(dl), **kwargs)
+        raise LoaderError(f'no new loader can be created from this one: {why}; {_way_out}')
+    try: res = dl.new(**_forgotten(dl), **kwargs)
+    except TypeError as e: raise LoaderError(f'{type(dl).__name__}.new fails ({e}); {_way_out}') from e
+    if kwargs.get('bs', res.bs)!=res.bs: raise LoaderError(f'{type(dl).__name__}.new ignores bs; {_way_out}')
+    return res
+
 
 # %% ../../nbs/learner/01_loaders.ipynb #bs
 def not_fastai(dl):
     "Why the batch size of `dl` cannot change, if it is not a loader of fastai"
-    if isinstance(dl, DataLoader): return
+    if isinstance(dl, DataLoader) and dl.bs is not None: return
     return f'the batch size of a {type(dl).__module__}.{type(dl).__name__} cannot be changed'
 
 def with_bs(
@@ -171,14 +188,16 @@ def with_bs(
     if why := not_fastai(dl):
         if getattr(dl, 'batch_size', None)==bs: return dls  # a factory has set it
         raise LoaderError(f"{why}; use fastai's DataLoader, leave bs out of the space, or pass new_learner")
-    if isinstance(bs, bool) or not isinstance(bs, int) or bs<1:
+    if isinstance(bs, bool) or not isinstance(bs, Integral) or bs<1:
         raise LoaderError(f'expected a batch size of 1 or more, got {bs!r}')
-    new = dl if dl.bs==bs else anew(dl, bs=bs)
+    new = dl if dl.bs==bs else anew(dl, bs=int(bs))
     n = vars(new).get('partial_n') or new.n
     if len(new)==0 or n is not None and bs>n:
         raise LoaderError(f'a batch size of {bs} is larger than the training set ({n} items); choose a smaller one')
     res = copy(dls)
     res.loaders,res.bs_given = [new, *dls.loaders[1:]],given_bs(dls)
+    if res.train is not new:
+        raise LoaderError(f'{type(dls).__name__}.train is not the first of its loaders; {_way_out}')
     return res
 
 def given_bs(dls):

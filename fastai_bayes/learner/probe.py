@@ -81,6 +81,8 @@ class Step(Callback):
         self.part = _parts.get(event_name, self.part)
         return super().__call__(event_name)
     def before_train(self): self.stepped = False
+    def after_pred(self):
+        if not len(self.yb): raise ValueError('the batches have no targets, so that nothing would be trained')
     def after_loss(self):
         self.stage = 'backward' if self.training else 'metric'
         if not self.trains or not self.training or torch.isfinite(self.loss).all(): return
@@ -321,11 +323,15 @@ class Probe:
         scheduled = any(isinstance(o, ParamScheduler) for o in (*self.cbs, *learn.cbs))
         if not scheduled and getattr(own, '__module__', '').startswith('fastai.'): return
         here = shown(params, self.last.trace, True)
-        try:
-            other = self.factory.point(RandomSampler(seed=1))
-            if self.tried(other, folder) is not None: return
-        except Exception: return  # infeasible
-        for n,had in without_effect(here, shown(other, self.last.trace, True)).items():
+        away = self.factory.point(RandomSampler(seed=1))
+        of_schedule = {**params, **filter_keys(away, lambda k: k in ('pct_start', 'div', 'div_final'))}
+        for other in (away, of_schedule):
+            try:
+                if self.tried(other, folder) is not None: return
+            except Exception: return  # infeasible
+            lost = without_effect(here, shown(other, self.last.trace, True)).items()
+            if not (found := first(lost)): continue
+            n,had = found
             raise KnobError(f'{n} has no effect: with {params[n]!r} and {other[n]!r} the optimizer has {had}; '
                             'let the fit use its arguments or the attributes of the learner, not a constant')
 

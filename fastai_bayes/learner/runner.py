@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from fastcore.basics import patch
 from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
-from .checkpoint import ChangedModelError, CheckpointError, read_training
+from .checkpoint import ChangedModelError, CheckpointError, read as read_file, read_training
 from .copies import seeded
 from .display import Status, view
 from .factory import AskError, FactoryError, TuneError, in_short, load_weights
@@ -97,6 +97,7 @@ class Run:
         if self.seed!=known: study.set_user_attr('seed', int(self.seed))
         self.search = search_of(plan.sampler, plan.pruner, plan.total, plan.space, int(self.seed))
         study.sampler,study.pruner = self.search.sampler,self.search.pruner
+        study.stop = lambda: None  # for samplers that are through, which `is_exhausted` sees to
         self.search.prepare(self.limits, plan.total, plan.factory.define_by_run)
         if plan.present and not self.trials(): self.enqueue(plan.present, 'present')  # it runs to its end
         for o in plan.enqueued: self.enqueue(o, 'enqueued')
@@ -477,6 +478,15 @@ def weights(self:Run, trial):
     return self.place(trial)/'best.pth'
 
 @patch
+def check_curve(self:Run, trial):
+    "Raise a `CheckpointError` if what is in the folder of `trial` is of another training, as far as that is known"
+    file = self.place(trial)/'recorder.pt'
+    try: known = {v for row in read_file(file)['values'] for v in row}
+    except (CheckpointError, KeyError, TypeError): return
+    if known and known.isdisjoint(curve_of(trial)):  # the recorder of a fit that ended at once has none
+        raise CheckpointError(f'{file.parent} holds the curve of another training than trial {trial_id(trial)}')
+
+@patch
 def with_best(self:Run, load):
     "`load` the best trial whose weights can be loaded; warns unless it is the best of all"
     trials,values = self.trials(),{t.number: v for t,v in ended(self.study)}
@@ -486,7 +496,9 @@ def with_best(self:Run, load):
         if not has(self.weights(t)):
             if t is ranked[0]: why = f'the weights of trial {trial_id(t)}, the best, are missing'
             continue
-        try: res,loaded = load(t),t
+        try:
+            self.check_curve(t)
+            res,loaded = load(t),t
         except CheckpointError as e: why = why or str(e)
         else: break
     left = 'the learner did not change' if loaded is None else f'those of trial {trial_id(loaded)} are loaded'

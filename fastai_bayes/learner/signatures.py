@@ -95,15 +95,18 @@ def _called(f, code):
     return [o for o in found if callable(o) and _own(o)]
 
 def mentioned(
-    f # Function
+    f, # Function
+    own_args:bool=True # Also the names of its own arguments?
 )->set: # Names
     """All words in strings, and names of arguments, in `f` and in the functions that it may call
 
     Parameters:
         f: Function
+        own_args: Also the names of its own arguments?
         returns: Names
     """
-    todo,seen,res = _functions(f),set(),set()
+    first,seen,res = _functions(f),set(),set()
+    todo = list(first)
     while todo:
         o = todo.pop()
         if o in seen: continue
@@ -111,7 +114,8 @@ def mentioned(
         for code in _codes(o.__code__):
             texts = [t for t in code.co_consts if not inspect.iscode(t)]
             n_args = code.co_argcount+code.co_kwonlyargcount
-            res.update(re.findall(r'\w+', repr(texts)), code.co_varnames[:n_args])
+            args = code.co_varnames[:n_args] if own_args or o not in first else ()
+            res.update(re.findall(r'\w+', repr(texts)), args)
             todo += [g for h in _called(o, code) for g in _functions(h)]
     return res
 

@@ -115,16 +115,19 @@ _of_torch |= {o for k,o in vars(torch).items() if k.endswith('Storage')}
 _known = {*_safe, *_of_torch, Unmade, make}
 _states = { # Type -> functions that get and set its state
     np.random.Generator: (attrgetter('bit_generator.state'), lambda o, s: setattr(o.bit_generator, 'state', s)),
+    **{o: (o.__getstate__, o.__setstate__) for o in (io.StringIO, io.BytesIO)},
+    np.random.RandomState: (lambda o: o.get_state(legacy=False), np.random.RandomState.set_state),
     torch.Generator: (torch.Generator.get_state, torch.Generator.set_state)}
-_tools = {*"""torch torchvision fastai fastcore fastai_bayes fastprogress matplotlib PIL IPython ipywidgets tqdm
+_tools = {*"""torch torchvision fastai fastcore fastai_bayes fastprogress matplotlib IPython ipywidgets tqdm
     rich logging threading _thread multiprocessing concurrent asyncio socket subprocess wandb mlflow tensorboard
     tensorboardX io _io weakref contextlib""".split()} # Modules whose objects are recreated by the callback
 _code = FunctionType,BuiltinFunctionType
+_values = Metric,L,AttrDict,SimpleNamespace,str,int,float,tuple # Whichever module their class is from
 
 def _full(o): return f'{o.__module__}:{o.__qualname__}'
 def _package(o): return o.__module__.partition('.')[0]
 def _is_tool(o):
-    if isinstance(o, (Metric, L, AttrDict)): return False
+    if isinstance(o, _values): return False
     return _package(type(o)) in _tools
 
 def _state_of(o):
@@ -134,7 +137,8 @@ def _state_of(o):
 
 def _looks(o):
     "`repr` of `o` without addresses"
-    left = length_hint(o, id(o)) if hasattr(o, '__next__') else ''  # remaining length of an iterator
+    iterates = hasattr(o, '__next__') and not isinstance(o, io.IOBase)
+    left = length_hint(o, id(o)) if iterates else ''  # remaining length of an iterator
     return re.sub(r' at 0x\w+', '', f'{o!r}{left}')
 
 def _unmade(o):
@@ -156,6 +160,7 @@ def _reduced(o):
     if f is __newobj__: f,*args = args
     if isinstance(o, defaultdict): args = [o.default_factory if o.default_factory in _safe else Unmade]
     if isinstance(o, set): args,items = (),o
+    if isinstance(o, Counter): args,pairs = (),o.items()
     if not isinstance(f, type): return _unmade(o)
     if not (items or pairs): return f,tuple(args),state
     return make,('filled', f, args, list(items or ()), list(pairs or ())),state
@@ -214,7 +219,11 @@ def _own_classes(cbs):
 
 def _blank(cls):
     "A class that creates a `cls` without its constructor"
-    return type('Blank', (), dict(__new__=lambda _, *args: cls.__new__(cls, *args)))
+    def new(_, *args):
+        res = cls.__new__(cls, *args)
+        if isinstance(res, deque): deque.__init__(res, *args)  # sets how many it keeps
+        return res
+    return type('Blank', (), dict(__new__=new))
 
 def _inside(o):
     "Pairs of a name, or '', and a value that `o` contains"
@@ -238,6 +247,16 @@ def _why_not(o, seen, is_file=False):
     for name,v in _inside(o):
         if why := _why_not(v, seen, is_file or _names_file(name)): return why
     return ''
+
+def _by_name(o):
+    "What `o` holds, by name or by place; None if it has neither"
+    if type(o) is list: return dict(enumerate(o))
+    if type(o) is dict: return o
+    return vars(o) if hasattr(o, '__dict__') and not isinstance(o, type) else None
+
+def _shares(t):
+    "Do items of the tensor `t` share their memory?"
+    return t.layout==torch.strided and 0 in t.stride()
 
 def _names_file(name): return isinstance(name, str) and bool(_file_names.search(name))
 
@@ -302,20 +321,28 @@ class Reader:
         state = _state_of(now) if isinstance(v, Unmade) and v.state is not None else None
         if same and isinstance(v, defaultdict): v.default_factory = None  # keeps that of `now`
         why = _why_not(v.state if state else v, seen, _names_file(name))
-        if why and same and hasattr(now, '__dict__'): self.fill(where, vars(v), vars(now))
-        elif why and _looks(v)!=_looks(now): raise NotKept(why)
-        elif why: return now
-        elif state: state[1](now, v.state)
+        if why and same and self.fill_inside(where, v, now): return now
+        if why and _looks(v)!=_looks(now): raise NotKept(why)
+        if why: return now
+        if state: state[1](now, v.state)
         elif self.fits(v, now): now.detach().copy_(v)
         elif same and type(v) in {list, dict, set, *_filled}:
             _,now = self.filled.setdefault(id(v), (v, now))
         else: now = v
         return now
 
+    def fill_inside(self, where, v, now):
+        "Put what `v` holds into `now`, as far as it is used; False if they do not hold the same things"
+        new,old = _by_name(v),_by_name(now)
+        if not old or isinstance(now, (list, dict)) and new.keys()!=old.keys(): return False
+        self.fill(where, new, old)
+        if isinstance(now, list): now[:] = old.values()
+        return True
+
     def fits(self, v, now):
         "Can the tensor `v` be copied into `now`, which is not part of the learner?"
         if not isinstance(v, Tensor) or type(v) is not type(now): return False
-        if _storage(now) in self.storages: return False
+        if _storage(now) in self.storages or _shares(now): return False
         looks = attrgetter('shape', 'dtype', 'requires_grad')
         return looks(v)==looks(now)
 

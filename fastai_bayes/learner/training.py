@@ -223,8 +223,7 @@ class ReportingTrial(GetAttr):
 # %% ../../nbs/learner/17_training.ipynb #train
 def seed_of(run, trial):
     "Seed of a trial, by its position in the study"
-    first,trials = trial_id(trial),run.trials()
-    place = sum(trial_id(t)==t.number for t in trials[:first])
+    place = sum(k<trial_id(trial) for k in run.latest(run.trials()))
     return int(np.random.SeedSequence([run.seed, place]).generate_state(1)[0])
 
 def too_large(run, trial):
@@ -256,7 +255,7 @@ def train(
                 trial.set_user_attr('n_params', sum(map(torch.numel, learn.model.parameters())))
             best,checkpoint,cb = cbs[:] = _watchers(run, trial, learn, params, folder)
             own = copies([o for o in plan.cbs if not isinstance(o, ShowGraphCallback)], folder)
-            cbs += [CSVHeaderOnce(), Closure(), *own, plan.factory.watch(params)]
+            cbs += [CSVHeaderOnce(), Closure(), *own, plan.factory.watch(params, learn)]
             resume_csv_log([*learn.cbs, *cbs], folder, checkpoint.done)
             settle(learn.dls)
             with (seeded_loaders(learn.dls, seed), quiet(learn), weights_only(run.folder),
@@ -319,7 +318,8 @@ def outcome(
         why = f'diverged in epoch {cb.seen}: the loss is not finite'
         if cb.seen==1: why += '; if this happens in every trial, check inputs and targets for NaN'
         return TrialState.PRUNED if math.isfinite(value) else TrialState.FAIL,why,None
-    if not math.isfinite(value): return TrialState.FAIL,f'{cb.monitor} never had a finite value, {_cause(cb)}',None
+    valueless = f'{cb.monitor} never had a finite value, {_cause(cb)}'
+    if not (math.isfinite(value) or cb.stopped): return TrialState.FAIL,valueless,None
     if cb.stopped: return TrialState.PRUNED,cb.trial.cut or '',cb.trial.cut
     return TrialState.COMPLETE,'',None
 

@@ -6,8 +6,8 @@
 __all__ = ['current_value', 'current_params']
 
 # %% ../../nbs/learner/19_tune.ipynb #imports
-import difflib, inspect, math, os, re, time, warnings
-from contextlib import suppress
+import difflib, inspect, math, os, re, threading, time, warnings, weakref
+from contextlib import contextmanager, suppress
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
@@ -16,8 +16,9 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from fastai.callback.core import Callback
 from fastai.learner import Learner
+from optuna.samplers import BaseSampler
 from ..engine.space import Space, label_of
-from .copies import seeded
+from .copies import copies, seeded
 from .display import ranges
 from .facts import facts_of
 from .factory import LearnerFactory, TuneError, asks_trial, check_read, warn_unread
@@ -241,6 +242,7 @@ def _callbacks(learn, cbs):
     several = isinstance(cbs, (list, tuple, L))
     cbs = list(cbs or ()) if several or cbs is None else [cbs]
     _check_callbacks(learn, cbs)
+    copies(cbs, learn.path)  # a `CloneError` if they cannot be copied
     return cbs
 
 def _limits(args, total):
@@ -302,7 +304,7 @@ def _plan(learn, args):
     plan.before = _before(learn, args, space)
     _first_trials(plan, learn, args)
     plan.value_now = partial(_label_now, learn, fit, args.new_learner)
-    plan.facts = facts_of(probe, space.names, fit, fit_kwargs, free)
+    plan.facts = facts_of(probe, space.names, fit, fit_kwargs, free, monitor)
     check_read(factory, fit)
     for o in plan.enqueued: factory.check_enqueued(o)
     Probe(factory, fit, n_epoch, fit_kwargs, cbs, monitor).check(probe)
@@ -313,6 +315,7 @@ def _first_trials(plan, learn, args):
     "Set the first trials; an error unless the search supports the space"
     search,asks = search_of(plan.sampler, plan.pruner, plan.total, plan.space),plan.factory.define_by_run
     _check_search(search, plan.space, asks, plan.before)
+    if isinstance(plan.sampler, BaseSampler): search.try_out(plan.factory.point)
     if search.begins_with_present and args.enqueue is not False:
         plan.present = current_params(learn, plan.space, plan.fit, args.new_learner)
     plan.enqueued = _enqueued(args.enqueue, plan.space, asks)
@@ -334,6 +337,18 @@ def _open(learn, args):
         if isinstance(e, OSError): raise _no_place(folder, e) from e
         raise
     return run
+
+_tuned = weakref.WeakKeyDictionary() # Learner -> thread that tunes it
+
+@contextmanager
+def _alone(learn):
+    "Raise a `TuneError` if another thread tunes `learn`: they would take its callbacks for their own"
+    me,inner = threading.get_ident(),learn in _tuned
+    if _tuned.setdefault(learn, me)!=me:
+        raise TuneError('another thread is tuning this learner; give each thread a learner of its own')
+    try: yield
+    finally:
+        if not inner: del _tuned[learn]
 
 def _remove_new(folder, absent):
     "Remove `folder` if it holds nothing important, and the parents of it in `absent`"
@@ -405,7 +420,7 @@ def bayes_tune(self:Learner,
         returns: Table, plots and learners of the trials
     """
     args = SimpleNamespace(**locals())
-    with seeded():
+    with _alone(self), seeded():
         run = _open(self, args)
         try:
             run.loop()

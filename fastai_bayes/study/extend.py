@@ -10,6 +10,7 @@ import ast, math
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from numbers import Real
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ..engine.space import Choice, Space, label_of
@@ -179,9 +180,12 @@ def extend_study(
         **attrs: New user attributes of the study
     """
     move = Extension(study, space, longer, given, present)
-    unknown = set(given)-{*space, *move.old}
+    unknown = set(given)-({*space} ^ {*move.old})
     if unknown:
         raise StudyError(f'extend: expected names that are new in the space or gone from it, got {min(unknown)!r}')
+    for k,v in given.items():
+        if k not in space or isinstance(space[k], Choice) or isinstance(v, Real): continue
+        raise StudyError(f'extend: {k}: expected a number, got {v!r}')
     trials = [move(t) for t in all_trials(study)]
     if longer: _resume_best(trials, Direction.of(study))
     _filled(storage, study.study_name+_spare, study.direction, {**study.user_attrs, **attrs}, trials)

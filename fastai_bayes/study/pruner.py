@@ -15,7 +15,7 @@ from ..engine.checks import OptimizerError, check_bool, check_int
 from ..engine.trainings import one_thread
 from ..engine.policy import Explanation, Verdict, decide, explain
 from .search_space import as_stored
-from .records import Direction, trial_id
+from .records import Direction, all_trials, trial_id
 from .cache import StudyCache, fits, horizon, no_params, space_of
 from .sampler import one_objective
 
@@ -50,7 +50,7 @@ class BayesPruner(BasePruner):
 
     def _horizon(self, study, trial):
         one_objective(study)
-        return self.n_epoch or horizon([*study.get_trials(deepcopy=False), trial])
+        return self.n_epoch or horizon([*all_trials(study), trial])
     def _space(self, study, trial):
         "The space of the study, or that of `trial` if it is not inside"
         space = space_of(study, self.known)

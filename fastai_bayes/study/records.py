@@ -48,7 +48,12 @@ def of_study(f):
     "Decorate `f` to raise a `StudyError` unless its first argument is a study"
     @functools.wraps(f)
     def inner(study, *args, **kwargs):
-        if isinstance(study, optuna.Study): return f(study, *args, **kwargs)
+        if isinstance(study, optuna.Study):
+            try: return f(study, *args, **kwargs)
+            except KeyError as e:
+                if 'Record does not exist' not in str(e): raise
+                raise StudyError(f'study {study.study_name!r} has been extended or deleted since this was made; '
+                                 'take the result of the newer call') from e
         hint = f'; a result has the study in .study, and {f.__name__} as a method' if hasattr(study, 'study') else ''
         text = repr(study)
         if not text.isprintable() or len(text)>60: text = f'a {type(study).__name__}'

@@ -132,7 +132,8 @@ class BayesSampler(BaseSampler):
         seed = [] if resumable is None else [sum(begun.values())]
         among = [i for i,o in enumerate(numbers) if o in (resumable or ())]
         starts,known = self._starts(surrogate, n),self.knowledge(study, space)
-        i,x,fitted = next_training(surrogate, self._rng(n, *seed), n, starts, known, among, allowed, self.acq, new)
+        rng = self._rng(n, *seed)
+        i,x,fitted = next_training(surrogate, rng, n, starts, known, among, allowed, self.acq, new)
         fit = new_fit(surrogate, fitted)
         return None if i is None else numbers[i], None if x is None else space.decode(x), fit
     def _starts(self, surrogate, n):

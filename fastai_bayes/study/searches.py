@@ -26,7 +26,7 @@ from .sampler import BayesSampler
 from .search_space import as_stored
 from ..engine.policy import n_starts, start_points
 from ..engine.space import Choice, Space
-from .records import Direction, attr, numbered, rung_attr, trial_id, trials_of
+from .records import Direction, all_trials, attr, numbered, rung_attr, trial_id, trials_of
 from .search_space import ask
 
 # %% ../../nbs/study/12_searches.ipynb #grid
@@ -254,6 +254,19 @@ class Search:
            study: The study
            before: `Before`: what was known before
        """
+    def try_out(self,
+        ask # Function that lets a sampler suggest something
+    ):
+        """Raise a `SearchError` if a copy of the sampler cannot suggest anything; nobody else's class is copied
+
+        Parameters:
+            ask: Function that lets a sampler suggest something
+        """
+        if reseeded(self.sampler, 0, 0) is self.sampler: return
+        try: ask(deepcopy(self.sampler))
+        except ValueError as e:
+            name = type(self.sampler).__name__
+            raise SearchError(f'sampler: {name} cannot search this space: {e}; take another sampler') from e
     def ask(self,
         study # Study in which a trial is waiting
     ): # An Optuna trial
@@ -264,7 +277,7 @@ class Search:
             returns: An Optuna trial
         """
         each = one_each(study)
-        t = next(t for t in each.get_trials(deepcopy=False) if t.state==TrialState.WAITING)
+        t = next(t for t in all_trials(each) if t.state==TrialState.WAITING)
         given = attr(t, 'resumed_from')  # it has all its hyperparameters
         each.sampler = RandomSampler(0) if given else reseeded(self.sampler, self.seed, t.number)
         trial = ask(each, self.space)
@@ -322,8 +335,8 @@ class BayesSearch(Search):
     def ask(self, study): return ask(study, self.space)
     def next(self, study, trials, resumable, allowed, new):
         n,params,fit = self.sampler.next(study, self.space, resumable, allowed, new)
-        old = next((t for t in trials if trial_id(t)==n), None)
-        if old: return [Job(old, fit=fit)]
+        old = [t for t in trials if n is not None and trial_id(t)==n]
+        if old: return [Job(*old, fit=fit)]
         return [Job(params=params, fit=fit)] if new else []
     def worth_keeping(self, study, resumable, n):
         return resumable if len(resumable)<=n else self.sampler.promising(study, self.space, resumable)[:n]

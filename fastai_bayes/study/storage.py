@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['Shared', 'quiet_optuna', 'StudyError', 'is_path', 'shown', 'check_storage', 'is_new_file', 'JournalLock', 'Journal',
-           'check_journal', 'storage_of', 'check_study']
+           'check_journal', 'readable', 'storage_of', 'check_study']
 
 # %% ../../nbs/study/01_storage.ipynb #imports
 import json, math, os, random, re, threading, time
+from contextlib import contextmanager
 from pathlib import Path
 import optuna
 from filelock import FileLock
 from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
 from optuna.trial import TrialState
@@ -83,6 +85,15 @@ def _wrong_url(url):
         return f'it needs the driver {e.name}, which is not installed; pip install {_drivers.get(e.name, e.name)}'
     except Exception as e: return f'{e}; expected the URL of a database, as in sqlite:///studies.db'
 
+def _wrong_path(path):
+    "What is wrong with the path of a journal; None if nothing is"
+    if str(path).startswith('~'): return 'it begins with ~; give Path(...).expanduser()'
+    try:
+        up = next(filter(Path.exists, Path(path).resolve().parents), Path())
+        if not up.is_dir(): return f'{up} is no folder'
+        Path(path).exists()
+    except (OSError, RuntimeError) as e: return str(e)
+
 def check_storage(
     o # Path, URL, Optuna storage or None
 ):
@@ -97,10 +108,10 @@ def check_storage(
         raise bad("expected a path, a URL such as 'sqlite:///studies.db' or an Optuna storage")
     if not str(o).strip() or not str(o).isprintable():
         raise bad("expected the name of a file, as in 'studies.log', or a URL")
+    if why := _wrong_path(o) if is_path(o) else _wrong_url(str(o)):
+        raise StudyError(f'storage: {shown(o)!r} cannot be opened: {why}')
     if is_path(o) and Path(o).is_dir():
         raise bad("expected a file, got a folder; give a file in it, as in folder/'studies.log'")
-    why = None if is_path(o) else _wrong_url(str(o))
-    if why: raise StudyError(f'storage: {shown(o)!r} cannot be opened: {why}')
 
 def is_new_file(
     storage # Path, URL or Optuna storage that `check_storage` accepts
@@ -201,7 +212,7 @@ def check_journal(path, name):
     if not has(path):
         raise StudyError(f'storage: {name} is not a file; give the path of a file, as in {Path(name)/"study.log"}')
     with opened(path) as f: head = f.read(40)
-    if not head or re.match(rb'\s*{\s*"op_code"\s*:', head): return
+    if not head or re.match(rb'{"op_code":\s*\d+,\s*"', head): return
     what = f"not a journal of Optuna: it begins with {head!r}; give another path"
     if head.startswith(b'SQLite'): what = f"an SQLite database; give its URL: 'sqlite:///{path}'"
     raise StudyError(f'storage: {name} is {what}. It was not changed')
@@ -215,6 +226,23 @@ def _database(url):
             if again==19 or not known: raise
             time.sleep(random.Random().uniform(.02, .2))
 
+@contextmanager
+def readable(
+    storage # Path, URL, Optuna storage or None
+):
+    """Raise a `StudyError` if the database `storage` cannot be read or written
+
+    Parameters:
+        storage: Path, URL, Optuna storage or None
+    """
+    try: yield
+    except Exception as e:
+        db = type(e).__module__.startswith('sqlalchemy') or isinstance(e, (RuntimeError, StorageInternalError))
+        if not db or is_path(storage): raise
+        why = str(e.__cause__ or e).splitlines()[0]
+        raise StudyError(f'storage: {shown(storage)!r} cannot be opened: {why}; '
+                         "is it a database of this version of Optuna's, and may you write to it?") from None
+
 def storage_of(
     o # Path, URL, Optuna storage or None
 )->BaseStorage: # None for None; a `StudyError` if it cannot be opened
@@ -226,10 +254,7 @@ def storage_of(
     """
     if not isinstance(o, (str, Path)): return o
     if not is_path(o):
-        try: return _database(str(o))
-        except _sql().exc.SQLAlchemyError as e:
-            raise StudyError(f'storage: {shown(o)!r} cannot be opened: {e}; '
-                             'does it exist, and may you write to it?') from None
+        with readable(o): return _database(str(o))
     path = Path(os.path.realpath(o))  # so that it has the same lock under any name
     check_journal(path, o)
     path.parent.mkdir(parents=True, exist_ok=True)

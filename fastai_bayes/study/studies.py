@@ -15,7 +15,7 @@ from ..engine.space import Space
 from .extend import extend_study, find_study, of_fit
 from .records import trial_id
 from .search_space import describe
-from .storage import StudyError, check_storage, check_study, is_new_file, is_path, quiet_optuna, storage_of
+from .storage import StudyError, check_storage, check_study, is_new_file, is_path, quiet_optuna, readable, storage_of
 
 # %% ../../nbs/study/05_studies.ipynb #same
 _most = 30 # Maximum lines of a diff
@@ -44,6 +44,7 @@ def _compared(study, about, facts):
     def _flat(about, facts):
         res = dict(about)
         for k in both: res.update(facts[k] if k=='setup' else {k: facts[k]})
+        if 'loss' not in (attrs.get('setup') or {}): res.pop('loss', None)  # earlier versions did not note it
         return res
     plain = {**about, 'direction': study.direction.name.lower()}  # created with Optuna alone
     return _flat(attrs.get('about') or plain, attrs),_flat(about, facts)
@@ -144,7 +145,7 @@ def open_study(
     facts = dict(about=about, **facts)
     owner = owner or Owner()
     if is_new_file(storage): owner.check(None)  # before a file is created
-    with quiet_optuna():
+    with quiet_optuna(), readable(storage):
         path,storage = Path(storage) if is_path(storage) else None,storage_of(storage)
         study = None if storage is None or name is None else find_study(storage, name)
         if study is not None: check_study(study, path)
