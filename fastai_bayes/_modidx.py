@@ -2227,8 +2227,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'fastai_bayes/study/sampler.py'),
                                             'fastai_bayes.study.sampler.BayesSampler._rng': ( 'study/sampler.html#bayessampler._rng',
                                                                                               'fastai_bayes/study/sampler.py'),
-                                            'fastai_bayes.study.sampler.BayesSampler._starts': ( 'study/sampler.html#bayessampler._starts',
-                                                                                                 'fastai_bayes/study/sampler.py'),
                                             'fastai_bayes.study.sampler.BayesSampler._surrogate': ( 'study/sampler.html#bayessampler._surrogate',
                                                                                                     'fastai_bayes/study/sampler.py'),
                                             'fastai_bayes.study.sampler.BayesSampler._warn_repeats': ( 'study/sampler.html#bayessampler._warn_repeats',

@@ -336,9 +336,9 @@ def next_training(
     surrogate:Surrogate, # Conclusions from the trials
     rng, # numpy Generator
     n:int, # Trials before, for the start
-    starts=(), # As `next_start` takes them
+    starts, # Function that returns `start_points`; not called after the start
     knowledge:Knowledge=None, # From earlier studies and beliefs
-    among=None, # As `resume` takes it
+    resumable=None, # As `resume` takes them in `among`
     allowed=None, # Function from points (m,d) to whether they may be proposed (m,); None for all
     acq='logei', # As `propose` takes it
     new:bool=True # May a new trial start?
@@ -349,22 +349,22 @@ def next_training(
         surrogate: Conclusions from the trials
         rng: numpy Generator
         n: Trials before, for the start
-        starts: As `next_start` takes them
+        starts: Function that returns `start_points`; not called after the start
         knowledge: From earlier studies and beliefs
-        among: As `resume` takes it
+        resumable: As `resume` takes them in `among`
         allowed: Function from points (m,d) to whether they may be proposed (m,); None for all
         acq: As `propose` takes it
         new: May a new trial start?
         returns: Index of a trial to resume or None, configuration (d,) of a new one or None, and
             what was fitted
     """
-    x,value,fitted = None,-np.inf,surrogate.fitted
+    x,value,fitted,first = None,-np.inf,surrogate.fitted,()
     if new:
-        begins = n-surrogate.infeasible.sum()<n_starts(surrogate.T)  # infeasible ones do not count
-        use_known = knowledge and begins
-        first = knowledge.next_start(surrogate, starts) if use_known else next_start(surrogate, starts, n)
+        if n-surrogate.infeasible.sum()<n_starts(surrogate.T):  # infeasible ones do not count
+            points = starts()
+            first = knowledge.next_start(surrogate, points) if knowledge else next_start(surrogate, points, n)
         if len(first) and (allowed is None or allowed(first)[0]): return None, first[0], fitted
         x,value,fitted = propose(surrogate, rng, allowed, acq)
-    i = resume(surrogate, value, among)
+    i = resume(surrogate, value, resumable)
     if knowledge and new and i is None: x = knowledge.instead(surrogate, x, allowed)
     return i, x, fitted

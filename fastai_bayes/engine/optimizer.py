@@ -95,8 +95,8 @@ class BayesOptimizer:
         left = untried(self.space, surrogate.X)
         new = left is None or len(left)>0
         rng = self._rng(n+int(surrogate.lens.sum()))
-        i,x,self.fitted = next_training(surrogate, rng, n, self.first, self.knowledge,
-                                        among=None if self.resume else (), acq=self.acq, new=new)
+        i,x,self.fitted = next_training(surrogate, rng, n, lambda: self.first, self.knowledge,
+                                        resumable=None if self.resume else (), acq=self.acq, new=new)
         if i is None: return self._begin(x) if new else None
         self.trainings[i].state = 'running'
         return self._trial(i)

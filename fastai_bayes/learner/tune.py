@@ -253,10 +253,10 @@ def _limits(args, total):
     given = dict(n_trials=n_trials, budget=budget, timeout=timeout)
     return {k: None if v is None else kinds[k](v) for k,v in given.items()}
 
-def _notes(learn, args, inferred):
+def _notes(learn, args, inferred, before):
     "Lines to show at the start"
     res = [ranges(inferred)] if inferred else []
-    if args.recipes and not recipes_for(learn)[0]: res.append('there are no recipes for this kind of data')
+    if args.recipes and not before.configs: res.append('there are no recipes for this kind of data')
     if args.space is not None or asks_trial(args.new_learner): return res
     return res+[f'{k} is left out: {why}' for k,why in left_out(learn).items()]
 
@@ -308,7 +308,7 @@ def _plan(learn, args):
     check_read(factory, fit)
     for o in plan.enqueued: factory.check_enqueued(o)
     Probe(factory, fit, n_epoch, fit_kwargs, cbs, monitor).check(probe)
-    plan.notes = _notes(learn, args, inferred)
+    plan.notes = _notes(learn, args, inferred, plan.before)
     return plan
 
 def _first_trials(plan, learn, args):

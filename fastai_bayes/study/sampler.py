@@ -19,7 +19,7 @@ from ..engine.checks import check_acq, check_bool, check_cost, check_int
 from ..engine.optimize_acqf import untried
 from ..engine.trainings import one_thread
 from ..engine.knowledge import Knowledge, config_points, next_training
-from ..engine.policy import n_starts, start_points
+from ..engine.policy import start_points
 from .search_space import as_stored, distributions
 from .records import all_trials, trial_id, trials_of
 from .storage import StudyError
@@ -131,16 +131,11 @@ class BayesSampler(BaseSampler):
         if new: self._warn_repeats(space, surrogate.X)
         seed = [] if resumable is None else [sum(begun.values())]
         among = [i for i,o in enumerate(numbers) if o in (resumable or ())]
-        starts,known = self._starts(surrogate, n),self.knowledge(study, space)
-        rng = self._rng(n, *seed)
-        i,x,fitted = next_training(surrogate, rng, n, starts, known, among, allowed, self.acq, new)
+        rng,known = self._rng(n, *seed),self.knowledge(study, space)
+        def _starts(): return start_points(space, surrogate.T, self._rng())
+        i,x,fitted = next_training(surrogate, rng, n, _starts, known, among, allowed, self.acq, new)
         fit = new_fit(surrogate, fitted)
         return None if i is None else numbers[i], None if x is None else space.decode(x), fit
-    def _starts(self, surrogate, n):
-        "`start_points`, none if the start is over: they take time"
-        T = surrogate.T
-        if n-surrogate.infeasible.sum()>=n_starts(T): return ()
-        return start_points(surrogate.space, T, self._rng())
     def knowledge(self, study, space):
         "What was known before `study` began, as `Knowledge`, and as the study has kept it; None if that is nothing"
         known,key = StudyCache.of(study).knowledge,fit_key(space, 0)
