@@ -26,6 +26,10 @@ def test_every_module_is_in_a_wing():
     assert {o.name for o in pkg.iterdir() if o.is_dir() and not o.name.startswith('__')}==set(wings)
     assert {o.stem for o in pkg.glob('*.py')}=={'__init__', '_docstrings', '_modidx', 'all'}
 
+@pytest.mark.parametrize('folder', sorted(o.parent for o in (root/'nbs').glob('*/00_*.ipynb')), ids=lambda o: o.name)
+def test_notebooks_are_numbered(folder):
+    assert [int(o.name[:2]) for o in sorted(folder.glob('*.ipynb'))]==[*range(len([*folder.glob('*.ipynb')]))]
+
 def imported(fn):
     "Names of the modules that a source file imports"
     for n in ast.walk(ast.parse(fn.read_text())):
