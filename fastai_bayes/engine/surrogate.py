@@ -6,7 +6,7 @@
 __all__ = ['most', 'always', 'usual', 'unknown', 'sound_fit', 'informative', 'spread', 'final_data', 'draw_params', 'Surrogate']
 
 # %% ../../nbs/engine/10_surrogate.ipynb #imports
-import functools
+import functools, operator
 from contextlib import suppress
 import numpy as np
 from scipy.special import expit, ndtr
@@ -14,6 +14,7 @@ from .kernels import Prior, with_shapes
 from .gp import Data, GP, Posterior, fit
 from .cost import Cost
 from .feasible import Feasible
+from .trainings import states
 from .curves import CurveForecaster, OutputTransform, grid, lengths, noise_left, rung_ratio, rungs, smooth
 
 # %% ../../nbs/engine/10_surrogate.ipynb #fitted
@@ -99,21 +100,20 @@ class Surrogate:
         self.scarce,self.fitted = cost,fitted or {}
         self.grid,self.first_rung = grid(T),rungs(T)[0]
         self.rows = self._rows(before)
-        self.X,self.Y,ends = map(np.ascontiguousarray, np.split(self.rows, [len(space), -2], 1))
-        self.last,self.failed = ends[:,0].astype(int),ends[:,1]>0
+        self.X,self.Y,ends = map(np.ascontiguousarray, np.split(self.rows, [len(space), -3], 1))
+        self.last,self.failed,self.state = ends[:,0].astype(int),ends[:,1]>0,ends[:,2]
         self.lens = lengths(self.Y)
         self.epochs = np.r_[0, self.grid][self.lens]  # at which they are compared
         self.infeasible = self.are('infeasible')
 
     def _rows(self, before):
-        "(n,d+G+2) the `row` of each training; known if it is the same object as in `before`"
-        shape = len(self.trainings),len(self.space)+len(self.grid)+2
+        "(n,d+G+3) the `row` of each training; known if it is the same object as in `before`"
+        n,shape = len(self.trainings),(len(self.trainings), len(self.space)+len(self.grid)+3)
         res = np.resize(before.rows, shape) if before else np.empty(shape)
-        for i,o in enumerate(self.trainings):
-            same = before and i<len(before.rows) and o is before.trainings[i]
-            if not same: res[i] = o.row(self.T)
+        same = [*map(operator.is_, self.trainings, before.trainings if before else ())]
+        for i in np.flatnonzero(~np.r_[same, np.zeros(n-len(same))].astype(bool)): res[i] = self.trainings[i].row(self.T)
         return res
-    def are(self, state): return np.array([o.state==state for o in self.trainings], bool)
+    def are(self, state): return self.state==states.index(state)
     def _place(self, l):
         "Number of grid epochs up to `l`, a number or an array"
         return np.searchsorted(self.grid, l, 'right')

@@ -223,7 +223,8 @@ class ReportingTrial(GetAttr):
 # %% ../../nbs/learner/18_training.ipynb #train
 def seed_of(run, trial):
     "Seed of a trial, by its position in the study"
-    place = sum(k<trial_id(trial) for k in run.latest(run.trials()))
+    number = trial_id(trial)
+    place = sum(k<number for k in run.latest(run.trials()))
     return int(np.random.SeedSequence([run.seed, place]).generate_state(1)[0])
 
 def too_large(run, trial):
