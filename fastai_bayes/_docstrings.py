@@ -4,10 +4,9 @@ import ast, io, textwrap, tokenize
 _defs = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
 
 def _comments(src):
-    "Line -> text of its comment"
+    "Line -> token of its comment"
     toks = tokenize.generate_tokens(io.StringIO(src).readline)
-    found = [t for t in toks if t.type==tokenize.COMMENT]
-    return {t.start[0]: t.string.lstrip('# ') for t in found}
+    return {t.start[0]: t for t in toks if t.type==tokenize.COMMENT}
 
 def _arguments(f):
     "Line -> name of the argument of function `f` there, the last one if there are several"
@@ -34,9 +33,9 @@ def _explained(o, comments):
     params = _params(o)
     for line,name in params.items():
         above = line
-        own = {i for i in comments if i>o.lineno and i not in params}
+        own = {i for i,t in comments.items() if i>o.lineno and i not in params and t.line.lstrip()[0]=='#'}
         while line not in comments and above-1 in own: above -= 1
-        text = ' '.join(comments[i] for i in range(above, line+1) if i in comments)
+        text = ' '.join(comments[i].string.lstrip('# ') for i in range(above, line+1) if i in comments)
         if text: yield f'{name}: {text}'
 
 def _public(body):

@@ -30,7 +30,7 @@ def test_docstrings_get_their_parameters():
     assert inspect.getdoc(scope['area'])=='\n    '.join(['Size\n\nParameters:', *said])
 
 def test_docstrings_take_no_comments_of_others():
-    src = "class A:\n    'Is'\n    most = 3 # At most\n    def f(self): # What f is\n        'Gives'\n    def g(self, x):\n        'Takes'\n"
+    src = "class A:\n    'Is'\n    most = 3 # At most\n    def __init__(self, n): pass\n    def f(self): # What f is\n        'Gives'\n    def g(self, x):\n        'Takes'\n"
     scope = {}
     exec(documented(src), scope)
     got = [inspect.getdoc(o) for o in (scope['A'], scope['A'].f, scope['A'].g)]

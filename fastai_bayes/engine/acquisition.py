@@ -169,13 +169,7 @@ class Within(Weighed):
     def weigh(self, U, v): return np.where(self.by(U), v, -np.inf)
 
 class IfFeasible(Weighed):
-    """Times the probability of being feasible, by a `Feasible`; points that are not `likely` feasible come last
-
-    Parameters:
-        by: Log of the smallest probability that is likely Below this there is a penalty, so that a
-            climb does not end just beyond what is likely Penalty, in logarithms, as a multiple of
-            what is missing
-    """
+    "Times the probability of being feasible, by a `Feasible`; points that are not `likely` feasible come last"
     likely = np.log(.6) # Log of the smallest probability that is likely
     margin = np.log(.8) # Below this there is a penalty, so that a climb does not end just beyond what is likely
     steep = 100. # Penalty, in logarithms, as a multiple of what is missing

@@ -210,17 +210,7 @@ class Job:
     fit:dict=None # System attribute `engine` of the trial; none if None
 
 class Search:
-    """A sampler and a pruner for the runner; this one for those of Optuna
-
-    Parameters:
-        seed: Does it resume stopped trials? Does a hyperparameter depend on how many were drawn
-            before it? Does a resumed trial keep the hyperparameters in its checkpoint? Does the
-            first trial use the learner's current hyperparameters? Must the whole space be known in
-            advance? Must all trials have the same number of epochs, whenever the study is opened?
-            Can there be more to train when trials of other processes end? May the pruner stop a
-            trial after an epoch without a value? Can it use earlier studies and beliefs? Shown at
-            the start
-    """
+    "A sampler and a pruner for the runner; this one for those of Optuna"
     can_resume = False # Does it resume stopped trials?
     draws_in_order = True # Does a hyperparameter depend on how many were drawn before it?
     keeps_hypers = True # Does a resumed trial keep the hyperparameters in its checkpoint?

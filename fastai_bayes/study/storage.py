@@ -140,11 +140,7 @@ def _cut_torn_line(path):
         f.truncate(start+at+1 if end else 0)
 
 class JournalLock:
-    """Lock of an Optuna journal that ends with its process, together with Optuna's own
-
-    Parameters:
-        path: Seconds after which a link belongs to a dead process
-    """
+    "Lock of an Optuna journal that ends with its process, together with Optuna's own"
     grace = 3 # Seconds after which a link belongs to a dead process
     def __init__(self, path):
         self.path = os.path.abspath(path)
