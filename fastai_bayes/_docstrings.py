@@ -4,9 +4,11 @@ import ast, io, textwrap, tokenize
 _defs = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
 
 def _comments(src):
-    "Line -> token of its comment"
+    "Line -> text of its comment; and the lines without code"
     toks = tokenize.generate_tokens(io.StringIO(src).readline)
-    return {t.start[0]: t for t in toks if t.type==tokenize.COMMENT}
+    found = [t for t in toks if t.type==tokenize.COMMENT]
+    alone = {t.start[0] for t in found if t.line.strip()==t.string}
+    return {t.start[0]: t.string.lstrip('# ') for t in found}, alone
 
 def _arguments(f):
     "Line -> name of the argument of function `f` there, the last one if there are several"
@@ -28,14 +30,14 @@ def _params(o):
     if init: return _arguments(init[0])
     return {m.lineno: m.target.id for m in o.body if isinstance(m, ast.AnnAssign)}
 
-def _explained(o, comments):
+def _explained(o, comments, alone):
     "`name: comment` for the parameters of `o` with a comment beside or above them"
     params = _params(o)
     for line,name in params.items():
         above = line
-        own = {i for i,t in comments.items() if i>o.lineno and i not in params and t.line.lstrip()[0]=='#'}
+        own = {i for i in alone if i>o.lineno and i not in params}
         while line not in comments and above-1 in own: above -= 1
-        text = ' '.join(comments[i].string.lstrip('# ') for i in range(above, line+1) if i in comments)
+        text = ' '.join(comments[i] for i in range(above, line+1) if i in comments)
         if text: yield f'{name}: {text}'
 
 def _public(body):
@@ -56,9 +58,9 @@ def _literal(doc, params, pad):
 
 def documented(src):
     "`src` with the comments of parameters in the docstrings of what is public"
-    comments,lines = _comments(src),src.split('\n')
+    found,lines = _comments(src),src.split('\n')
     for o in reversed([*_public(ast.parse(src).body)]):
-        doc,params = o.body[0],[*_explained(o, comments)]
+        doc,params = o.body[0],[*_explained(o, *found)]
         if not params: continue
         first,last,col = doc.lineno-1,doc.end_lineno-1,doc.col_offset
         before = lines[first].encode()[:col].decode()

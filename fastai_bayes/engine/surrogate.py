@@ -100,18 +100,21 @@ class Surrogate:
         self.scarce,self.fitted = cost,fitted or {}
         self.grid,self.first_rung = grid(T),rungs(T)[0]
         self.rows = self._rows(before)
-        self.X,self.Y,ends = map(np.ascontiguousarray, np.split(self.rows, [len(space), -3], 1))
-        self.last,self.failed,self.state = ends[:,0].astype(int),ends[:,1]>0,ends[:,2]
+        parts = np.split(self.rows, [len(space), -3], 1)
+        self.X,self.Y,ends = map(np.ascontiguousarray, parts)
+        last,failed,self.state = ends.T
+        self.last,self.failed = last.astype(int),failed>0
         self.lens = lengths(self.Y)
         self.epochs = np.r_[0, self.grid][self.lens]  # at which they are compared
         self.infeasible = self.are('infeasible')
 
     def _rows(self, before):
         "(n,d+G+3) the `row` of each training; known if it is the same object as in `before`"
-        n,shape = len(self.trainings),(len(self.trainings), len(self.space)+len(self.grid)+3)
+        shape = len(self.trainings),len(self.space)+len(self.grid)+3
         res = np.resize(before.rows, shape) if before else np.empty(shape)
-        same = [*map(operator.is_, self.trainings, before.trainings if before else ())]
-        for i in np.flatnonzero(~np.r_[same, np.zeros(n-len(same))].astype(bool)): res[i] = self.trainings[i].row(self.T)
+        known = before.trainings if before else ()
+        new = map(operator.is_not, self.trainings, [*known, *[None]*shape[0]])
+        for i in np.flatnonzero([*new]): res[i] = self.trainings[i].row(self.T)
         return res
     def are(self, state): return self.state==states.index(state)
     def _place(self, l):

@@ -76,11 +76,12 @@ class Training:
         res = y if at[-1]==len(y)<=len(g)==T else _filled(at, y, g)
         return _padded(res, len(g), y.max()) if self.state=='complete' else res
     def row(self, T):
-        "(d+G+3,) `x`; `values(T)`, NaN after the last; its epoch; `failed`; place of its state in `states`. Cached until there is something new"
+        "(d+G+3,) `x`; `values(T)`, NaN after the last; its epoch; `failed`; which of `states`. Cached while nothing is new"
         key = T,self.state,self.diverged,len(self.curve)
         if self._row[0]!=key:
             y = _padded(self.values(T), len(grid(T)), np.nan)
-            self._row = key,np.r_[self.x, y, self.last, self.failed, states.index(self.state)]
+            ends = self.last,self.failed,states.index(self.state)
+            self._row = key,np.r_[self.x, y, ends]
         return self._row[1]
 
 def _padded(y, n, v): return np.r_[y, np.full(n-len(y), v)]
