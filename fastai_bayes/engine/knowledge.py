@@ -35,19 +35,19 @@ def _pair(o, name):
     return params, [math.nan if v is None else check_float(v, f'{name}, curve') for v in curve]
 
 class EarlierStudy:
-    """Predicts final values in the current space from an earlier study, by the hyperparameters that both have
+    """Predict final values from an earlier study, by the hyperparameters that both spaces have
 
     Parameters:
         trials: List of `(params, curve)`: a dictionary by name, and a value after each epoch
-        space: Current search space; `OptimizerError` if no trial is inside
-        sign: 1 if more is better in this study, -1 if less
-        name: What to call it in errors
+        space: Current search space; `OptimizerError` if no trial is in it
+        sign: 1 if the study maximizes, -1 if it minimizes
+        name: For errors
     """
     def __init__(self,
         trials, # List of `(params, curve)`: a dictionary by name, and a value after each epoch
-        space:Space, # Current search space; `OptimizerError` if no trial is inside
-        sign:int=1, # 1 if more is better in this study, -1 if less
-        name:str='from_studies' # What to call it in errors
+        space:Space, # Current search space; `OptimizerError` if no trial is in it
+        sign:int=1, # 1 if the study maximizes, -1 if it minimizes
+        name:str='from_studies' # For errors
     ):
         trials = [_pair(o, name) for o in trials]
         def _has_all(k): return all(k in p for p,_ in trials)
@@ -65,7 +65,7 @@ class EarlierStudy:
 
     @functools.cached_property
     def gp(self):
-        "`GP` of final values, fitted when it is needed"
+        "`GP` of final values, fitted on first use"
         X,m,v,_ = self.surrogate.targets()
         keep = informative(m, most)
         data = final_data(X[keep], m[keep], v[keep], self.space.choice)
@@ -89,7 +89,7 @@ class EarlierStudy:
         n:int, # Number of points
         space:Space # Current search space
     ): # (k,d), k is at most `n`
-        """The best points of this study; hyperparameters that it lacks are spread over the current space
+        """The best points of this study; other hyperparameters are spread over the current space
 
         Parameters:
             n: Number of points
@@ -103,15 +103,15 @@ class EarlierStudy:
         return space.snap(X)
 
 # %% ../../nbs/engine/12_knowledge.ipynb #portfolio
-n_portfolio = 20 # Configurations in a portfolio: as many as full trials in a usual study
-n_each = 15 # Best configurations of each study that may enter it
-n_sets = 5 # Data sets that a portfolio covers at least: fewer studies stand for several each
-off = .3 # How far data like those of a study are from it, in units of the distance from the median to the best
-worst = -6. # Value without any configuration: below what `OutputTransform` gives to a failed trial
-not_twice = -9. # Value of a configuration that is already in the portfolio
+n_portfolio = 20 # Configurations in a portfolio: as many as full trials in the default budget of `bayes_tune`
+n_each = 15 # Best configurations of each study, from which a portfolio is made
+n_sets = 5 # Data sets that a portfolio covers at least; of fewer studies, each counts as several random variations of it
+off = .3 # Standard deviation of such a variation, in units of the distance from the median to the best value
+worst = -6. # Value before the first configuration: below what `OutputTransform` gives to a failed trial
+not_twice = -9. # Value of a configuration that is already in the portfolio: not chosen again
 
 def _values(studies, X):
-    "(s,m) values of the points `X` (m,d) on data like those of the `studies`; if these are few, with smooth deviations"
+    "(s,m) values of the points `X` (m,d) for each study, or for smooth random variations of few `studies`"
     V = np.array([o.predict(X) for o in studies])
     k = math.ceil(n_sets/len(studies))
     if k==1: return V
@@ -125,7 +125,7 @@ def portfolio(
     space:Space, # Current search space
     n:int=n_portfolio # Maximum number
 ): # (k,d)
-    """Configurations, each of which adds most to the mean over the studies of the best value so far
+    """Configurations, each of which adds most to the best value so far, averaged over the studies
 
     Parameters:
         studies: List of `EarlierStudy`
@@ -134,21 +134,21 @@ def portfolio(
         returns: (k,d)
     """
     X = distinct(np.concatenate([o.best(n_each, space) for o in studies]))
-    V = np.minimum(_values(studies, X), 1.2)  # predictions far above the best seen are not to be trusted
+    V = np.minimum(_values(studies, X), 1.2)  # predictions far above the best value seen are unreliable
     have,order = np.full(len(V), worst),[]
     for _ in range(min(n, len(X))):
         total = np.maximum(V, have[:,None]).sum(0)
-        order.append(int(np.lexsort((V.sum(0), total))[-1]))  # of those that add nothing the best on average
+        order.append(int(np.lexsort((V.sum(0), total))[-1]))  # ties go to the best on average
         have = np.maximum(have, V[:,order[-1]])
         V[:,order[-1]] = not_twice
     return X[order]
 
 # %% ../../nbs/engine/12_knowledge.ipynb #belief
-decades,share = .5,.15 # Standard deviation of a belief without one: on a logarithmic scale, and of the range on others
-doubt = .25 # Weight of all other options if a belief names only one
+decades,share = .5,.15 # Default standard deviation: in decades on a logarithmic scale, of the range on a linear one
+doubt = .25 # Total weight of the other options if a belief names one
 
 def _number_belief(k, d, v):
-    "Unit coordinate of the centre of the belief `v` about the number `d`, and its quantile function"
+    "Unit coordinate of the most probable value for the belief `v` about the number `d`, and its quantile function"
     pair = v if isinstance(v, (tuple, list)) else (v, decades if d.log else share)
     if len(pair)!=2: raise OptimizerError(f'prior: {k}: expected a value, or (value, standard deviation), got {v!r}')
     mid,sd = (check_float(o, f'prior: {k}') for o in pair)
@@ -160,7 +160,7 @@ def _number_belief(k, d, v):
     return c, truncnorm(-c/s, (1-c)/s, c, s).ppf
 
 def _choice_belief(k, d, v):
-    "As `_number_belief`, for a choice"
+    "The same for a choice"
     weights = v if isinstance(v, dict) else {v: 1.}
     wrong = [o for o in weights if o not in d]
     if wrong: raise OptimizerError(f'prior: {k}: {wrong[0]!r} is not one of {list(d.labels)}')
@@ -178,14 +178,14 @@ def _choice_belief(k, d, v):
 def belief_points(
     prior:dict, # Name -> value, (value, standard deviation), option, or {option: weight}
     space:Space, # Current search space
-    n:int=n_portfolio # How many, at most
+    n:int=n_portfolio # Maximum number
 ): # (k,d), the most probable first
-    """Configurations drawn from the belief `prior`; hyperparameters that it lacks are spread over the space
+    """Configurations drawn from the belief `prior`; other hyperparameters are spread over the space
 
     Parameters:
         prior: Name -> value, (value, standard deviation), option, or {option: weight}
         space: Current search space
-        n: How many, at most
+        n: Maximum number
         returns: (k,d), the most probable first
     """
     if not isinstance(prior, dict):
@@ -206,7 +206,7 @@ def config_points(
     configs:list, # Dictionaries by name
     space:Space # Current search space
 ): # (k,d)
-    """Points of those `configs` that are in the space; hyperparameters that one lacks are spread
+    """Points of those `configs` that are in the space; other hyperparameters are spread over it
 
     Parameters:
         configs: Dictionaries by name
@@ -244,38 +244,38 @@ def first_points(
     return distinct(np.reshape(turns, (-1, len(space))))[:n_portfolio]
 
 # %% ../../nbs/engine/12_knowledge.ipynb #knowledge
-hedge = 1 # Position of the quasi-random configuration among the first ones
-slack = .25 # How much worse the best of the list may end, in units of the distance from the median to the best
+hedge = 1 # Number of trials before the quasi-random one
+slack = .25 # How much worse the best of the list may be, in units of the distance from the median to the best value
 
 def _first_values(surrogate):
-    "(n,) values after the least epochs, NaN for trainings that did not get that far"
+    "(n,) values after the minimum of epochs, NaN for trainings that are shorter"
     seen = surrogate.Y[:,least_epochs(surrogate.T)-1]
     return np.where(surrogate.failed, -np.inf, seen)
 
 class Knowledge:
-    """Configurations that are tried as long as they lead
+    """A list of configurations, used as long as its trials lead
 
     Parameters:
         points: (k,d) in order, as from `first_points`
-        given: (m,d) configurations that the user enqueued, which say nothing about the list
+        given: (m,d) configurations that the user enqueued: neither for nor against the list
     """
     def __init__(self,
         points, # (k,d) in order, as from `first_points`
-        given=None # (m,d) configurations that the user enqueued, which say nothing about the list
+        given=None # (m,d) configurations that the user enqueued: neither for nor against the list
     ): self.points,self.given = points,points[:0] if given is None else given
 
     def leads(self,
         surrogate:Surrogate, # Conclusions from the trials
-        values, # (n,) of its trials; NaN for those that have none
+        values, # (n,) one per trial, NaN if unknown
         slack:float=0. # How much worse the best of the list may be
-    )->bool: # True if there is nothing to compare
+    )->bool: # True if there is nothing to compare with
         """Is the best trial of the list as good as the best of the others?
 
         Parameters:
             surrogate: Conclusions from the trials
-            values: (n,) of its trials; NaN for those that have none
+            values: (n,) one per trial, NaN if unknown
             slack: How much worse the best of the list may be
-            returns: True if there is nothing to compare
+            returns: True if there is nothing to compare with
         """
         ours = among(surrogate.X, self.points)
         others = ~(ours | among(surrogate.X, self.given))
@@ -286,7 +286,7 @@ class Knowledge:
         surrogate:Surrogate, # Conclusions from the trials
         i:int # Which training
     )->bool:
-        """Is training `i` one of a list that leads? Then it does not pause to be compared
+        """Is training `i` from the list, and does the list lead? Then it does not pause to be compared
 
         Parameters:
             surrogate: Conclusions from the trials
@@ -297,13 +297,13 @@ class Knowledge:
 
     def next_start(self,
         surrogate:Surrogate, # Conclusions from the trials
-        points # (k,d) initial quasi-random points of a search without knowledge
+        points # (k,d) quasi-random points, as in a search without knowledge
     ): # (k,d), k is 0 or 1
-        """The next of the first configurations
+        """The next initial configuration
 
         Parameters:
             surrogate: Conclusions from the trials
-            points: (k,d) initial quasi-random points of a search without knowledge
+            points: (k,d) quasi-random points, as in a search without knowledge
             returns: (k,d), k is 0 or 1
         """
         order = self.points,points
@@ -316,7 +316,7 @@ class Knowledge:
         x, # (d,) proposal of the engine
         allowed=None # Function from points (m,d) to whether they may be proposed (m,); None for all
     ): # (d,)
-        """`x`, or the next configuration of the list
+        """`x`, or the next configuration of the list if it is its turn
 
         Parameters:
             surrogate: Conclusions from the trials
@@ -335,28 +335,28 @@ class Knowledge:
 def next_training(
     surrogate:Surrogate, # Conclusions from the trials
     rng, # numpy Generator
-    n:int, # Trials before, for the start
-    starts, # Function that returns `start_points`; not called after the start
+    n:int, # Number of trials so far, infeasible ones included
+    starts, # Function that returns `start_points`; called only for initial configurations
     knowledge:Knowledge=None, # From earlier studies and beliefs
     resumable=None, # As `resume` takes them in `among`
     allowed=None, # Function from points (m,d) to whether they may be proposed (m,); None for all
     acq='logei', # As `propose` takes it
     new:bool=True # May a new trial start?
-): # Index of a trial to resume or None, configuration (d,) of a new one or None, and what was fitted
+): # Index of the trial to resume, or None; configuration (d,) of a new one, or None; the fitted models
     """What to train next
 
     Parameters:
         surrogate: Conclusions from the trials
         rng: numpy Generator
-        n: Trials before, for the start
-        starts: Function that returns `start_points`; not called after the start
+        n: Number of trials so far, infeasible ones included
+        starts: Function that returns `start_points`; called only for initial configurations
         knowledge: From earlier studies and beliefs
         resumable: As `resume` takes them in `among`
         allowed: Function from points (m,d) to whether they may be proposed (m,); None for all
         acq: As `propose` takes it
         new: May a new trial start?
-        returns: Index of a trial to resume or None, configuration (d,) of a new one or None, and
-            what was fitted
+        returns: Index of the trial to resume, or None; configuration (d,) of a new one, or None;
+            the fitted models
     """
     x,value,fitted,first = None,-np.inf,surrogate.fitted,()
     if new:

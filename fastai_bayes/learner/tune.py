@@ -376,7 +376,7 @@ def bayes_tune(self:Learner,
     cbs=None, # Callbacks; each trial gets copies
     verbose:bool=True, # Show progress?
     from_studies=None, # Earlier studies: results, folders, URLs, Optuna studies; 'auto' for all beside this one
-    recipes:bool=False, # Begin with settings that were good on other data of this kind?
+    recipes:bool=False, # Begin with hyperparameters that worked well on other data of this kind?
     prior:dict=None, # Where the best is: name -> value, (value, standard deviation), option, or {option: weight}
     extend=False, # Allow another space and more epochs? True, or values in the trials of new or removed hyperparameters
     **fit_kwargs # Other arguments of the fit, the same for each trial, as in `pct_start=.3` for 'fit_one_cycle'
@@ -410,7 +410,7 @@ def bayes_tune(self:Learner,
         verbose: Show progress?
         from_studies: Earlier studies: results, folders, URLs, Optuna studies; 'auto' for all beside
             this one
-        recipes: Begin with settings that were good on other data of this kind?
+        recipes: Begin with hyperparameters that worked well on other data of this kind?
         prior: Where the best is: name -> value, (value, standard deviation), option, or {option:
             weight}
         extend: Allow another space and more epochs? True, or values in the trials of new or removed
