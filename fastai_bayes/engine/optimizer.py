@@ -8,8 +8,8 @@ __all__ = ['Trial', 'BayesOptimizer']
 # %% ../../nbs/engine/13_optimizer.ipynb #imports
 from dataclasses import dataclass
 import numpy as np
-from .space import Space
-from .checks import OptimizerError, check_acq, check_bool, check_cost, check_float, check_int, check_option, is_int
+from .space import Space, is_int
+from .checks import OptimizerError, check_acq, check_bool, check_cost, check_float, check_int, check_option
 from .optimize_acqf import untried
 from .trainings import Training, one_thread
 from .surrogate import Surrogate
@@ -77,7 +77,7 @@ class BayesOptimizer:
         "Conclusions from all reports so far"
         return Surrogate(self.space, self.n_epoch, self.trainings, self.cost, self.fitted)
     def _known(self, id):
-        if is_int(id) and 0<=id<len(self.trainings): return self.trainings[id]
+        if is_int(id, 0) and id<len(self.trainings): return self.trainings[id]
         raise OptimizerError(f'there is no trial {id!r}; ids come from next()')
     def _running(self, id):
         t = self._known(id)

@@ -7,10 +7,10 @@ __all__ = ['BayesPruningCallback']
 
 # %% ../../nbs/learner/07_callback.ipynb #imports
 import math
-from numbers import Integral
 import optuna
 from fastai.callback.core import CancelFitException
 from fastai.callback.tracker import EarlyStoppingCallback
+from ..engine.space import is_int
 from .monitor import Measured, MonitorError, check_mode, check_name, find_monitor, is_finite, mode_of, monitor_and_mode
 
 # %% ../../nbs/learner/07_callback.ipynb #cb
@@ -41,7 +41,7 @@ class BayesPruningCallback(Measured):
         n_epoch:int=None # Planned epochs of all fits together; those of the fits so far if None
     ):
         _check_trial(trial), check_mode(mode), check_name(monitor)
-        if n_epoch is not None and (isinstance(n_epoch, bool) or not isinstance(n_epoch, Integral) or n_epoch<1):
+        if n_epoch is not None and not is_int(n_epoch, 1):
             raise MonitorError(f'n_epoch: expected a whole number of 1 or more, got {n_epoch!r}')
         self.trial,self.monitor,self.mode,self.planned = trial,monitor,mode,n_epoch
         self.curve = [] # Value of each epoch, of all fits

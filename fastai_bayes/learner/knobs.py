@@ -26,7 +26,7 @@ from .loaders import LoaderError, given_bs, lost, not_fastai, seeded_loaders, wi
 from .models import (bad_arch, bad_layers, keeps_arch, keeps_layers, layers_of, needs_factory, with_arch,
                                          with_layers)
 from .signatures import KnobError, default_arg, mentioned, name_of, parameters, takes, uses
-from ..engine.space import Choice, Space, label_of
+from ..engine.space import Choice, Space, is_number, label_of
 
 # %% ../../nbs/learner/05_knobs.ipynb #knob
 def values_of(d):
@@ -94,8 +94,8 @@ def _each_bad(bad): return lambda values: first(map(bad, values), bool)
 def _numbers(where, good, kind=Real):
     "A check that all values are finite numbers for which `good` is true"
     words = 'whole numbers' if kind is Integral else 'numbers'
-    is_number = lambda o: isinstance(o, kind) and not isinstance(o, bool) and isfinite(o)
-    return _each_bad(lambda o: None if is_number(o) and good(o) else f'expected {words} {where}, got {o!r}')
+    is_good = lambda o: is_number(o, kind) and isfinite(o) and good(o)
+    return _each_bad(lambda o: None if is_good(o) else f'expected {words} {where}, got {o!r}')
 
 _positive = _numbers('above 0', lambda o: o>0)
 _not_negative = _numbers('of 0 or more', lambda o: o>=0)

@@ -10,7 +10,6 @@ __all__ = ['orders_of', 'set_orders', 'seeded_loaders', 'settle', 'LoaderError',
 import random, weakref
 from copy import copy
 from functools import partial
-from numbers import Integral
 from types import FunctionType
 from contextlib import contextmanager
 from fastcore.basics import filter_keys, filter_values
@@ -18,6 +17,7 @@ from fastcore.imports import equals
 from fastcore.xtras import ReindexCollection
 from fastai.data.load import DataLoader
 from fastai.text.data import SortedDL
+from ..engine.space import is_int
 from .copies import seeded
 
 # %% ../../nbs/learner/01_loaders.ipynb #seed
@@ -188,7 +188,7 @@ def with_bs(
     if why := not_fastai(dl):
         if getattr(dl, 'batch_size', None)==bs: return dls  # a factory has set it
         raise LoaderError(f"{why}; use fastai's DataLoader, leave bs out of the space, or pass new_learner")
-    if isinstance(bs, bool) or not isinstance(bs, Integral) or bs<1:
+    if not is_int(bs, 1):
         raise LoaderError(f'expected a batch size of 1 or more, got {bs!r}')
     new = dl if dl.bs==bs else anew(dl, bs=int(bs))
     n = vars(new).get('partial_n') or new.n

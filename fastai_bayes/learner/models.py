@@ -7,7 +7,6 @@ __all__ = ['needs_factory', 'with_arch', 'bad_arch', 'keeps_arch', 'with_layers'
 
 # %% ../../nbs/learner/03_models.ipynb #imports
 import difflib
-from numbers import Integral
 from torch import nn
 from fastcore.basics import first
 from fastai.layers import LinBnDrop, SigmoidRange
@@ -15,7 +14,7 @@ from fastai.learner import Learner
 from fastai.tabular.model import TabularModel
 from .adjust import drops
 from .copies import clone, seeded
-from ..engine.space import label_of
+from ..engine.space import is_int, label_of
 
 # %% ../../nbs/learner/03_models.ipynb #arch
 needs_factory = 'pass new_learner, a function that builds a learner from a dictionary of hyperparameters'
@@ -141,8 +140,7 @@ def bad_layers(
         o: Sizes of layers
         returns: None if they are sizes
     """
-    whole = lambda n: isinstance(n, Integral) and not isinstance(n, bool) and n>0
-    if isinstance(o, (list, tuple)) and o and all(map(whole, o)): return
+    if isinstance(o, (list, tuple)) and o and all(is_int(n, 1) for n in o): return
     return f'expected lists of sizes, as in layers=[[200, 100], [50]], got {o!r}'
 
 def keeps_layers(

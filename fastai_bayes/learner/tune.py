@@ -9,7 +9,7 @@ __all__ = ['current_value', 'current_params']
 import difflib, inspect, math, os, re, threading, time, warnings, weakref
 from contextlib import contextmanager, suppress
 from functools import partial
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from types import SimpleNamespace
 from fastcore.basics import patch
@@ -17,7 +17,7 @@ from fastcore.foundation import L
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from optuna.samplers import BaseSampler
-from ..engine.space import Space, label_of
+from ..engine.space import Space, is_int, is_number, label_of
 from .copies import copies, seeded
 from .display import ranges
 from .facts import facts_of
@@ -38,28 +38,22 @@ from ..study.storage import StudyError, check_storage
 from ..study.searches import search_of
 
 # %% ../../nbs/learner/20_tune.ipynb #err
-def _is_whole(v): return isinstance(v, Integral) and not isinstance(v, bool)
-def _is_count(v): return _is_whole(v) and v>=1
-def _is_time(v): return isinstance(v, Real) and not isinstance(v, bool) and 0<v<math.inf
-def _is_dict(v): return isinstance(v, dict)
-def _is_list(v): return isinstance(v, (list, tuple)) and all(map(_is_dict, v))
+def _is_list(v): return isinstance(v, (list, tuple)) and all(isinstance(o, dict) for o in v)
 
-_arguments = { # Name -> may it be None? what is expected, and is a value that?
-    'n_epoch': (False, 'a whole number of 1 or more', _is_count),
-    'n_trials': (True, 'a whole number of 1 or more', _is_count),
-    'budget': (True, 'a whole number of 1 or more', _is_count),
-    'timeout': (True, 'a positive number', _is_time),
-    'seed': (True, f'a whole number from 0 to {2**32-1}', lambda v: _is_whole(v) and 0<=v<2**32),
-    'enqueue': (True, 'a list of dictionaries, as in [dict(lr=1e-3)]', lambda v: v is False or _is_list(v)),
-    'verbose': (False, 'True or False', lambda v: isinstance(v, Integral) and v in (True, False)),
-    'recipes': (False, 'True or False', lambda v: isinstance(v, Integral) and v in (True, False)),
-    'extend': (False, 'True, False, or values in the trials of new or removed hyperparameters, as in dict(mom=.9)',
-               lambda v: isinstance(v, (bool, dict)))}
+_count = 'a whole number of 1 or more',partial(is_int, least=1)
+_flag = 'True or False',lambda v: isinstance(v, Integral) and v in (True, False)
+_arguments = dict(n_epoch=_count, verbose=_flag, recipes=_flag, # Name -> what is expected, and is a value that?
+    extend=('True, False, or values in the trials of new or removed hyperparameters, as in dict(mom=.9)',
+            lambda v: isinstance(v, (bool, dict))))
+_optional = dict(n_trials=_count, budget=_count, # The same; None is also allowed
+    timeout=('a positive number', lambda v: is_number(v) and 0<v<math.inf),
+    seed=(f'a whole number from 0 to {2**32-1}', lambda v: is_int(v, 0) and v<2**32),
+    enqueue=('a list of dictionaries, as in [dict(lr=1e-3)]', lambda v: v is False or _is_list(v)))
 
 def _check_values(args):
-    for k,(optional,what,is_it) in _arguments.items():
-        v = vars(args)[k]
-        if not (optional and v is None or is_it(v)): raise TuneError(f'{k}: expected {what}, got {v!r}')
+    given = {k: v for k,v in vars(args).items() if k in _arguments or v is not None}
+    for k,(what,is_it) in {**_arguments, **_optional}.items():
+        if k in given and not is_it(given[k]): raise TuneError(f'{k}: expected {what}, got {given[k]!r}')
 
 def _check_factory(f):
     if f is None: return
@@ -179,8 +173,8 @@ def current_params(learn, space, fit, new_learner=None):
     return space.labels({n: now[n] for n in space.active(now) if n in now})
 
 def _label_now(learn, fit, new_learner, name):
-    v = current_value(learn, fit, new_learner, name) if name in knobs else None
-    return None if v is None else label_of(v)
+    v = current_value(learn, fit, new_learner, name)
+    return None if v is None or name not in knobs else label_of(v)
 
 def _enqueued(enqueue, space, asks):
     "Enqueued hyperparameters by label; `asks`: may a factory suggest more than `space`?"
@@ -247,11 +241,10 @@ def _callbacks(learn, cbs):
 
 def _limits(args, total):
     "Limits of the study; by default the epochs of 20 full trials"
-    n_trials,budget,timeout = args.n_trials,args.budget,args.timeout
-    if n_trials is None and budget is None and timeout is None: budget = 20*total
     kinds = dict(n_trials=int, budget=int, timeout=float) # numpy numbers cannot be stored
-    given = dict(n_trials=n_trials, budget=budget, timeout=timeout)
-    return {k: None if v is None else kinds[k](v) for k,v in given.items()}
+    given = {k: vars(args)[k] for k in kinds}
+    if not any(given.values()): given['budget'] = 20*total
+    return {k: v and kinds[k](v) for k,v in given.items()}
 
 def _notes(learn, args, inferred, before):
     "Lines to show at the start"
@@ -275,7 +268,7 @@ def _before(learn, args, space):
     if args.from_studies is None and args.prior is None and not args.recipes: return None
     auto = isinstance(args.from_studies, str) and args.from_studies=='auto'
     earlier = _others(_root(learn), args.study_name) if auto else load_studies(args.from_studies)
-    res,stored = Before(earlier, args.prior, lenient=auto),as_stored(space) if len(space) else None
+    res,stored = Before(earlier, args.prior, lenient=auto),as_stored(space)
     if args.recipes: res.configs,res.of_configs = recipes_for(learn)
     if res and stored: res.check(stored)
     return res

@@ -7,9 +7,9 @@ __all__ = ['Beliefs', 'forecast_data', 'plot_forecast', 'trial_data', 'plot_tria
 
 # %% ../../nbs/results/05_forecasts.ipynb #imports
 import textwrap
-from numbers import Integral
 import numpy as np, optuna, pandas as pd
 from ..engine.policy import explain, in_epochs
+from ..engine.space import is_int
 from ..engine.trainings import one_thread
 from .style import (PlotError, alpha_for, blue, draw_curve, epoch_axis, finish, grey, label,
     message_axis, new_axis, orange, plain, plot, window)
@@ -103,8 +103,7 @@ def plot_forecast(
         ax: Axis to draw on; a new one if None
         most: Maximum number of trials
     """
-    ok = isinstance(most, Integral) and most>0
-    if not ok: raise PlotError(f'most: expected a whole number of 1 or more, got {most!r}')
+    if not is_int(most, 1): raise PlotError(f'most: expected a whole number of 1 or more, got {most!r}')
     b = Beliefs(study)
     df = _expected(b)[:most].sort_values('state', kind='stable')  # running before stopped
     if not b.enough: return message_axis(ax, 'at least two trials with values are needed')

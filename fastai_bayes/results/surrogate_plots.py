@@ -7,9 +7,8 @@ __all__ = ['Surface', 'surrogate_data', 'plot_surrogate', 'plot_contour']
 
 # %% ../../nbs/results/06_surrogate_plots.ipynb #imports
 import itertools
-from numbers import Integral
 import numpy as np, optuna, pandas as pd
-from ..engine.space import Choice
+from ..engine.space import Choice, is_int
 from ..engine.trainings import one_thread
 from .forecasts import Beliefs
 from .style import (PlotError, alpha_for, blue, grey, label, message_axis, new_axes, orange, param_panel,
@@ -81,7 +80,7 @@ def surrogate_data(
         n: Number of values, if continuous
         returns: A column for each of `names`, value, low, high; empty without a model
     """
-    if not isinstance(n, Integral) or n<2: raise PlotError(f'n: expected an integer of 2 or more, got {n!r}')
+    if not is_int(n, 2): raise PlotError(f'n: expected an integer of 2 or more, got {n!r}')
     s = Surface(study)
     if _known(s, names): return _swept(s, names, n)
     return pd.DataFrame(columns=[*(column(k, _ours) for k in names), *_ours])

@@ -15,10 +15,10 @@ from collections import defaultdict
 from copy import copy
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from numbers import Integral
 import optuna, pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 from ..engine.policy import in_epochs
+from ..engine.space import is_int
 from .storage import StudyError
 
 # %% ../../nbs/study/02_records.ipynb #direction
@@ -76,8 +76,7 @@ def trial_at(
         returns: `StudyError` if there is none
     """
     trials = all_trials(study)
-    is_int = isinstance(n, Integral) and not isinstance(n, bool)
-    if is_int and 0<=n<len(trials):
+    if is_int(n, 0) and n<len(trials):
         first = trial_id(trials[n])
         return next(t for t in reversed(trials) if trial_id(t)==first)
     known = f'from 0 to {len(trials)-1}' if trials else 'but there is none yet'
