@@ -63,13 +63,15 @@ class Grid(GridSampler):
         "Nothing: the original stops `study.optimize` here, and raises without it"
 
 # %% ../../nbs/study/13_searches.ipynb #names
+def _seeded(cls): return lambda n_epoch, seed, space: cls(seed=seed)
+
 samplers = {  # name -> function of the epochs of a full trial, the seed and the space
     'bayes': BayesSampler,
-    'tpe': lambda n_epoch, seed, space: TPESampler(seed=seed),
-    'gp': lambda n_epoch, seed, space: GPSampler(seed=seed),
-    'cmaes': lambda n_epoch, seed, space: CmaEsSampler(seed=seed),
-    'qmc': lambda n_epoch, seed, space: QMCSampler(seed=seed),
-    'random': lambda n_epoch, seed, space: RandomSampler(seed=seed),
+    'tpe': _seeded(TPESampler),
+    'gp': _seeded(GPSampler),
+    'cmaes': _seeded(CmaEsSampler),
+    'qmc': _seeded(QMCSampler),
+    'random': _seeded(RandomSampler),
     'grid': lambda n_epoch, seed, space: Grid(grid_of(space), seed=seed),
     'pbt': lambda n_epoch, seed, space: PBT(n_epoch, seed)}
 pruners = {  # name -> function of the epochs of a full trial and the space
@@ -292,7 +294,7 @@ class Search:
         return [Job()] if new else []
     def n_tried(self, study)->int:
         "Number of configurations, if all were tried; 0 if some are left"
-        return all_tried(study, as_stored(self.space) if len(self.space) else None)
+        return all_tried(study, as_stored(self.space))
     def worth_keeping(self, study, resumable, n)->list:
         "Those of `resumable` whose checkpoints are kept, at most `n` if the search can choose"
         return resumable
@@ -318,7 +320,7 @@ class BayesSearch(Search):
         self.pruner.resumable = True
     def inform(self, study, before):
         if before: self.sampler.before = before
-        space = as_stored(self.space) if len(self.space) else None
+        space = as_stored(self.space)
         if space: self.sampler.knowledge(study, space)
         known = study.user_attrs.get('knowledge')
         if known and known['of']: self.note = f"known beforehand: {known['of']}"
