@@ -38,13 +38,14 @@ from ..study.storage import StudyError, check_storage
 from ..study.searches import search_of
 
 # %% ../../nbs/learner/20_tune.ipynb #err
-def _is_list(v): return isinstance(v, (list, tuple)) and all(isinstance(o, dict) for o in v)
+def _is_dict(v): return isinstance(v, dict)
+def _is_list(v): return isinstance(v, (list, tuple)) and all(map(_is_dict, v))
 
 _count = 'a whole number of 1 or more',partial(is_int, least=1)
 _flag = 'True or False',lambda v: isinstance(v, Integral) and v in (True, False)
 _arguments = dict(n_epoch=_count, verbose=_flag, recipes=_flag, # Name -> what is expected, and is a value that?
     extend=('True, False, or values in the trials of new or removed hyperparameters, as in dict(mom=.9)',
-            lambda v: isinstance(v, (bool, dict))))
+            lambda v: isinstance(v, bool) or _is_dict(v)))
 _optional = dict(n_trials=_count, budget=_count, # The same; None is also allowed
     timeout=('a positive number', lambda v: is_number(v) and 0<v<math.inf),
     seed=(f'a whole number from 0 to {2**32-1}', lambda v: is_int(v, 0) and v<2**32),
