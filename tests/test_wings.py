@@ -57,7 +57,7 @@ def used(table):
     "Names that a scope and those within it take from the module"
     own = table.get_type()=='module'
     for s in table.get_symbols():
-        if s.is_referenced() and (own or s.is_global()): yield s.get_name()
+        if s.is_referenced() and not s.is_assigned() and (own or s.is_global()): yield s.get_name()
     for o in table.get_children(): yield from used(o)
 
 @pytest.mark.parametrize('fn', sorted(o for o in pkg.rglob('*.py') if not o.stem.startswith('_')), ids=lambda o: o.stem)

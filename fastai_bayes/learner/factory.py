@@ -177,7 +177,7 @@ class LearnerFactory:
     @property
     def space(self):
         "Search space, including all suggestions so far"
-        return Space.of({**self.given.dims, **self.suggested}, self.given.conditions)
+        return Space.of(self.given.dims | self.suggested, self.given.conditions)
     def watch(self, params, learn):
         "A callback that warns if some of `params`, which `learn` has, have no effect"
         return EffectWatch(dict(dict.items(params)), *self.effects, learn)

@@ -91,7 +91,7 @@ class Step(Callback):
                          'check the data and the loss for such values')
     def before_step(self):
         if not self.trains or self.stepped: return
-        self.trace.append({**settings(self.learn), **schedules(self.learn)})
+        self.trace.append(settings(self.learn) | schedules(self.learn))
     def after_step(self): self.stepped = True
     def after_batch(self):
         if not self.trains: return

@@ -53,7 +53,7 @@ _optional = dict(n_trials=_count, budget=_count, # The same; None is also allowe
 
 def _check_values(args):
     given = {k: v for k,v in vars(args).items() if k in _arguments or v is not None}
-    for k,(what,is_it) in {**_arguments, **_optional}.items():
+    for k,(what,is_it) in (_arguments | _optional).items():
         if k in given and not is_it(given[k]): raise TuneError(f'{k}: expected {what}, got {given[k]!r}')
 
 def _check_factory(f):
@@ -100,7 +100,7 @@ def _as_fit(fit, kwargs):
                         f'pass the name, as in fit={f.__name__!r}')
     name = next((n for n in FIT_METHODS if f is getattr(Learner, n)), None)
     if name is None or getattr(fit, 'args', ()): return fit,kwargs
-    return name,{**given, **kwargs}
+    return name,given | kwargs
 
 def _hint(name, fit, known):
     "Hint for the unknown argument `name` of a fit with arguments `known`"
@@ -221,14 +221,13 @@ def _check_space(learn, space, given, fit, fit_kwargs, monitor, free):
         raise KnobError('freeze_epochs: the length of trials must be known in advance; put it into space')
 
 def _check_search(search, space, asks, before):
+    name = type(search.sampler).__name__
     if before is not None and not search.uses_knowledge:
-        name = type(search.sampler).__name__
         raise TuneError(f"from_studies, prior and recipes are for our sampler, and {name} cannot use them; "
                         "use sampler='bayes'")
     if 'freeze_epochs' in space.dims and search.fixed_length:
         raise TuneError('pbt changes hyperparameters during trials, which freeze_epochs does not allow')
     if asks and search.needs_space:
-        name = type(search.sampler).__name__
         raise TuneError(f'{name} needs the whole space in advance, but new_learner(trial) defines it by run; '
                         'use another sampler, or pass space= and a function new_learner(params)')
 
@@ -291,7 +290,7 @@ def _plan(learn, args):
     factory.check = partial(_check_space, given=space, fit=fit, fit_kwargs=fit_kwargs, monitor=monitor, free=free)
     factory.check_new(probe)
     most = {n: max(values_of(space[n])) for n in ('freeze_epochs',) if n in space.dims}
-    total = epochs_of(fit, n_epoch, {**fit_kwargs, **most})
+    total = epochs_of(fit, n_epoch, fit_kwargs | most)
     plan = Plan(factory, space, fit, n_epoch, total, monitor, mode, _limits(args, total), fit_kwargs, cbs)
     as_given = 'sampler', 'pruner', 'storage', 'seed', 'verbose', 'extend'
     for k in as_given: setattr(plan, k, vars(args)[k])

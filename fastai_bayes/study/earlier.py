@@ -10,13 +10,13 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage
 from optuna.study import Study, get_all_study_names, load_study
 from optuna.trial import TrialState
 from ..engine.space import Space
 from ..engine.checks import OptimizerError
 from ..engine.knowledge import EarlierStudy, belief_points, config_points, first_points
-from .folder import FolderError, has, kind
+from .folder import has, kind
 from .storage import (Journal, StudyError, check_journal, check_storage, check_study, is_new_file,
     is_path, quiet_optuna, shown, storage_of)
 from .records import Direction, all_trials, curve_of, diverged, epochs_trained, is_infeasible, steps_of, trials_of
@@ -84,11 +84,7 @@ def _all_in(storage, where):
 def _of_journal(path, where):
     "The studies in the journal file `path`; errors name it `where`"
     check_journal(path, where)
-    journal = _Reader(path)
-    try: storage = JournalStorage(journal)
-    except (OSError, StudyError, FolderError): raise
-    except Exception as e: raise journal.damaged(e) from e  # Optuna cannot read it
-    return _all_in(storage, where)
+    return _all_in(_Reader(path).storage(), where)
 
 def study_folders(
     path:Path # Folder

@@ -99,20 +99,20 @@ class Extension:
             known = [k for k in own if k in self.space]
             if any(own[k] not in self.space[k] for k in known): params = None
         else:
-            if own: own = {**self.new, **own}
+            if own: own = self.new | own
             params = self.params(own) if own else {}
             if params and (dropped := self.dropped(own)): attrs['dropped'] = dropped
         if params is None: state,attrs = TrialState.FAIL,{**attrs, 'outside': own, 'was': state.name}
         elif params: params.update({k: own[k] for k in sorted(asked)})
         dists = {k: t.distributions[k] for k in sorted(asked)}
-        return self.copy(t, state, params or {}, {**self.dists, **dists}, attrs)
+        return self.copy(t, state, params or {}, self.dists | dists, attrs)
 
     def copy(self, t, state, params, dists, attrs):
         "A copy of `t` with another state and other hyperparameters"
         now,system = datetime.now(),dict(t.system_attrs)
         if 'fixed_params' in system:
             known = {k: v for k,v in system['fixed_params'].items() if k in dists}
-            system['fixed_params'] = {**known, **params}
+            system['fixed_params'] = known | params
         values = (t.values or [best_of(t, self.study)[0]]) if state==TrialState.COMPLETE else None
         start = None if state==TrialState.WAITING else t.datetime_start or now
         end = (t.datetime_complete or now) if state.is_finished() else None
@@ -188,5 +188,5 @@ def extend_study(
         raise StudyError(f'extend: {k}: expected a number, got {v!r}')
     trials = [move(t) for t in all_trials(study)]
     if longer: _resume_best(trials, Direction.of(study))
-    _filled(storage, study.study_name+_spare, study.direction, {**study.user_attrs, **attrs}, trials)
+    _filled(storage, study.study_name+_spare, study.direction, study.user_attrs | attrs, trials)
     _take_over(storage, study.study_name)

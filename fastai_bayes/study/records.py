@@ -362,7 +362,7 @@ def own_params(
     """
     dropped = trial.user_attrs.get('dropped', {})
     numbers = {k: v for k,v in dropped.items() if not isinstance(v, str)}
-    return {**numbers, **trial.params}
+    return numbers | trial.params
 
 # %% ../../nbs/study/02_records.ipynb #study
 def _last_trials(study): return trials_of(all_trials(study))

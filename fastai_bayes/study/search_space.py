@@ -215,5 +215,5 @@ def search_space(
     dims.update({k: dimension(d) for k,d in dists.items() if k not in some})
     conditions = _conditions(some, trials, has, asked, dims, dists) if some else {}
     optional = set(some)-set(conditions)
-    if given: conditions = {**given.conditions, **conditions}
+    if given: conditions = given.conditions | conditions
     return Space.of(dims, conditions, optional) if dims else None, dists

@@ -180,6 +180,11 @@ class Journal(BaseJournalBackend):
         "The error for a damaged line after the last one read"
         return StudyError(f'{self.path}, line {self.line+1} is damaged ({type(e).__name__}: {str(e)[:200]}); '
                           'restore the file from a backup, or remove this line and all after it')
+    def storage(self):
+        "The Optuna storage of this journal, which is read"
+        try: return JournalStorage(self)
+        except (OSError, StudyError, FolderError): raise
+        except Exception as e: raise self.damaged(e) from e  # Optuna cannot read it
     def read_logs(self, log_number_from):
         if log_number_from!=self.line: self.line = self.at = 0
         with opened(self.path) as f:
@@ -254,10 +259,7 @@ def storage_of(
     path = Path(os.path.realpath(o))  # so that it has the same lock under any name
     check_journal(path, o)
     path.parent.mkdir(parents=True, exist_ok=True)
-    journal = Journal(path)
-    try: return JournalStorage(journal)
-    except (OSError, StudyError, FolderError): raise
-    except Exception as e: raise journal.damaged(e) from e  # Optuna cannot read it
+    return Journal(path).storage()
 
 # %% ../../nbs/study/01_storage.ipynb #trust
 def _is_number(v): return type(v) in (int, float)

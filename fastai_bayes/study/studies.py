@@ -20,6 +20,9 @@ from .storage import StudyError, check_storage, check_study, is_new_file, is_pat
 # %% ../../nbs/study/05_studies.ipynb #same
 _most = 30 # Maximum lines of a diff
 
+def _changed(old, new):
+    return [k for k in old | new if old.get(k)!=new.get(k)]
+
 def diff(
     old:dict, # Before
     new:dict # After
@@ -30,9 +33,8 @@ def diff(
         old: Before
         new: After
     """
-    changed = [k for k in {**old, **new} if old.get(k)!=new.get(k)]
     lines = []
-    for k in changed:
+    for k in _changed(old, new):
         if old.get(k) is not None: lines.append(f'- {k}: {old[k]}')
         if new.get(k) is not None: lines.append(f'+ {k}: {new[k]}')
     return '\n'.join(lines)
@@ -69,7 +71,7 @@ def check_same(
     def _may(k): return k.removesuffix(of_fit) in names or k=='n_epoch' and new[k]>old[k]
     def _of(names):
         return [{k: d.get(k) for k in names} for d in (old, new)]
-    changed = [k for k in {**old, **new} if old.get(k)!=new.get(k)]
+    changed = _changed(old, new)
     bad = [k for k in changed if extend is False or not _may(k)]
     if not bad: return _of(changed)
     lines = diff(*_of(bad)).splitlines()
