@@ -478,6 +478,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'fastai_bayes/engine/space.py'),
                                            'fastai_bayes.engine.space._number': ( 'engine/space.html#_number',
                                                                                   'fastai_bayes/engine/space.py'),
+                                           'fastai_bayes.engine.space.did_you_mean': ( 'engine/space.html#did_you_mean',
+                                                                                       'fastai_bayes/engine/space.py'),
                                            'fastai_bayes.engine.space.dimension': ( 'engine/space.html#dimension',
                                                                                     'fastai_bayes/engine/space.py'),
                                            'fastai_bayes.engine.space.is_int': ('engine/space.html#is_int', 'fastai_bayes/engine/space.py'),

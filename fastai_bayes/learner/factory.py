@@ -7,7 +7,7 @@ __all__ = ['TuneError', 'AskError', 'FactoryError', 'in_short', 'SuggestedParams
            'load_weights', 'LearnerFactory', 'check_read', 'warn_unread']
 
 # %% ../../nbs/learner/11_factory.ipynb #imports
-import difflib, inspect, warnings, weakref
+import inspect, warnings, weakref
 import numpy as np, optuna
 from fastcore.basics import filter_keys, first
 from fastai.learner import Learner, load_model
@@ -21,7 +21,7 @@ from .copies import clone, move_to, release
 from .effect import EffectWatch, ReadParams
 from .knobs import apply_params, knobs, own_arg, rebuilt
 from .signatures import KnobError, mentioned
-from ..engine.space import Choice, Space, dimension
+from ..engine.space import Choice, Space, did_you_mean, dimension
 from ..study.records import own_params, trial_id
 from ..study.search_space import ask, in_words, suggest
 from ..study.storage import quiet_optuna
@@ -337,8 +337,7 @@ def check_read(
         if not left(): return
     if not (lost := [n for n in _unread(factory, fit) if n in left()]): return
     others = sorted(map(str, factory.read-left()))
-    near = difflib.get_close_matches(lost[0], others, n=1)
-    hint = f'; did you mean {near[0]!r}?' if near else '.'
+    hint = did_you_mean(lost[0], others, '.')
     raise KnobError(f'{lost[0]} is in the space, but has no effect: new_learner never reads it, '
                     f'and it is not an argument of the fit{hint} new_learner reads {", ".join(others) or "nothing"}')
 

@@ -6,7 +6,6 @@
 __all__ = ['needs_factory', 'with_arch', 'bad_arch', 'keeps_arch', 'with_layers', 'layers_of', 'bad_layers', 'keeps_layers']
 
 # %% ../../nbs/learner/03_models.ipynb #imports
-import difflib
 from torch import nn
 from fastcore.basics import first
 from fastai.layers import LinBnDrop, SigmoidRange
@@ -14,7 +13,7 @@ from fastai.learner import Learner
 from fastai.tabular.model import TabularModel
 from .adjust import drops
 from .copies import clone, seeded
-from ..engine.space import is_int, label_of
+from ..engine.space import did_you_mean, is_int, label_of
 
 # %% ../../nbs/learner/03_models.ipynb #arch
 needs_factory = 'pass new_learner, a function that builds a learner from a dictionary of hyperparameters'
@@ -69,8 +68,7 @@ def bad_arch(
     if callable(getattr(torchvision.models, o, None)):
         return f'names are those of timm, and torchvision has {o!r}; pass the function, as in torchvision.models.{o}'
     if not timm: return 'architectures given by name come from timm, which is not installed; pip install timm'
-    near = difflib.get_close_matches(o, timm.list_models(), n=1)
-    hint = f', did you mean {near[0]!r}?' if near else ';'
+    hint = did_you_mean(o, timm.list_models(), ';')
     return f"timm has no model {o!r}{hint} torchvision's are given as functions, as in [resnet18, 'resnet18d']"
 
 def keeps_arch(

@@ -34,12 +34,12 @@ def error_text(
 _words = 'out of memory', "can't allocate memory", 'cannot allocate memory', 'alloc_failed', 'bad_alloc'
 
 def out_of_memory(
-    e:BaseException # From a trial
+    e:BaseException # From a trial; None if there is none
 )->bool:
     """Did the trial run out of memory, on a GPU or the CPU?
 
     Parameters:
-        e: From a trial
+        e: From a trial; None if there is none
     """
     if isinstance(e, (torch.OutOfMemoryError, MemoryError)): return True
     return isinstance(e, RuntimeError) and any(o in str(e).lower() for o in _words)

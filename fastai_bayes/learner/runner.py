@@ -347,7 +347,7 @@ def on_error(self:Run, trial, e):
     "`e` has ended `trial`"
     if isinstance(e.__context__, TrialPruned): e = e.__context__  # fastai fails to raise it again without a message
     refused = e.__cause__ if isinstance(e, FactoryError) else e if isinstance(e, TrialPruned) else None
-    machine = isinstance(refused, OSError) or refused is not None and out_of_memory(refused)
+    machine = isinstance(refused, OSError) or out_of_memory(refused)
     if isinstance(e, CheckpointError):
         clear(self.checkpoint(trial))  # a second try would fail in the same way
         cut = None if isinstance(e, ChangedModelError) else 'damaged'
@@ -370,9 +370,8 @@ def tell(self:Run, trial, state, reason, cut=None,
     if not infeasible: self.failures = [*self.failures, error] if state==TrialState.FAIL and not cut else []
     if error is not None: free_memory(error, collect=not infeasible)
     if len(reason)>500: reason = f'{reason[:150]} ... {reason[-345:]}'
-    facts = dict(seconds=time.monotonic()-self.began, reason=reason, cut=cut, verdict=verdict)
-    facts['infeasible'] = infeasible and reason
-    facts['out_of_memory'] = error is not None and out_of_memory(error)
+    facts = dict(seconds=time.monotonic()-self.began, reason=reason, cut=cut, verdict=verdict,
+                 infeasible=infeasible and reason, out_of_memory=out_of_memory(error))
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)

@@ -6,7 +6,7 @@
 __all__ = ['current_value', 'current_params']
 
 # %% ../../nbs/learner/20_tune.ipynb #imports
-import difflib, inspect, math, os, re, threading, time, warnings, weakref
+import inspect, math, os, re, threading, time, warnings, weakref
 from contextlib import contextmanager, suppress
 from functools import partial
 from numbers import Integral
@@ -17,7 +17,7 @@ from fastcore.foundation import L
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from optuna.samplers import BaseSampler
-from ..engine.space import Space, is_int, is_number, label_of
+from ..engine.space import Space, did_you_mean, is_int, is_number, label_of
 from .copies import copies, seeded
 from .display import ranges
 from .facts import facts_of
@@ -110,9 +110,8 @@ def _hint(name, fit, known):
         given = f', or pass {arg}= to {fit}' if arg in known and arg!=name else ''
         return f'; {here} is a hyperparameter: tune it, as in space=dict({here}=...){given}'
     if here and here!=name: return f', did you mean {here!r}?' if here in own else f'; {here}'
-    near = difflib.get_close_matches(name, [*own, *known], n=1)
-    if near and near[0]!=name: return f', did you mean {near[0]!r}?'
-    return f'; {fit} has {", ".join(o for o in known if o not in _ours)}'
+    has = f'; {fit} has {", ".join(o for o in known if o not in _ours)}'
+    return has if name in known else did_you_mean(name, [*own, *known], has)
 
 def _check_fit(fit, kwargs, names):
     "Raise unless `fit` accepts `kwargs` and the hyperparameters `names`"
@@ -181,8 +180,8 @@ def _enqueued(enqueue, space, asks):
     "Enqueued hyperparameters by label; `asks`: may a factory suggest more than `space`?"
     for o in enqueue or []:
         for k,v in o.items():
-            if k not in space.dims and asks: continue  # known when the factory suggests it
             if k not in space.dims:
+                if asks: continue  # known when the factory suggests it
                 raise TuneError(f'enqueue: {k!r} is not in the space, which has {", ".join(space.names)}')
             if v not in space[k]: raise TuneError(f'enqueue: {k}={v!r} is outside {describe(space)[k]}')
     return [space.labels(o) for o in enqueue or []]

@@ -105,7 +105,7 @@ def _key(params):
 def knowledge_data(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, value, place (in the list of what was known; NaN if it is not in it), expected
-    """Which trials came from earlier studies or a belief, and their expected values
+    """Which trials came from the list of what was known, and their expected values
 
     Parameters:
         study: A study

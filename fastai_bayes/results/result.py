@@ -6,11 +6,11 @@
 __all__ = ['TuneResult', 'headline', 'PlotlyError']
 
 # %% ../../nbs/results/07_result.ipynb #imports
-import difflib, functools, inspect, shutil, warnings
+import functools, inspect, shutil, warnings
 from pathlib import Path
 import optuna
 from fastcore.basics import patch
-from ..engine.space import Space
+from ..engine.space import Space, did_you_mean
 from . import forecasts, history, hyperparameters, surrogate_plots, timeline  # they register their plots
 from .hyperparameters import completed
 from .style import plots
@@ -156,8 +156,7 @@ def plotly(self:TuneResult,
         returns: A plotly figure
     """
     if not isinstance(name, str) or name not in _twins:
-        near = difflib.get_close_matches(str(name), _twins, n=1)
-        hint = f', did you mean {near[0]!r}?' if near else '.'
+        hint = did_you_mean(name, _twins, '.')
         raise StudyError(f"name: there is no plot {name!r}{hint} Known are: {', '.join(_twins)}")
     if not optuna.visualization.is_available(): raise PlotlyError("install plotly: pip install 'fastai_bayes[plotly]'")
     f = getattr(optuna.visualization, f'plot_{_twins[name]}')

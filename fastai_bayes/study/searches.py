@@ -7,7 +7,7 @@ __all__ = ['samplers', 'pruners', 'grid_of', 'Grid', 'SearchError', 'sampler_of'
            'reseeded', 'Job', 'Search', 'BayesSearch', 'GridSearch', 'PBTSearch', 'search_of']
 
 # %% ../../nbs/study/13_searches.ipynb #imports
-import difflib, math
+import math
 from copy import deepcopy
 from dataclasses import dataclass
 import numpy as np
@@ -25,7 +25,7 @@ from .cache import all_tried
 from .sampler import BayesSampler
 from .search_space import as_stored
 from ..engine.policy import n_starts, start_points
-from ..engine.space import Choice, Space
+from ..engine.space import Choice, Space, did_you_mean
 from .records import Direction, all_trials, attr, numbered, rung_attr, trial_id, trials_of
 from .search_space import ask
 
@@ -90,9 +90,8 @@ def _named(kind, o, table, base):
     o = 'bayes' if o is None else o
     if isinstance(o, base): return lambda *args: None
     if isinstance(o, str) and o in table: return table[o]
-    near = difflib.get_close_matches(str(o).lower(), table, n=1, cutoff=.5)
     hint = f'; pass an instance, as in {o.__name__}()' if isinstance(o, type) else ''
-    if near and isinstance(o, str): hint = f', did you mean {near[0]!r}?'
+    if isinstance(o, str): hint = did_you_mean(o.lower(), table, cutoff=.5)
     raise SearchError(f'{kind}: expected one of {", ".join(table)} or an Optuna {kind}, got {o!r}{hint}')
 
 def _copy(o):
