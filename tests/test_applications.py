@@ -10,6 +10,7 @@ from fastai.collab import CollabDataLoaders, collab_learner
 from fastai.tabular.all import Categorify, FillMissing, TabularDataLoaders, tabular_learner
 from fastai.text.all import (AWD_LSTM, BaseTokenizer, Perplexity, TextBlock, awd_lstm_clas_config, awd_lstm_lm_config, language_model_learner,
                              text_classifier_learner)
+from torchvision.models.resnet import BasicBlock, ResNet
 from tuning import *
 from fastai_bayes.all import *
 
@@ -29,9 +30,11 @@ def images(path, block, get_y, n=64, **kwargs):
     return DataBlock((ImageBlock, block), get_x=image, get_y=get_y, splitter=IndexSplitter(range(16)), **kwargs).dataloaders(
         range(n), bs=8, num_workers=0, path=path)
 
+def resnet10(weights=None): return ResNet(BasicBlock, [1]*4)
+model_meta[resnet10] = model_meta[resnet18]  # cut and split as the others
 def classification(path):
     dls = images(path, CategoryBlock, label, batch_tfms=aug_transforms(size=24))
-    return vision_learner(dls, resnet18, pretrained=False, metrics=accuracy)
+    return vision_learner(dls, resnet10, pretrained=False, metrics=accuracy)
 def multi_label(path):
     return vision_learner(images(path, MultiCategoryBlock, labels), squeezenet1_1, pretrained=False, metrics=partial(accuracy_multi, thresh=.5))
 def points(path):

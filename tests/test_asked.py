@@ -1,6 +1,7 @@
 "A factory that suggests its hyperparameters itself: `new_learner(trial)`"
 import math, warnings
 import optuna, pytest, torch
+from forks import context
 from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.results.report import best_code
@@ -179,9 +180,8 @@ def test_a_later_branch_that_cannot_be(learn):
 
 def test_two_processes(learn, tmp_path):
     from concurrent.futures import ProcessPoolExecutor
-    import multiprocessing
-    spawn = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(2, mp_context=spawn, initializer=meet, initargs=[spawn.Barrier(2)]) as ex: list(ex.map(work, [tmp_path]*2))
+    forks = context()
+    with ProcessPoolExecutor(2, mp_context=forks, initializer=meet, initargs=[forks.Barrier(2)]) as ex: list(ex.map(work, [tmp_path]*2))
     res = tune(digits(tmp_path), n=1, study_name='both', n_trials=10)
     workers = {t.user_attrs['worker'] for t in res.study.trials}
     assert len(res.trials)==10 and len(workers)==2 and set(res.trials.state)=={'complete'}

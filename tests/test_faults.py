@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from optuna.pruners import NopPruner
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from forks import in_fork
 from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.learner import checkpoint
@@ -223,8 +224,7 @@ for _ in range(30):
     if not pid: run(); os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])==0: break
 '''
-    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
-    assert r.returncode==0, r.stderr
+    in_fork(tmp_path, exec, code, {})
     ends = {t.params['lr']: (t.state.name, t.user_attrs.get('reason', '')) for t in trials_of(plainly(tmp_path).trials)}
     assert ends=={.01: ('COMPLETE', ''), .03: ('FAIL', 'its process died 5 times in epoch 1')}
 

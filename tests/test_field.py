@@ -9,6 +9,7 @@ from fastai_bayes.engine.space import Choice
 from fastai_bayes.engine.trainings import Training
 from fastai_bayes.study.cache import StudyCache, fit_key, horizon
 from fastai_bayes.study.records import trials_of, state_of
+from forks import in_fork
 from tuning import *
 import fastai_bayes.engine.gp as gp_mod, fastai_bayes.engine.policy as policy
 from fastai_bayes.learner.knobs import apply_params
@@ -1798,9 +1799,8 @@ def test_a_trial_that_another_process_has_taken(tmp_path, state):
         res = learn.bayes_tune(3, lrs, n_trials=3, study_name='s', pruner='none', cbs=Taken(), **quick)
     assert len(res.trials)==3 and list(res.trials.epochs).count(3)==2 and picture(learn)[3] is None
 
-def forked(code, n=4):
+def forked(path, code, n=4):
     "Runs `code` in `n` processes that begin at the same time"
-    import subprocess, sys
     src = 'import os, sys, time; sys.path[:0] = [' + repr(str(Path(__file__).parent)) + ']\n' + code.split('---')[0] + f"""
 begin = time.time()+.3
 pids = []
@@ -1815,13 +1815,12 @@ for i in range({n}):
             import traceback; traceback.print_exc(); os._exit(1)
     pids.append(pid)
 sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(p, 0)[1])!=0 for p in pids))"""
-    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', src], capture_output=True, text=True)
-    assert r.returncode==0, r.stderr
+    in_fork(path, exec, src, {})
 
 def test_four_processes_open_an_empty_database(tmp_path):
     code = f'from fastai_bayes.study.studies import open_study; from fastai_bayes.engine.space import Space; s = Space(dict(a=(0., 1.)))---' \
            f'for k in range(5): open_study(s, name="x" if k%2 else f"{{k}}{{i}}", storage=f"sqlite:///{tmp_path}/{{k}}.db")'
-    forked(code)
+    forked(tmp_path, code)
     for k in range(5): assert len(optuna.get_all_study_names(f'sqlite:///{tmp_path}/{k}.db'))==(1 if k%2 else 4)
 
 def test_pbt_in_several_processes(tmp_path):
@@ -1830,7 +1829,7 @@ def test_pbt_in_several_processes(tmp_path):
 class Slow(Callback):
     def before_epoch(self): time.sleep(.05)
 ---digits({str(tmp_path)!r}, loaders({str(tmp_path)!r}, 64)).bayes_tune(4, lrs, sampler='pbt', study_name='s', cbs=Slow(), **quick)"""
-    forked(code.replace('class Slow', 'lrs = dict(lr=(1e-3, 1e-1, "log"))\nclass Slow'), 2)
+    forked(tmp_path, code.replace('class Slow', 'lrs = dict(lr=(1e-3, 1e-1, "log"))\nclass Slow'), 2)
     trials = plainly(tmp_path).trials
     last = [t for t in trials if len(t.intermediate_values)==4]
     assert len(last)==8 and all(len({t.user_attrs['worker'] for t in trials if len(t.intermediate_values)==n})==2 for n in (1, 2, 3, 4))

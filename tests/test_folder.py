@@ -9,8 +9,8 @@ from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.learner.checkpoint import CheckpointError
 from fastai_bayes.learner import tune
-from fastai_bayes.study.folder import FolderError
-from fastai_bayes.study.storage import JournalLock
+from fastai_bayes.study.folder import FolderError, put
+from fastai_bayes.study.storage import Journal, JournalLock
 
 lrs = dict(lr=(1e-3, 1e-1, 'log'))
 typed = TuneError, StudyError, FolderError, CheckpointError, KnobError, SpaceError, MonitorError
@@ -35,9 +35,8 @@ class Stop(Callback):
 
 @pytest.fixture(scope='module')
 def hasty():
-    "No waits for the disk, for a lock's dead owner, or for a first step without effect on the folder: three quarters of the time"
+    "No waits for a lock's dead owner, or for a first step without effect on the folder: half of the time"
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(os, 'fsync', lambda f: None)
         m.setattr(JournalLock, 'grace', .05)
         m.setattr(tune.Probe, 'check', lambda *args: None)
         yield
@@ -192,6 +191,19 @@ def test_what_each_kind_of_harm_would_change(made, tmp_path):
     "Nothing outside the folder is written, renamed or removed"
     for i,kind in enumerate(kinds):
         for n in (3, 11, 40): attacked(tmp_path/'x', made, [(kind, 2**20//n+i, n, n*i)])
+
+def test_what_is_renamed_is_on_the_disk(tmp_path, monkeypatch):
+    "First the file, then its name: after a power failure there is the old one or the new one"
+    done,replace = [],os.replace
+    monkeypatch.setattr(os, 'fsync', lambda f: done.append((os.readlink(f'/proc/self/fd/{f}') if Path('/proc/self/fd').exists() else f, files(tmp_path))))
+    monkeypatch.setattr(os, 'replace', lambda a, b: (replace(a, b), done.append('renamed')))
+    put(tmp_path/'a', lambda f: f.write(b'x'))
+    assert [o if o=='renamed' else o[1] for o in done]==[['a.tmp'], 'renamed', ['a']]
+    if Path('/proc/self/fd').exists(): assert [done[0][0], done[2][0]]==[str(tmp_path/'a.tmp'), str(tmp_path)]
+    done.clear()
+    log = Journal(tmp_path/'study.log')
+    log.append_logs([dict(op_code=0)])
+    assert any('study.log' in o[1] for o in done)
 
 def test_each_sentence_of_the_page_has_a_test():
     here = Path(__file__).parent

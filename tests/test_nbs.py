@@ -1,9 +1,11 @@
 "The notebooks run, are clean, and match the package"
-import inspect, multiprocessing, os, shutil, subprocess, sys
+import inspect, shutil, subprocess, sys
+from functools import partial
 from pathlib import Path
 import pytest
 from nbdev.test import nbdev_test
 from fastai_bayes._docstrings import documented
+from forks import in_fork
 
 root = Path(__file__).resolve().parent.parent
 nbs = sorted(p for p in (root/'nbs').rglob('[!_.]*.ipynb') if '.ipynb_checkpoints' not in p.parts)
@@ -36,23 +38,5 @@ def test_docstrings_take_no_comments_of_others():
     got = [inspect.getdoc(o) for o in (scope['A'], scope['A'].f, scope['A'].g)]
     assert got==['Is', 'Gives\n\nParameters:\n    returns: What f is', 'Takes']
 
-def run_in_fork(nb, log):
-    "Run notebook `nb` as nbdev does, with what it prints in file `log`; in a fork of a process that has imported fastai"
-    multiprocessing.set_start_method('fork', force=True)  # for loaders' workers, as in a notebook of one's own
-    fd = os.open(log, os.O_CREAT|os.O_WRONLY)
-    for o in (1, 2): os.dup2(fd, o)
-    nbdev_test(str(nb), n_workers=0)
-
-@pytest.fixture(scope='module')
-def forks():
-    "Where processes come from that do not import fastai and nbdev again"
-    res = multiprocessing.get_context('forkserver')
-    res.set_forkserver_preload(['nbdev.test', 'optuna', *(f'fastai.{o}' for o in ('vision.all', 'text.all', 'tabular.all', 'collab'))])
-    return res
-
 @pytest.mark.parametrize('nb', nbs, ids=lambda o: o.relative_to(root/'nbs').with_suffix('').as_posix())
-def test_notebook(nb, forks, tmp_path):
-    p = forks.Process(target=run_in_fork, args=(nb, tmp_path/'log'))
-    p.start()
-    p.join()
-    assert p.exitcode==0, (tmp_path/'log').read_text()
+def test_notebook(nb, tmp_path): in_fork(tmp_path, partial(nbdev_test, str(nb), n_workers=0))

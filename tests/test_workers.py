@@ -1,10 +1,10 @@
 "Several processes on one study"
-import subprocess, sys
 import optuna
 from pathlib import Path
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from fastai_bayes.study.records import trial_id, trials_of
+from forks import in_fork
 
 code = '''
 import os, random, signal, sys, time
@@ -39,8 +39,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])==0
 def work(path, n_trials, kills=0, storage=None, space=dict(lr=(1e-3, 1e-1, 'log'), bs=[8, 16])):
     tests = str(Path(__file__).parent)
     src = code.format(tests=tests, path=str(path), n_trials=n_trials, kills=kills, storage=storage, space=space)
-    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', src], capture_output=True, text=True)
-    assert r.returncode==0, r.stdout+r.stderr
+    in_fork(path, exec, src, {})
     storage = storage or JournalStorage(JournalFileBackend(f'{path}/models/bayes/s/study.log'))
     return optuna.load_study(study_name='s', storage=storage)
 
