@@ -83,9 +83,9 @@ class Loggers:
         "Start a run if there is a `WandbCallback`"
         if not any(c.__name__=='WandbCallback' for o in cbs for c in type(o).__mro__): return
         import wandb
-        own = dict(name=folder.name, id=id, dir=str(folder), config=params)
-        how = dict(resume='allow', reinit='finish_previous', settings=wandb.Settings(silent=True, console='off'))
-        wandb.init(**self.like, **own, group=self.group, **how)
+        quiet = wandb.Settings(silent=True, console='off')
+        wandb.init(**self.like, name=folder.name, id=id, dir=str(folder),
+                   config=params, group=self.group, resume='allow', reinit='finish_previous', settings=quiet)
 
     def _mlflow(self, id, folder, params):
         "Start a child of the active run, if there is one; otherwise let the next run be `id`"

@@ -86,8 +86,7 @@ def _expected(b):
     return df.sort_values(['prob_best', 'forecast'], ascending=[False, b.sign<0], ignore_index=True)
 
 def _best_line(ax, v):
-    look = dict(color=orange, lw=1.2, ls='--', zorder=1)
-    ax.axhline(v, label='best so far', **look)
+    ax.axhline(v, label='best so far', color=orange, lw=1.2, ls='--', zorder=1)
 
 @plot('Forecasts of stopped trials')
 @one_thread
@@ -122,9 +121,9 @@ def plot_forecast(
 def _ends(ax, df, points, state, color):
     "Learning curves of the trials of `df`, and their forecasts at `df.x`"
     if df.empty: return
-    look = dict(fmt='o', ms=4, color=color, ecolor=(color, .45), elinewidth=2.5)
     band = df.forecast-df.low,df.high-df.forecast
-    ax.errorbar(df.x, df.forecast, band, label=f'{state}, forecast and 95 % band', **look)
+    ax.errorbar(df.x, df.forecast, band, fmt='o', ms=4, color=color,
+                ecolor=(color, .45), elinewidth=2.5, label=f'{state}, forecast and 95 % band')
     for o in df.itertuples():
         curve = points[o.number]
         draw_curve(ax, curve, color=color, lw=1.2, alpha=.8)
@@ -187,8 +186,8 @@ def plot_trial(
     draw_curve(ax, o['points'], color=blue, lw=2.5, label=f'trial {n}')
     if 'forecast' in o and l<T:
         low,high = [v, o['low']],[v, o['high']]
-        look = dict(color=blue, alpha=.2, lw=0)
-        ax.fill_between([l, T], low, high, label='95 % band', **look)
+        ax.fill_between([l, T], low, high, label='95 % band',
+                        color=blue, alpha=.2, lw=0)
         line = [(l, v), (T, o['forecast'])]
         draw_curve(ax, line, color=blue, lw=1.5, ls='--', label='forecast')
     if 'best' in o: _best_line(ax, o['best'])

@@ -91,11 +91,12 @@ def _ticks(d, room):
 def _frame(ax, dims):
     "Vertical axes: name -> dimension"
     room = max(4, 76//len(dims))
-    look = dict(textcoords='offset points', fontsize='small' if len(dims)<9 else 'x-small', zorder=5)
+    font = 'small' if len(dims)<9 else 'x-small'
     for j,d in enumerate(dims.values()):
         ax.axvline(j, color=grey, lw=.8, zorder=1)
         for u,text in _ticks(d, room):
-            ax.annotate(text, (j, u), (4, 3), **look)
+            ax.annotate(text, (j, u), (4, 3),
+                        textcoords='offset points', fontsize=font, zorder=5)
     names = [plain(o, max(room, 12)) for o in dims]
     crowded = max(map(len, names))>room
     ax.set_xticks(range(len(dims)), names, **(slanted if crowded else {}))
@@ -178,8 +179,8 @@ def plot_choices(
         groups += _by_choice(k, df[df.name==k], is_max(study))
     ax = _row_axis(ax, [o for o,_ in groups])
     for i,(_,g) in enumerate(groups):
-        look = dict(alpha=.8*alpha_for(len(g)), lw=0, clip_on=False, zorder=3)
-        ax.scatter(g.value, [i]*len(g), 30, g.color, **look)
+        ax.scatter(g.value, [i]*len(g), 30, g.color,
+                   alpha=.8*alpha_for(len(g)), lw=0, clip_on=False, zorder=3)
         median,name = g.value.median(),None if i else 'median'
         ax.vlines(median, i-.3, i+.3, color=grey, lw=2.5, label=name)
     ax.scatter([], [], 30, orange, label='best trial')

@@ -107,8 +107,9 @@ def new_axes(
     """
     cols = 2 if n==4 else min(n, 3)
     rows = -(-n//cols)
-    look = dict(figsize=(max(w*cols, 3.5), h*rows), sharey=True, layout='constrained')
-    if ax is None: ax = plt.subplots(rows, cols, **look)[1]
+    size = max(w*cols, 3.5),h*rows
+    if ax is None:
+        _,ax = plt.subplots(rows, cols, figsize=size, sharey=True, layout='constrained')
     axs = np.ravel(ax)
     if len(axs)<n or not all(isinstance(o, Axes) for o in axs):
         raise PlotError(f'ax: expected an axis per panel, as in plt.subplots(1, {n})[1], got {ax!r}')
@@ -143,9 +144,9 @@ def finish(ax, **props):
     ax.set(**props)
     largest = max(map(abs, ax.get_ylim()))
     if not 1e-4<largest<1e5: ax.yaxis.set_major_formatter(StrMethodFormatter('{x:.3g}'))  # without an offset
-    where = dict(loc='lower left', bbox_to_anchor=(0, 1), ncols=5)
-    look = dict(frameon=False, borderpad=0, handlelength=1.5, columnspacing=1.2)
-    if ax.get_legend_handles_labels()[0]: ax.legend(**where, **look)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=5,
+                  frameon=False, borderpad=0, handlelength=1.5, columnspacing=1.2)
     return ax
 
 # %% ../../nbs/results/01_style.ipynb #names

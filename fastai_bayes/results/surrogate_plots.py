@@ -154,8 +154,8 @@ def _mesh(ax, dims, at, z, colors, lim, title):
     cells = pd.DataFrame(dict(x=at[0], y=at[1], z=z))
     Z = cells.pivot(index='y', columns='x', values='z')
     for d,which in zip(dims.values(), 'xy'): scale(ax, d, which)
-    look = dict(cmap=colors, clim=lim, shading='nearest', rasterized=True)
-    drawn = ax.pcolormesh(Z.columns, Z.index, Z, **look)
+    drawn = ax.pcolormesh(Z.columns, Z.index, Z,
+                          cmap=colors, clim=lim, shading='nearest', rasterized=True)
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=.9, aspect=25)
     bar.outline.set_visible(False)
     x,y = (plain(k, 20) for k in dims)

@@ -70,12 +70,11 @@ def _bars(ax, df, best):
     "A bar per row of `df`, with the number of the trial if it fits; dotted lines join the parts of a trial"
     for state,i in by_state(df, best).items():
         o = df.loc[i]
-        look = dict(height=.6, lw=1, **looks[state])
-        ax.barh(o.row, o.width, left=o.left, label=state, **look)
+        ax.barh(o.row, o.width, left=o.left, label=state,
+                height=.6, lw=1, **looks[state])
     for _,o in df.groupby('number'):
-        x,y = o[['left', 'right']].values.ravel(),o.row.repeat(2)
-        look = dict(color=grey, lw=1.2, ls=':', zorder=0)
-        ax.plot(x[1:-1], y[1:-1], **look)
+        x,y = o[['left', 'right']].values.ravel()[1:-1],o.row.repeat(2)[1:-1]
+        ax.plot(x, y, color=grey, lw=1.2, ls=':', zorder=0)
     for o in df.itertuples() if len(df)<=60 else ():
         fits = len(str(o.number))<83*o.width/df.right.max()-1
         look = dict(ha='center', va='center', fontsize='small')
@@ -111,10 +110,10 @@ def plot_timeline(
     df['right'] = df.left+df.width
     ax = new_axis(ax, max(1.8, 1.1+.45*len(workers)))
     _bars(ax, df, best)
-    faint = dict(textcoords='offset points', color=grey, fontsize='small', va='top')
     for at,s in breaks:
         ax.axvline(at/per, color=grey, lw=.8, ls='--', zorder=0)
-        ax.annotate(f'{clock(s)} idle', (at/per, -.6), (3, -1), **faint)
+        ax.annotate(f'{clock(s)} idle', (at/per, -.6), (3, -1),
+                    textcoords='offset points', color=grey, fontsize='small', va='top')
     ax.set_yticks(workers.index, [f'worker {i+1}' if o else '' for i,o in workers.items()])
     ax.set(xlim=(0, df.right.max()*1.01))
     ax.set(ylim=(len(workers)-.4, -.6))
@@ -155,8 +154,7 @@ def plot_saved(
     spent,full = [0, *df.spent],[0, *df.full]
     x = range(len(full))
     name = f'{n} saved ({n/full[-1]:.0%})'
-    look = dict(color=orange, alpha=.25, lw=0)
-    ax.fill_between(x, spent, full, label=name, **look)
+    ax.fill_between(x, spent, full, label=name, color=orange, alpha=.25, lw=0)
     ax.plot(x, full, color=orange, lw=1.5, label='all trained to the end')
     ax.plot(x, spent, color=blue, lw=2, label='spent')
     whole(ax.xaxis), whole(ax.yaxis)
