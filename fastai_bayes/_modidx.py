@@ -973,6 +973,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                             'fastai_bayes/learner/factory.py'),
                                               'fastai_bayes.learner.factory.TuneError': ( 'learner/factory.html#tuneerror',
                                                                                           'fastai_bayes/learner/factory.py'),
+                                              'fastai_bayes.learner.factory._check_weights': ( 'learner/factory.html#_check_weights',
+                                                                                               'fastai_bayes/learner/factory.py'),
                                               'fastai_bayes.learner.factory._corners': ( 'learner/factory.html#_corners',
                                                                                          'fastai_bayes/learner/factory.py'),
                                               'fastai_bayes.learner.factory._dim': ( 'learner/factory.html#_dim',

@@ -405,7 +405,8 @@ def _saved(state): return lambda f: torch.save(state(torch.load(f, weights_only=
 damages = {
     'short': _short, 'noise': _noise, 'empty': _empty, 'folder': _folder, 'list': _saved(lambda s: [1]), 'number': _saved(lambda s: 3),
     'shape': _saved(lambda s: {**s, '3.weight': torch.ones(10, 17)}), 'missing': _saved(lambda s: {k: v for k,v in s.items() if k!='3.bias'}),
-    'more': _saved(lambda s: {**s, 'x': torch.ones(1)}), 'text': _saved(lambda s: {**s, '3.bias': 'x'}), 'nothing': _saved(lambda s: {})}
+    'NaN': _saved(lambda s: {**s, '3.bias': s['3.bias']*math.nan}), 'kind': _saved(lambda s: {**s, '3.bias': s['3.bias'].long()}),
+    'count': _saved(lambda s: {**s, '1.num_batches_tracked': torch.tensor(3.)}), 'more': _saved(lambda s: {**s, 'x': torch.ones(1)}), 'text': _saved(lambda s: {**s, '3.bias': 'x'}), 'nothing': _saved(lambda s: {})}
 @pytest.mark.parametrize('how', damages)
 @pytest.mark.parametrize('factory', [False, True])
 def test_damaged_weights_of_the_winner(tmp_path, how, factory):
@@ -424,6 +425,16 @@ def test_damaged_weights_of_the_winner(tmp_path, how, factory):
     with pytest.raises(TuneError, match=f'trial {first}'): res.learner(int(first))
     with pytest.warns(UserWarning, match=f'trial {second}'): other = res.learner()
     assert all((v==want[k]).all() for k,v in other.model.state_dict().items())
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_loaded(tmp_path, dtype):
+    "A training in half precision may have saved them"
+    res = digits(tmp_path).bayes_tune(1, lrs, n_trials=1, study_name='s', **quick)
+    _saved(lambda s: {k: v.to(dtype) if v.is_floating_point() else v for k,v in s.items()})(res.best_path)
+    learn = digits(tmp_path)
+    learn.bayes_tune(1, lrs, n_trials=1, study_name='s', **quick)
+    want = torch.load(res.best_path, weights_only=True)
+    assert all(v.dtype!=dtype and (v==want[k]).all() for k,v in learn.model.state_dict().items())
 
 def test_no_weights_that_can_be_loaded(tmp_path):
     res = digits(tmp_path).bayes_tune(1, lrs, n_trials=2, study_name='s', **quick)

@@ -8,9 +8,9 @@ __all__ = ['TuneError', 'AskError', 'FactoryError', 'in_short', 'SuggestedParams
 
 # %% ../../nbs/learner/11_factory.ipynb #imports
 import inspect, warnings, weakref
-import numpy as np, optuna
+import numpy as np, optuna, torch
 from fastcore.basics import filter_keys, first
-from fastai.learner import Learner, load_model
+from fastai.learner import Learner, get_model
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
@@ -123,21 +123,32 @@ def asks_trial(f):
     try: return first(inspect.signature(f).parameters)=='trial'
     except (TypeError, ValueError): return False  # built-in
 
+def _check_weights(new, now):
+    "Raise if `new` has NaN or another kind of numbers than the weights `now`; half precision is the same kind"
+    kind = lambda o: (o.is_floating_point(), o.is_complex())
+    for k in new.keys() & now.keys():
+        if not isinstance(now[k], torch.Tensor): continue
+        if kind(new[k])!=kind(now[k]): raise RuntimeError(f'{k}: expected {now[k].dtype}, got {new[k].dtype}')
+        if new[k].isnan().any() and not now[k].isnan().any():
+            raise RuntimeError(f'{k} has NaN')
+
 def load_weights(
     learn, # A `Learner`; partly overwritten if that fails
     file, # Path of weights, as from `Learner.save`
-    strict:bool=True # As for `load_model`
+    strict:bool=True # As for `load_state_dict`; if not, NaN is loaded, too
 ):
     """Load `file` into the model of `learn`; a CheckpointError if it is damaged, or from another model
 
     Parameters:
         learn: A `Learner`; partly overwritten if that fails
         file: Path of weights, as from `Learner.save`
-        strict: As for `load_model`
+        strict: As for `load_state_dict`; if not, NaN is loaded, too
     """
-    device = getattr(learn.dls, 'device', None)
+    model = get_model(learn.model)
     try:
-        with opened(file) as f: load_model(f, learn.model, None, False, device, strict, weights_only=True)
+        with opened(file) as f: state = torch.load(f, map_location='cpu', weights_only=True)
+        if strict: _check_weights(state, model.state_dict())
+        model.load_state_dict(state, strict=strict)
     except Exception as e:
         line = str(e).split('\n')[0][:200]  # torch continues with advice to run code from the file
         why = line if isinstance(e, RuntimeError) else type(e).__name__
