@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['knobs', 'values_of', 'Knob', 'add_knob', 'left_out', 'as_opt_func', 'hypers_of', 'named_here', 'own_arg',
-           'check_args', 'check_knobs', 'rebuilt', 'losses_compare', 'default_space', 'apply_params', 'fit_args']
+           'check_args', 'check_knobs', 'rebuilt', 'losses_compare', 'default_space', 'apply_params', 'fit_args',
+           'call_fit']
 
 # %% ../../nbs/learner/05_knobs.ipynb #imports
 import difflib, inspect, re, tempfile
@@ -571,4 +572,9 @@ def fit_args(
     if args.get('lr') and args.get('lr_mult', True) is None:  # from the first layers to the last
         params = dict(params, lr=slice(params['lr']/params['lr_mult'], params['lr']))
     own = filter_keys(params, lambda n: own_arg(n, fit))
-    return {**own, **{a: params[n] for n,a in args.items() if a}}
+    return own | {a: params[n] for n,a in args.items() if a}
+
+def call_fit(learn, fit, n_epoch, params, kwargs, cbs):
+    "Call `fit`, the name of a method or a function, with `kwargs` and the hyperparameters `params`"
+    f = getattr(learn, fit) if isinstance(fit, str) else partial(fit, learn)
+    f(n_epoch, cbs=cbs, **kwargs | fit_args(params, fit))

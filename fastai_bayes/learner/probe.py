@@ -25,7 +25,7 @@ from .monitor import EventCallback, MonitorError, one_number, recorded
 from .copies import copies, move_to, muted, release, seeded
 from .effect import schedules, settings, shown, without_effect
 from .loaders import seeded_loaders
-from .knobs import apply_params, fit_args
+from .knobs import apply_params, call_fit
 from .signatures import KnobError, name_of
 from .factory import LearnerFactory, MidpointSampler, TuneError
 from .out_of_memory import error_text, free_memory, out_of_memory
@@ -250,13 +250,12 @@ class Probe:
         learn.remove_cbs([o for o in learn.cbs if not _takes_part(o, foreign)])
         learn.add_cb(self.last)
         own = copies([o for o in self.cbs if _takes_part(o, foreign)], folder)
-        fit = getattr(learn, self.fit) if isinstance(self.fit, str) else partial(self.fit, learn)
-        args = fit_args(params, self.fit)
-        kwargs = dict(self.fit_kwargs, cbs=[owners[0], Closure(), *own], **args)
+        cbs = [owners[0], Closure(), *own]
         loaders = [*learn.dls.loaders, *lent.dls.loaders]
         try:
             with in_main_process(loaders), seeded_loaders(learn.dls, 0), _not_trained(lent, owners[1]):
-                with muted(), learn.no_bar(), learn.no_logging(): fit(self.n_epoch, **kwargs)
+                with muted(), learn.no_bar(), learn.no_logging():
+                    call_fit(learn, self.fit, self.n_epoch, params, self.fit_kwargs, cbs)
         except Exception as e:
             if out_of_memory(e): return free_memory(e)  # the trials learn from that
             done = self.last.row or any(o.astray for o in owners)

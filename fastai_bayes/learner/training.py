@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import GetAttr
@@ -27,7 +26,7 @@ from .callback import BayesPruningCallback
 from .checkpoint import Checkpoint, CheckpointError, as_built, holds, read, recorder_state, set_recorder, shapes, write
 from .copies import copies, release, seeded, weights_only
 from .factory import LearnerFactory, TuneError, load_weights
-from .knobs import fit_args
+from .knobs import call_fit
 from .loaders import seeded_loaders, settle
 from .monitor import Measured, is_finite, recorded, recorded_now
 from .out_of_memory import MemoryLimit
@@ -262,7 +261,7 @@ def train(
             with (seeded_loaders(learn.dls, seed), quiet(learn), weights_only(run.folder),
                   run.loggers.run([*learn.cbs, *cbs], folder, trial.params) as facts):
                 if 'deaths' in trial.user_attrs: trial.set_user_attr('begun', True)
-                _fit(learn, plan, params, cbs)
+                call_fit(learn, plan.fit, plan.n_epoch, params, plan.fit_kwargs, cbs)
                 facts['state'] = 'stopped' if cb.stopped else 'complete'
             best.settle(learn)
             keep_curves(learn, folder)
@@ -279,11 +278,6 @@ def _watchers(run, trial, learn, params, folder):
     total = epochs_of(plan.fit, plan.n_epoch, {**plan.fit_kwargs, **params})
     cb = BayesPruningCallback(ReportingTrial(trial, run, checkpoint), plan.monitor, plan.mode, total)
     return BestEpoch(plan.monitor, plan.mode, shapes(learn.model)),checkpoint,cb
-
-def _fit(learn, plan, params, cbs):
-    kwargs = {**plan.fit_kwargs, **fit_args(params, plan.fit)}
-    fit = getattr(learn, plan.fit) if isinstance(plan.fit, str) else partial(plan.fit, learn)
-    fit(plan.n_epoch, cbs=cbs, **kwargs)
 
 def _digest(model):
     "A hash of the weights of `model`"

@@ -10,7 +10,7 @@ import os, secrets, socket
 from pathlib import Path
 import optuna
 from .folder import has, opened, put
-from .storage import StudyError, storage_of
+from .storage import StudyError, is_path, storage_of
 from .studies import Owner
 
 # %% ../../nbs/study/06_identity.ipynb #pair
@@ -30,8 +30,7 @@ class Pair(Owner):
         storage # Path, URL or Optuna storage of the study
     ):
         self.folder,self.id,self.storage = Path(folder),id,storage
-        path = isinstance(storage, (str, Path)) and '://' not in str(storage)
-        self.own = path and Path(storage).resolve().parent==self.folder.resolve() # Is the study in the folder itself?
+        self.own = is_path(storage) and Path(storage).resolve().parent==self.folder.resolve() # Is the study in the folder itself?
 
     def _left(self):
         "Files of a study in the folder"
