@@ -986,6 +986,20 @@ def test_samplers_go_on_in_another_space(tmp_path, sampler):
     plain.sampler = optuna.samplers.TPESampler(seed=0, multivariate=True, n_startup_trials=2)
     assert set(plain.ask(dict(lr=optuna.distributions.FloatDistribution(3e-3, 1., log=True))).params)=={'lr'}
 
+@pytest.mark.parametrize('before,after,words', [
+    ([1, 2], ['1', '2'], ["1 | 2", "'1' | '2'"]), (['1', '2'], [1, 2], ["'1' | '2'", "1 | 2"]), ([True, False], ['True', 'False'], ["True | False", "'True' | 'False'"]),
+    ([None, 'a'], ['None', 'a'], ["None | a", "'None' | a"]), ([float('nan'), 1], ['nan', 1], ["nan | 1", "'nan' | 1"]),
+    (['a | b', 'c'], ['a', 'b | c'], ["'a | b' | c", "a | 'b | c'"]), (['a', ''], ['a', "''"], ["a | ''", 'a | "\'\'"'])])
+def test_options_that_only_look_alike_are_others(tmp_path, before, after, words):
+    "A number is not its text: the study says what differs, and its trials are outside of the new space if none is in it"
+    def line(options, n, **kwargs): return grow(tmp_path, n, space=dict(lrs, k=options), new_learner=lambda p: (p['k'], digits(tmp_path))[1], sampler='random', **kwargs)
+    had = [t.params['k'] for t in line(before, 3).study.trials]
+    with pytest.raises(StudyError) as e: line(after, 5)
+    assert [o for o in str(e.value).splitlines() if o[:1] in '-+']==[f'- k: {words[0]}', f'+ k: {words[1]}']
+    trials = line(after, 5, extend=True).study.trials
+    inside = [any(type(o) is type(k) and str(o)==str(k) for o in after) for k in had]
+    assert [state_of(t)=='complete' for t in trials]==[*inside, True, True] and {type(t.params['k']) for t in trials[3:]}<={*map(type, after)}
+
 class Rates(Callback):
     "Notes epochs and learning rates"
     def __init__(self, seen): self.seen = seen

@@ -6,6 +6,7 @@
 __all__ = ['to_optuna', 'distributions', 'suggest', 'ask', 'in_words', 'describe', 'as_stored', 'search_space']
 
 # %% ../../nbs/study/03_search_space.ipynb #imports
+from contextlib import suppress
 from decimal import Decimal
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -68,6 +69,13 @@ def ask(
     return trial
 
 # %% ../../nbs/study/03_search_space.ipynb #desc
+def _named(o):
+    "The option `o` in words, in quotes if it is text that reads as another option, or as several"
+    if not isinstance(o, str): return str(o)
+    quoted = o in ('True', 'False', 'None') or ' | ' in o or o[:1] in ('', "'", '"')
+    with suppress(ValueError): quoted = quoted or bool([float(o)])
+    return repr(o) if quoted else o
+
 def in_words(
     d # `Number` or `Choice`
 )->str:
@@ -76,7 +84,7 @@ def in_words(
     Parameters:
         d: `Number` or `Choice`
     """
-    if isinstance(d, Choice): return ' | '.join(map(str, d.labels))
+    if isinstance(d, Choice): return ' | '.join(map(_named, d.labels))
     step = d.step if d.step and not (d.whole and d.step==1) else None
     more = [*(['log'] if d.log else []), *([f'step {step}'] if step else [])]
     return ', '.join([f"{'int' if d.whole else 'float'} {d.low} to {d.high}", *more])
@@ -91,7 +99,7 @@ def describe(
         returns: Name of a hyperparameter -> a line of text
     """
     def _value(d, i):
-        return str(d.labels[i] if isinstance(d, Choice) else d.from_unit(d.grid[i]))
+        return _named(d.labels[i] if isinstance(d, Choice) else d.from_unit(d.grid[i]))
     def _is(p, at): return f"{p} is {' or '.join(_value(space[p], i) for i in at)}"
     def _when(k):
         on = space.conditions.get(k, {})
