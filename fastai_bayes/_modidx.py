@@ -2263,6 +2263,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'fastai_bayes/study/search_space.py'),
                                                  'fastai_bayes.study.search_space._in_order': ( 'study/search_space.html#_in_order',
                                                                                                 'fastai_bayes/study/search_space.py'),
+                                                 'fastai_bayes.study.search_space._named': ( 'study/search_space.html#_named',
+                                                                                             'fastai_bayes/study/search_space.py'),
                                                  'fastai_bayes.study.search_space._positions': ( 'study/search_space.html#_positions',
                                                                                                  'fastai_bayes/study/search_space.py'),
                                                  'fastai_bayes.study.search_space._reasons': ( 'study/search_space.html#_reasons',
