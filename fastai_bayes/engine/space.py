@@ -261,7 +261,7 @@ class Space:
         self.rest = np.where(self.choice, 0., .5)  # (d,) coordinates of inactive names; 0 is in no cell of a choice
         at = self.names.index
         rules = {at(k): [(at(p), np.isin(self[p].cells, i)) for p,i in c.items()] for k,c in self.conditions.items()}
-        self._rules = sorted(rules.items(), key=lambda o: o[0])
+        self._rules = sorted(rules.items())
 
     def _add(self, spec, parent=None, i=None):
         "Add `spec`, which is always active, or only if `parent` is its option number `i`"

@@ -297,13 +297,13 @@ class Probe:
         "`params` with each other option that may fail"
         f = self.factory
         dims = {} if f.define_by_run else f.given.dims
-        names = ['loss_func', 'opt_func'] if f.new_learner else ['arch', 'layers', 'loss_func', 'opt_func']
-        choices = {n: getattr(dims.get(n), 'options', ()) for n in names}
-        for n,o in [(k, o) for k in names for o in choices[k]]:
-            if o is params.get(n) or n=='opt_func' and _is_fastais(o): continue
-            new = {**params, n: o}
-            active = f.given.active(f.given.labels(new))
-            yield n, o, filter_keys(new, active.__contains__)
+        names = *(() if f.new_learner else ('arch', 'layers')),'loss_func','opt_func'
+        for n in names:
+            for o in getattr(dims.get(n), 'options', ()):
+                if o is params.get(n) or n=='opt_func' and _is_fastais(o): continue
+                new = {**params, n: o}
+                active = f.given.active(f.given.labels(new))
+                yield n, o, filter_keys(new, active.__contains__)
 
     def check_options(self, params, folder):
         "Raise a `KnobError` if an option fails"
