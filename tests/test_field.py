@@ -636,6 +636,30 @@ def test_an_epoch_that_is_not_trained_does_not_count(tmp_path):
     res = digits(tmp_path).bayes_tune(6, lrs, budget=8, pruner='none', cbs=[Counts(), Skip('before_epoch', CancelEpochException)], **quick)
     assert Counts.n==8==res.trials.epochs.sum()
 
+class SkipAll(Callback):
+    def __init__(self, event, what, order, which): self.event,self.what,self.order,self.which = event,what,order,which
+    def before_fit(self): self.maybe('fit')
+    def before_epoch(self): self.maybe('epoch')
+    def before_train(self): self.maybe('train')
+    def maybe(self, event):
+        if event==self.event and self.epoch in self.which: raise self.what
+
+@pytest.mark.parametrize('event,what,order,match', [
+    ('fit', CancelFitException, 70, 'no epoch was reported; SkipAll.maybe cancelled all'), ('epoch', CancelFitException, 0, 'no epoch was reported; SkipAll.maybe cancelled all'),
+    ('epoch', CancelEpochException, 55, 'no epoch was reported; SkipAll.maybe cancelled all'), ('epoch', CancelEpochException, 70, 'SkipAll.maybe cancelled all'),
+    ('epoch', CancelEpochException, 0, 'SkipAll.maybe cancels the first epoch before Recorder, which fastai cannot train; give the callback an order above 50'),
+    ('train', CancelTrainException, 55, 'SkipAll.maybe cancelled all'), ('train', CancelEpochException, 55, 'SkipAll.maybe cancelled all')])
+def test_who_cancels_each_epoch_is_named(tmp_path, event, what, order, match):
+    with pytest.raises(TuneError, match=match):
+        digits(tmp_path).bayes_tune(3, lrs, n_trials=3, cbs=SkipAll(event, what, order, range(9)), **quick)
+
+@pytest.mark.parametrize('order,which', [(55, (0,)), (0, (1,)), (55, (1,)), (70, (3,))])
+def test_epochs_that_fastai_can_cancel_may_be_cancelled(tmp_path, order, which):
+    cb = lambda: SkipAll('epoch', CancelEpochException, order, which)
+    with (learn := digits(tmp_path)).no_bar(), learn.no_logging(): learn.fit(4, cbs=cb())
+    res = digits(tmp_path).bayes_tune(4, lrs, n_trials=2, pruner='none', cbs=cb(), **quick)
+    assert set(res.trials.state)=={'complete'} and set(res.trials.epochs)=={3}
+
 def test_the_two_fits_of_fine_tune_count_on(tmp_path):
     Counts.n = 0
     res = digits(tmp_path).bayes_tune(4, lrs, fit='fine_tune', freeze_epochs=2, n_trials=2, pruner='none', cbs=[Counts(), skips['validation']()], **quick)

@@ -7,7 +7,7 @@ __all__ = ['CheckpointError', 'ChangedModelError', 'plain', 'write', 'read', 're
            'shapes', 'holds', 'as_built', 'Checkpoint']
 
 # %% ../../nbs/learner/09_checkpoint.ipynb #imports
-import time, warnings
+import sys, time, traceback, warnings
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor
@@ -234,6 +234,12 @@ def as_built(
 _epoch_events = '''before_epoch before_train after_cancel_train after_train
     before_validate after_cancel_validate after_validate'''.split()
 
+def _raised_by():
+    "Name of the method that raised the exception which is being handled"
+    *_,(frame,_) = traceback.walk_tb(sys.exc_info()[2])
+    owner,name = frame.f_locals.get('self'),frame.f_code.co_name
+    return name if owner is None else f'{type(owner).__name__}.{name}'
+
 class Checkpoint(EventCallback):
     """Save the full state of a trial after each epoch; resume it from there if the file exists
 
@@ -259,6 +265,7 @@ class Checkpoint(EventCallback):
         self.stage,self.built = -1,None # Number of the current fit; shapes of the model before it
         self.start,self.written,self.fresh,self.warned = time.monotonic(),None,False,False
         self.ended = False # Shall no fit follow?
+        self.cancelled = '' # Method that was the last to cancel a fit, or part of it
         self.done = self.saved['done'] if self.saved else 0 # Epochs, of all fits
         self.trained = self.saved['trained'] if self.saved else 0 # Those that were not cancelled before training
         self._stateattrs = *vars(self),'_stateattrs' # Saved by `state`
@@ -293,6 +300,14 @@ class Checkpoint(EventCallback):
             self.learn.epoch = -1
             self.save()
         return 0
+
+    def after_cancel_train(self): self.cancelled = _raised_by()
+    after_cancel_fit = after_cancel_train
+    def after_cancel_epoch(self):
+        self.after_cancel_train()
+        if 'log' in vars(self.recorder): return
+        raise RuntimeError(f'{self.cancelled} cancels the first epoch before Recorder, which fastai cannot train; '
+                           f'give the callback an order above {self.recorder.order}')
 
     def before_train(self): self.trained += 1
     def after_epoch(self):

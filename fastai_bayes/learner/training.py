@@ -308,7 +308,7 @@ def outcome(
         returns: State, reason, and the limit that interrupted it or None
     """
     value,_ = cb.best
-    if not cb.curve: return TrialState.FAIL,'no epoch was reported; your own fit must pass cbs on',None
+    if not cb.curve: return TrialState.FAIL,f'no epoch was reported; {_why_none(cb.trial.checkpoint.cancelled)}',None
     if cb.diverged:
         why = f'diverged in epoch {cb.seen}: the loss is not finite'
         if cb.seen==1: why += '; if this happens in every trial, check inputs and targets for NaN'
@@ -317,6 +317,8 @@ def outcome(
     if not (math.isfinite(value) or cb.stopped): return TrialState.FAIL,valueless,None
     if cb.stopped: return TrialState.PRUNED,cb.trial.cut or '',cb.trial.cut
     return TrialState.COMPLETE,'',None
+
+def _why_none(by): return f'{by} cancelled all' if by else 'your own fit must pass cbs on'
 
 def _cause(cb):
     if cb.monitor=='valid_loss': return 'although the training loss had; check the validation set for NaN'
