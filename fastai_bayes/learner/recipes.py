@@ -47,12 +47,13 @@ def _all(): return json.loads(resources.files('fastai_bayes.learner').joinpath('
 
 def recipes_for(
     learn:Learner # Learner to tune
-)->tuple: # Configurations, best first, and their description; `([], '')` if there are none
+)->tuple: # Configurations in the order in which to try them, and their description; `([], '')` if there are none
     """Hyperparameters that worked well on other data of the same kind
 
     Parameters:
         learn: Learner to tune
-        returns: Configurations, best first, and their description; `([], '')` if there are none
+        returns: Configurations in the order in which to try them, and their description; `([], '')`
+            if there are none
     """
     kind = application_of(learn)
     if kind not in _all(): return [],''
