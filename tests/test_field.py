@@ -464,10 +464,10 @@ class Shown(Callback):
     def after_epoch(self): self.recorder.values[-1][2] = self.f(self.epoch+1)
 
 def every_third(n): return .5+n/100 if n%3==0 else None
-missing = {'None in a warm-up': lambda n: None if n<3 else .5+n/100, 'NaN in a warm-up': lambda n: math.nan if n<3 else .5+n/100,
+missing = {'NA in a warm-up': lambda n: pd.NA if n<3 else .5+n/100, 'None in a warm-up': lambda n: None if n<3 else .5+n/100, 'NaN in a warm-up': lambda n: math.nan if n<3 else .5+n/100,
            'inf in epoch 1': lambda n: math.inf if n==1 else .5+n/100, 'every third': every_third, 'not at the end': lambda n: .5+n/100 if n<6 else math.nan}
 
-@pytest.mark.parametrize('kind,pruner', [*zip(missing, ['median', 'asha', 'none', 'hyperband', None]), *(('every third', o) for o in ('asha', 'median', 'patient', None))])
+@pytest.mark.parametrize('kind,pruner', [*zip(missing, ['median', 'median', 'asha', 'none', 'hyperband', None]), *(('every third', o) for o in ('asha', 'median', 'patient', None))])
 def test_a_missing_value_is_no_divergence(tmp_path, kind, pruner):
     res = digits(tmp_path, cbs=Shown(missing[kind])).bayes_tune(6, lrs, n_trials=3, pruner=pruner, **quick)
     assert set(res.trials.state)<={'complete', 'stopped'} and res.trials.epochs.max()==6
@@ -478,6 +478,17 @@ def test_a_missing_value_is_no_divergence(tmp_path, kind, pruner):
     # nothing stops where nothing is known
     assert all(is_number(list(t.intermediate_values.values())[-1]) for t in res.study.trials if t.state.name=='PRUNED')
 
+@pytest.mark.filterwarnings('error:no checkpoint')
+def test_metrics_may_return_none_or_na(tmp_path):
+    "Through fastai's own metric, whose mean is then missing, and its recorder; what is no number and not missing is a wrong type"
+    def some(preds, targs): return pd.NA
+    with pytest.raises(TuneError, match='some never had a finite value'): digits(tmp_path, metrics=some).bayes_tune(2, lrs, n_trials=2, mode='max', **quick)
+    res = digits(tmp_path, metrics=[accuracy, some]).bayes_tune(2, lrs, n_trials=2, **quick)
+    assert set(res.trials.state)=={'complete'} and res.learner().path
+    for v in ('', [], '.5x', {}):
+        with pytest.raises(TuneError, match='(?s)MonitorError.*expected one number per epoch from .accuracy., got '):
+            digits(tmp_path, cbs=Shown(lambda n: v)).bayes_tune(2, lrs, n_trials=2, **quick)
+
 @pytest.mark.parametrize('kwargs', [dict(sampler='pbt', n_trials=4), dict(budget=2), dict(budget=2, sampler='tpe')], ids=str)
 def test_a_training_that_ends_before_its_first_value_goes_on(tmp_path, kwargs):
     "A round, or a limit, ends it in the warm-up of its metric: nothing has failed"
@@ -487,7 +498,7 @@ def test_a_training_that_ends_before_its_first_value_goes_on(tmp_path, kwargs):
     res = tune(**({k: 4 for k in kwargs if k=='budget'}))
     assert 'failed' not in set(res.trials.state) and res.trials.epochs.max()==4 and res.trials.reason.str.contains('resumed').any()
 
-def is_number(v): return v is not None and math.isfinite(v)
+def is_number(v): return v is not None and v is not pd.NA and math.isfinite(v)
 
 class Lost(Callback):
     "The loss is NaN from epoch `at` on, for large learning rates"

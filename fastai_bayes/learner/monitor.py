@@ -9,6 +9,7 @@ __all__ = ['MonitorError', 'mode_of', 'recorded', 'check_name', 'check_mode', 'f
 # %% ../../nbs/learner/06_monitor.ipynb #imports
 import difflib, math, re
 import torch
+from pandas import NA
 from fastcore.basics import first
 from fastai.callback.core import Callback
 
@@ -153,15 +154,15 @@ def is_finite(v)->bool:
 def one_number(
     v, # What was recorded
     monitor # Its name
-)->float: # NaN for None; a `MonitorError` if it is not a number
+)->float: # NaN for None and `pandas.NA`; a `MonitorError` if it is not a number
     """`v` as a number
 
     Parameters:
         v: What was recorded
         monitor: Its name
-        returns: NaN for None; a `MonitorError` if it is not a number
+        returns: NaN for None and `pandas.NA`; a `MonitorError` if it is not a number
     """
-    try: return math.nan if v is None else float(v)
+    try: return math.nan if v is None or v is NA else float(v)
     except (TypeError, ValueError, RuntimeError):
         raise MonitorError(f'expected one number per epoch from {monitor!r}, got {v!r}; '
                            'return one, or monitor another metric') from None
