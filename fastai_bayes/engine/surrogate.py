@@ -45,7 +45,7 @@ def sound_fit(
     return res
 
 # %% ../../nbs/engine/10_surrogate.ipynb #final
-most = 200 # Trials in a Gaussian process, at most: with more a proposal takes seconds
+most = 100 # Trials in a Gaussian process, at most, so that the thousandth proposal takes as long as the hundredth
 always = 24 # Up to this many trials the process is fitted again with each new one
 
 def informative(score, most):
