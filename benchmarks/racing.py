@@ -19,7 +19,10 @@ from fastai_bayes.engine.space import Space
 
 def ours(trainer, space, seed, resume=True, stop=True, **kwargs):
     "`BayesOptimizer`, which sees every epoch; without `stop` every training is a full one"
-    opt = BayesOptimizer(Space(space), trainer.n_epoch, trainer.mode, seed, resume, **kwargs)
+    drive(BayesOptimizer(Space(space), trainer.n_epoch, trainer.mode, seed, resume, **kwargs), trainer, stop)
+
+def drive(opt, trainer, stop=True):
+    "What `opt` asks for, trained"
     while True:
         t = opt.next()
         if t.epoch: trainer.resume(t.id)

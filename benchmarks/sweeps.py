@@ -5,13 +5,14 @@
     python benchmarks/sweeps.py --list
 
 The sets are in `sweep_sets.py`. For each application the same configurations are trained on all its sets: fastai's
-defaults, published ones, and quasi-random points of the space that `bayes_tune` infers. Values are relative: lr in
+defaults, these with the rate that `lr_find` suggests, published ones, and quasi-random points of the space that `bayes_tune` infers. Values are relative: lr in
 fastai's default .001, bs in the loader's. A line of `sweeps/APPLICATION.csv` is a training: its settings, and a value
 after each epoch. What is there is not trained again; each training has its own seeds, so it repeats itself wherever and
 whenever it is made. A recipe is a portfolio of configurations that were good on the sets of an application; what it is
 worth is judged on sets that it has not seen, and only recipes that help there ship with the package."""
 import argparse, csv, functools, json, tempfile, time
 from collections import Counter
+from contextlib import contextmanager
 from math import comb
 from pathlib import Path
 import numpy as np
@@ -64,24 +65,34 @@ def absolute(learn, o):
     "Hyperparameters of `learn` for the relative values `o`"
     res = dict(o, lr=o['lr']*default_lr, bs=round(o['bs']*learn.dls.train.bs), opt_func=opt_funcs[o['opt_func']])
     space = Space(default_space(learn))
-    assert set(res)==set(space.dims) and all(v in space[k] for k,v in res.items()), (res, space.dims)
+    assert set(res)==set(space.dims) and all(v in space[k] for k,v in res.items() if k!='lr'), (res, space.dims)
     return res
 
 # Trainings
 
-def train(key, o, seed):
-    "Values after each epoch by column, and seconds, of the set `key` with the relative values `o`"
-    app,make = APPLICATIONS[key[0]],SETS[key].maker()
-    begin = time.process_time()
+@contextmanager
+def learner(key, o, seed):
+    "Learner of the set `key` with the relative values `o`, and the absolute ones"
+    make = SETS[key].maker()  # its own data are not of the seed
     with tempfile.TemporaryDirectory() as d, seeded(seed):
         learn = make(path=Path(d))
         params = absolute(learn, o)
         apply_params(learn, params)
-        with seeded_loaders(learn.dls, seed), quiet(learn):
-            learn.fit_one_cycle(app.n_epoch, **fit_args(params, 'fit_one_cycle'))
+        with seeded_loaders(learn.dls, seed), quiet(learn): yield learn, params
+        release(learn)
+
+def at_found_lr(key, seed):
+    "fastai's defaults, with the learning rate that `lr_find` suggests"
+    o = configs(key[0], 0)['default']
+    with learner(key, o, seed) as (learn,_): return dict(o, lr=learn.lr_find(show_plot=False).valley/default_lr)
+
+def train(key, o, seed):
+    "Values after each epoch by column, and seconds, of the set `key` with the relative values `o`"
+    app,begin = APPLICATIONS[key[0]],time.process_time()
+    with learner(key, o, seed) as (learn,params):
+        learn.fit_one_cycle(app.n_epoch, **fit_args(params, 'fit_one_cycle'))
         names,rows = list(learn.recorder.metric_names[1:-1]),np.array(learn.recorder.values)
         at = [names.index(k) for k in ('train_loss', 'valid_loss', app.monitor)]
-        release(learn)
     return rows[:,at].T, time.process_time()-begin
 
 def file_of(application): return folder/f'{application}.csv'
@@ -108,12 +119,13 @@ def append(application, row):
 def sweep(application, names, n, seed, until):
     "Train what is missing, configuration by configuration on all sets"
     done = {(r['set'], r['config']) for r in recorded(application)}
-    for c,o in configs(application, n).items():
+    for c,o in {'lr_find': None, **configs(application, n)}.items():
         for s in names:
             if time.time()>until: return
             if (s, c) in done: continue
-            curves,seconds = train((application, s), o, seed)
-            append(application, line(s, c, o, curves, seconds))
+            own = o or at_found_lr((application, s), seed)
+            curves,seconds = train((application, s), own, seed)
+            append(application, line(s, c, own, curves, seconds))
             print(application, s, c, f'{curves[2][-1]:.4g}', f'{seconds:.1f} s', flush=True)
 
 # Recipes
@@ -139,14 +151,16 @@ class Table:
         self.at_random = np.array([c.isdigit() for c in self.names])
         curves = np.array([[found[s, c] for c in self.names] for s in self.sets])  # (sets, configurations, epochs)
         self.curves = np.stack([self._finite(o) for o in curves])
-        self.regret = np.stack([self._regret(o) for o in (self.sign*self.curves).max(2)])
+        self.lr_find = [found.get((s, 'lr_find')) for s in self.sets] # (sets, epochs)
+        self.best = (self.sign*self.curves).max(2) # (sets, configurations)
+        self.regret = np.stack([self.relative(i, v) for i,v in enumerate(self.best)])
     def _finite(self, curves):
         "The worst value of a set in place of what cannot be compared"
         v = np.where(np.isfinite(curves), self.sign*curves, np.inf)
         return self.sign*np.where(np.isfinite(v), v, v.min())
-    def _regret(self, v):
-        "0 for the best of `v`, 1 for the median of the quasi-random configurations"
-        best,mid = v.max(),np.median(v[self.at_random])
+    def relative(self, i, v):
+        "Regret of the values `v` of set `i`, more is better: 0 for the best recorded, 1 for the median of the quasi-random configurations"
+        best,mid = self.best[i].max(),np.median(self.best[i][self.at_random])
         return np.clip((best-v)/max(best-mid, 1e-9), 0, cap)
     @functools.cached_property
     def studies(self):

@@ -31,7 +31,7 @@ def test_it_begins_with_what_was_good(bayes, tmp_path, capsys):
     known = res.study.user_attrs['knowledge']
     tops = [optuna.load_study(study_name=o.name, storage=optuna.storages.JournalStorage(
         optuna.storages.journal.JournalFileBackend(str(o/'study.log')))).best_params for o in sorted(bayes.iterdir())]
-    assert tried(res)[1]==known['points'][0]  # after the learner's own
+    assert tried(res)[0]==known['points'][0] and 'present' in res.study.trials[1].user_attrs  # before the learner's own
     assert any(abs(np.log10(known['points'][0]['lr']/o['lr']))<.5 for o in tops)
     assert {o: o.read_bytes() for o in bayes.rglob('*') if o.is_file()}==before
 
@@ -63,13 +63,13 @@ def test_a_belief_is_tried_first(tmp_path):
     assert tried(res)[0]['lr']==pytest.approx(.03)
 
 def test_recipes_come_first(tmp_path):
-    "Of a table: the first that fits the space, after the learner's own values"
+    "Of a table: the first that fits the space, before the learner's own values"
     from fastai.tabular.all import TabularDataLoaders, tabular_learner, CategoryBlock
     df = pd.DataFrame(dict(a=np.arange(200.)%7, b=np.arange(200.)%5, y=np.arange(200)%2))
     dls = TabularDataLoaders.from_df(df, path=tmp_path, cont_names=['a', 'b'], y_names='y', y_block=CategoryBlock, bs=64)
     res = tabular_learner(dls, layers=[4], metrics=accuracy).bayes_tune(1, dict(lr=None, wd=None), n_trials=2, recipes=True, **quick)
     first = recipes_for(tabular_learner(dls, layers=[4]))[0][0]
-    assert tried(res)[1]==pytest.approx({k: first[k] for k in ('lr', 'wd')})
+    assert tried(res)[0]==pytest.approx({k: first[k] for k in ('lr', 'wd')}) and tried(res)[1]['lr']==1e-3
 
 wrong = {  # name -> arguments (a function of the folder of earlier studies), and what the error says
     'a number': (lambda d: dict(from_studies=3), 'from_studies: expected studies, results, folders or URLs, got 3'),

@@ -18,7 +18,7 @@ from ..engine.acquisition import acquisitions
 from ..engine.checks import check_acq, check_bool, check_cost, check_int
 from ..engine.optimize_acqf import untried
 from ..engine.trainings import one_thread
-from ..engine.knowledge import Knowledge, config_points, next_training
+from ..engine.knowledge import Knowledge, next_training
 from ..engine.policy import start_points
 from .search_space import as_stored, distributions
 from .records import all_trials, trial_id, trials_of
@@ -33,12 +33,6 @@ def one_objective(study):
     if n>1: raise StudyError(f'expected a study with one objective, got {n}; optuna.samplers.TPESampler takes several')
 
 # %% ../../nbs/study/10_sampler.ipynb #sampler
-def _asked_for(study, space):
-    "(m,d) points of the configurations that a user wanted tried"
-    trials = all_trials(study)
-    asked = [t for t in trials if 'present' in t.user_attrs or 'enqueued' in t.user_attrs]
-    return config_points([t.system_attrs.get('fixed_params', {}) for t in asked], space)
-
 class BayesSampler(BaseSampler):
     """Gaussian-process Expected Improvement that learns from every epoch of every trial
 
@@ -145,7 +139,7 @@ class BayesSampler(BaseSampler):
                 record = self.before.record(space)
                 study.set_user_attr('knowledge', record)
             X = recorded_points(record, space)
-            known[key] = Knowledge(X, _asked_for(study, space)) if len(X) else None
+            known[key] = Knowledge(X) if len(X) else None
         return known[key]
 
     repeats = False # Were all configurations tried?
