@@ -2261,8 +2261,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                             'fastai_bayes/study/sampler.py'),
                                             'fastai_bayes.study.sampler.BayesSampler.sample_relative': ( 'study/sampler.html#bayessampler.sample_relative',
                                                                                                          'fastai_bayes/study/sampler.py'),
-                                            'fastai_bayes.study.sampler._asked_for': ( 'study/sampler.html#_asked_for',
-                                                                                       'fastai_bayes/study/sampler.py'),
                                             'fastai_bayes.study.sampler.one_objective': ( 'study/sampler.html#one_objective',
                                                                                           'fastai_bayes/study/sampler.py')},
             'fastai_bayes.study.search_space': { 'fastai_bayes.study.search_space._always': ( 'study/search_space.html#_always',

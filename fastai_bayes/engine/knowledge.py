@@ -244,7 +244,7 @@ def first_points(
     return distinct(np.reshape(turns, (-1, len(space))))[:n_portfolio]
 
 # %% ../../nbs/engine/12_knowledge.ipynb #knowledge
-hedge = 1 # Number of trials before the quasi-random one
+hedge = 1 # Number of trials before the quasi-random one, unless the user has given that one
 slack = .25 # How much worse the best of the list may be, in units of the distance from the median to the best value
 
 def _first_values(surrogate):
@@ -257,12 +257,10 @@ class Knowledge:
 
     Parameters:
         points: (k,d) in order, as from `first_points`
-        given: (m,d) configurations that the user enqueued: neither for nor against the list
     """
     def __init__(self,
-        points, # (k,d) in order, as from `first_points`
-        given=None # (m,d) configurations that the user enqueued: neither for nor against the list
-    ): self.points,self.given = points,points[:0] if given is None else given
+        points # (k,d) in order, as from `first_points`
+    ): self.points = points
 
     def leads(self,
         surrogate:Surrogate, # Conclusions from the trials
@@ -278,8 +276,7 @@ class Knowledge:
             returns: True if there is nothing to compare with
         """
         ours = among(surrogate.X, self.points)
-        others = ~(ours | among(surrogate.X, self.given))
-        p,rest = (values[o & ~np.isnan(values)] for o in (ours, others))
+        p,rest = (values[o & ~np.isnan(values)] for o in (ours, ~ours))
         return not len(p) or not len(rest) or p.max()>=rest.max()-slack
 
     def trusts(self,
@@ -307,8 +304,8 @@ class Knowledge:
             returns: (k,d), k is 0 or 1
         """
         order = self.points,points
-        own = ~(surrogate.infeasible | among(surrogate.X, self.given))
-        if own.sum()==hedge or not self.leads(surrogate, _first_values(surrogate)): order = order[::-1]
+        n = len(surrogate.X)-surrogate.infeasible.sum()
+        if n==hedge or not self.leads(surrogate, _first_values(surrogate)): order = order[::-1]
         return first_feasible(surrogate, distinct(np.concatenate(order), surrogate.X))
 
     def instead(self,

@@ -99,9 +99,11 @@ class Run:
         study.sampler,study.pruner = self.search.sampler,self.search.pruner
         study.stop = lambda: None  # for samplers that are through, which `is_exhausted` sees to
         self.search.prepare(self.limits, plan.total, plan.factory.define_by_run)
-        if plan.present and not self.trials(): self.enqueue(plan.present, 'present')  # it runs to its end
+        known = self.search.inform(study, plan.before)
+        if not self.trials():
+            self.enqueue(known, 'known')
+            self.enqueue(plan.present, 'present')  # it runs to its end
         for o in plan.enqueued: self.enqueue(o, 'enqueued')
-        self.search.inform(study, plan.before)
         plan.factory.begin(self.folder/'start.pt', plan.space.names)
 
     def enqueue(self, params, why):

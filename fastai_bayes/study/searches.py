@@ -239,12 +239,14 @@ class Search:
     def inform(self,
         study, # The study
         before # `Before`: what was known before
-    ): """Use `before`, unless `study` has started with something else
+    )->dict: # Hyperparameters to try first; None if there are none
+        """Use `before`, unless `study` has started with something else
 
-       Parameters:
-           study: The study
-           before: `Before`: what was known before
-       """
+        Parameters:
+            study: The study
+            before: `Before`: what was known before
+            returns: Hyperparameters to try first; None if there are none
+        """
     def try_out(self,
         ask # Function that lets a sampler suggest something
     ):
@@ -320,9 +322,10 @@ class BayesSearch(Search):
     def inform(self, study, before):
         if before: self.sampler.before = before
         space = as_stored(self.space)
-        if space: self.sampler.knowledge(study, space)
-        known = study.user_attrs.get('knowledge')
-        if known and known['of']: self.note = f"known beforehand: {known['of']}"
+        known = space and self.sampler.knowledge(study, space)
+        if not known: return None
+        self.note = f"known beforehand: {study.user_attrs['knowledge'].get('of')}"
+        return space.decode(known.points[0])
     def ask(self, study): return ask(study, self.space)
     def next(self, study, trials, resumable, allowed, new):
         n,params,fit = self.sampler.next(study, self.space, resumable, allowed, new)
