@@ -124,6 +124,55 @@ def test_files_are_opened_again_or_shared(tmp_path, recwarn):
     assert (tmp_path/'lines.txt').read_text().split()==['0', '1', '2', '3']
     assert len((tmp_path/'models/bayes/s/trial_0/history.csv').read_text().splitlines())==5
 
+def test_a_thread_that_has_ended_holds_nothing(tmp_path):
+    "The attribute is as before the training, without a warning; one that is still at work is named"
+    class Uploads(Callback):
+        order,has = 51,[]
+        def __init__(self): self.last,self.now,self.n = None,None,0
+        def before_epoch(self): self.has.append((self.epoch, self.last, self.n))
+        def after_epoch(self):
+            self.last,self.now,self.n = threading.Thread(target=bool),threading.Thread(target=go.wait),self.n+1
+            for o in (self.last, self.now): o.start()
+            self.last.join()
+    go = threading.Event()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        try: died(tmp_path, cbs=[Uploads()])
+        finally: go.set()
+    said = [str(o.message) for o in seen if 'from the checkpoint' in str(o.message)]
+    assert len(said)==1 and 'Uploads.now' in said[0] and 'Uploads.last' not in said[0]
+    assert (2, None, 2) in Uploads.has
+
+class Packed:
+    "Keeps its state in a format of its own, as an image does"
+    def __init__(self, n): self.n = n
+    def __getstate__(self): return [self.n]
+    def __setstate__(self, o): self.n, = o
+
+@pytest.mark.parametrize('from_start', [True, False])
+def test_files_images_and_figures(tmp_path, from_start):
+    "They are made again by the callback, or named in a warning; the training goes on where it was"
+    from PIL import Image
+    class Draws(Callback):
+        order,had = 51,[]
+        def __init__(self): self.image = self.packed = self.file = self.figure = None
+        def make(self, n): self.image,self.packed,self.file,self.figure = Image.new('L', (2, 2), n),Packed(n),open(tmp_path/'a.txt', 'a'),plt.figure()
+        def before_fit(self):
+            if from_start: self.make(0)
+        def before_epoch(self): self.had.append((self.epoch, self.image is None, self.packed is None))
+        def after_epoch(self):
+            if not from_start: self.make(self.epoch)
+            print(self.epoch, file=self.file, flush=True)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        _,res = died(tmp_path, cbs=[Draws()])
+    plt.close('all')
+    none = not from_start
+    assert Draws.had==[(0, none, none), (1, False, False), (2, none, none), (3, False, False)] and (tmp_path/'a.txt').read_text().split()==['0', '1', '2', '3']
+    said = ' '.join(str(o.message) for o in seen if 'from the checkpoint' in str(o.message))
+    assert [f'Draws.{o} ' in said for o in ('image', 'packed', 'file', 'figure')]==[none]*4, said
+    assert res.trials.reason.tolist()==['resumed after 2 epochs']
+
 def test_what_cannot_be_kept_is_named_once(tmp_path):
     class Odd(Callback):
         order = 51

@@ -17,6 +17,7 @@ from inspect import getattr_static
 from itertools import count
 from operator import attrgetter, length_hint
 from pathlib import PurePath
+from threading import Thread
 from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -146,6 +147,11 @@ def _unmade(o):
     get,_ = _state_of(o) or (None, None)
     return Unmade,(),dict(state=get(o)) if get else dict(looks=_looks(o))
 
+def _are_attrs(state):
+    "Is `state` that of a class without a format of its own?"
+    parts = state if isinstance(state, tuple) and len(state)==2 else [state]
+    return all(o is None or isinstance(o, dict) for o in parts)
+
 def _reduced(o):
     "Like `o.__reduce__`, as a call of `make`"
     if isinstance(o, type): return make,('named', _full(o))
@@ -161,7 +167,7 @@ def _reduced(o):
     if isinstance(o, defaultdict): args = [o.default_factory if o.default_factory in _safe else Unmade]
     if isinstance(o, set): args,items = (),o
     if isinstance(o, Counter): args,pairs = (),o.items()
-    if not isinstance(f, type): return _unmade(o)
+    if not (isinstance(f, type) and _are_attrs(state)): return _unmade(o)
     if not (items or pairs): return f,tuple(args),state
     return make,('filled', f, args, list(items or ()), list(pairs or ())),state
 
@@ -188,6 +194,8 @@ def _pickler(parts):
 
 _left_alone = 'learn','last_saved_path' # Set by the fit and by `Checkpoint`
 
+def _has_ended(o): return isinstance(o, Thread) and o.ident is not None and not o.is_alive()
+
 def callback_state(
     learn # A `Learner` in training
 )->Tensor: # Bytes, for `set_callback_state`
@@ -200,7 +208,7 @@ def callback_state(
     file,held = io.BytesIO(),{}
     for name,cb in cb_names(learn.cbs).items():
         but = *_left_alone,*cb._stateattrs
-        held[name] = {k: v for k,v in vars(cb).items() if k not in but}
+        held[name] = {k: v for k,v in vars(cb).items() if not (k in but or _has_ended(v))}
     torch.save(held, file, pickle_module=_pickler(parts_of(learn)))
     return torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
 
