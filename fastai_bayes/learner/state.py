@@ -208,7 +208,8 @@ def callback_state(
     file,held = io.BytesIO(),{}
     for name,cb in cb_names(learn.cbs).items():
         but = *_left_alone,*cb._stateattrs
-        held[name] = {k: v for k,v in vars(cb).items() if not (k in but or _has_ended(v))}
+        own = {k: v for k,v in vars(cb).items() if k not in but}
+        held[name] = {k: v for k,v in own.items() if not _has_ended(v)}
     torch.save(held, file, pickle_module=_pickler(parts_of(learn)))
     return torch.frombuffer(file.getbuffer(), dtype=torch.uint8)
 
