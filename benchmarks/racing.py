@@ -27,7 +27,8 @@ def drive(opt, trainer, stop=True):
         t = opt.next()
         if t.epoch: trainer.resume(t.id)
         for e in range(t.epoch+1, trainer.n_epoch+1):
-            opt.report(t.id, e, trainer.step(t.params, e))
+            y = trainer.step(t.params, e)
+            opt.report(t.id, e, y, diverged=None if np.isfinite(y) else True)  # as `bayes_tune` concludes from the loss
             if stop and opt.should_stop(t.id):
                 trainer.stop(t.id, t.params, lambda: opt.explain(t.id))
                 break
