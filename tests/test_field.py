@@ -1989,3 +1989,43 @@ def test_jitter_is_part_of_a_process_and_said_when_it_is_large():
     s = gp_mod.GP(gp_mod.Data(X, np.arange(4.), [False]), theta[None])
     assert s.predict(X) and 0<s.jitter[0]<1e-4
     with pytest.warns(UserWarning, match='a covariance matrix needed'): gp_mod._warn_of_jitter(np.array([0., .01]), np.ones(2))
+
+# Mends that had no test of their own
+@pytest.mark.parametrize('by_run', [False, True])
+def test_brute_force_ends_by_itself(tmp_path, by_run):
+    "When all was tried, and at once if the line is run again"
+    def new_learner(trial): return digits(tmp_path, loaders(tmp_path, bs=trial.suggest_categorical('bs', [8, 16])), lr=trial.suggest_categorical('lr', [.01, .1]))
+    line = dict(new_learner=new_learner) if by_run else dict(space=dict(lr=[.01, .1], bs=[8, 16]))
+    for _ in range(2):
+        res = digits(tmp_path).bayes_tune(1, n_trials=20, sampler=optuna.samplers.BruteForceSampler(seed=0), pruner='none', study_name='s', **line, **quick)
+        assert len(res.trials)==4 and {tuple(sorted(t.params.items())) for t in res.study.trials}=={(('bs', b), ('lr', l)) for b in (8, 16) for l in (.01, .1)}
+        if not by_run: assert res.note=='all 4 configurations were tried'
+
+def test_studies_of_several_directions_are_refused(tmp_path):
+    "Wherever one may come from: its values could not be ranked"
+    storage,ways = f'sqlite:///{tmp_path}/a.db',['maximize', 'minimize']
+    study = optuna.create_study(directions=ways, storage=storage, study_name='m')
+    before = tree(tmp_path)
+    for kwargs in (dict(storage=storage, study_name='m'), dict(from_studies=[study])):
+        with pytest.raises(StudyError, match="directions of study 'm': expected one, got 2"): digits(tmp_path).bayes_tune(1, lrs, n_trials=2, **kwargs, **quick)
+    assert tree(tmp_path)==before and not study.trials
+    with (learn := digits(tmp_path)).no_bar(), pytest.raises(MonitorError, match='expected a study with one direction, got 2'):
+        learn.fit(1, cbs=BayesPruningCallback(study.ask(), 'accuracy'))
+    own = optuna.create_study(directions=ways, sampler=BayesSampler())
+    with pytest.raises(StudyError, match='expected a study with one objective, got 2'): own.optimize(lambda t: (t.suggest_float('x', 0, 1), 1), n_trials=1)
+
+def test_the_training_loader_need_not_be_the_first(tmp_path):
+    "All but the batch size can be tuned: fastai's own `new_empty` and copies take the first for it"
+    class Reversed(DataLoaders):
+        @property
+        def train(self): return self.loaders[1]
+        @property
+        def valid(self): return self.loaders[0]
+    def line(**kwargs):
+        dls = loaders(tmp_path)
+        learn = digits(tmp_path, Reversed(dls.valid, dls.train, path=tmp_path))
+        return learn,learn.bayes_tune(1, n_trials=2, pruner='none', **kwargs, **quick)
+    learn,res = line()
+    assert set(res.best_params)=={'opt_func', 'lr', 'wd'} and len(learn.dls.train.dataset)==320
+    with learn.no_bar(): assert learn.validate()[1]==pytest.approx(res.best_value)  # of the second loader, as in a fit
+    with pytest.raises(LoaderError, match='Reversed.train is not the first of its loaders'): line(space=dict(lrs, bs=[8, 16]))
