@@ -2097,6 +2097,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'fastai_bayes/study/identity.py'),
                                              'fastai_bayes.study.identity.Pair.__init__': ( 'study/identity.html#pair.__init__',
                                                                                             'fastai_bayes/study/identity.py'),
+                                             'fastai_bayes.study.identity.Pair._check_ahead': ( 'study/identity.html#pair._check_ahead',
+                                                                                                'fastai_bayes/study/identity.py'),
                                              'fastai_bayes.study.identity.Pair._check_copy': ( 'study/identity.html#pair._check_copy',
                                                                                                'fastai_bayes/study/identity.py'),
                                              'fastai_bayes.study.identity.Pair._check_new': ( 'study/identity.html#pair._check_new',

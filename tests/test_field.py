@@ -2029,3 +2029,19 @@ def test_the_training_loader_need_not_be_the_first(tmp_path):
     assert set(res.best_params)=={'opt_func', 'lr', 'wd'} and len(learn.dls.train.dataset)==320
     with learn.no_bar(): assert learn.validate()[1]==pytest.approx(res.best_value)  # of the second loader, as in a fit
     with pytest.raises(LoaderError, match='Reversed.train is not the first of its loaders'): line(space=dict(lrs, bs=[8, 16]))
+
+@pytest.mark.parametrize('ext', ['db', 'log'])
+def test_a_copy_of_a_storage_that_is_behind_its_folder_is_noticed(tmp_path, ext):
+    "When it is opened, not only when weights do not fit; the copy with all trials goes on without a word"
+    def line(name, n):
+        storage = f'sqlite:///{tmp_path}/{name}.db' if ext=='db' else tmp_path/f'{name}.log'
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter('always')
+            digits(tmp_path).bayes_tune(1, lrs, n_trials=n, study_name='s', storage=storage, **quick)
+        return [str(o.message) for o in seen if 'another copy of its storage' in str(o.message)]
+    assert not line('a', 2)
+    shutil.copy(tmp_path/f'a.{ext}', tmp_path/f'b.{ext}')
+    assert not line('a', 4)
+    said = line('b', 3)
+    assert len(said)==1 and "has trial_3, but study 's' only 2 trials" in said[0]
+    assert not line('a', 5)

@@ -6,7 +6,7 @@
 __all__ = ['Pair']
 
 # %% ../../nbs/study/06_identity.ipynb #imports
-import os, secrets, socket
+import os, secrets, socket, warnings
 from pathlib import Path
 import optuna
 from .folder import has, opened, put
@@ -57,6 +57,16 @@ class Pair(Owner):
                              f'each has trials of its own; {_other}')
         if known not in (None, self.id): self._differ(study.study_name, known)
         if known is not None: self._check_copy(study)
+        self._check_ahead(study)
+
+    def _check_ahead(self, study):
+        "Warn if the folder has trials that the study does not have"
+        numbers = [o.name[6:] for o in self.folder.glob('trial_*')]  # read first: others may add trials meanwhile
+        n = len(study.get_trials(deepcopy=False))
+        more = [o for o in numbers if o.isdecimal() and int(o)>=n]
+        if more: warnings.warn(f'{self.folder} has trial_{max(more, key=int)}, but study {study.study_name!r} only {n} '
+                               'trials: another copy of its storage was used, or it comes from a backup. New trials '
+                               'replace these files; use the copy with the most trials to keep them', stacklevel=4)
 
     def _check_new(self):
         names = self._names()
