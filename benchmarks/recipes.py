@@ -2,8 +2,8 @@
 
     python benchmarks/recipes.py [--applications images ...] [--seeds 5] [--methods ours none ...] [--jobs 2]
 
-The trainings are those of `sweeps.py`. As in `bayes_tune`, fastai's defaults are among the first trainings of our searches; then they propose
-hyperparameters, and the nearest recorded configuration that has not begun is trained. `lr_find` is a training with fastai's defaults, but the
+The trainings are those of `sweeps.py`. As in `bayes_tune`, fastai's defaults are the first training of our searches, or the second if there is a
+recipe; then they propose hyperparameters, and the nearest recorded configuration that has not begun is trained. `lr_find` is a training with fastai's defaults, but the
 learning rate that `lr_find` suggests (valley). Regret 0 is the best recorded configuration, 1 the median of the random ones, more than 2 counts
 as 2."""
 import argparse, functools
@@ -45,19 +45,15 @@ def positions(t, trainer, seed): return np.random.default_rng(seed).permutation(
 
 # Searches: functions of a table, a trainer of its set `i`, and a seed
 
-def search(t, trainer, i, seed, recipe=True, first='default'):
+def search(t, trainer, i, seed, recipe=True):
+    "As `bayes_tune`: the first of the recipe, then fastai's defaults, each to its end"
     opt = BayesOptimizer(t.space, trainer.n_epoch, seed=seed)
-    own = t.configs[t.names.index('default')]
-    def _begin(at):
-        "Train a configuration that the user gives"
+    listed = [o for o in t.recipe(others(t, i)) if t.names[o]!='default'] if recipe else []
+    if listed: opt.knowledge = Knowledge(config_points([t.configs[o] for o in listed], t.space))
+    for at in [*listed[:1], t.names.index('default')]:
         params = t.configs[at]
         trainer.rows[tuple(params.values())] = at
         opt.trainings.append(Training(t.space.encode([params])[0], trainer.fully(at), 'complete'))
-    if recipe:
-        order = [o for o in t.recipe(others(t, i)) if t.names[o]!='default']
-        if first=='recipe' and order: _begin(order[0])
-        opt.knowledge = Knowledge(config_points([t.configs[o] for o in order], t.space), t.space.encode([own]))
-    _begin(t.names.index('default'))
     drive(opt, trainer)
 
 def defaults(t, trainer, i, seed):
@@ -74,7 +70,6 @@ def at_random(t, trainer, i, seed):
 
 METHODS = {  # name on the command line: name in the table, search
     'ours': ('ours, with recipes', search),
-    'ours-first': ('ours, with recipes, whose first comes before the defaults', functools.partial(search, first='recipe')),
     'none': ('ours, without', functools.partial(search, recipe=False)),
     'recipe': ('the recipe, no search', listed),
     'defaults': ("fastai's defaults", defaults),
