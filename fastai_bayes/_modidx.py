@@ -2309,6 +2309,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'fastai_bayes/study/searches.py'),
                                              'fastai_bayes.study.searches.BayesSearch.prepare': ( 'study/searches.html#bayessearch.prepare',
                                                                                                   'fastai_bayes/study/searches.py'),
+                                             'fastai_bayes.study.searches.BayesSearch.spares': ( 'study/searches.html#bayessearch.spares',
+                                                                                                 'fastai_bayes/study/searches.py'),
                                              'fastai_bayes.study.searches.BayesSearch.worth_keeping': ( 'study/searches.html#bayessearch.worth_keeping',
                                                                                                         'fastai_bayes/study/searches.py'),
                                              'fastai_bayes.study.searches.Grid': ( 'study/searches.html#grid',

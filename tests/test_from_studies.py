@@ -71,6 +71,12 @@ def test_recipes_come_first(tmp_path):
     first = recipes_for(tabular_learner(dls, layers=[4]))[0][0]
     assert tried(res)[0]==pytest.approx({k: first[k] for k in ('lr', 'wd')}) and tried(res)[1]['lr']==1e-3
 
+@pytest.mark.parametrize('known', [{}, dict(prior=dict(lr=.1))], ids=['nothing', 'a belief'])
+def test_the_present_configuration_may_pause_only_if_something_is_known(tmp_path, known):
+    res = digits(tmp_path).bayes_tune(8, dict(lr=(1e-4, 1., 'log')), n_trials=3, **quick, **known)
+    own = [t for t in res.study.trials if 'present' in t.user_attrs][0]
+    assert own.number==len(known) and (own.state.name=='COMPLETE')==(not known)
+
 wrong = {  # name -> arguments (a function of the folder of earlier studies), and what the error says
     'a number': (lambda d: dict(from_studies=3), 'from_studies: expected studies, results, folders or URLs, got 3'),
     'no folder': (lambda d: dict(from_studies=d/'none'), r'from_studies: .*none does not exist'),

@@ -102,7 +102,7 @@ class Run:
         known = self.search.inform(study, plan.before)
         if not self.trials():
             self.enqueue(known, 'known')
-            self.enqueue(plan.present, 'present')  # it runs to its end
+            self.enqueue(plan.present, 'present')
         for o in plan.enqueued: self.enqueue(o, 'enqueued')
         plan.factory.begin(self.folder/'start.pt', plan.space.names)
 

@@ -300,7 +300,7 @@ class Search:
         "Those of `resumable` whose checkpoints are kept, at most `n` if the search can choose"
         return resumable
     def spares(self, trial)->bool:
-        "Is `trial` never stopped? Our pruner does not stop the one with the learner's current hyperparameters"
+        "Is `trial` never stopped? Our pruner spares the one with the learner's current hyperparameters if nothing is known beforehand"
         return self.prunes_itself and 'present' in trial.user_attrs
     def should_prune(self, study, trial)->bool:
         "Does the pruner stop `trial`?"
@@ -309,7 +309,7 @@ class Search:
 
 class BayesSearch(Search):
     "The engine as sampler, which resumes trials that the engine as pruner has stopped"
-    uses_knowledge,draws_in_order = True,False
+    uses_knowledge,draws_in_order,knows = True,False,False
     @property
     def can_resume(self): return self.sampler.resume and self.prunes_itself
     def prepare(self, limits, n_epoch, by_factory):
@@ -323,9 +323,11 @@ class BayesSearch(Search):
         if before: self.sampler.before = before
         space = as_stored(self.space)
         known = space and self.sampler.knowledge(study, space)
+        self.knows = bool(known)
         if not known: return None
         self.note = f"known beforehand: {study.user_attrs['knowledge'].get('of')}"
         return space.decode(known.points[0])
+    def spares(self, trial): return super().spares(trial) and not self.knows  # something better may be known
     def ask(self, study): return ask(study, self.space)
     def next(self, study, trials, resumable, allowed, new):
         n,params,fit = self.sampler.next(study, self.space, resumable, allowed, new)
