@@ -64,10 +64,10 @@ def test_a_belief_is_tried_first(tmp_path):
 
 def test_recipes_come_first(tmp_path):
     "Of a table: the first that fits the space, before the learner's own values"
-    from fastai.tabular.all import TabularDataLoaders, tabular_learner, CategoryBlock
-    df = pd.DataFrame(dict(a=np.arange(200.)%7, b=np.arange(200.)%5, y=np.arange(200)%2))
-    dls = TabularDataLoaders.from_df(df, path=tmp_path, cont_names=['a', 'b'], y_names='y', y_block=CategoryBlock, bs=64)
-    res = tabular_learner(dls, layers=[4], metrics=accuracy).bayes_tune(1, dict(lr=None, wd=None), n_trials=2, recipes=True, **quick)
+    from fastai.tabular.all import TabularDataLoaders, tabular_learner, RegressionBlock
+    df = pd.DataFrame(dict(a=np.arange(200.)%7, b=np.arange(200.)%5, y=np.arange(200.)%2))
+    dls = TabularDataLoaders.from_df(df, path=tmp_path, cont_names=['a', 'b'], y_names='y', y_block=RegressionBlock, bs=64)
+    res = tabular_learner(dls, layers=[4], metrics=mae).bayes_tune(1, dict(lr=None, wd=None), n_trials=2, recipes=True, **quick)
     first = recipes_for(tabular_learner(dls, layers=[4]))[0][0]
     assert tried(res)[0]==pytest.approx({k: first[k] for k in ('lr', 'wd')}) and tried(res)[1]['lr']==1e-3
 

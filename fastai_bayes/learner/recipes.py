@@ -30,7 +30,8 @@ def application_of(
         returns: Name of its recipes in `recipes.json`; None if its kind of data is unknown
     """
     train,loss = learn.dls.train,learn.loss_func
-    if isinstance(learn, TextLearner): return 'texts'
+    trainable = all(p.requires_grad for p in learn.model.parameters())  # recipes are for models without pretrained weights
+    if isinstance(learn, TextLearner): return 'texts' if trainable else None
     if isinstance(learn.model, (EmbeddingDotBias, EmbeddingNN)): return 'ratings'
     if isinstance(train, TabDataLoader): return 'classes' if isinstance(loss, CrossEntropyLossFlat) else 'numbers'
     steps = getattr(getattr(train, 'after_batch', None), 'fs', ())
@@ -59,5 +60,5 @@ def recipes_for(
     if kind not in _all(): return [],''
     def _absolute(o):
         bs = round(o['bs']*learn.dls.train.bs)
-        return dict(o, lr=o['lr']*default_lr, bs=max(bs, 1))
+        return dict(o, lr=round(o['lr']*default_lr, 9), bs=max(bs, 1))
     return list(map(_absolute, _all()[kind])), f'recipes for {_words[kind]}'
