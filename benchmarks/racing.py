@@ -26,13 +26,17 @@ def drive(opt, trainer, stop=True):
     while True:
         t = opt.next()
         if t.epoch: trainer.resume(t.id)
-        for e in range(t.epoch+1, trainer.n_epoch+1):
-            y = trainer.step(t.params, e)
-            opt.report(t.id, e, y, diverged=None if np.isfinite(y) else True)  # as `bayes_tune` concludes from the loss
-            if stop and opt.should_stop(t.id):
-                trainer.stop(t.id, t.params, lambda: opt.explain(t.id))
-                break
-        opt.finish(t.id)
+        train(opt, trainer, t, stop)
+
+def train(opt, trainer, t, stop=True):
+    "The trial `t` of `opt`, until it ends or should stop"
+    for e in range(t.epoch+1, trainer.n_epoch+1):
+        y = trainer.step(t.params, e)
+        opt.report(t.id, e, y, diverged=None if np.isfinite(y) else True)  # as `bayes_tune` concludes from the loss
+        if stop and opt.should_stop(t.id):
+            trainer.stop(t.id, t.params, lambda: opt.explain(t.id))
+            break
+    opt.finish(t.id)
 
 def new_study(n_epoch, mode, space, seed, sampler, pruner):
     "A study that repeats itself: the pruner Hyperband takes its random numbers from the study's name"

@@ -9,9 +9,9 @@ as 2."""
 import argparse, functools
 import numpy as np
 from fastai_bayes.engine.knowledge import Knowledge, config_points
-from fastai_bayes.engine.optimizer import BayesOptimizer
+from fastai_bayes.engine.optimizer import BayesOptimizer, Trial
 from fastai_bayes.engine.trainings import Training
-from racing import cells, drive, header, hush, race, row, versions
+from racing import cells, drive, header, hush, race, row, train, versions
 from sweeps import APPLICATIONS, AT, Table
 
 FULL = AT[-1] # Full trainings of a run
@@ -46,14 +46,15 @@ def positions(t, trainer, seed): return np.random.default_rng(seed).permutation(
 # Searches: functions of a table, a trainer of its set `i`, and a seed
 
 def search(t, trainer, i, seed, recipe=True):
-    "As `bayes_tune`: the first of the recipe, then fastai's defaults, each to its end"
+    "As `bayes_tune`: the first of the recipe, then fastai's defaults, which may pause; without a recipe these, to their end"
     opt = BayesOptimizer(t.space, trainer.n_epoch, seed=seed)
     listed = [o for o in t.recipe(others(t, i)) if t.names[o]!='default'] if recipe else []
     if listed: opt.knowledge = Knowledge(config_points([t.configs[o] for o in listed], t.space))
-    for at in [*listed[:1], t.names.index('default')]:
+    for n,at in enumerate([*listed[:1], t.names.index('default')]):
         params = t.configs[at]
         trainer.rows[tuple(params.values())] = at
-        opt.trainings.append(Training(t.space.encode([params])[0], trainer.fully(at), 'complete'))
+        opt.trainings.append(Training(t.space.encode([params])[0]))
+        train(opt, trainer, Trial(n, params, 0), stop=n>0)
     drive(opt, trainer)
 
 def defaults(t, trainer, i, seed):
