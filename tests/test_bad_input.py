@@ -31,6 +31,7 @@ bad = {
     'not a space': (plain, dict(space=3), TuneError, 'dictionary'),
     'unknown knob': (plain, dict(space=dict(opt_fun=[Adam, SGD])), KnobError, "did you mean 'opt_func'"),
     'unknown monitor': (plain, dict(space=lr, monitor='acuracy'), MonitorError, "did you mean 'accuracy'.*valid_loss"),
+    'empty monitor': (plain, dict(space=lr, monitor=''), MonitorError, "'' is not recorded"),
     'unknown direction': (lambda p: digits(p, metrics=my_metric), dict(space=lr), MonitorError, 'mode='),
     'wrong mode': (plain, dict(space=lr, mode='up'), MonitorError, "'min' or 'max'"),
     'no epochs': (plain, dict(n_epoch=0, space=lr), TuneError, 'n_epoch: expected a whole number of 1 or more, got 0'),

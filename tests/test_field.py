@@ -2045,3 +2045,24 @@ def test_a_copy_of_a_storage_that_is_behind_its_folder_is_noticed(tmp_path, ext)
     said = line('b', 3)
     assert len(said)==1 and "has trial_3, but study 's' only 2 trials" in said[0]
     assert not line('a', 5)
+
+@pytest.mark.parametrize('args', [dict(space=dict(lr=[.03], wd=[.1])), dict(space=dict(lr=[.01]), n_trials=1), dict(n_trials=2, new_learner=None)],
+                         ids=['one configuration', 'one trial', 'nothing suggested'])
+def test_the_only_configuration_is_trained_to_its_end(tmp_path, args):
+    "It pauses to be compared with others, of which there are none"
+    def _same(trial): return digits(tmp_path)
+    if 'new_learner' in args: args = dict(args, new_learner=_same)
+    res = digits(tmp_path).bayes_tune(6, **quick, **args)
+    assert res.study.trials[-1].state==optuna.trial.TrialState.COMPLETE and len(res.study.trials[-1].intermediate_values)==6
+
+def test_weights_of_trials_outside_a_narrower_space_are_kept(tmp_path):
+    def _tune(high): return digits(tmp_path).bayes_tune(3, dict(lr=(1e-3, high, 'log')), n_trials=4, study_name='s', extend=True, **quick)
+    best = _tune(.1).best_value
+    assert _tune(3e-3).best_value<best
+    learn = digits(tmp_path)
+    res = learn.bayes_tune(3, dict(lr=(1e-3, .1, 'log')), n_trials=4, study_name='s', extend=True, **quick)
+    assert res.best_value==best==pytest.approx(learn.validate()[1])
+
+def test_numbers_of_numpy_among_choices(tmp_path):
+    res = digits(tmp_path).bayes_tune(2, dict(lr=list(np.geomspace(1e-3, 1e-1, 4)), bs=list(np.array([16, 32]))), n_trials=2, **quick)
+    assert {type(v) for v in res.best_params.values()}=={float, int}

@@ -1,5 +1,5 @@
 "What earlier studies and beliefs say, through Optuna and `bayes_tune`"
-import shutil
+import contextlib, shutil, sqlite3
 import optuna, pytest
 from optuna.distributions import FloatDistribution
 from fastai_bayes.all import *
@@ -43,7 +43,8 @@ def test_a_study_repeats_itself_without_them(bayes, tmp_path):
     Break.count = 0
     digits(tmp_path/'b').bayes_tune(3, cbs=Break(KeyboardInterrupt(), (4,)), **args)
     shutil.rmtree(tmp_path/'copy')
-    res = digits(tmp_path/'b').bayes_tune(3, cbs=Break(KeyboardInterrupt(), ()), **dict(args, from_studies=None))
+    with pytest.warns(UserWarning, match='copy does not exist.* The study continues with what it knew at its start'):
+        res = digits(tmp_path/'b').bayes_tune(3, cbs=Break(KeyboardInterrupt(), ()), **args)
     assert tried(res)==tried(whole) and res.study.user_attrs['knowledge']==whole.study.user_attrs['knowledge']
 
 def test_all_studies_beside_it(bayes, tmp_path):
@@ -76,6 +77,17 @@ def test_the_present_configuration_may_pause_only_if_something_is_known(tmp_path
     res = digits(tmp_path).bayes_tune(8, dict(lr=(1e-4, 1., 'log')), n_trials=3, **quick, **known)
     own = [t for t in res.study.trials if 'present' in t.user_attrs][0]
     assert own.number==len(known) and (own.state.name=='COMPLETE')==(not known)
+
+@pytest.mark.parametrize('begin', [b'', 'create table t (a int)'], ids=['empty', 'foreign'])
+def test_nothing_is_written_to_a_database_without_studies(tmp_path, begin):
+    f = tmp_path/'f.db'
+    if begin:
+        with contextlib.closing(sqlite3.connect(f)) as c: c.execute(begin)
+    else: f.write_bytes(begin)
+    before = f.read_bytes()
+    with pytest.raises(StudyError, match='from_studies: the database at sqlite:.*f.db contains no study'):
+        BayesSampler(from_studies=f'sqlite:///{f}')
+    assert f.read_bytes()==before
 
 wrong = {  # name -> arguments (a function of the folder of earlier studies), and what the error says
     'a number': (lambda d: dict(from_studies=3), 'from_studies: expected studies, results, folders or URLs, got 3'),

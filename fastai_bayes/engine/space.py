@@ -206,7 +206,7 @@ def _is_distribution(o):
 def dimension(spec):
     "The `Number` or `Choice` that `spec` describes"
     if isinstance(spec, (Number, Choice)): return spec
-    if isinstance(spec, (list, dict)): return Choice(tuple(spec))
+    if isinstance(spec, (list, dict)): return Choice(tuple(o.item() if isinstance(o, np.generic) else o for o in spec))  # for fastai
     if isinstance(spec, tuple) and len(spec) in (2,3): return _number(*spec)
     if _is_distribution(spec): return _from_optuna(spec)
     raise SpaceError("expected (low, high), (low, high, 'log'), (low, high, step), a list of choices or an Optuna distribution, "

@@ -102,8 +102,8 @@ def find_monitor(
     """
     check_name(monitor)
     names = recorded(learn)
-    if monitor is None: monitor = first(names[names.index('valid_loss')+1:]) if 'valid_loss' in names else None
-    monitor = monitor or 'valid_loss'
+    metrics = names[names.index('valid_loss')+1:] if 'valid_loss' in names else []
+    if monitor is None: monitor = first(metrics) or 'valid_loss'
     for o in names:
         if monitor in (o, o.strip('_')): return o  # fastai records `rmse` as `_rmse`
     near = _near(monitor, names)

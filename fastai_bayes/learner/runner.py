@@ -406,6 +406,7 @@ def needed(self:Run, ended):
     best = self.plan.direction.ranked(valued, key=values.get)[:self.n_best_kept]  # the study may be extended
     cut = [trial_id(t) for t in ended if 'cut' in t.user_attrs]
     stopped = self.resumable([t for t in ended if 'cut' not in t.user_attrs])
+    best += [trial_id(t) for t in ended if 'outside' in t.user_attrs]  # the space may grow again
     if cut: return {*best, *cut, *stopped}  # which are worth less is asked when that has ended
     return {*best, *self.search.worth_keeping(self.study, stopped, self.n_resumable)}
 

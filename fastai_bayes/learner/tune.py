@@ -262,11 +262,19 @@ def _others(root, name):
             warnings.warn(f"from_studies='auto': {o} is left out: {e}", stacklevel=2)
     return res
 
+def _named(learn, args):
+    "The studies `from_studies`; a study that has begun has its list, and can do without them"
+    try: return load_studies(args.from_studies)
+    except (StudyError, FolderError) as e:
+        if not args.study_name or not (_root(learn)/args.study_name).is_dir(): raise
+        warnings.warn(f'{e}. The study continues with what it knew at its start', stacklevel=2)
+        return []
+
 def _before(learn, args, space):
     "What is known before the study begins; None if nothing was asked for"
     if args.from_studies is None and args.prior is None and not args.recipes: return None
     auto = isinstance(args.from_studies, str) and args.from_studies=='auto'
-    earlier = _others(_root(learn), args.study_name) if auto else load_studies(args.from_studies)
+    earlier = _others(_root(learn), args.study_name) if auto else _named(learn, args)
     res,stored = Before(earlier, args.prior, lenient=auto),as_stored(space)
     if args.recipes: res.configs,res.of_configs = recipes_for(learn)
     if res and stored: res.check(stored)

@@ -17,7 +17,7 @@ from ..engine.space import Space
 from ..engine.checks import OptimizerError
 from ..engine.knowledge import EarlierStudy, belief_points, config_points, first_points
 from .folder import has, kind
-from .storage import (Journal, StudyError, check_journal, check_storage, check_study, is_new_file,
+from .storage import (Journal, StudyError, check_journal, check_storage, check_study, is_new_file, readable,
     is_path, quiet_optuna, shown, storage_of)
 from .records import Direction, all_trials, curve_of, diverged, epochs_trained, is_infeasible, steps_of, trials_of
 from .cache import unit_of
@@ -107,6 +107,12 @@ def _of_path(path):
     raise StudyError(f'from_studies: {path} {what}; '
                      'pass the folder of a study, as in res.folder, or the file of a journal')
 
+def _check_tables(url):
+    "Raise a `StudyError` if the database at `url` has no studies: Optuna would create their tables"
+    from sqlalchemy import create_engine, inspect  # slow to import
+    with readable(url): known = inspect(create_engine(url)).has_table('studies')
+    if not known: raise StudyError(f'from_studies: the database at {shown(url)} contains no study')
+
 def load_studies(
     o # Optuna study, result, storage, URL, path, a list of these, or None
 )->list: # Of `Earlier`; `StudyError` or `FolderError` if one cannot be read
@@ -126,6 +132,7 @@ def load_studies(
             raise StudyError(f'from_studies: expected studies, results, folders or URLs, got {o!r:.80}')
         check_storage(o)
         if is_new_file(o): raise StudyError(f'from_studies: there is no database at {shown(o)}')
+        if isinstance(o, str): _check_tables(o)
         return _all_in(storage_of(o), shown(o) if isinstance(o, str) else None)
 
 # %% ../../nbs/study/08_earlier.ipynb #before

@@ -171,7 +171,7 @@ class BayesSampler(BaseSampler):
                 attribute `engine`, or None
         """
         space = space_of(study, as_stored(space))
-        if space is None: return None, {}, None
+        if space is None: return None if new else next(iter(resumable), None), {}, None
         def _allowed(X): return np.array([allowed(space.decode(x)) for x in X], bool)
         return self._proposal(study, space, math.inf, resumable, allowed and _allowed, new)
 
