@@ -1371,6 +1371,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'fastai_bayes/learner/runner.py'),
                                              'fastai_bayes.learner.runner.Run.is_queued': ( 'learner/runner.html#run.is_queued',
                                                                                             'fastai_bayes/learner/runner.py'),
+                                             'fastai_bayes.learner.runner.Run.lacks_present': ( 'learner/runner.html#run.lacks_present',
+                                                                                                'fastai_bayes/learner/runner.py'),
                                              'fastai_bayes.learner.runner.Run.learner': ( 'learner/runner.html#run.learner',
                                                                                           'fastai_bayes/learner/runner.py'),
                                              'fastai_bayes.learner.runner.Run.limit_reached': ( 'learner/runner.html#run.limit_reached',

@@ -72,6 +72,18 @@ def test_recipes_come_first(tmp_path):
     first = recipes_for(tabular_learner(dls, layers=[4]))[0][0]
     assert tried(res)[0]==pytest.approx({k: first[k] for k in ('lr', 'wd')}) and tried(res)[1]['lr']==1e-3
 
+def test_an_interruption_in_the_first_training_changes_nothing(tmp_path, capfd):
+    args = dict(space=SPACE, prior=dict(lr=.03), study_name='s', **quick)
+    whole = digits(tmp_path/'a').bayes_tune(3, n_trials=4, **args)
+    Break.count = 0
+    digits(tmp_path/'b').bayes_tune(3, n_trials=4, cbs=Break(KeyboardInterrupt()), **args)
+    res = digits(tmp_path/'b').bayes_tune(3, n_trials=4, **args)
+    assert tried(res)==tried(whole) and 'enqueue' not in ''.join(capfd.readouterr())
+
+def test_the_present_configuration_does_not_wait_for_a_turn_that_never_comes(tmp_path):
+    res = digits(tmp_path).bayes_tune(3, SPACE, prior=dict(lr=.03), n_trials=1, **quick)
+    assert [t.state.name for t in res.study.trials]==['COMPLETE']
+
 @pytest.mark.parametrize('known', [{}, dict(prior=dict(lr=.1))], ids=['nothing', 'a belief'])
 def test_the_present_configuration_may_pause_only_if_something_is_known(tmp_path, known):
     res = digits(tmp_path).bayes_tune(8, dict(lr=(1e-4, 1., 'log')), n_trials=3, **quick, **known)

@@ -100,14 +100,15 @@ class Run:
         study.stop = lambda: None  # for samplers that are through, which `is_exhausted` sees to
         self.search.prepare(self.limits, plan.total, plan.factory.define_by_run)
         known = self.search.inform(study, plan.before)
-        if not self.trials():
-            self.enqueue(known, 'known')
-            self.enqueue(plan.present, 'present')
+        first = (known, 'known') if known else (plan.present, 'present')
+        if not self.trials(): self.enqueue(*first)
         for o in plan.enqueued: self.enqueue(o, 'enqueued')
         plan.factory.begin(self.folder/'start.pt', plan.space.names)
 
     def enqueue(self, params, why):
-        if params: self.study.enqueue_trial(params, {'worker': self.worker.id, why: True}, skip_if_exists=True)
+        attrs = {'worker': self.worker.id, why: True}
+        with quiet_optuna():
+            if params: self.study.enqueue_trial(params, attrs, skip_if_exists=True)
 
     def trials(self): return all_trials(self.study)
     def trials_of(self): return [*self.latest(self.trials()).values()]
@@ -242,12 +243,23 @@ def is_queued(self:Run):
     begun = len(trials)-sum(attr(t, 'resumed_from') is None for t in waiting)
     new = self.limits['n_trials'] is None or begun<self.limits['n_trials']
     if any(new or attr(t, 'resumed_from') is not None for t in waiting): return True
+    if new and self.lacks_present(trials):
+        self.enqueue(self.plan.present, 'present')
+        if self.trials()[-1].state==TrialState.WAITING: return True  # else it was tried
     new = new and not self.is_exhausted()
     cut = [Job(t) for t in trials if t.state.is_finished() and 'cut' in t.user_attrs]
     allows,resumable = MemoryLimit(trials).allows,self.resumable(trials)
     jobs = cut[:1] or self.search.next(self.study, trials, resumable, allows, new)
     self.queue(jobs)
     return bool(jobs)
+
+@patch
+def lacks_present(self:Run, trials):
+    "Has a first configuration, which was known, ended, and the learner's own not begun?"
+    begun = {k for t in self.trials() for k in ('known', 'present') if k in t.user_attrs}
+    ended = [t for t in trials if t.state.is_finished()]
+    cut = any('cut' in t.user_attrs for t in ended)
+    return self.plan.present and begun=={'known'} and ended and not cut
 
 @patch
 def queue(self:Run, jobs):

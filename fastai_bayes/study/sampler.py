@@ -23,7 +23,7 @@ from ..engine.policy import start_points
 from .search_space import as_stored, distributions
 from .records import all_trials, trial_id, trials_of
 from .storage import StudyError
-from .cache import StudyCache, fit_key, fits, horizon, new_fit, space_of
+from .cache import StudyCache, fit_key, fits, horizon, new_fit, no_params, space_of
 from .earlier import Before, load_studies, recorded_points
 
 # %% ../../nbs/study/10_sampler.ipynb #single
@@ -133,6 +133,7 @@ class BayesSampler(BaseSampler):
     def knowledge(self, study, space):
         "What was known before `study` began, as `Knowledge`, and as the study has kept it; None if that is nothing"
         known,key = StudyCache.of(study).knowledge,fit_key(space, 0)
+        if space==no_params: return None
         if key not in known:
             record = study.user_attrs.get('knowledge')
             if record is None and self.before:
