@@ -64,6 +64,8 @@ bad = {
     'argument of another fit': (plain, dict(space=lr, freeze_epochs=3), TuneError, "unknown argument 'freeze_epochs'"),
     'given and tuned': (plain, dict(space=lr, lr_max=.1), TuneError, 'tuned as well'),
     'knob of another fit': (plain, dict(space=dict(pct_start=(.1, .5)), fit='fit'), KnobError, 'pct_start'),
+    **{f'metrics={v}': (lambda p, v=v: digits(p, metrics=v), dict(space=lr, mode='max'), MonitorError, '^metrics: expected named functions such as accuracy.* got ')
+       for v in ('accuracy', 3, [accuracy, 3], [None])},
     'no momentum': (plain, dict(space=dict(opt_func=[torch.optim.Adagrad])), KnobError, 'no momentum'),
     'seed': (plain, dict(space=lr, seed=-1), TuneError, 'seed'),
     'name that is a path': (plain, dict(space=lr, study_name='../x'), TuneError, 'study_name'),
@@ -256,6 +258,8 @@ wrong = {  # function of a value, of a result and of a folder; what is wrong; wh
     'BayesSampler seed': (lambda v, *o: BayesSampler(seed=v), [-1, .5, True, 'x'], '^seed: expected a whole number of 0 or more, got'),
     'BayesSampler space': (lambda v, *o: BayesSampler(space=v), [3, 'lr', [1], 0, np.array([1, 2])], '^space: expected a Space'),
     'BayesSampler space of names': (lambda v, *o: BayesSampler(space=v), [{1: (0., 1.)}], 'expected names of hyperparameters'),
+    'BayesSampler empty space': (lambda v, *o: BayesSampler(space=v), [{}], '^the search space is empty'),
+    'BayesSampler prior': (lambda v, *o: BayesSampler(prior=v), [3, 'x', [], 0, ['lr']], '^prior: expected a dictionary'),
     'BayesSampler cost': (lambda v, *o: BayesSampler(cost=v), ['minutes', 3], '^cost: expected'),
     'BayesSampler resume': (lambda v, *o: BayesSampler(resume=v), ['no', None, 1.], '^resume: expected True or False, got'),
     'BayesSampler acq': (lambda v, *o: BayesSampler(acq=v), ['ei', None, []], '^acq: expected'),

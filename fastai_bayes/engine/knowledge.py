@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['n_portfolio', 'n_each', 'n_sets', 'off', 'worst', 'not_twice', 'decades', 'share', 'doubt', 'hedge', 'slack',
-           'EarlierStudy', 'portfolio', 'belief_points', 'config_points', 'first_points', 'Knowledge', 'next_training']
+           'EarlierStudy', 'portfolio', 'check_prior', 'belief_points', 'config_points', 'first_points', 'Knowledge',
+           'next_training']
 
 # %% ../../nbs/engine/12_knowledge.ipynb #imports
 import functools, itertools, math
@@ -175,6 +176,11 @@ def _choice_belief(k, d, v):
         return d.grid[cells]
     return d.grid[w[d.cells].argmax()], _quantile
 
+def check_prior(prior):
+    "Raise an `OptimizerError` unless `prior` is a dictionary"
+    if not isinstance(prior, dict):
+        raise OptimizerError(f'prior: expected a dictionary such as dict(lr=1e-3), got {prior!r}')
+
 def belief_points(
     prior:dict, # Name -> value, (value, standard deviation), option, or {option: weight}
     space:Space, # Current search space
@@ -188,8 +194,7 @@ def belief_points(
         n: Maximum number
         returns: (k,d), the most probable first
     """
-    if not isinstance(prior, dict):
-        raise OptimizerError(f'prior: expected a dictionary such as dict(lr=1e-3), got {prior!r}')
+    check_prior(prior)
     unknown = [k for k in prior if k not in space.dims]
     if unknown: raise OptimizerError(f'prior: {unknown[0]!r} is not in the space, which has {", ".join(space)}')
     U = sobol(n, len(space), 0)

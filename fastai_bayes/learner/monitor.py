@@ -45,6 +45,12 @@ def mode_of(
     return _modes.get(name)
 
 # %% ../../nbs/learner/06_monitor.ipynb #find
+def _name(m):
+    try: return m.name
+    except AttributeError:
+        raise MonitorError('metrics: expected named functions such as accuracy, or instances of Metric, '
+                           f'got {getattr(m, "func", m)!r}') from None
+
 def recorded(
     learn # A `Learner`
 )->list: # Names of the columns between `epoch` and `time`; a `MonitorError` without a `Recorder`
@@ -55,7 +61,7 @@ def recorded(
         returns: Names of the columns between `epoch` and `time`; a `MonitorError` without a
             `Recorder`
     """
-    r,mets = getattr(learn, 'recorder', None),[o.name for o in learn.metrics]
+    r,mets = getattr(learn, 'recorder', None),[*map(_name, learn.metrics)]
     if r is None:
         raise MonitorError('the learner has no `Recorder`, so nothing can be monitored; '
                            'add one with `learn.add_cb(Recorder())`')

@@ -15,7 +15,7 @@ from optuna.study import Study, get_all_study_names, load_study
 from optuna.trial import TrialState
 from ..engine.space import Space
 from ..engine.checks import OptimizerError
-from ..engine.knowledge import EarlierStudy, belief_points, config_points, first_points
+from ..engine.knowledge import EarlierStudy, belief_points, check_prior, config_points, first_points
 from .folder import has, kind
 from .storage import (Journal, StudyError, check_journal, check_storage, check_study, is_new_file, readable,
     is_path, quiet_optuna, shown, storage_of)
@@ -153,6 +153,8 @@ class Before:
     of_configs:str='' # What `configs` are, for `line`
     lenient:bool=False # Skip earlier studies without a trial in the space, instead of raising an error?
 
+    def __post_init__(self):
+        if self.prior is not None: check_prior(self.prior)
     def __bool__(self): return bool(self.earlier or self.prior or self.configs)
     def studies(self,
         space:Space # Current search space, as stored in trials

@@ -65,6 +65,7 @@ class BayesSampler(BaseSampler):
         self.cost = 'epochs' if cost is None else check_cost(cost)
         self.acq = check_acq(acq, self.cost)
         self._about(space)
+        if space=={}: Space(space)  # which says that it is empty
         self._seed = np.random.SeedSequence(seed).entropy
         self.before = Before(load_studies(from_studies), prior)
         if self.known: self.before.check(self.known)
