@@ -214,6 +214,15 @@ def test_folder_that_cannot_be_made(tmp_path, error, monkeypatch):
     with pytest.raises(TuneError, match=r"cannot be written in .*learn\.path = .*learn\.model_dir"): learn.bayes_tune(1, lr, n_trials=1, **quick)
     assert same(before, picture(learn)) and files(tmp_path)==[]
 
+@pytest.mark.parametrize('given', [True, False])
+def test_storage_in_a_folder_that_cannot_be_written(tmp_path, monkeypatch, given):
+    "`storage=` is named if it is given, otherwise the folder of the study"
+    def no(path, *args): raise PermissionError(13, 'Permission denied', str(path))
+    monkeypatch.setattr('fastai_bayes.study.storage.opened', no)
+    error,match = (StudyError, "^storage: '.*s.log' cannot be written .*Permission denied") if given else (TuneError, r'cannot be written in .*learn\.path = ')
+    with pytest.raises(error, match=match): digits(tmp_path).bayes_tune(1, lr, n_trials=1, storage=tmp_path/'s.log' if given else None, **quick)
+    assert files(tmp_path)==[]
+
 @pytest.mark.parametrize('place', ['models', 'models/bayes', 'models/bayes/s'])
 def test_file_in_the_place_of_the_folder(tmp_path, place):
     (tmp_path/place).parent.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ from ..results.result import TuneResult
 from ..study.earlier import Before, load_studies, study_folders
 from ..study.folder import FolderError, clear, make_folder
 from ..study.search_space import as_stored, describe
-from ..study.storage import StudyError, check_storage
+from ..study.storage import StudyError, check_storage, is_path
 from ..study.searches import search_of
 
 # %% ../../nbs/learner/20_tune.ipynb #err
@@ -156,7 +156,10 @@ def _check_name(name):
     why = _no_folder(name) if isinstance(name, str) else 'text'
     if why: raise TuneError(f'study_name is the name of a folder: expected {why}, got {name!r:.60}')
 
-def _no_place(folder, e):
+def _no_place(folder, e, storage=None):
+    inside = Path(e.filename or folder).resolve().is_relative_to(folder.resolve())
+    if is_path(storage) and not inside:
+        return StudyError(f'storage: {str(storage)!r} cannot be written ({e}); give a file where you may write')
     return TuneError(f'the folder of the study cannot be written in {folder} ({e}); set a path where you may write, '
                      "as in learn.path = Path('~/tuned').expanduser(), or learn.model_dir")
 
@@ -334,7 +337,7 @@ def _open(learn, args):
     except BaseException as e:
         if run: run.close()
         _remove_new(folder, absent)
-        if isinstance(e, OSError): raise _no_place(folder, e) from e
+        if isinstance(e, OSError): raise _no_place(folder, e, args.storage) from e
         raise
     return run
 
