@@ -1136,6 +1136,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'fastai_bayes/learner/knobs.py'),
                                             'fastai_bayes.learner.knobs.named_here': ( 'learner/knobs.html#named_here',
                                                                                        'fastai_bayes/learner/knobs.py'),
+                                            'fastai_bayes.learner.knobs.no_momentum': ( 'learner/knobs.html#no_momentum',
+                                                                                        'fastai_bayes/learner/knobs.py'),
                                             'fastai_bayes.learner.knobs.own_arg': ( 'learner/knobs.html#own_arg',
                                                                                     'fastai_bayes/learner/knobs.py'),
                                             'fastai_bayes.learner.knobs.rebuilt': ( 'learner/knobs.html#rebuilt',

@@ -1535,6 +1535,9 @@ cannot_step = {
     'two numbers': (lambda p: digits(p, metrics=two), dict(mode='max'), MonitorError, "expected one number per epoch from 'two'"),
     'one name': (lambda p: digits(p, metrics=[named('acc'), named('acc')]), dict(mode='max'), MonitorError, "2 metrics have the name 'acc'"),
     'muon': (lambda p: digits(p, opt_func=torch_opt(torch.optim.Muon)), {}, TuneError, 'optimizer .* cannot be created for this model'),
+    **{f'no momentum: {o}, {fit}': (lambda p, o=o: digits(p, opt_func=torch_opt(getattr(torch.optim, o))), dict(fit=fit), TuneError,
+                                    f"'{o}.* has no momentum, which {fit} schedules; .*fit='fit' or fit='fit_flat_cos'")
+       for o,fit in (('LBFGS', 'fit_one_cycle'), ('Adagrad', 'fine_tune'), ('Rprop', 'fit_one_cycle'), ('Adadelta', 'fit_one_cycle'))},
     'choice of muon': (digits, dict(space=dict(lrs, opt_func=[Adam, torch.optim.Muon]), fit='fit'), KnobError, "opt_func: 'Muon' fails"),
     'choice of a loss': (digits, dict(space=dict(lrs, loss_func=[CrossEntropyLossFlat(), nn.MSELoss()]), ), KnobError, "loss_func: .* fails: .*the loss fails"),
     'no length': (lambda p: digits(p, endless(p)), {}, TuneError, 'training loader has no length'),

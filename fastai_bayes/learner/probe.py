@@ -25,7 +25,7 @@ from .monitor import EventCallback, MonitorError, one_number, recorded
 from .copies import copies, move_to, muted, release, seeded
 from .effect import schedules, settings, shown, without_effect
 from .loaders import seeded_loaders
-from .knobs import apply_params, call_fit
+from .knobs import apply_params, call_fit, no_momentum
 from .signatures import KnobError, name_of
 from .factory import LearnerFactory, MidpointSampler, TuneError
 from .out_of_memory import error_text, free_memory, out_of_memory
@@ -128,11 +128,12 @@ def _bad_metric(learn):
             m.value
         except Exception: return m.name
 
-def _where(e, learn, step):
+def _where(e, learn, step, fit):
     "Which part of a step failed with `e`, and on which shapes"
     xb,pred,yb = map(_shapes, (learn.xb, learn.pred, learn.yb))
     if any(o.name=='create_opt' for o in traceback.extract_tb(e.__traceback__)):
         return f'the optimizer {label_of(learn.opt_func)} cannot be created for this model'
+    if str(e).endswith(r"\tmom'"): return no_momentum(learn.opt_func, fit)  # the KeyError of a ParamScheduler
     if step.stage=='start': return _what['start']
     targets = f', on predictions of {pred} and targets of {yb}'
     if step.stage=='metric' and (name := _bad_metric(learn)): return f'the metric {name} fails{targets}'
@@ -140,10 +141,10 @@ def _where(e, learn, step):
     on = dict(model=f', on inputs of {xb}', loss=targets, optimizer=f', {opt}')
     return f'{_what[step.stage]} in the first batch {step.part}{on.get(step.stage, "")}'
 
-def _error(e, learn, step, monitor):
+def _error(e, learn, probe):
     "The error if the first step of `learn` failed with `e`"
-    where = _where(e, learn, step)
-    kind = MonitorError if where.startswith(f'the metric {monitor} ') else TuneError
+    where = _where(e, learn, probe.last, probe.fit)
+    kind = MonitorError if where.startswith(f'the metric {probe.monitor} ') else TuneError
     res = kind(f'the learner cannot take a first step: {where} ({error_text(e)[:400]}); nothing was written')
     res.__cause__ = e
     return res
@@ -259,7 +260,7 @@ class Probe:
         except Exception as e:
             if out_of_memory(e): return free_memory(e)  # the trials learn from that
             done = self.last.row or any(o.astray for o in owners)
-            if not done: return _error(e, learn, self.last, self.monitor)
+            if not done: return _error(e, learn, self)
         return self._after(*owners)
 
     def _after(self, own, lent):
