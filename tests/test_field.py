@@ -6,7 +6,7 @@ from collections import defaultdict
 import sklearn.metrics as skm
 from fastai.metrics import skm_to_fastai
 from fastai_bayes.engine.space import Choice
-from fastai_bayes.engine.trainings import Training
+from fastai_bayes.engine.trainings import Training, states
 from fastai_bayes.study.cache import StudyCache, fit_key, horizon
 from fastai_bayes.study.records import trials_of, state_of
 from forks import in_fork
@@ -1968,7 +1968,7 @@ def test_no_stop_for_good_before_a_sixth_of_the_epochs(T):
 def test_a_new_training_is_expected_to_take_a_quarter_of_its_epochs(monkeypatch):
     "Beyond the first ones: what is paused is resumed if it promises as much for an epoch as that"
     view = under_way(n=8, T=44, l=11, done=2)
-    for t in view.trainings[2:]: t.state = 'paused'
+    view.state[2:] = states.index('paused')
     monkeypatch.setattr(policy, 'min_prob', 0.)
     idx = np.arange(2, 8)
     m,v = view.forecast(idx)

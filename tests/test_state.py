@@ -152,7 +152,7 @@ class Packed:
 @pytest.mark.parametrize('from_start', [True, False])
 def test_files_images_and_figures(tmp_path, from_start):
     "They are made again by the callback, or named in a warning; the training goes on where it was"
-    from PIL import Image
+    from fastai.vision.core import Image
     class Draws(Callback):
         order,had = 51,[]
         def __init__(self): self.image = self.packed = self.file = self.figure = None
