@@ -256,10 +256,11 @@ def is_queued(self:Run):
 @patch
 def lacks_present(self:Run, trials):
     "Has a first configuration, which was known, ended, and the learner's own not begun?"
-    begun = {k for t in self.trials() for k in ('known', 'present') if k in t.user_attrs}
+    def _any(name, trials): return any(name in t.user_attrs for t in trials)
+    begun = self.trials()
+    if not self.plan.present or _any('present', begun): return False  # it is one of the first two
     ended = [t for t in trials if t.state.is_finished()]
-    cut = any('cut' in t.user_attrs for t in ended)
-    return self.plan.present and begun=={'known'} and ended and not cut
+    return ended and _any('known', begun) and not _any('cut', ended)
 
 @patch
 def queue(self:Run, jobs):
