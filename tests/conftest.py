@@ -1,14 +1,22 @@
 """One thread per process of tests, as there are several; how many examples the property tests try: 100, always the same, or as
 HYPOTHESIS_PROFILE or --hypothesis-profile says. No waits for the disk, and no garbage collection of what was imported"""
-import gc, os
+import gc, os, signal
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # before numpy and torch are imported; also for the processes that tests begin
 os.fsync = lambda f: None  # no test cuts the power; that it is called: test_what_is_renamed_is_on_the_disk
+import pytest
 from hypothesis import HealthCheck, settings
 
 slow = dict(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a study of 500 trials takes its time
 settings.register_profile('ci', max_examples=100, derandomize=True, **slow)
 settings.register_profile('nightly', max_examples=1000, print_blob=True, **slow)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'ci'))
+
+@pytest.fixture
+def keyboard():
+    "Python's own reaction to Ctrl-C, which processes in the background do not have"
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, old)
 
 def pytest_collection_finish():
     gc.collect()

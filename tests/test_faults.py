@@ -173,13 +173,6 @@ def test_checkpoint_of_what_a_factory_no_longer_builds(tmp_path):
 
 def ctrl_c(): os.kill(os.getpid(), signal.SIGINT)
 
-@pytest.fixture
-def keyboard():
-    "Python's own reaction to Ctrl-C, which processes in the background do not have"
-    old = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, old)
-
 def test_ctrl_c_once_ends_after_the_epoch(tmp_path, keyboard):
     whole = tune(digits(tmp_path/'a'))
     learn,proc = digits(tmp_path),process()

@@ -370,7 +370,7 @@ def test_changes_to_the_process_in_any_order():
         t.join()
         assert process()==before
 
-def test_first_ctrl_c_reaches_the_outer_study(tmp_path):
+def test_first_ctrl_c_reaches_the_outer_study(tmp_path, keyboard):
     class Inner(Callback):
         order = 51
         def after_epoch(self):

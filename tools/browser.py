@@ -1,5 +1,5 @@
 "Serve a folder on loopback, and look at it with a Chromium that is installed and calls nobody"
-import functools, shutil, threading
+import functools, io, shutil, threading
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -10,12 +10,22 @@ flags = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '-
 def installed(): return next(filter(None, map(shutil.which, names)), None)
 
 class Quiet(SimpleHTTPRequestHandler):
+    def __init__(self, *args, instead, **kwargs):
+        self.instead = instead
+        super().__init__(*args, **kwargs)
     def log_message(self, *args): pass
+    def send_head(self):
+        body = self.instead.get(self.path)
+        if body is None: return super().send_head()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        return io.BytesIO(body)
 
 @contextmanager
-def served(folder):
-    "Address at which `folder` is served meanwhile"
-    server = ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=folder))
+def served(folder, instead=None):
+    "Address at which `folder` is served meanwhile; `instead` has the bytes of files, by path, that are served for those in it"
+    server = ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=folder, instead=instead or {}))
     server.handle_error = lambda *args: None  # a browser that leaves a page hangs up
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try: yield f'http://127.0.0.1:{server.server_port}'
