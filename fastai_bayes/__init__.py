@@ -11,10 +11,12 @@ folder=study.folder identity=study.identity pruner=study.pruner sampler=study.sa
 searches=study.searches workers=study.workers
 axes=results.style forecasts=results.forecasts plots=results.history report=results.report result=results.result
 surrogate=results.surrogate_plots tables=results.tables timeline=results.timeline
-callback=learner.callback change=learner.adjust checkpoint=learner.checkpoint clone=learner.copies display=learner.display
-facts=learner.facts knobs=learner.knobs loggers=learner.trackers maker=learner.factory memory=learner.out_of_memory
+callback=learner.callback change=learner.adjust checkpoint=learner.checkpoint clone=learner.copies
+display=learner.display facts=learner.facts knobs=learner.knobs loggers=learner.trackers maker=learner.factory
+memory=learner.out_of_memory
 probe=learner.probe run=learner.runner state=learner.state tune=learner.tune manual=_docstrings
-study.StudyError=study.storage study.open_study=study.studies study.trial_frame=study.records study.curve_frame=study.records
+study.StudyError=study.storage study.open_study=study.studies study.trial_frame=study.records
+study.curve_frame=study.records
 '''.split())
 
 class _Moved:
@@ -25,7 +27,8 @@ class _Moved:
 
     def create_module(spec):
         new = _moved[spec.name.partition('.')[2]]
-        raise ImportError(f'{spec.name} is now in {__name__}.{new}; fastai_bayes.all has all public names', name=spec.name)
+        raise ImportError(f'{spec.name} is now in {__name__}.{new}; fastai_bayes.all has all public names',
+                          name=spec.name)
 
     exec_module = create_module # never called, but Python wants it to be there
 

@@ -219,9 +219,13 @@ def test_storage_in_a_folder_that_cannot_be_written(tmp_path, monkeypatch, given
     "`storage=` is named if it is given, otherwise the folder of the study"
     def no(path, *args): raise PermissionError(13, 'Permission denied', str(path))
     monkeypatch.setattr('fastai_bayes.study.storage.opened', no)
-    error,match = (StudyError, "^storage: '.*s.log' cannot be written .*Permission denied") if given else (TuneError, r'cannot be written in .*learn\.path = ')
+    error,match = (StudyError, "^storage: '.*s.log' cannot be opened .*Permission denied") if given else (TuneError, r'cannot be written in .*learn\.path = ')
     with pytest.raises(error, match=match): digits(tmp_path).bayes_tune(1, lr, n_trials=1, storage=tmp_path/'s.log' if given else None, **quick)
     assert files(tmp_path)==[]
+
+@pytest.mark.parametrize('storage', ['/proc/none.log', '/proc/none/none.log'])
+def test_study_in_a_folder_that_cannot_be_written(storage):
+    with pytest.raises(StudyError, match=f"^storage: '{storage}' cannot be opened .*give a file where you may write"): open_study(lr, storage=storage, name='s')
 
 @pytest.mark.parametrize('place', ['models', 'models/bayes', 'models/bayes/s'])
 def test_file_in_the_place_of_the_folder(tmp_path, place):

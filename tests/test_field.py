@@ -479,12 +479,14 @@ def test_a_missing_value_is_no_divergence(tmp_path, kind, pruner):
     assert all(is_number(list(t.intermediate_values.values())[-1]) for t in res.study.trials if t.state.name=='PRUNED')
 
 @pytest.mark.filterwarnings('error:no checkpoint')
-def test_metrics_may_return_none_or_na(tmp_path):
+def test_metrics_may_return_none_or_na(tmp_path, recwarn):
     "Through fastai's own metric, whose mean is then missing, and its recorder; what is no number and not missing is a wrong type"
     def some(preds, targs): return pd.NA
     with pytest.raises(TuneError, match='some never had a finite value'): digits(tmp_path, metrics=some).bayes_tune(2, lrs, n_trials=2, mode='max', **quick)
     res = digits(tmp_path, metrics=[accuracy, some]).bayes_tune(2, lrs, n_trials=2, **quick)
     assert set(res.trials.state)=={'complete'} and res.learner().path
+    res = digits(tmp_path, metrics=[accuracy, some]).bayes_tune(6, lrs, n_trials=5, **quick)
+    assert res.trials.reason.str.contains('resumed').any() and not [o for o in recwarn if 'not restored' in str(o.message)]
     for v in ('', [], '.5x', {}):
         with pytest.raises(TuneError, match='(?s)MonitorError.*expected one number per epoch from .accuracy., got '):
             digits(tmp_path, cbs=Shown(lambda n: v)).bayes_tune(2, lrs, n_trials=2, **quick)
@@ -546,7 +548,7 @@ def test_a_first_trial_without_a_finite_loss_ends_no_study(tmp_path):
 
 def test_metrics_that_are_not_defined_in_a_warm_up(tmp_path):
     learn = digits(tmp_path, metrics=[skm_to_fastai(skm.precision_score, average='macro', labels=[77], zero_division=math.nan), accuracy])
-    with pytest.raises(TuneError, match='^1 trials, none succeeded.* never had a finite value'):  # after a whole training: the loss is fine
+    with pytest.raises(TuneError, match='^1 trial, none succeeded.* never had a finite value'):  # after a whole training: the loss is fine
         learn.bayes_tune(2, lrs, n_trials=3, mode='max', **quick)
     res = learn.bayes_tune(2, lrs, n_trials=2, monitor='accuracy', **quick)
     assert set(res.trials.state)=={'complete'}
@@ -2069,3 +2071,12 @@ def test_weights_of_trials_outside_a_narrower_space_are_kept(tmp_path):
 def test_numbers_of_numpy_among_choices(tmp_path):
     res = digits(tmp_path).bayes_tune(2, dict(lr=list(np.geomspace(1e-3, 1e-1, 4)), bs=list(np.array([16, 32]))), n_trials=2, **quick)
     assert {type(v) for v in res.best_params.values()}=={float, int}
+
+def test_a_table_of_categories_with_a_number_to_predict(tmp_path):
+    "Its loaders have a list as the number of classes"
+    from fastai.tabular.all import Categorify, TabularDataLoaders, tabular_learner, RegressionBlock
+    df = pd.DataFrame(dict(c=np.arange(200.)%7, y=np.arange(200.)%2))
+    dls = TabularDataLoaders.from_df(df, path=tmp_path, cat_names=['c'], procs=[Categorify], y_names='y', y_block=RegressionBlock, bs=64)
+    assert not isinstance(dls.c, int)
+    res = tabular_learner(dls, layers=[4], metrics=mae).bayes_tune(1, lrs, n_trials=1, **quick)
+    assert 'classes' not in res.study.user_attrs['setup']

@@ -47,7 +47,7 @@ def test_a_study_repeats_itself_without_them(bayes, tmp_path):
         res = digits(tmp_path/'b').bayes_tune(3, cbs=Break(KeyboardInterrupt(), ()), **args)
     assert tried(res)==tried(whole) and res.study.user_attrs['knowledge']==whole.study.user_attrs['knowledge']
 
-def test_all_studies_beside_it(bayes, tmp_path):
+def test_all_studies_beside_it(bayes, tmp_path, capsys):
     "What cannot be read is named and left out; one about something else is left out"
     shutil.copytree(bayes, tmp_path/'models'/'bayes')
     shutil.copytree(bayes/'s0', tmp_path/'models'/'bayes'/'torn')
@@ -57,7 +57,8 @@ def test_all_studies_beside_it(bayes, tmp_path):
     with pytest.warns(UserWarning, match="from_studies='auto': .*torn is left out: .*(line 1 is damaged|not a journal)"):
         res = digits(tmp_path).bayes_tune(3, SPACE, n_trials=2, from_studies='auto', **quick)
     assert res.study.user_attrs['knowledge']['of']=='2 earlier studies'
-    assert digits(tmp_path/'new').bayes_tune(1, SPACE, n_trials=1, from_studies='auto', **quick).best_value>0  # there are none
+    res = digits(tmp_path/'new').bayes_tune(1, SPACE, n_trials=1, from_studies='auto', seed=0)
+    assert res.best_value>0 and 'there are no earlier studies in this search space' in capsys.readouterr().out
 
 def test_a_belief_is_tried_first(tmp_path):
     res = digits(tmp_path).bayes_tune(3, SPACE, n_trials=2, prior=dict(lr=(.03, .2)), enqueue=False, **quick)
@@ -103,6 +104,7 @@ def test_nothing_is_written_to_a_database_without_studies(tmp_path, begin):
 
 wrong = {  # name -> arguments (a function of the folder of earlier studies), and what the error says
     'a number': (lambda d: dict(from_studies=3), 'from_studies: expected studies, results, folders or URLs, got 3'),
+    'an empty path': (lambda d: dict(from_studies=''), "from_studies: expected the path of a folder or file, or a URL, got ''"),
     'no folder': (lambda d: dict(from_studies=d/'none'), r'from_studies: .*none does not exist'),
     'an empty folder': (lambda d: dict(from_studies=[d.parent]), 'contains no study'),
     'no journal': (lambda d: dict(from_studies=d/'s0'/'folder.id'), 'begins with'),
@@ -142,3 +144,40 @@ def test_it_is_forgotten_when_the_space_is_another(bayes, tmp_path):
     learn.bayes_tune(3, SPACE, n_trials=2, **args)
     res = learn.bayes_tune(3, dict(SPACE, lr=(1e-4, 2., 'log'), sqr_mom=(.9, .999)), n_trials=4, extend=True, **args)
     assert [p for p in tried(res) if 'sqr_mom' in p]
+
+def test_another_belief_needs_a_new_study(tmp_path, recwarn):
+    def tune(lr): return digits(tmp_path).bayes_tune(3, SPACE, prior=dict(lr=lr), n_trials=2, study_name='s', **quick)
+    known = tune(.03).study.user_attrs['knowledge']
+    tune(.03)
+    assert not [o for o in recwarn if 'prior' in str(o.message)]
+    with pytest.warns(UserWarning, match='prior: the study continues with the belief that it began with'): res = tune(.3)
+    assert res.study.user_attrs['knowledge']==known
+
+def test_the_first_trial_defines_the_space(tmp_path, capsys):
+    def make(trial):
+        learn = digits(tmp_path)
+        learn.lr = trial.suggest_float('lr', 1e-4, 1., log=True)
+        return learn
+    res = digits(tmp_path).bayes_tune(3, new_learner=make, prior=dict(lr=.03), n_trials=2, seed=0)
+    assert 'what is known beforehand is used from the second on' in capsys.readouterr().out and tried(res)[1]['lr']==pytest.approx(.03)
+
+@pytest.mark.parametrize('bad', [dict(points=3), dict(points=[3]), dict(points=[{'lr': [1]}]), dict(points=[], expected=['x']), dict(points=[], of=3), []], ids=str)
+def test_damaged_knowledge_is_named(bayes, tmp_path, bad):
+    study = optuna.create_study()
+    study.set_user_attr('knowledge', bad)
+    study.add_trial(optuna.create_trial(value=1.))
+    if bad==[]: assert plot_knowledge(study).texts  # it is the same as nothing
+    else:
+        for f in (plot_knowledge, lambda o: BayesSampler(from_studies=o)):
+            with pytest.raises(StudyError, match='attributes of study .* knowledge: expected what was known beforehand, got'): f(study)
+
+def test_one_of_several_studies_in_a_database_is_named(tmp_path):
+    url = f'sqlite:///{tmp_path/"s.db"}'
+    for n,k in dict(a='x', b='y').items():
+        study = optuna.create_study(study_name=n, storage=url)
+        study.optimize(lambda t: t.suggest_float(k, 0, 1), n_trials=2)
+    with pytest.raises(OptimizerError, match='from_studies: b in sqlite:.*s.db: no trial'): BayesSampler(space=dict(x=(0., 1.)), from_studies=url)
+
+def test_the_report_says_what_was_known(bayes, tmp_path):
+    res = digits(tmp_path).bayes_tune(3, SPACE, n_trials=2, from_studies=bayes, **quick)
+    assert '2 earlier studies' in (tmp_path/res.report(tmp_path/'r.html')).read_text()

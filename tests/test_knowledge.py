@@ -82,3 +82,20 @@ def test_what_both_spaces_have_counts():
 def test_a_study_that_says_nothing_is_refused(space):
     with pytest.raises(OptimizerError, match=r'from_studies\[0\]: no trial of the study is in the search space of'):
         BayesOptimizer(space, T, from_studies=[study(0)])
+
+def test_what_depends_on_a_choice_counts_where_it_is_active():
+    space = Space(dict(opt={'adam': {}, 'sgd': dict(mom=(0., 1.))}, lr=(0., 1.)))
+    trials = [(dict(opt='sgd', mom=m, lr=.5), [-abs(m-.8)]) for m in np.linspace(0, 1, 9)]+[(dict(opt='adam', lr=.2), [-1.])]
+    o = EarlierStudy(trials, space)
+    assert {*o.space.names}=={*space.names} and abs(space.decode(portfolio([o], space)[0])['mom']-.8)<.1
+    assert EarlierStudy([*trials, (dict(opt='sgd', lr=.2), [-1.])], space).space.names==['opt', 'lr']  # one lacks it
+    assert EarlierStudy([(dict(lr=.1, mom=.5), [1.])], space).space.names==['lr']  # nothing says what it depended on
+
+def test_something_else_is_tried_where_all_so_far_was_known():
+    opt = BayesOptimizer(SPACE, T, seed=0, from_studies=[study(i) for i in range(4)])
+    known = [opt.space.decode(x) for x in opt.knowledge.points]
+    assert [opt.next().params in known for _ in range(4)]==[True, False, True, True]
+
+@pytest.mark.parametrize('wrong', [5, 'studies', {}, [5], [[1]], [[({}, 5)]], [[(dict(x=.5), ['high'])]]], ids=str)
+def test_what_is_no_list_of_studies_is_a_typed_error(wrong):
+    with pytest.raises(OptimizerError, match='^from_studies'): BayesOptimizer(SPACE, T, from_studies=wrong)

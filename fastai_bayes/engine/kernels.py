@@ -127,7 +127,7 @@ class Matern52:
         return self.s2[:,None,None]*self.unit(X, Z, known)
 
     def by_theta(self, X):
-        "Kernel (n,n) of `X` (n,d), as in `unit`, and a function that pulls derivatives back to the first row of `theta`"
+        "Kernel (n,n) of `X` (n,d), as in `unit`, and a function that pulls derivatives back to `theta[0]`"
         X,by_shapes,_ = self.moved(X)
         k,dk = self.slope(self.r2(X, X)[0])
         X,w,s2 = X.reshape(-1, X.shape[-1]),self.w[0],self.s2[0]

@@ -29,11 +29,22 @@ def _inside(d, v):
 
 def _pair(o, name):
     "Hyperparameters and curve of the pair `o`"
-    try: params,curve = o
+    try:
+        params,curve = o
+        curve = [*curve]
     except (TypeError, ValueError): params = None
     if not isinstance(params, dict):
         raise OptimizerError(f'{name}: expected pairs (params, curve) of a dictionary and a list, got {o!r:.80}')
     return params, [math.nan if v is None else check_float(v, f'{name}, curve') for v in curve]
+
+def _shared(space, configs):
+    "Names of `space` that the `configs` have wherever they are active, with all names on which these depend"
+    active,res = [{*space.active(p)} for p in configs],[]
+    for k in space:
+        has = [k in p for p,names in zip(configs, active) if k in names]
+        depends = {*space.conditions.get(k, ())}
+        if has and all(has) and depends<={*res}: res.append(k)
+    return res
 
 class EarlierStudy:
     """Predict final values from an earlier study, by the hyperparameters that both spaces have
@@ -50,12 +61,13 @@ class EarlierStudy:
         sign:int=1, # 1 if the study maximizes, -1 if it minimizes
         name:str='from_studies' # For errors
     ):
+        if not isinstance(trials, (list, tuple)):
+            raise OptimizerError(f'{name}: expected a list of pairs (params, curve), got {trials!r:.80}')
         trials = [_pair(o, name) for o in trials]
-        def _has_all(k): return all(k in p for p,_ in trials)
-        names = [*filter(_has_all, space)]
-        self.space = Space.of({k: space[k] for k in names})
+        names = _shared(space, [p for p,_ in trials])
+        self.space = space.like({k: space[k] for k in names})
         self.at = [space.names.index(k) for k in names]
-        def _within(params): return all(_inside(space[k], params[k]) for k in names)
+        def _within(params): return all(_inside(space[k], params[k]) for k in names if k in params)
         within = [(p, c) for p,c in trials if names and c and _within(p)]
         if not within:
             raise OptimizerError(f'{name}: no trial of the study is in the search space of {", ".join(space)}')
@@ -73,7 +85,7 @@ class EarlierStudy:
         prior = Prior(data.d, noise=.03, spread=1.4)  # values of stopped trials are forecasts
         return GP(data, fit(data, prior)[None])
     def _training(self, params, curve, T):
-        x = self.space.encode({k: params[k] for k in self.space})
+        x = self.space.encode({k: params[k] for k in self.space if k in params})
         state = 'complete' if len(curve)==T else 'paused'
         return Training(self.space.snap(x[None])[0], curve, state)
     def predict(self,
@@ -106,7 +118,7 @@ class EarlierStudy:
 # %% ../../nbs/engine/12_knowledge.ipynb #portfolio
 n_portfolio = 20 # Configurations in a portfolio: as many as full trials in the default budget of `bayes_tune`
 n_each = 15 # Best configurations of each study, from which a portfolio is made
-n_sets = 5 # Data sets that a portfolio covers at least; of fewer studies, each counts as several random variations of it
+n_sets = 5 # Data sets that a portfolio covers at least; of fewer studies, each counts as several variations
 off = .3 # Standard deviation of such a variation, in units of the distance from the median to the best value
 worst = -6. # Value before the first configuration: below what `OutputTransform` gives to a failed trial
 not_twice = -9. # Value of a configuration that is already in the portfolio: not chosen again
@@ -249,7 +261,7 @@ def first_points(
     return distinct(np.reshape(turns, (-1, len(space))))[:n_portfolio]
 
 # %% ../../nbs/engine/12_knowledge.ipynb #knowledge
-hedge = 1 # Number of trials before the quasi-random one, unless the user has given that one
+hedge = 1 # Number of trials before a quasi-random one, if all are of the list
 slack = .25 # How much worse the best of the list may be, in units of the distance from the median to the best value
 
 def _first_values(surrogate):
@@ -310,7 +322,8 @@ class Knowledge:
         """
         order = self.points,points
         n = len(surrogate.X)-surrogate.infeasible.sum()
-        if n==hedge or not self.leads(surrogate, _first_values(surrogate)): order = order[::-1]
+        alone = n>=hedge and among(surrogate.X, self.points).all()
+        if alone or not self.leads(surrogate, _first_values(surrogate)): order = order[::-1]
         return first_feasible(surrogate, distinct(np.concatenate(order), surrogate.X))
 
     def instead(self,

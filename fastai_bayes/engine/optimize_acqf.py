@@ -19,7 +19,7 @@ def sobol(n, d, rng):
 @functools.lru_cache(maxsize=16)
 def _points(n, d): return sobol(n, d, 0)
 def shifted(n, d, rng):
-    "(n,d) quasi-random points: the same with a random shift around the cube (Cranley and Patterson 1976), which is fast"
+    "(n,d) quasi-random points: the same with a random shift around the cube (Cranley and Patterson 1976); fast"
     return (_points(n, d)+rng.random(d))%1
 
 def perturb(X, scales, n, rng):

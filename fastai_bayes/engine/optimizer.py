@@ -67,7 +67,11 @@ class BayesOptimizer:
         self.trainings,self.fitted = [],{}
         self.first = start_points(self.space, n_epoch, self._rng(0))
         def _earlier(i, o): return EarlierStudy(o, self.space, self.sign, f'from_studies[{i}]')
-        points = first_points(self.space, [_earlier(*o) for o in enumerate(from_studies or ())], prior)
+        if from_studies is None: from_studies = ()
+        if not isinstance(from_studies, (list, tuple)):
+            raise OptimizerError('from_studies: expected a list of studies, each a list of (params, curve), got '
+                                 f'{from_studies!r:.80}; BayesSampler and bayes_tune take studies and folders')
+        points = first_points(self.space, [_earlier(*o) for o in enumerate(from_studies)], prior)
         self.knowledge = Knowledge(points) if len(points) else None
         self.resumable = resume and n_epoch>1
 
@@ -127,8 +131,8 @@ class BayesOptimizer:
         t = self._running(id)
         n = t.epochs
         if not is_int(epoch) or not n<epoch<=self.n_epoch:
-            raise OptimizerError(f'expected epoch {n+1} of {self.n_epoch} of trial {id}, or a later one, got {epoch!r}; '
-                                 'report epochs in order')
+            raise OptimizerError(f'expected epoch {n+1} of {self.n_epoch} of trial {id}, or a later one, '
+                                 f'got {epoch!r}; report epochs in order')
         value = np.nan if value is None else check_float(value, 'value')
         secs = 0. if seconds is None else check_float(seconds, 'seconds')
         if not 0<=secs<np.inf: raise OptimizerError(f'expected seconds of 0 or more, got {seconds!r}')

@@ -150,7 +150,9 @@ class Choice:
         object.__setattr__(self, 'labels', labels)
         seen = Counter(_keys(labels))
         twice = [o for o,k in zip(labels, _keys(labels)) if seen[k]>1]
-        if twice: raise SpaceError(f'choices must have different names, but {twice[0]!r} occurs twice; wrap one in a function with another name')
+        if twice:
+            raise SpaceError(f'choices must have different names, but {twice[0]!r} occurs twice; '
+                             'wrap one in a function with another name')
 
     @property
     def size(self): return len(self.options)
@@ -187,9 +189,11 @@ class Choice:
 def _number(low, high, extra=None):
     "The `Number` that the tuple `(low, high, extra)` describes"
     for o in (low, high):
-        if not is_number(o): raise SpaceError(f'expected numbers for low and high, got {o!r}; choices go in a list: [a, b, c]')
+        if is_number(o): continue
+        raise SpaceError(f'expected numbers for low and high, got {o!r}; choices go in a list: [a, b, c]')
     log = extra=='log' if isinstance(extra, str) else False
-    if not (log or extra is None or is_number(extra)): raise SpaceError(f"the third entry is 'log' or a step, got {extra!r}")
+    if not (log or extra is None or is_number(extra)):
+        raise SpaceError(f"the third entry is 'log' or a step, got {extra!r}")
     step = None if log else extra
     whole = all(isinstance(o, Integral) for o in (low, high, 1 if step is None else step))
     cast = int if whole else _float
@@ -199,18 +203,22 @@ def _number(low, high, extra=None):
 def _from_optuna(o):
     "The dimension of an Optuna distribution, recognized by its attributes, so that the engine does not import Optuna"
     if hasattr(o, 'choices'): return Choice(tuple(o.choices))
-    return Number(o.low, o.high, o.log, o.step, whole=isinstance(o.low, Integral) and isinstance(o.step, Integral))
+    whole = isinstance(o.low, Integral) and isinstance(o.step, Integral)
+    return Number(o.low, o.high, o.log, o.step, whole=whole)
 def _is_distribution(o):
-    return isinstance(getattr(o, 'choices', None), (list, tuple)) or all(hasattr(o, k) for k in ('low', 'high', 'log', 'step'))
+    if isinstance(getattr(o, 'choices', None), (list, tuple)): return True
+    return all(hasattr(o, k) for k in ('low', 'high', 'log', 'step'))
 
 def dimension(spec):
     "The `Number` or `Choice` that `spec` describes"
     if isinstance(spec, (Number, Choice)): return spec
-    if isinstance(spec, (list, dict)): return Choice(tuple(o.item() if isinstance(o, np.generic) else o for o in spec))  # for fastai
+    if isinstance(spec, (list, dict)):
+        def _plain(o): return o.item() if isinstance(o, np.generic) else o  # for fastai
+        return Choice(tuple(map(_plain, spec)))
     if isinstance(spec, tuple) and len(spec) in (2,3): return _number(*spec)
     if _is_distribution(spec): return _from_optuna(spec)
-    raise SpaceError("expected (low, high), (low, high, 'log'), (low, high, step), a list of choices or an Optuna distribution, "
-                     f'got {spec!r}')
+    raise SpaceError("expected (low, high), (low, high, 'log'), (low, high, step), a list of choices or an Optuna "
+                     f'distribution, got {spec!r}')
 
 # %% ../../nbs/engine/00_space.ipynb #space
 def _nearest(g, u):
@@ -228,7 +236,9 @@ class Space:
         spec:dict # Name of a hyperparameter -> its range or options, in the notation above
     ):
         if not isinstance(spec, dict): raise SpaceError(f'expected a dictionary of hyperparameters, got {spec!r}')
-        if not spec: raise SpaceError('the search space is empty; give at least one hyperparameter, as in dict(lr=(1e-5, 1e-1, "log"))')
+        if not spec:
+            raise SpaceError('the search space is empty; give at least one hyperparameter, '
+                             'as in dict(lr=(1e-5, 1e-1, "log"))')
         self.dims,self.conditions,self._specs = {},{},{}
         self._add(spec)
         self._index()
@@ -257,7 +267,7 @@ class Space:
         "Derive arrays for points from `dims` and `conditions`"
         self.names = list(self.dims)
         self.choice = np.array([isinstance(o, Choice) and not o.ordered for o in self.dims.values()])  # (d,) unordered?
-        self.grids = [o.grid for o in self.dims.values()]  # (d,) coordinates of the values, None if continuous or too many
+        self.grids = [o.grid for o in self.dims.values()]  # (d,) coordinates of the values, None if there are too many
         self.rest = np.where(self.choice, 0., .5)  # (d,) coordinates of inactive names; 0 is in no cell of a choice
         at = self.names.index
         rules = {at(k): [(at(p), np.isin(self[p].cells, i)) for p,i in c.items()] for k,c in self.conditions.items()}
@@ -267,16 +277,19 @@ class Space:
         "Add `spec`, which is always active, or only if `parent` is its option number `i`"
         if not isinstance(spec, dict):
             label = self[parent].labels[i]
-            raise SpaceError(f'{parent}: expected a dictionary of what depends on {label!r}, {{}} for nothing, got {spec!r}')
+            raise SpaceError(f'{parent}: expected a dictionary of what depends on {label!r}, {{}} for nothing, '
+                             f'got {spec!r}')
         for k,v in spec.items():
             self._add_one(k, v, parent)
             if parent is not None:
                 known = self.conditions.setdefault(k, {})
                 known[parent] = sorted({*known.get(parent, []), i})
-            for n,sub in enumerate(v.values() if isinstance(v, dict) else ()): self._add(sub, k, n)
+            parts = v.values() if isinstance(v, dict) else ()
+            for n,sub in enumerate(parts): self._add(sub, k, n)
     def _add_one(self, k, v, parent):
         "Add the hyperparameter `k` with the range or options `v`"
-        if not isinstance(k, str): raise SpaceError(f"expected names of hyperparameters, as in dict(lr=(1e-5, 1e-1, 'log')), got {k!r}")
+        if not isinstance(k, str):
+            raise SpaceError(f"expected names of hyperparameters, as in dict(lr=(1e-5, 1e-1, 'log')), got {k!r}")
         try: new = dimension(v)
         except SpaceError as e: raise SpaceError(f'{k}: {e}') from None
         old = self._specs.get(k, v)
@@ -321,7 +334,8 @@ class Space:
     def active_at(self, X):
         "(n,d) bool, which coordinates of the points `X` (n,d) are those of active names"
         res = np.ones(np.shape(X), bool)
-        for j,rule in self._rules: res[:,j] = np.any([res[:,p] & cells[_nearest(self.grids[p], X[:,p])] for p,cells in rule], axis=0)
+        def _on(p, cells): return res[:,p] & cells[_nearest(self.grids[p], X[:,p])]
+        for j,rule in self._rules: res[:,j] = np.any([_on(*o) for o in rule], axis=0)
         return res
 
     def check(self, params):

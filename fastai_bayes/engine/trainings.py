@@ -76,7 +76,7 @@ class Training:
         res = y if at[-1]==len(y)<=len(g)==T else _filled(at, y, g)
         return _padded(res, len(g), y.max()) if self.state=='complete' else res
     def row(self, T):
-        "(d+G+3,) `x`; `values(T)`, NaN after the last; its epoch; `failed`; which of `states`. Cached while nothing is new"
+        "(d+G+3,) `x`; `values(T)`, NaN after the last; its epoch; `failed`; which of `states`. Cached"
         key = T,self.state,self.diverged,len(self.curve)
         if self._row[0]!=key:
             y = _padded(self.values(T), len(grid(T)), np.nan)

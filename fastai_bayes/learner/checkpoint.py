@@ -260,7 +260,8 @@ class Checkpoint(EventCallback):
         trial:int=None, # Number of the trial that writes
         named:set=None # Attributes of callbacks that were already named in warnings
     ):
-        self.file,self.every,self.hypers,self.longer,self.trial = Path(file),every,hypers,longer,trial
+        self.file,self.every,self.trial = Path(file),every,trial
+        self.hypers,self.longer = hypers,longer
         self.named,self.saved = set() if named is None else named,read_training(file)
         self.stage,self.built = -1,None # Number of the current fit; shapes of the model before it
         self.start,self.written,self.fresh,self.warned = time.monotonic(),None,False,False
@@ -321,7 +322,8 @@ class Checkpoint(EventCallback):
         learn,model,scaler = self.learn,self.learn.model,getattr(self.learn, 'scaler', None)
         added = [k for k,_ in model.named_buffers() if k not in self.built]
         return dict(
-            trial=self.trial, stage=self.stage, epoch=learn.epoch+1, n_epoch=learn.n_epoch, train_iter=learn.train_iter,
+            trial=self.trial, stage=self.stage, epoch=learn.epoch+1,
+            n_epoch=learn.n_epoch, train_iter=learn.train_iter,
             done=self.done, trained=self.trained, seconds=time.monotonic()-self.start,
             model=model.state_dict(), built=self.built, added=added, opt=learn.opt.state_dict(),
             gradients=_gradients(model), scaler=scaler.state_dict() if scaler else None,

@@ -58,7 +58,8 @@ class Status:
     def best(self):
         "The best ended trial, or None"
         def _ok(o): return o['state'] not in ('failed', 'outside') and math.isfinite(o['value'])
-        return Direction.of(self.mode).best(filter(_ok, self.trials), key=lambda o: o['value'])
+        valued = filter(_ok, self.trials)
+        return Direction.of(self.mode).best(valued, key=lambda o: o['value'])
     @property
     def trained(self):
         "Number of trials that count toward `n_trials`: all but infeasible ones"

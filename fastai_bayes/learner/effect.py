@@ -89,8 +89,9 @@ def values_set(
         names: Of hyperparameters
         returns: Name -> text
     """
-    tuned = [k for k in knobs.values() if k.name in names and not k.args]
-    return {k.name: str(label_of(k.current(learn))) for k in tuned if k.apply and k.current}
+    def _shows(k): return k.apply and k.current and not k.args
+    tuned = [k for k in knobs.values() if k.name in names and _shows(k)]
+    return {k.name: str(label_of(k.current(learn))) for k in tuned}
 
 class EffectWatch(EventCallback):
     """Warn once if another trial had another value of a hyperparameter, but the same settings of the optimizer

@@ -31,7 +31,9 @@ def _listed(o, most=8):
 
 def _classes(dls):
     vocab = getattr(dls, 'vocab', None)
-    if vocab is None: return getattr(dls, 'c', None)
+    if vocab is None:
+        n = getattr(dls, 'c', None)
+        return n if isinstance(n, int) else None  # a list for tables of categories
     several = all(hasattr(o, '__iter__') and not isinstance(o, str) for o in vocab)  # of texts and of classes
     return '; '.join(map(_listed, vocab)) if several and len(vocab) else _listed(vocab)
 

@@ -30,7 +30,7 @@ def application_of(
         returns: Name of its recipes in `recipes.json`; None if its kind of data is unknown
     """
     train,loss = learn.dls.train,learn.loss_func
-    trainable = all(p.requires_grad for p in learn.model.parameters())  # recipes are for models without pretrained weights
+    trainable = all(p.requires_grad for p in learn.model.parameters())  # recipes are not for pretrained weights
     if isinstance(learn, TextLearner): return 'texts' if trainable else None
     if isinstance(learn.model, (EmbeddingDotBias, EmbeddingNN)): return 'ratings'
     if isinstance(train, TabDataLoader): return 'classes' if isinstance(loss, CrossEntropyLossFlat) else 'numbers'

@@ -484,7 +484,8 @@ def give_up(self:Run):
     what = f'the last {n} were infeasible' if n>1 else 'the last was infeasible' if n else 'the last failed with'
     ended = f'{self.ended}; ' if self.ended and n<self.most_infeasible else ''
     why = '; '.join(dict.fromkeys(reasons[-3:] if n>2 else reasons[-1:]))
-    raise TuneError(f'{len(reasons)} trials, none succeeded; {ended}{what}: {why}') from last
+    many = f'{len(reasons)} trials' if len(reasons)>1 else '1 trial'
+    raise TuneError(f'{many}, none succeeded; {ended}{what}: {why}') from last
 
 # %% ../../nbs/learner/19_runner.ipynb #weights
 @patch

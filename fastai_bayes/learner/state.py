@@ -22,6 +22,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
 from uuid import UUID
 from zoneinfo import ZoneInfo
 import numpy as np, torch
+from pandas import NA
 from torch import Tensor, nn
 from fastcore.basics import AttrDict
 from fastcore.foundation import L
@@ -155,6 +156,7 @@ def _are_attrs(state):
 def _reduced(o):
     "Like `o.__reduce__`, as a call of `make`"
     if isinstance(o, type): return make,('named', _full(o))
+    if o is NA: return make,('missing',)
     if isinstance(o, ZoneInfo): return ZoneInfo,(o.key,)
     if isinstance(o, Tensor):
         data = o.detach().as_subclass(Tensor)
@@ -304,6 +306,7 @@ class Reader:
     def make(self, kind, *args): return getattr(self, f'as_{kind}')(*args)
     def as_named(self, name): return self.blanks.get(name, Unmade)
     def as_part(self, name): return self.parts[name]
+    def as_missing(self): return NA
     def as_view(self, name, *args): return self.parts[name].detach().as_strided(*args)
     def as_tensor(self, name, t, grad):
         module,_,name = name.partition(':')

@@ -34,7 +34,7 @@ from ..results.result import TuneResult
 from ..study.earlier import Before, load_studies, study_folders
 from ..study.folder import FolderError, clear, make_folder
 from ..study.search_space import as_stored, describe
-from ..study.storage import StudyError, check_storage, is_path
+from ..study.storage import StudyError, check_storage
 from ..study.searches import search_of
 
 # %% ../../nbs/learner/20_tune.ipynb #err
@@ -156,12 +156,9 @@ def _check_name(name):
     why = _no_folder(name) if isinstance(name, str) else 'text'
     if why: raise TuneError(f'study_name is the name of a folder: expected {why}, got {name!r:.60}')
 
-def _no_place(folder, e, storage=None):
-    inside = Path(e.filename or folder).resolve().is_relative_to(folder.resolve())
-    if is_path(storage) and not inside:
-        return StudyError(f'storage: {str(storage)!r} cannot be written ({e}); give a file where you may write')
-    return TuneError(f'the folder of the study cannot be written in {folder} ({e}); set a path where you may write, '
-                     "as in learn.path = Path('~/tuned').expanduser(), or learn.model_dir")
+def _no_place(folder, e):
+    return TuneError(f'the folder of the study cannot be written in {folder} ({e}); set a path where you may write and '
+                     "there is space, as in learn.path = Path('~/tuned').expanduser(), or learn.model_dir")
 
 # %% ../../nbs/learner/20_tune.ipynb #known
 def current_value(learn, fit, new_learner, name):
@@ -248,10 +245,10 @@ def _limits(args, total):
     if not any(given.values()): given['budget'] = 20*total
     return {k: v and kinds[k](v) for k,v in given.items()}
 
-def _notes(learn, args, inferred, before):
+def _notes(learn, args, space, inferred, before):
     "Lines to show at the start"
     res = [ranges(inferred)] if inferred else []
-    if args.recipes and not before.configs: res.append('there are no recipes for this kind of data')
+    if before is not None: res += before.missing(as_stored(space), args.from_studies is not None, args.recipes)
     if args.space is not None or asks_trial(args.new_learner): return res
     return res+[f'{k} is left out: {why}' for k,why in left_out(learn).items()]
 
@@ -311,7 +308,7 @@ def _plan(learn, args):
     check_read(factory, fit)
     for o in plan.enqueued: factory.check_enqueued(o)
     Probe(factory, fit, n_epoch, fit_kwargs, cbs, monitor).check(probe)
-    plan.notes = _notes(learn, args, inferred, plan.before)
+    plan.notes = _notes(learn, args, space, inferred, plan.before)
     return plan
 
 def _first_trials(plan, learn, args):
@@ -337,7 +334,8 @@ def _open(learn, args):
     except BaseException as e:
         if run: run.close()
         _remove_new(folder, absent)
-        if isinstance(e, OSError): raise _no_place(folder, e, args.storage) from e
+        why = e if isinstance(e, OSError) else None if args.storage else e.__cause__  # of the study's own journal
+        if isinstance(why, OSError): raise _no_place(folder, why) from why
         raise
     return run
 

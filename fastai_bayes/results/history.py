@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from .style import (best_number, dots, epoch_axis, finish, grey, is_max, label, message_axis,
     new_axis, orange, plot, ranked, whole, window)
 from ..study.records import all_trials, curve_of, of_study, steps_of, trial_frame, trial_id, trials_of
+from ..study.storage import check_study
 
 # %% ../../nbs/results/02_history.ipynb #history
 @of_study
@@ -112,6 +113,7 @@ def knowledge_data(
         returns: number, state, value, place (in the list of what was known; NaN if it is not in
             it), expected
     """
+    check_study(study)
     record = study.user_attrs.get('knowledge') or {}
     places = {_key(o): i for i,o in enumerate(record.get('points', []))}
     expected = dict(enumerate(record.get('expected') or []))
@@ -136,15 +138,17 @@ def plot_knowledge(
     if not study.user_attrs.get('knowledge'): return message_axis(ax, 'nothing was known beforehand')
     df = knowledge_data(study)
     if not np.isfinite(df.value.astype(float)).any(): return message_axis(ax, 'no trial has a value yet')
-    x,name = df.expected,'expected: 1 for the best of the earlier studies, 0 for the median'
-    if x.isna().all(): x,name = df.place+1,'place in the list'
-    ends = np.nanmin([*x, 0]),np.nanmax([*x, 1])
+    x,name = df.expected.clip(-1),'expected: 1 for the best of the earlier studies, 0 for the median'
+    by_place = x.isna().all()
+    if by_place: x,name = df.place+1,'place in the list'
+    ends = np.nanmin([*x, by_place]),np.nanmax([*x, 1+by_place])
     own = ends[0]-.15*np.ptp(ends)  # where the search's own trials stand
     ax,lim = new_axis(ax),window(study, df.value)
     ax.axvline((own+ends[0])/2, color=grey, lw=.8, ls=':')
     dots(ax, x.fillna(own).to_numpy(), df, best_number(study), lim, 30)
-    ticks = MaxNLocator(5, integer=df.expected.isna().all()).tick_values(*ends)
-    ticks = [t for t in ticks if ends[0]<=t<=ends[1]]
-    ax.set_xticks([own, *ticks], ['not on\nthe list', *(f'{t:g}' for t in ticks)])
+    ticks = MaxNLocator(5, steps=[1, 5, 10], integer=by_place).tick_values(*ends)
+    ticks = {t: f'{t:g}' for t in ticks if ends[0]<=t<=ends[1]}
+    if not by_place and -1 in ticks: ticks[-1] = '-1 or\nless'
+    ax.set_xticks([own, *ticks], ['not on\nthe list', *ticks.values()])
     ax.set(xlabel=name, ylim=lim)
     return finish(ax, ylabel=label(study))

@@ -98,6 +98,7 @@ def _about(res):
     attrs,direction = res.study.user_attrs,res.study.direction.name.lower()
     facts = describe(res.space) | dict(direction=direction, Python=platform.python_version())
     facts |= {k: attrs[k] for k in ('monitor', 'n_epoch', 'seed') if k in attrs}
+    if attrs.get('knowledge'): facts['known beforehand'] = attrs['knowledge'].get('of')
     return facts | {o: _version(o) for o in ('fastai_bayes', 'fastai', 'torch', 'optuna', 'numpy', 'scipy')}
 
 # %% ../../nbs/results/08_report.ipynb #report

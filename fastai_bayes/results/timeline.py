@@ -74,7 +74,8 @@ def _bars(ax, df, best):
                 height=.6, lw=1, **looks[state])
     for _,o in df.groupby('number'):
         ends = o[['left', 'right']].values.ravel()
-        ax.plot(ends[1:-1], o.row.repeat(2)[1:-1], color=grey, lw=1.2, ls=':', zorder=0)
+        x,y = ends[1:-1],o.row.repeat(2)[1:-1]
+        ax.plot(x, y, color=grey, lw=1.2, ls=':', zorder=0)
     for o in df.itertuples() if len(df)<=60 else ():
         fits = len(str(o.number))<83*o.width/df.right.max()-1
         look = dict(ha='center', va='center', fontsize='small')

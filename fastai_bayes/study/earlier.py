@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from ..engine.space import Space
 from ..engine.checks import OptimizerError
 from ..engine.knowledge import EarlierStudy, belief_points, check_prior, config_points, first_points
+from ..engine.optimize_acqf import among
 from .folder import has, kind
 from .storage import (Journal, StudyError, check_journal, check_storage, check_study, is_new_file, readable,
     is_path, quiet_optuna, shown, storage_of)
@@ -75,11 +76,15 @@ class _Reader(Journal):
     def __init__(self, path): self.path,self.line,self.at = Path(path),0,0
 
 def _read(study, where=None):
+    "`Earlier` of `study`; errors name `where` it is, or its name"
     check_study(study, where)
     return Earlier(f'{where or study.study_name}', pairs_of(study), Direction.of(study))
 
 def _all_in(storage, where):
-    return [_read(load_study(study_name=n, storage=storage), where) for n in get_all_study_names(storage)]
+    "All studies in `storage`, which errors call `where`"
+    names = get_all_study_names(storage)
+    def _place(n): return f'{n} in {where}' if where and len(names)>1 else where
+    return [_read(load_study(study_name=n, storage=storage), _place(n)) for n in names]
 
 def _of_journal(path, where):
     "The studies in the journal file `path`; errors name it `where`"
@@ -124,6 +129,8 @@ def load_studies(
     """
     if o is None: return []
     if isinstance(o, (list, tuple)): return [s for each in o for s in load_studies(each)]
+    if isinstance(o, str) and not o.strip():
+        raise StudyError(f'from_studies: expected the path of a folder or file, or a URL, got {o!r}')
     study = getattr(o, 'study', o)  # results have a study
     with quiet_optuna():
         if isinstance(study, Study): return [_read(study)]
@@ -197,6 +204,45 @@ class Before:
         expected = np.mean(each, 0).round(4).tolist() if each else None
         of = self.line(len(studies), space)
         return dict(points=space.decode(X), expected=expected, of=of)
+    def missing(self,
+        space:Space, # As in `studies`; None if the first trial defines it
+        studies:bool, # Were earlier studies asked for?
+        recipes:bool # Were recipes asked for?
+    )->list: # Lines
+        """What was asked for, but is not there, or not yet
+
+        Parameters:
+            space: As in `studies`; None if the first trial defines it
+            studies: Were earlier studies asked for?
+            recipes: Were recipes asked for?
+            returns: Lines
+
+        Parameters:
+            space: As in `studies`; None if the first trial defines it
+            studies: Were earlier studies asked for?
+            recipes: Were recipes asked for?
+            returns: Lines
+        """
+        if not space:
+            return ['the first trial defines the search space; what is known beforehand is used from the second on']
+        res = []
+        if studies and not self.studies(space): res.append('there are no earlier studies in this search space')
+        if recipes and not self.configs: res.append('there are no recipes for this kind of data')
+        elif recipes and not len(config_points(self.configs, space)): res.append('no recipe is in this search space')
+        return res
+    def agrees(self,
+        record, # As from `record`
+        space:Space # As in `studies`
+    )->bool:
+        """Is the belief, if there is one, that of `record`?
+
+        Parameters:
+            record: As from `record`
+            space: As in `studies`
+        """
+        if not self.prior: return True
+        first = belief_points(self.prior, space)[:2]
+        return among(first, recorded_points(record, space)).all()
     def line(self, n, space):
         "Describe the sources, of which `n` are earlier studies"
         parts = [f"{n} earlier stud{'y' if n==1 else 'ies'}"] if n else []

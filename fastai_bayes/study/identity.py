@@ -30,7 +30,7 @@ class Pair(Owner):
         storage # Path, URL or Optuna storage of the study
     ):
         self.folder,self.id,self.storage = Path(folder),id,storage
-        self.own = is_path(storage) and Path(storage).resolve().parent==self.folder.resolve() # Is the study in the folder itself?
+        self.own = is_path(storage) and Path(storage).resolve().parent==self.folder.resolve() # Is the study in it?
 
     def _left(self):
         "Files of a study in the folder"

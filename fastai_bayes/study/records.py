@@ -448,7 +448,8 @@ def resume_trial(
     source = source or trial
     now = {**source.params, **(params or {})} if asked else {}
     fixed = {**source.system_attrs.get('fixed_params', {}), **now}
-    search = {k: v for k,v in trial.system_attrs.items() if k!='engine' and not _again(trial, k, n)}
+    def _stays(k): return k!='engine' and not _again(trial, k, n)
+    search = {k: v for k,v in trial.system_attrs.items() if _stays(k)}
     kept = {k: v for k,v in trial.user_attrs.items() if k not in _not_kept}
     try: new = optuna.trial.create_trial(
         state=TrialState.WAITING, params=now, distributions={k: source.distributions[k] for k in now},

@@ -42,7 +42,7 @@ class BayesSampler(BaseSampler):
         space: `Space`, dictionary, or distributions by name; the rest is inferred from the trials
         cost: What is limited: 'epochs' (if None) or 'seconds', from the durations of the trials
         resume: May `bayes_tune` resume stopped trials?
-        acq: 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or 'pi' (probability of
+        acq: 'logei' (Expected Improvement), 'ucb' (confidence bound) or 'pi' (probability of
             improvement)
         from_studies: Earlier studies: Optuna studies, results, folders, URLs, or a list of such
         prior: Where the best is believed to be, as `belief_points` takes it
@@ -53,7 +53,7 @@ class BayesSampler(BaseSampler):
         space:dict=None, # `Space`, dictionary, or distributions by name; the rest is inferred from the trials
         cost:str=None, # What is limited: 'epochs' (if None) or 'seconds', from the durations of the trials
         resume:bool=True, # May `bayes_tune` resume stopped trials?
-        acq:str='logei', # 'logei' (Expected Improvement), 'ucb' (upper confidence bound) or 'pi' (probability of improvement)
+        acq:str='logei', # 'logei' (Expected Improvement), 'ucb' (confidence bound) or 'pi' (probability of improvement)
         from_studies=None, # Earlier studies: Optuna studies, results, folders, URLs, or a list of such
         prior:dict=None # Where the best is believed to be, as `belief_points` takes it
     ):
@@ -140,6 +140,9 @@ class BayesSampler(BaseSampler):
             if record is None and self.before:
                 record = self.before.record(space)
                 study.set_user_attr('knowledge', record)
+            elif record and not self.before.agrees(record, space):
+                warnings.warn('prior: the study continues with the belief that it began with; '
+                              'another belief needs a new study', stacklevel=2)
             X = recorded_points(record, space)
             known[key] = Knowledge(X) if len(X) else None
         return known[key]

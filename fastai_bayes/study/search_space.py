@@ -20,7 +20,7 @@ def to_optuna(d):
     if isinstance(d, Choice): return CategoricalDistribution(d.labels)
     if d.step is None: return FloatDistribution(d.low, d.high, log=d.log)
     last = (d.size-1)*d.step
-    if d.whole: return IntDistribution(d.low, d.low+last, log=d.log, step=d.step)
+    if d.whole: return IntDistribution(d.low, d.low+last, d.log, d.step)
     high = Decimal(str(d.low))+(d.size-1)*Decimal(str(d.step))  # as Optuna counts; 3*.3 is less than .9
     return FloatDistribution(d.low, float(high), step=d.step)
 
@@ -146,7 +146,8 @@ def _always(d, at, has):
     """Which values of `d` always come with a name; for a number those above or below a threshold
 
     `at` (n,): positions in the trials; `has` (n,): do they have the name?"""
-    def _any(o): return np.bincount(at[(at>=0) & o], minlength=d.size)>0
+    known = at>=0
+    def _any(o): return np.bincount(at[known & o], minlength=d.size)>0
     yes,no = _any(has),_any(~has)
     if isinstance(d, Choice): return yes & ~no
     seen = np.flatnonzero(yes | no)
@@ -165,7 +166,8 @@ def _reasons(has, known, dims, at):
         if ok.any(): options[p] = ok
     left,res = has.copy(),{}
     while left.any():
-        explained = {p: left & (at[p]>=0) & options[p][at[p]] for p in options}
+        def _explained(p): return left & (at[p]>=0) & options[p][at[p]]
+        explained = {p: _explained(p) for p in options}
         def _rank(p): return explained[p].sum(), -dims[p].size
         best = max(options, key=_rank, default=None)
         if best is None or not explained[best].any(): return None
@@ -189,7 +191,8 @@ def _in_order(names, trials):
 
 def _conditions(some, trials, has, known, dims, dists):
     "Conditions of each name in `some` that has any; adds the dimensions of all to `dims`"
-    at = {p: _positions(p, d, trials) for p,d in dims.items() if d.size<=_most}
+    few = {p: d for p,d in dims.items() if d.size<=_most}
+    at = {p: _positions(p, d, trials) for p,d in few.items()}
     res = {}
     for k in _in_order(some, trials):
         reasons = _reasons(has[k], has[k] | known, dims, at)
@@ -213,7 +216,8 @@ def search_space(
     known = given.dims if given else {}
     dists = {k: d for t in trials for k,d in t.distributions.items()}
     def _counts(k, d):
-        return k not in known and not d.single() and all(t.distributions.get(k, d)==d for t in trials)
+        same = all(t.distributions.get(k, d)==d for t in trials)
+        return k not in known and not d.single() and same
     dists = {k: d for k,d in sorted(dists.items()) if _counts(k, d)}
     def _asked(t): return t.state!=TrialState.FAIL and not is_infeasible(t)  # others may have ended earlier
     asked = np.array(list(map(_asked, trials)), bool)

@@ -191,7 +191,7 @@ def _reseed(o, seed, place):
         if isinstance(v, BaseSampler): _reseed(v, seed, place)
         if not isinstance(v, LazyRandomState): continue
         own = [seed]
-        if v._rng is not None: own = v.rng.randint(2**31-1, size=4).tolist()  # no public way
+        if v._rng: own = v.rng.randint(2**31-1, size=4).tolist()  # no public way
         v.rng.seed(np.random.SeedSequence([*own, place]).generate_state(4))
 
 # %% ../../nbs/study/13_searches.ipynb #search
@@ -300,7 +300,7 @@ class Search:
         "Those of `resumable` whose checkpoints are kept, at most `n` if the search can choose"
         return resumable
     def spares(self, trial)->bool:
-        "Is `trial` never stopped? Our pruner spares the one with the learner's current hyperparameters if nothing is known beforehand"
+        "Is `trial` never stopped? Our pruner spares the one with the learner's current hyperparameters"
         return self.prunes_itself and 'present' in trial.user_attrs
     def should_prune(self, study, trial)->bool:
         "Does the pruner stop `trial`?"
@@ -354,7 +354,8 @@ class PBTSearch(Search):
         if limits['n_trials'] is None: limits['n_trials'] = self.sampler.members
     def next(self, study, trials, resumable, allowed, new):
         if new: return [Job()]
-        return [Job(*o) for o in self.sampler.round(trials, self.space, Direction.of(study))]
+        members = self.sampler.round(trials, self.space, Direction.of(study))
+        return [Job(*o) for o in members]
     def n_tried(self, study): return 0  # it changes hyperparameters
     def spares(self, trial): return False
 

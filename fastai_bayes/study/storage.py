@@ -231,12 +231,16 @@ def _database(url):
 def readable(
     storage # Path, URL, Optuna storage or None
 ):
-    """Raise a `StudyError` if the database `storage` cannot be read or written
+    """Raise a `StudyError` if the file or database `storage` cannot be read or written
 
     Parameters:
         storage: Path, URL, Optuna storage or None
     """
     try: yield
+    except OSError as e:
+        if not is_path(storage): raise
+        raise StudyError(f'storage: {str(storage)!r} cannot be opened ({e}); '
+                         'give a file where you may write and there is space') from e
     except Exception as e:
         db = type(e).__module__.startswith('sqlalchemy') or isinstance(e, (RuntimeError, StorageInternalError))
         if not db or is_path(storage): raise
@@ -267,6 +271,15 @@ def _is_text(v): return isinstance(v, str)
 def _is_list(v): return isinstance(v, (list, tuple))
 def _is_pair(v): return _is_list(v) and len(v)==2 and all(map(_is_text, v))
 
+def _is_knowledge(v):
+    "Is `v` as `Before.record` makes it?"
+    if not isinstance(v, dict): return False
+    points,expected = v.get('points', []),v.get('expected') or []
+    def _is_plain(o): return isinstance(o, (str, int, float, type(None)))
+    def _is_config(p): return isinstance(p, dict) and all(map(_is_plain, p.values()))
+    def _all(o, ok): return _is_list(o) and all(map(ok, o))
+    return _all(points, _is_config) and _all(expected, _is_number) and _is_text(v.get('of', ''))
+
 _attrs = [  # types of our attributes by name, including those of older versions
     ('a whole number of 0 or more', lambda v: type(v) is int and 0<=v<2**32,
      'resumes resumed_from carries_on carried n_epoch n_params size seed stopped diverged complete_at whole'),
@@ -275,9 +288,10 @@ _attrs = [  # types of our attributes by name, including those of older versions
     ('text', _is_text, 'reason verdict cut monitor infeasible id stamp'),
     ('the state of a trial', lambda v: _is_text(v) and v in TrialState.__members__, 'was'),
     ('a list', _is_list, 'extended'),
+    ('what was known beforehand', _is_knowledge, 'knowledge'),
     ('True or False', lambda v: type(v) is bool, 'present enqueued out_of_memory partial begun'),
     ('two texts', _is_pair, 'place'),
-    ('a dictionary', lambda v: isinstance(v, dict), 'about setup outside dropped fixed_params knowledge')]
+    ('a dictionary', lambda v: isinstance(v, dict), 'about setup outside dropped fixed_params')]
 
 def _wrong_attrs(attrs):
     "What is wrong with the attributes of a study or trial, as a list"
