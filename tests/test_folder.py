@@ -187,6 +187,15 @@ def test_a_damaged_folder(made, tmp_path_factory, attack):
     "Every other damage ends with a result, or with an error of this package that names the file"
     attacked(tmp_path_factory.getbasetemp()/'attacked', made, attack)
 
+def test_null_in_a_journal_is_a_missing_value(tmp_path):
+    learn = digits(tmp_path)
+    res = learn.bayes_tune(2, dict(lr=(1e-3, 1e-1, 'log')), n_trials=2, pruner='none', study_name='s', **quick)
+    log = res.folder/'study.log'
+    text,n = re.subn(r'("intermediate_value":\s*)[-\d.e]+', r'\1null', log.read_text(), count=1)
+    log.write_text(text)
+    again = learn.bayes_tune(2, dict(lr=(1e-3, 1e-1, 'log')), n_trials=3, pruner='none', study_name='s', **quick)
+    assert n==1 and again.trials.epochs.tolist()==[2]*3 and len(again.plot_curves().lines)>=3
+
 def test_what_each_kind_of_harm_would_change(made, tmp_path):
     "Nothing outside the folder is written, renamed or removed"
     for i,kind in enumerate(kinds):

@@ -197,7 +197,8 @@ def curve_of(
         trial: An Optuna trial
         returns: Values at the epochs of `steps_of`; NaN if missing
     """
-    return [v for _,v in sorted(trial.intermediate_values.items())]
+    values = [v for _,v in sorted(trial.intermediate_values.items())]
+    return [math.nan if v is None else v for v in values]  # null in a journal
 
 def points_of(
     trial # An Optuna trial
