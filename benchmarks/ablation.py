@@ -47,6 +47,7 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
     'smooth': ('curves keep their noise', 'ours', [(surrogate, 'smooth', rough)]),
     'rank_reversal': ('early ranks are trusted', 'ours', [(Surrogate, 'rank_reversal', sure)]),
     **{f'starts={v}': (f'{v} configurations before the first proposal', 'ours', [(policy, 'n_starts', functools.partial(fixed, v))]) for v in (4, 7)},
+    'looks': ('first looks are never short', 'ours', [(surrogate, 'disorder', -1.)]),
     'pauses': ('the start pauses once', 'ours', [(Surrogate, 'is_rising', never)]),
     **{f'{k}={v}': (f'{label} {v} instead of {getattr(o, k)}', 'ours', [(o, k, v)]) for o,k,label,vals in (
         (policy, 'top_share', 'share that goes on', (.2, .5)), (policy, 'min_prob', 'least probability', (.05, .2)),

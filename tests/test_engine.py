@@ -1,7 +1,7 @@
 "Whatever the space and the curves: a valid suggestion in finite time or a typed error; no warning, no LinAlgError"
 import functools, itertools, math, warnings
 from datetime import timedelta
-import numpy as np, optuna
+import numpy as np, optuna, pytest
 from hypothesis import given, settings, strategies as st
 from optuna.trial import TrialState, create_trial
 from fastai_bayes.engine.checks import OptimizerError
@@ -278,3 +278,19 @@ def test_nonsense_calls_are_typed_errors_and_change_nothing(calls):
         except OptimizerError: assert str(before)==str([(t.curve, t.state, t.seconds) for t in o.trainings])
         except TypeError as e: assert 'argument' in str(e)  # too many or too few
         valid(o.space, o.next().params)
+
+@pytest.mark.parametrize('start,look', [('honest', 1), ('of an untrained network', 2), ('the other way round', 3)])
+def test_first_looks_are_as_short_as_they_may_be(start, look):
+    "Four trials show how long; the others of the start, which are more if looks are short, get as much"
+    def value(x, e):
+        if start=='of an untrained network' and e==1: return .1
+        return (-1 if start=='the other way round' and e<3 else 1)*(1-(x-.6)**2)*e/52
+    opt = BayesOptimizer(dict(x=(0., 1.)), 52, seed=0)
+    for _ in range(12):
+        t = opt.next()
+        for e in range(t.epoch+1, 53):
+            opt.report(t.id, e, value(t.params['x'], e))
+            if opt.should_stop(t.id): break
+        opt.finish(t.id)
+    epochs = [len(t.curve) for t in opt.trainings]
+    assert epochs[:4]==[4]*4 and epochs[4:]==[look]*8

@@ -1976,7 +1976,7 @@ def test_a_new_training_is_expected_to_take_a_quarter_of_its_epochs(monkeypatch)
     m,v = view.forecast(idx)
     rate = (policy.log_ei(m, v, view.incumbent)[0]-np.log(44-11)).max()
     epochs = [e for e in range(1, 44) if policy.resume(view, rate+np.log(e)-1e-6) is not None]
-    first = policy.least_epochs(44)
+    first = view.look
     assert max(epochs)==int(first+(44-first)/4)
 
 def test_where_early_values_mean_nothing_they_are_no_reason_to_stop():
@@ -2078,5 +2078,5 @@ def test_a_table_of_categories_with_a_number_to_predict(tmp_path):
     df = pd.DataFrame(dict(c=np.arange(200.)%7, y=np.arange(200.)%2))
     dls = TabularDataLoaders.from_df(df, path=tmp_path, cat_names=['c'], procs=[Categorify], y_names='y', y_block=RegressionBlock, bs=64)
     assert not isinstance(dls.c, int)
-    res = tabular_learner(dls, layers=[4], metrics=mae).bayes_tune(1, lrs, n_trials=1, **quick)
+    res = tabular_learner(dls, layers=[4], n_out=1, metrics=mae).bayes_tune(1, lrs, n_trials=1, **quick)
     assert 'classes' not in res.study.user_attrs['setup']

@@ -49,16 +49,16 @@ fine = 200 # Up to this many epochs, each one is modelled
 
 def rungs(
     T:int # Epochs of a full trial
-)->list: # Increasing epochs, the last is T
+)->list: # Increasing epochs, from 1 to T
     """Epochs at which learning curves are compared
 
     Parameters:
         T: Epochs of a full trial
-        returns: Increasing epochs, the last is T
+        returns: Increasing epochs, from 1 to T
     """
     if T<=6: return list(range(1, T+1))
     res = [T]
-    while int(res[0]/rung_ratio)>=2: res.insert(0, int(res[0]/rung_ratio))
+    while res[0]>1: res.insert(0, int(res[0]/rung_ratio))
     return res
 
 @functools.lru_cache(maxsize=64)

@@ -20,7 +20,7 @@ from .gp import GP, fit
 from .optimize_acqf import among, distinct, sobol
 from .trainings import Training
 from .surrogate import Surrogate, final_data, informative, most
-from .policy import first_feasible, least_epochs, n_starts, next_start, propose, resume
+from .policy import first_feasible, n_starts, next_start, propose, resume
 
 # %% ../../nbs/engine/12_knowledge.ipynb #earlier
 def _inside(d, v):
@@ -265,8 +265,8 @@ hedge = 1 # Number of trials before a quasi-random one, if all are of the list
 slack = .25 # How much worse the best of the list may be, in units of the distance from the median to the best value
 
 def _first_values(surrogate):
-    "(n,) values after the minimum of epochs, NaN for trainings that are shorter"
-    seen = surrogate.Y[:,least_epochs(surrogate.T)-1]
+    "(n,) values after a first look, NaN for trainings that are shorter"
+    seen = surrogate.Y[:,surrogate.look-1]
     return np.where(surrogate.failed, -np.inf, seen)
 
 class Knowledge:
@@ -339,7 +339,7 @@ class Knowledge:
             allowed: Function from points (m,d) to whether they may be proposed (m,); None for all
             returns: (d,)
         """
-        m = np.where(surrogate.epochs>=surrogate.first_rung, surrogate.final[0], np.nan)
+        m = np.where(surrogate.epochs>0, surrogate.final[0], np.nan)
         if len(surrogate.trainings)%2==0 or not self.leads(surrogate, m, slack): return x
         left = distinct(self.points, surrogate.X)
         if allowed and len(left): left = left[allowed(left)]
@@ -375,7 +375,7 @@ def next_training(
     """
     x,value,fitted,first = None,-np.inf,surrogate.fitted,()
     if new:
-        if n-surrogate.infeasible.sum()<n_starts(surrogate.T):  # infeasible ones do not count
+        if n-surrogate.infeasible.sum()<n_starts(surrogate):  # infeasible ones do not count
             points = starts()
             first = knowledge.next_start(surrogate, points) if knowledge else next_start(surrogate, points, n)
         if len(first) and (allowed is None or allowed(first)[0]): return None, first[0], fitted

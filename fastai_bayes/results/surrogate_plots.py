@@ -26,7 +26,7 @@ class Surface(Beliefs):
         s = self.surrogate
         if s is None: return
         _,m,_,_ = s.targets()
-        seen = np.flatnonzero((s.epochs>=s.first_rung) | s.failed)
+        seen = np.flatnonzero((s.epochs>0) | s.failed)
         ok = ~s.failed[seen]
         if len(seen)<2 or not ok.any(): return
         self.process,_ = s.process(np.random.default_rng(0))

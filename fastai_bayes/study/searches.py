@@ -24,7 +24,7 @@ from .pruner import BayesPruner
 from .cache import all_tried
 from .sampler import BayesSampler
 from .search_space import as_stored
-from ..engine.policy import n_starts, start_points
+from ..engine.policy import most_starts, start_points
 from ..engine.space import Choice, Space, did_you_mean
 from .records import Direction, all_trials, attr, numbered, rung_attr, trial_id, trials_of
 from .search_space import ask
@@ -316,7 +316,7 @@ class BayesSearch(Search):
         if [k for k,v in limits.items() if v]==['timeout']: self.sampler.by_seconds()  # time is the only limit
         if not (self.can_resume and self.pruner.untold and n_epoch>1): return
         known = len(self.space) and not by_factory
-        self.pruner.n_startup = n_starts(n_epoch)
+        self.pruner.n_startup = most_starts
         if known: self.pruner.n_startup = len(start_points(self.space, n_epoch, np.random.default_rng(0)))
         self.pruner.resumable = True
     def inform(self, study, before):
