@@ -96,7 +96,7 @@ def at_random(trainer, seed):
     while True: yield space.decode(rng.random(len(space)))
 def random_search(trainer, seed, known):
     for params in at_random(trainer, seed): fully(trainer, params)
-def first_epochs(trainer, seed, known, full=FULL):
+def first_epochs(trainer, seed, known, full):
     "One epoch each for half the epochs of `full` trainings, then the best to the end"
     tried,new = [],at_random(trainer, seed)
     for _ in range(full*trainer.n_epoch//2):
@@ -120,24 +120,35 @@ METHODS = {  # name on the command line: name in the table, search
     'ours': ('ours, with earlier studies', with_knowledge),
     'none': ('ours, without', lambda trainer, seed, known: ours(trainer, trainer.space, seed)),
     'portfolio': ('portfolio of the same studies, no search', from_portfolio),
-    'first': ('one epoch each for half the budget of 20, then the best', first_epochs),
+    'first': ('one epoch each for half the epochs, then the best (a budget each)', None),
     'tpe-warm': ('Optuna TPE + median, portfolio enqueued', functools.partial(tpe, warm=True)),
     'tpe': ('Optuna TPE + median', tpe),
     'random': ('random, full trainings', random_search)}
 
+def trace(search, table, *args):
+    "Regret after each epoch of `search`"
+    trainer = Trainer(table)
+    try: search(trainer, *args)
+    except Trainer.Out: pass
+    regret = trainer.regret()
+    return np.r_[regret, np.full(FULL*trainer.n_epoch-len(regret), regret[-1])]
+
+def by_budget(table, seed):
+    "That of `first_epochs`, which plans for the epochs that it has, for each of the budgets at which the table looks"
+    ends = [0, *(n*table.T for n in AT)]
+    return np.concatenate([trace(first_epochs, table, seed, None, n)[a:b] for n,a,b in zip(AT, ends, ends[1:])])
+
 def run(setup, name, method, seed):
     "Regret after each epoch, and CPU seconds"
     hush()
-    trainer,start = Trainer(tables(setup.curves, setup.family)[name]),None
+    table,start = tables(setup.curves, setup.family)[name],time.process_time()
     def _known():
         nonlocal start
         res,start = known(setup, name, seed),time.process_time()
         return res
-    start = time.process_time()
-    try: METHODS[method][1](trainer, seed, _known)
-    except Trainer.Out: pass
-    regret = trainer.regret()
-    return np.r_[regret, np.full(FULL*trainer.n_epoch-len(regret), regret[-1])], time.process_time()-start
+    search = METHODS[method][1]
+    regret = trace(search, table, seed, _known) if search else by_budget(table, seed)
+    return regret, time.process_time()-start
 
 def report(res):
     "A row for each method: means over tables and seeds, standard errors over tables"
