@@ -334,7 +334,7 @@ def _open(learn, args):
     except BaseException as e:
         if run: run.close()
         _remove_new(folder, absent)
-        why = e if isinstance(e, OSError) else None if args.storage else e.__cause__  # of the study's own journal
+        why = e if isinstance(e, OSError) or args.storage else e.__cause__  # that of the study's own journal
         if isinstance(why, OSError): raise _no_place(folder, why) from why
         raise
     return run
