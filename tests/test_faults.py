@@ -1,5 +1,5 @@
 "What goes wrong in a study: each fault through fastai's real loop, and how it ends"
-import os, re, resource, signal, subprocess, sys, warnings
+import json, os, re, resource, signal, subprocess, sys, warnings
 import optuna, pytest, torch
 from contextlib import contextmanager
 from optuna.pruners import NopPruner
@@ -285,15 +285,17 @@ def test_other_studies_are_left_alone(tmp_path):
 @pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='memory is read from /proc')
 def test_memory_does_not_grow(tmp_path):
     "After 200 trials there is at most 5 % more of it in use than after 20"
-    code = f'''import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}]
-from tuning import *; from fastai_bayes.all import *
-rss,path = [],{str(tmp_path)!r}
-class Rss(Callback):
-    def after_fit(self): rss.append(int(open('/proc/self/statm').read().split()[1]))
-digits(path, loaders(path, 64)).bayes_tune(1, dict(lr=(1e-3, 1e-1, 'log')), n_trials=200, cbs=Rss(), **quick)
-print(rss[-1]/rss[19])'''
-    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
-    assert r.returncode==0 and float(r.stdout.split()[-1])<1.05, r.stdout+r.stderr
+    in_fork(tmp_path, memory_of_trials, tmp_path)
+    rss = json.loads((tmp_path/'rss').read_text())
+    assert len(rss)==200 and rss[-1]/rss[19]<1.05
+
+def memory_of_trials(path):
+    "Pages of memory in use after each of 200 trials, to a file"
+    rss = []
+    class Rss(Callback):
+        def after_fit(self): rss.append(int(open('/proc/self/statm').read().split()[1]))
+    digits(path, loaders(path, 64)).bayes_tune(1, dict(lr=(1e-3, 1e-1, 'log')), n_trials=200, cbs=Rss(), **quick)
+    (path/'rss').write_text(json.dumps(rss))
 
 # Whatever happens, all is as it was
 
