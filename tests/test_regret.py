@@ -51,8 +51,8 @@ tasks = {
     'branin': (lambda seed: on_function(branin, 28, seed), 8, -2.736, .888),
     'hartmann6': (lambda seed: on_function(hartmann6, 44, seed), 8, -1.472, 1.337),
     'mixed5': (lambda seed: on_function(mixed5, 28, seed), 8, -2.277, 1.091),
-    'fabert': (lambda seed: on_table('fabert', 6, seed), 6, .079, .042),
-    'imdb': (lambda seed: on_table('imdb', 6, seed), 6, .367, .289)}
+    'fabert': (lambda seed: on_table('fabert', 6, seed), 4, .079, .042),
+    'imdb': (lambda seed: on_table('imdb', 6, seed), 4, .367, .289)}
 
 @pytest.mark.parametrize('task', tasks)
 def test_regret(task):
