@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['final_share', 'new_share', 'most_starts', 'one_epoch_starts', 'start_share', 'top_share', 'min_prob',
-           'min_prob_final', 'least_final_epochs', 'expected_epochs', 'pause_epochs', 'in_epochs', 'n_starts',
+           'min_prob_final', 'few', 'least_final_epochs', 'expected_epochs', 'pause_epochs', 'in_epochs', 'n_starts',
            'start_points', 'first_feasible', 'next_start', 'propose', 'Verdict', 'decide', 'Explanation', 'explain',
            'resume']
 
@@ -227,6 +227,15 @@ def explain(
     return Explanation(verdict, mid, min(ends), max(ends), p)
 
 # %% ../../nbs/engine/11_policy.ipynb #resume
+few = 16 # Trials that continued from an epoch before forecasts alone say which one resumes there
+
+def _waits(surrogate, i, paused):
+    "Is one of `paused`, after no more epochs, better than trial `i`, while few show how curves go on from there?"
+    l = surrogate.epochs[i]
+    went_on = (surrogate.epochs>=max(rung_ratio*l, l+1)) & ~surrogate.failed
+    if went_on.sum()>=few or surrogate.rank_reversal(l)>1/2: return False
+    return (surrogate.better(i)[paused] & (surrogate.epochs[paused]<=l)).any()
+
 def resume(
     surrogate:Surrogate, # Conclusions from the trials
     log_ei_new:float, # Log-EI of the best new configuration, from `propose`
@@ -246,6 +255,7 @@ def resume(
     if not len(paused): return None
     m,v = (o[paused] for o in surrogate.final)
     likely = surrogate.prob_best(paused, (m, v))>=min_prob
+    for k in np.flatnonzero(likely): likely[k] = not _waits(surrogate, paused[k], paused)
     if not likely.any(): return None
     paused,m,v = paused[likely],m[likely],v[likely]
     left = surrogate.T-np.array([surrogate.trainings[i].epochs for i in paused])
