@@ -150,7 +150,7 @@ def _words(f, state):
     "State of a Mersenne Twister with `f` of its 624 words, as one array is saved faster than many numbers"
     name,words,*rest = state
     return name,f(words),*rest
-def _ints(words): return tuple(np.array(words).tolist())
+def _ints(words): return tuple(torch.as_tensor(words).tolist())
 
 def _rngs(dls): return [dl.rng for dl in dls.loaders if hasattr(dl, 'rng')]
 
