@@ -1,4 +1,6 @@
-"Run notebooks in a real kernel and keep their outputs, leaving out the cells that `nbdev-test` leaves out"
+"""Run notebooks in a real kernel and keep their outputs, leaving out the cells that `nbdev-test` leaves out, but with `--slow` not the slow ones
+
+    python tools/run_nbs.py [--slow] [NOTEBOOK ...]"""
 import os, sys, time
 from pathlib import Path
 import nbformat
@@ -23,6 +25,7 @@ def run_nb(fn, flags=()):
 if __name__ == '__main__':
     os.environ['IN_TEST'] = '1'
     os.environ['PYTHONWARNINGS'] = 'ignore'  # import warnings of others would be saved with their paths
-    files = [Path(o) for o in sys.argv[1:]] or sorted(o for o in get_config().nbs_path.rglob('[!_.]*.ipynb') if '.ipynb_checkpoints' not in o.parts)
+    flags = ['slow'] if '--slow' in sys.argv else []
+    files = [Path(o) for o in sys.argv[1:] if o!='--slow'] or sorted(o for o in get_config().nbs_path.rglob('[!_.]*.ipynb') if '.ipynb_checkpoints' not in o.parts)
     for f in files:
-        t = time.time(); run_nb(f); print(f'{f.name}: {time.time()-t:.1f}s')
+        t = time.time(); run_nb(f, flags); print(f'{f.name}: {time.time()-t:.1f}s')

@@ -242,9 +242,9 @@ class Surrogate:
         l,n = self.lens[i],np.minimum(self.lens, self.lens[i])
         Z = self.Z[(self.lens>=l) & ~self.failed,:l]
         rises = (Z[:,-1:]-Z).mean(0)>=-fall
-        ok = (n>0) & ~self.failed & rises[n-1]
+        ok = np.append(rises, False)[n-1]  # the last is for trials without a value
         then = self.Y[np.arange(len(n)),n-1]
-        return ok & (then>self.Y[i,l-1])
+        return ok & ~self.failed & (then>self.Y[i,l-1])
     def rank(self, i):
         "How many trials were `better` than trial `i`, and how many these are with those that got as far"
         better = self.better(i)
