@@ -1972,6 +1972,7 @@ def test_a_new_training_is_expected_to_take_a_quarter_of_its_epochs(monkeypatch)
     view = under_way(n=8, T=44, l=11, done=2)
     view.state[2:] = states.index('paused')
     monkeypatch.setattr(policy, 'min_prob', 0.)
+    monkeypatch.setattr(policy, 'few', 0)  # forecasts alone say which one
     idx = np.arange(2, 8)
     m,v = view.forecast(idx)
     rate = (policy.log_ei(m, v, view.incumbent)[0]-np.log(44-11)).max()
