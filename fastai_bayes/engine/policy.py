@@ -232,8 +232,7 @@ few = 16 # Trials that continued from an epoch before forecasts alone say which 
 def _waits(surrogate, i, paused):
     "Is one of `paused`, after no more epochs, better than trial `i`, while few show how curves go on from there?"
     l = surrogate.epochs[i]
-    went_on = (surrogate.epochs>=max(rung_ratio*l, l+1)) & ~surrogate.failed
-    if went_on.sum()>=few or surrogate.rank_reversal(l)>1/2: return False
+    if surrogate.went_on(l).sum()>=few or surrogate.rank_reversal(l)>1/2: return False
     return (surrogate.better(i)[paused] & (surrogate.epochs[paused]<=l)).any()
 
 def resume(

@@ -208,16 +208,22 @@ class Surrogate:
         d = np.array([self.rank_reversal(max(l, 1)) for l in epochs])[of]
         least = max(1/((self.epochs>=self.T).sum()+2), unknown)
         return (1-d)*ndtr((m-self.incumbent)/np.sqrt(v+1e-12))+d*least
-    def _pairs(self, least):
-        "(2,p) pairs of trials that were trained for at least `least` epochs"
-        use = np.flatnonzero((self.epochs>=least) & ~self.failed)
+    def reached(self, l):
+        "(n,) Which trials were trained for at least `l` epochs, and have not failed?"
+        return (self.epochs>=l) & ~self.failed
+    def went_on(self, l):
+        "(n,) Which trials show how curves go on from epoch `l`, at least to the next rung?"
+        return self.reached(max(rung_ratio*l, l+1))
+    def _pairs(self, trials):
+        "(2,p) pairs of the `trials` (n,)"
+        use = np.flatnonzero(trials)
         if len(use)>most: use = spread(use, most)  # there are many pairs
         return use[np.array(np.tril_indices(len(use), -1))]
     @functools.cached_property
     def look(self):
         "Epochs of a first look: `least_epochs`, or the fewest that order trials in the same way"
         full = least_epochs(self.T)
-        i,j = self._pairs(full)
+        i,j = self._pairs(self.reached(full))
         if len(i)<pilots*(pilots-1)/2: return full
         def _differ(l): return np.subtract(*self.Z[[i, j],self._place(l)-1])
         later = _differ(full)
@@ -227,7 +233,7 @@ class Surrogate:
         return full
     def rank_reversal(self, l):
         "How often the order of trials after `l` epochs is reversed later: 0 for one pair in eight or fewer, 1 for half"
-        i,j = self._pairs(max(rung_ratio*l, l+1))
+        i,j = self._pairs(self.went_on(l))
         last,at = np.minimum(self.lens[i], self.lens[j])-1,self._place(l)-1
         kept = np.sign(self.Y[i,at]-self.Y[j,at])*np.sign(self.Y[i,last]-self.Y[j,last])
         reversed = ((1-kept).sum()/2+.1)/(len(kept)+1)
@@ -240,7 +246,7 @@ class Surrogate:
     def better(self, i):
         "(n,) Which trials were better than trial `i` after as many epochs, or fewer if curves do not fall from there?"
         l,n = self.lens[i],np.minimum(self.lens, self.lens[i])
-        Z = self.Z[(self.lens>=l) & ~self.failed,:l]
+        Z = self.Z[self.reached(self.epochs[i]),:l]
         rises = (Z[:,-1:]-Z).mean(0)>=-fall
         ok = np.append(rises, False)[n-1]  # the last is for trials without a value
         then = self.Y[np.arange(len(n)),n-1]
@@ -248,8 +254,8 @@ class Surrogate:
     def rank(self, i):
         "How many trials were `better` than trial `i`, and how many these are with those that got as far"
         better = self.better(i)
-        far = (self.lens>=self.lens[i]) & ~self.failed
-        return int(better.sum()), int((better|far).sum())
+        of = better | self.reached(self.epochs[i])
+        return int(better.sum()), int(of.sum())
     def before(self, i):
         "Epoch at which trial `i` was compared the last time before now"
         known = self.trainings[i].points[0]
