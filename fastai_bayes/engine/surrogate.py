@@ -241,7 +241,7 @@ class Surrogate:
     def is_rising(self, l):
         "Are most trials better after `l` epochs than one rung before? If not, as in a warm-up, values say little"
         now,then = self._place(l),self._place(max(int(l/rung_ratio), 1))
-        Y = self.Y[(self.lens>=now) & ~self.failed]
+        Y = self.Y[self.reached(l)]
         return 2*(Y[:,now-1]>Y[:,then-1]).sum()>len(Y)
     def better(self, i):
         "(n,) Which trials were better than trial `i` after as many epochs, or fewer if curves do not fall from there?"
