@@ -33,7 +33,7 @@ from .learner.signatures import KnobError
 from .learner.callback import BayesPruningCallback
 from .learner.monitor import MonitorError
 from .learner.factory import AskError, TuneError
-from .learner.runner import RecordError
+from .learner.training import RecordError
 import fastai_bayes.learner.tune
 
 # %% ../nbs/00_all.ipynb #names

@@ -5,13 +5,14 @@ from nbclient import NotebookClient
 from rich.console import Console
 from fastai_bayes.learner.display import Status, Terminal, status_text
 
+def running(n, curve=(.3,)): return dict(number=n, params=dict(lr=.1, arch='resnet18'), curve=curve)
 def status(n=6, **kwargs):
     "A study of which `n` trials have ended"
     why = 'number 3 of 4 after 2 epochs, and the probability of ending best, 3%, is too small'
     ended = [dict(number=i, state='stopped' if i%2 else 'complete', value=.5+.05*((i*7)%5), epochs=2 if i%2 else 5,
                   params=dict(lr=.01*(i+1), arch=f'vit_small_patch16_{i}'), reason=why if i%2 else '') for i in range(n)]
-    return Status(**{**dict(monitor='accuracy', mode='max', n_epoch=5, budget=100, spent=31, saved=9, seconds=40, trials=ended, number=n,
-                            params=dict(lr=.1, arch='resnet18'), curve=[.3]), **kwargs})
+    return Status(**{**dict(monitor='accuracy', mode='max', n_epoch=5, budget=100, spent=31, saved=9, seconds=40, trials=ended,
+                            running=[running(n)]), **kwargs})
 
 class Screen(io.StringIO):
     "A stream that says it is a terminal, and shows what is written on a `pyte` screen"
@@ -50,7 +51,7 @@ def shown(s, columns): return words(status_text(s, columns).splitlines())
 def test_table_is_drawn_over_itself(terminal, columns):
     v,out = terminal(columns, 40)
     for i in range(8):
-        for e in range(4): v.show(status(i, curve=[.1]*e))
+        for e in range(4): v.show(status(i, running=[running(i, [.1]*e)]))
     v.show(s := status(8))
     assert words(out.rows())==shown(s, columns) and len(out.rows())<20
 
@@ -66,7 +67,7 @@ def test_few_lines(terminal):
 def test_a_table_that_gets_shorter_leaves_nothing_behind(terminal):
     v,out = terminal(100)
     v.show(status(8))
-    v.show(s := status(0, number=None))
+    v.show(s := status(0, running=[]))
     assert words(out.rows())==shown(s, 100) and len(out.rows())==1
 
 def test_what_others_print_stays_above(terminal):
@@ -110,7 +111,7 @@ def test_interrupted_while_it_draws(terminal, monkeypatch, after):
     monkeypatch.setattr(out, 'write', interrupted)
     with pytest.raises(KeyboardInterrupt): v.show(status(4))
     monkeypatch.setattr(out, 'write', write)
-    v.close(s := status(5, number=None))
+    v.close(s := status(5, running=[]))
     assert calls==[None] and words(out.rows()).endswith(shown(s, 60)) and sys.stdout is out
 
 tuned = textwrap.dedent('''
@@ -136,13 +137,14 @@ acted = textwrap.dedent('''
         s,v = Status('accuracy', 'max', 2, n_trials=3),view(**kwargs)
         v.say('inferred <space>')
         for i in range(3):
-            s.number,s.params,s.curve = i,dict(lr=.1),[]
+            o = dict(number=i, params=dict(lr=.1), curve=[])
+            s.running = [o]
             for e in range(2):
-                s.curve.append(.5+e/10)
+                o['curve'].append(.5+e/10)
                 time.sleep(.11)
                 v.update(s)
-            s.trials.append(dict(number=i, state='complete', value=.6, epochs=2, params=s.params))
-            s.number = None
+            s.trials.append(dict(number=i, state='complete', value=.6, epochs=2, params=o['params']))
+            s.running = []
             v.finished(s)
             print('printed')
         v.close(s)

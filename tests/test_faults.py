@@ -302,7 +302,7 @@ def memory_of_trials(path):
 def broken(*args, **kwargs): raise ArithmeticError('bug')
 
 @pytest.mark.parametrize('where', [f'fastai_bayes.{o}' for o in '''learner.runner.Run.next_trial learner.runner.Run.tell learner.runner.Run.result
-    learner.runner.Run.remove_old_files study.sampler.next_training learner.training.MemoryLimit.allows learner.runner.view learner.runner.Worker.__init__
+    learner.runner.Run.remove_old_files study.sampler.next_training learner.runner.MemoryLimit.allows learner.runner.view learner.runner.Worker.__init__
     learner.display.Silent.update learner.factory.apply_params'''.split()])
 def test_an_error_of_ours_leaves_all_as_it_was(tmp_path, monkeypatch, where):
     learn = digits(tmp_path, cbs=[MixUp()])

@@ -31,9 +31,7 @@ class Status:
         n_epoch: Planned epochs of one trial
         n_trials: Limits; None is no limit
         trials: Ended trials, with number, state, value, epochs, params, reason
-        number: The running trial, if any
-        params: Its hyperparameters
-        curve: Its values so far
+        running: Trials that are trained now, with number, params, curve, worker
         spent: Epochs of all trials
         saved: Epochs saved by stopping early
         seconds: Time of all trials
@@ -46,9 +44,7 @@ class Status:
     budget:int=None
     timeout:float=None
     trials:list=field(default_factory=list) # Ended trials, with number, state, value, epochs, params, reason
-    number:int=None # The running trial, if any
-    params:dict=field(default_factory=dict) # Its hyperparameters
-    curve:list=field(default_factory=list) # Its values so far
+    running:list=field(default_factory=list) # Trials that are trained now, with number, params, curve, worker
     spent:int=0 # Epochs of all trials
     saved:int=0 # Epochs saved by stopping early
     seconds:float=0. # Time of all trials
@@ -105,9 +101,13 @@ def progress(s:Status)->str:
 
 def status_line(s:Status)->str:
     "`s` in one line"
-    if s.number is None: return progress(s)
-    now = f' | {s.monitor} {short(s.curve[-1])}' if s.curve else ''
-    return f'trial {s.number} epoch {len(s.curve)}/{s.n_epoch}{now} | {progress(s)} | {settings(s.params)}'
+    if not s.running: return progress(s)
+    if len(s.running)>1:
+        now = ', '.join(f"{o['number']} ({len(o['curve'])}/{s.n_epoch})" for o in s.running)
+        return f'trials {now} | {progress(s)}'
+    o,*_ = s.running
+    now = f" | {s.monitor} {short(o['curve'][-1])}" if o['curve'] else ''
+    return f"trial {o['number']} epoch {len(o['curve'])}/{s.n_epoch}{now} | {progress(s)} | {settings(o['params'])}"
 
 def trial_line(o, s:Status)->str:
     "An ended trial `o` in one line"
@@ -120,19 +120,20 @@ def status_rows(
     s:Status, # State of the study
     last:int=4 # Number of ended trials to show
 )->list: # Lists of texts, headers first
-    """Table of the running trial, the best, and the `last` ended ones, latest first
+    """Table of the running trials, the best, and the `last` ended ones, latest first
 
     Parameters:
         s: State of the study
         last: Number of ended trials to show
         returns: Lists of texts, headers first
     """
-    value = s.curve[-1] if s.curve else None
-    now = dict(number=s.number, state='running', value=value)
-    now.update(epochs=len(s.curve), params=s.params)
+    def _now(o):
+        value = o['curve'][-1] if o['curve'] else None
+        row = dict(number=o['number'], state='running', value=value)
+        return dict(row, epochs=len(o['curve']), params=o['params'], reason=o.get('worker'))
     shown = s.trials[::-1][:last]
     if s.best and s.best not in shown: shown.insert(0, s.best)
-    if s.number is not None: shown.insert(0, now)
+    shown = [*map(_now, s.running), *shown]
     names = list(dict.fromkeys(k for o in shown for k in o['params']))
     def _row(o):
         mark = '*'*(o is s.best)

@@ -192,22 +192,23 @@ class LearnerFactory:
     def watch(self, params, learn):
         "A callback that warns if some of `params`, which `learn` has, have no effect"
         return EffectWatch(dict(dict.items(params)), *self.effects, learn)
-    def params_of(self, trial, trials=()):
-        "Hyperparameters of the Optuna `trial` for this factory; `trials` are all of the study"
-        own = own_params(trial)
-        if not self.define_by_run: return self.given.values(own)
-        dists = [o for t in trials for o in t.distributions.items()]
+    def note_suggested(self, trials):
+        "Remember what `new_learner(trial)` has suggested in `trials`"
+        dists = [o for t in trials for o in t.distributions.items()] if self.define_by_run else ()
         for k,d in ((k, _dim(d)) for k,d in dists):
             if k not in self.suggested or not _same(self.suggested[k], d): self.suggested[k] = d
+    def params_of(self, trial, fixed=None):
+        "Hyperparameters of the Optuna `trial` for this factory; `fixed` are those with which it was queued"
+        own = own_params(trial)
+        if not self.define_by_run: return self.given.values(own)
         known = self.given.values(filter_keys(own, lambda k: k in self.given or k not in trial.params))
-        fixed = trials[trial.number].system_attrs.get('fixed_params') if len(trials) else None
         return SuggestedParams(trial, known, self.suggested, fixed)
     def point(self, sampler, enqueued=None):
         "Hyperparameters from `sampler`, or those that the user has `enqueued`"
         with quiet_optuna():
             study = optuna.create_study(sampler=sampler)
             if enqueued: study.enqueue_trial(enqueued, {'enqueued': True})
-            return self.params_of(ask(study, self.given), study.trials)
+            return self.params_of(ask(study, self.given), enqueued)
 
     def probe(self):
         "A learner from the middle of the space, or from another point if that fails; without a factory the user's"
