@@ -15,6 +15,7 @@ from multiprocessing import connection
 from pathlib import Path
 import cloudpickle, torch
 from fastcore.basics import GetAttr
+from fastai.callback.core import Callback
 from fastai.torch_core import default_device
 from loky.backend import get_context
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -44,12 +45,14 @@ def dumps(o)->bytes:
 def _parts(plan):
     "Pairs of a name and a part of `plan` that is sent"
     f = plan.factory
+    for o in f.learn.cbs if f.learn else (): o.learn = None  # else each would hold all the others
     parts = [('new_learner', f.new_learner), ('fit', plan.fit)]
     parts += [(f'the argument {k}', v) for k,v in plan.fit_kwargs.items()]
     parts += [(type(o).__name__, o) for o in plan.cbs]
     if f.learn is None: return parts
     parts += [(type(o).__name__, o) for o in f.learn.cbs]
-    return parts+[(f'learn.{k}', v) for k,v in vars(f.learn).items() if k!='_cbs']
+    rest = {k: v for k,v in f.learn.__getstate__().items() if k!='cbs' and not isinstance(v, Callback)}
+    return parts+[(f'learn.{k}', v) for k,v in rest.items()]
 
 def _can_travel(o):
     try: return bool(dumps(o))
@@ -344,9 +347,8 @@ class Pool:
 
     def answer(self):
         "Answer the workers until one of them is idle"
-        if not self.workers: raise TuneError(f'workers: none is left, {self.why}; run the same line to resume')
         before = self.idle()
-        while self.idle()==before and self.workers:
+        while self.idle()==before:
             for o in self.how.news(self.workers, 1.): self.hear(o)
 
     def hear(self, worker):
@@ -381,6 +383,7 @@ class Pool:
         if worker.ready: self.workers.append(self.start(worker.i))
         else: self.why = self.why or f'the last ended before it was ready, with exit code {worker.process.exitcode}'
         if worker.job: self.run.died(worker.job)
+        if not self.workers: raise TuneError(f'workers: none is left, {self.why}; run the same line to resume')
     def close(self):
         for o in self.workers: o.conn.close()  # all at once, before each is waited for
         for o in self.workers: o.end()
