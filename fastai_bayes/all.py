@@ -6,7 +6,7 @@
 __all__ = ['Space', 'SpaceError', 'BayesOptimizer', 'OptimizerError', 'BayesSampler', 'BayesPruner', 'SearchError', 'StudyError',
            'FolderError', 'open_study', 'trial_frame', 'curve_frame', 'TuneResult', 'PlotError', 'PlotlyError',
            'CloneError', 'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError',
-           'TuneError', 'AskError', 'RecordError', 'Workers']
+           'TuneError', 'AskError', 'RecordError', 'Ray', 'Workers']
 
 # %% ../nbs/00_all.ipynb #ground
 from .engine.space import Space, SpaceError
@@ -34,14 +34,14 @@ from .learner.callback import BayesPruningCallback
 from .learner.monitor import MonitorError
 from .learner.factory import AskError, TuneError
 from .learner.training import RecordError
-from .learner.workers import Workers
+from .learner.workers import Ray, Workers
 import fastai_bayes.learner.tune
 
 # %% ../nbs/00_all.ipynb #names
 _all_ = ['Space', 'SpaceError', 'BayesOptimizer', 'OptimizerError', 'BayesSampler', 'BayesPruner',
          'SearchError', 'StudyError', 'FolderError', 'open_study', 'trial_frame', 'curve_frame',
          'TuneResult', 'PlotError', 'PlotlyError', 'CloneError', 'LoaderError', 'KnobError',
-         'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'AskError', 'RecordError', 'Workers']
+         'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'AskError', 'RecordError', 'Ray', 'Workers']
 globals().update(plots)  # each is public as soon as it is registered
 __all__ = [*_all_, *plots]
 

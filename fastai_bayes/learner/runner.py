@@ -530,13 +530,13 @@ def crew(self:Run):
 @patch
 def step(self:Run):
     "Give each idle worker a trial, and answer the others; False if nothing is left to do"
-    begun = False
-    for _ in self.pool.idle():
+    begun,idle = False,self.pool.idle()
+    for _ in idle:
         trial = self.next_trial()
         if trial is None: break
         self.run_trial(trial)
         begun = True
-    if not (begun or self.underway or self.pool.starting): return self.waits()
+    if not (begun or self.underway) and (idle or not self.pool.starting): return self.waits()
     self.pool.answer()
     return True
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['dumps', 'pack', 'files_in', 'put_files', 'Chief', 'FarTrial', 'WorkerError', 'Line', 'serve', 'Remote', 'Workers',
-           'Here', 'Pool']
+           'Mailbox', 'RayRemote', 'Ray', 'Here', 'Pool']
 
 # %% ../../nbs/learner/19_workers.ipynb #24c9f968
-import io, os, pickle, queue, shutil, signal, sys, tempfile, threading, traceback, warnings
+import io, os, pickle, queue, shutil, signal, sys, tempfile, threading, time, traceback, warnings
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -255,13 +255,15 @@ class Remote:
         self.ready,self.job = False,None # Has it started? What does it train?
     def send(self, o): self.conn.send_bytes(dumps(o))
     def hear(self): return pickle.loads(self.conn.recv_bytes())
+    def hang_up(self): self.conn.close()
     def end(self):
-        "End the process, and remove its temporary files"
-        self.conn.close()
+        "End the process, and remove its temporary files; returns how it ended"
+        self.hang_up()
         self.process.join(2)
         if self.process.is_alive(): self.process.kill()
         self.process.join(2)
         shutil.rmtree(self.tmp, ignore_errors=True)
+        return f'it ended with exit code {self.process.exitcode}'
 
 @dataclass
 class Workers:
@@ -270,17 +272,20 @@ class Workers:
     Parameters:
         n: How many, or 'gpus' for one per GPU
         push: Seconds between two checkpoints that a worker hands over
+        wait: Seconds to wait for the first worker, or for another if all have died
     """
     n:int # How many, or 'gpus' for one per GPU
     push:float=60. # Seconds between two checkpoints that a worker hands over
+    wait:float=600. # Seconds to wait for the first worker, or for another if all have died
 
     def check(self):
         "Raise a `TuneError` if something is wrong"
         if self.n=='gpus' and not _gpus(): raise TuneError("workers='gpus': there is no GPU; give a number of processes")
         if self.n!='gpus' and not is_int(self.n, 1):
             raise TuneError(f"workers: expected a whole number of 1 or more, 'gpus', or a Ray, got {self.n!r}")
-        if not is_number(self.push) or self.push<0:
-            raise TuneError(f'push: expected seconds, 0 or more, got {self.push!r}')
+        for k in ('push', 'wait'):
+            v = getattr(self, k)
+            if not is_number(v) or v<0: raise TuneError(f'{k}: expected seconds, 0 or more, got {v!r}')
     @property
     def many(self): return len(_gpus()) if self.n=='gpus' else int(self.n)
     @property
@@ -296,10 +301,89 @@ class Workers:
         p.start()
         theirs.close()
         return Remote(i, ours, p, tmp)
+    def share(self, o):
+        "`o`, stored once for all workers if that is possible"
+        return o
     def news(self, workers, timeout):
         "Those of `workers` that have sent something, or have died"
         at = {o.conn: o for o in workers}
         return [at[o] for o in connection.wait([*at], timeout)]
+
+# %% ../../nbs/learner/19_workers.ipynb #23b7e816
+class Mailbox:
+    "A worker on a Ray cluster: what it is sent, and what it has to say"
+    def __init__(self, packed, rest):
+        self.inbox,self.outbox,self.tmp = queue.SimpleQueue(),queue.SimpleQueue(),tempfile.mkdtemp(prefix='fastai_bayes-')
+        threading.Thread(target=serve, args=(self, self.tmp, packed, rest), daemon=True).start()
+    def recv_bytes(self): return self.inbox.get()  # these two are called by `serve`
+    def send_bytes(self, message): self.outbox.put(message)
+    def put(self, message): self.inbox.put(message)  # and these by the chief
+    def get(self): return self.outbox.get()
+    def clear(self): shutil.rmtree(self.tmp, ignore_errors=True)
+
+class RayRemote(Remote):
+    "A worker on a Ray cluster, as the chief sees it"
+    def __init__(self, i, actor):
+        super().__init__(i, None, None, None)
+        self.actor,self.news = actor,actor.get.remote()
+    def send(self, o): self.actor.put.remote(dumps(o))
+    def hear(self):
+        import ray
+        try: res = ray.get(self.news)
+        except ray.exceptions.RayError as e: raise EOFError(str(e)) from e
+        self.news = self.actor.get.remote()
+        return pickle.loads(res)
+    def hang_up(self): self.actor.clear.remote()
+    def end(self):
+        "End the actor"
+        import ray
+        ray.kill(self.actor)
+        return 'its actor or its node has died'
+
+@dataclass
+class Ray(Workers):
+    """Workers on a Ray cluster; `pip install 'fastai_bayes[ray]'`
+
+    Parameters:
+        gpus: GPUs per worker, also a part of one
+        cpus: CPUs per worker
+        address: Of the cluster, 'auto' for the one that this machine belongs to; a new one on this
+            machine if None
+    """
+    gpus:float=0. # GPUs per worker, also a part of one
+    cpus:float=1. # CPUs per worker
+    address:str=None # Of the cluster, 'auto' for the one that this machine belongs to; a new one on this machine if None
+
+    def check(self):
+        "Raise a `TuneError` if something is wrong, or Ray is not installed"
+        super().check()
+        try: import ray
+        except ImportError as e: raise TuneError("Ray: pip install 'fastai_bayes[ray]'") from e
+        for k in ('gpus', 'cpus'):
+            v = getattr(self, k)
+            if not is_number(v) or v<0: raise TuneError(f'{k}: expected a number, 0 or more, got {v!r}')
+        if self.n=='gpus': raise TuneError(f'n: expected a whole number of 1 or more, got {self.n!r}')
+        if ray.is_initialized(): return
+        try: ray.init(self.address, log_to_driver=False)
+        except (ConnectionError, ValueError) as e: raise TuneError(f'address: no cluster at {self.address!r} ({e})') from e
+    @property
+    def threads(self): return max(1, int(self.cpus))
+    def start(self, i, packed, rest):
+        "Start worker `i`"
+        import ray
+        actor = ray.remote(Mailbox).options(num_cpus=self.cpus, num_gpus=self.gpus, max_concurrency=4)
+        return RayRemote(i, actor.remote(packed, rest))
+    def share(self, o):
+        "`o`, stored once for all workers"
+        import ray
+        return ray.put(o)
+    def news(self, workers, timeout):
+        "Those of `workers` that have sent something, or have died"
+        import ray
+        at = {o.news: o for o in workers}
+        ready,_ = ray.wait([*at], num_returns=len(at), timeout=0)
+        if not ready: ready,_ = ray.wait([*at], timeout=timeout)
+        return [at[o] for o in ready]
 
 # %% ../../nbs/learner/19_workers.ipynb #e181f05e
 class Here:
@@ -328,7 +412,7 @@ class Pool:
     ):
         self.run,self.how,self.push,self.why = run,how,how.push,''
         rest = dict(loggers=run.loggers, start=run.plan.factory.start, threads=how.threads, warns=warnings.filters)
-        self.start = partial(how.start, packed=run.plan.packed, rest=dumps(rest))
+        self.start = partial(how.start, packed=how.share(run.plan.packed), rest=how.share(dumps(rest)))
         self.workers = []
         for i in range(how.many): self.workers.append(self.start(i))
 
@@ -347,9 +431,11 @@ class Pool:
 
     def answer(self):
         "Answer the workers until one of them is idle"
-        before = self.idle()
+        before,start = self.idle(),time.monotonic()
         while self.idle()==before:
             for o in self.how.news(self.workers, 1.): self.hear(o)
+            if self.run.underway or time.monotonic()-start<self.how.wait: continue
+            raise TuneError(f'workers: none was ready after {self.how.wait:g} seconds; ask for less, or raise wait=')
 
     def hear(self, worker):
         "Read a message of `worker`, and answer it"
@@ -378,12 +464,12 @@ class Pool:
 
     def lost(self, worker):
         "`worker` has died: another resumes its trial"
-        worker.end()
+        how = worker.end()
         self.workers.remove(worker)
         if worker.ready: self.workers.append(self.start(worker.i))
-        else: self.why = self.why or f'the last ended before it was ready, with exit code {worker.process.exitcode}'
+        else: self.why = self.why or f'the last was not ready when {how}'
         if worker.job: self.run.died(worker.job)
         if not self.workers: raise TuneError(f'workers: none is left, {self.why}; run the same line to resume')
     def close(self):
-        for o in self.workers: o.conn.close()  # all at once, before each is waited for
+        for o in self.workers: o.hang_up()  # all at once, before each is waited for
         for o in self.workers: o.end()

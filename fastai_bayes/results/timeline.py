@@ -29,6 +29,11 @@ def _rows(df):
         ends[keys[-1]] = o.end
     return pd.factorize(np.array(keys, object))[0]
 
+def _worker(t):
+    "Process that called `bayes_tune`, and the number of its worker if it had several"
+    chief,on = t.user_attrs.get('worker', ''),t.user_attrs.get('on')
+    return chief if on is None else f'{chief} {on}'
+
 _columns = ['number', 'state', 'reason', 'worker', 'start', 'end']
 
 @of_study
@@ -49,8 +54,7 @@ def timeline_data(
     for t in all_trials(study):
         if t.datetime_start is None: continue
         what = trial_id(t),state_of(t),reason_of(t)
-        worker = t.user_attrs.get('worker', '')
-        rows.append((*what, worker, t.datetime_start, _end(t, now)))
+        rows.append((*what, _worker(t), t.datetime_start, _end(t, now)))
     df = pd.DataFrame(rows, columns=_columns).sort_values('start', ignore_index=True)
     return df.assign(row=_rows(df))
 
