@@ -352,6 +352,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'fastai_bayes/engine/policy.py'),
                                             'fastai_bayes.engine.policy._weighed': ( 'engine/policy.html#_weighed',
                                                                                      'fastai_bayes/engine/policy.py'),
+                                            'fastai_bayes.engine.policy.begins': ( 'engine/policy.html#begins',
+                                                                                   'fastai_bayes/engine/policy.py'),
                                             'fastai_bayes.engine.policy.decide': ( 'engine/policy.html#decide',
                                                                                    'fastai_bayes/engine/policy.py'),
                                             'fastai_bayes.engine.policy.expected_epochs': ( 'engine/policy.html#expected_epochs',

@@ -20,7 +20,7 @@ from .gp import GP, fit
 from .optimize_acqf import among, distinct, sobol
 from .trainings import Training
 from .surrogate import Surrogate, final_data, informative, most
-from .policy import first_feasible, n_starts, next_start, propose, resume
+from .policy import begins, first_feasible, next_start, propose, resume
 
 # %% ../../nbs/engine/12_knowledge.ipynb #earlier
 def _inside(d, v):
@@ -375,7 +375,7 @@ def next_training(
     """
     x,value,fitted,first = None,-np.inf,surrogate.fitted,()
     if new:
-        if n-surrogate.infeasible.sum()<n_starts(surrogate):  # infeasible ones do not count
+        if begins(surrogate, n):
             points = starts()
             first = knowledge.next_start(surrogate, points) if knowledge else next_start(surrogate, points, n)
         if len(first) and (allowed is None or allowed(first)[0]): return None, first[0], fitted

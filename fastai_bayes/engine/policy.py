@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['final_share', 'new_share', 'most_starts', 'one_epoch_starts', 'start_share', 'top_share', 'min_prob',
            'min_prob_final', 'few', 'least_final_epochs', 'expected_epochs', 'pause_epochs', 'in_epochs', 'n_starts',
-           'start_points', 'first_feasible', 'next_start', 'propose', 'Verdict', 'decide', 'Explanation', 'explain',
-           'resume']
+           'start_points', 'begins', 'first_feasible', 'next_start', 'propose', 'Verdict', 'decide', 'Explanation',
+           'explain', 'resume']
 
 # %% ../../nbs/engine/11_policy.ipynb #imports
 import functools, math
@@ -53,6 +53,11 @@ def start_points(space, T, rng):
     "Initial configurations (n,d), quasi-random and distinct: as many as there may be"
     return distinct(space.snap(sobol(one_epoch_starts if T==1 else most_starts, len(space), rng)))
 
+def begins(surrogate, n):
+    "Is trial `n`, the next, an initial configuration? Trials without a value, also those under way, do not count"
+    waiting = surrogate.are('running') & (surrogate.epochs==0)
+    return n-(waiting | surrogate.infeasible).sum()<n_starts(surrogate)
+
 def first_feasible(surrogate, U):
     "The first of the points `U` (m,d) that is probably feasible; (k,d), k is 0 or 1"
     if surrogate.feasible is None or not len(U): return U[:1]
@@ -74,9 +79,8 @@ def next_start(
         returns: (k,d), k is 0 or 1
     """
     n,space = n-surrogate.infeasible.sum(),surrogate.space  # infeasible ones do not count
-    points = points[:n_starts(surrogate)]
-    if n>=len(points): return points[:0]
-    if surrogate.feasible is None: return distinct(points[n:n+1], surrogate.X)  # another process may have tried it
+    if surrogate.feasible is None and n<len(points):
+        return distinct(points[n:n+1], surrogate.X)  # another process may have tried it
     U = np.r_[points[n:], sobol(64, len(space), n)]
     return first_feasible(surrogate, distinct(space.snap(U), surrogate.X))
 
@@ -163,7 +167,8 @@ def decide(
     if l<least: return Verdict(False, f'fewer than {in_epochs(least)}')
     if t.last<t.epochs or surrogate.before(i)==l:
         return Verdict(False, f'nothing to compare after {in_epochs(t.epochs)}')
-    pause = resumable and i<min(n_startup, n_starts(surrogate)) and _pause(surrogate, i)
+    starts = n_starts(surrogate)+surrogate.are('running').sum()-1  # as many more as are under way
+    pause = resumable and i<min(n_startup, starts) and _pause(surrogate, i)
     if pause: return Verdict(True, f'{pause} {in_epochs(l)}')
     if not resumable and np.nanmax(surrogate.Y[i])>=surrogate.transform.best:
         return Verdict(False, 'the best value so far')  # Optuna ignores stopped trials
