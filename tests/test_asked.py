@@ -40,7 +40,7 @@ def by_number(res): return res.trials.sort_values('number').drop(columns='second
 
 def test_what_is_suggested_is_trained(learn):
     Seen.all = []
-    res = tune(learn, cbs=Seen())
+    res = tune(learn, n=3, seed=1, cbs=Seen())
     trials = [t for t in res.study.trials]
     assert len(Seen.all)==len(trials)==8 and {t.state.name for t in trials}=={'COMPLETE'}
     for o,t in zip(Seen.all, trials):

@@ -853,13 +853,13 @@ class Plain(TfmdDL):
 
 def own(path, cls, labels=True, **kw):
     dls = loaders(path)
-    if labels: kw['labels'] = y[:320].numpy()
+    if labels: kw['labels'] = y[:len(dls.train_ds)].numpy()
     dls.loaders[0] = cls(dls.train_ds, bs=32, shuffle=True, drop_last=True, num_workers=0, **kw)
     return digits(path, dls)
 
 def after_the_fact(path):
     learn = own(path, TfmdDL, False)
-    learn.dls.train.weights = torch.rand(320)
+    learn.dls.train.weights = torch.rand(len(learn.dls.train_ds))
     return learn
 
 class Slotted(TfmdDL):
@@ -922,7 +922,7 @@ def test_what_changes_transforms_makes_loaders_anew_too(tmp_path):
         with pytest.raises(LoaderError, match='pass on sampler'): learn.bayes_tune(1, space, **quick)
 
 # 11. Data and `n_epoch` change under a study's name; `extend=True`
-def sized(path, n=320): return digits(path, loaders(path, n))
+def sized(path, n=160): return digits(path, loaders(path, n))
 def classes(path, *names):
     dls = loaders(path)
     dls.vocab = names
@@ -936,7 +936,7 @@ def later(path, first, then, **kwargs):
     except StudyError: assert same(was, picture(learn)) and tree(path)==before; raise
 
 changes = {
-    'half the training set': (sized, lambda p: sized(p, 160), {}, '- training set: 320\n\\+ training set: 160'),
+    'half the training set': (sized, lambda p: sized(p, 80), {}, '- training set: 160\n\\+ training set: 80'),
     'another validation set': (digits, lambda p: digits(p, DataLoaders(loaders(p).train, TfmdDL(TensorDataset(x[:50], y[:50]), bs=50), path=p)), {},
                                '- validation set: 100\n\\+ validation set: 50'),
     'one more class': (lambda p: classes(p, 'a', 'b'), lambda p: classes(p, 'a', 'b', 'c'), {}, '- classes: 2: a, b\n\\+ classes: 3: a, b, c'),
@@ -1089,7 +1089,7 @@ def test_more_epochs_and_a_factory_that_asks(tmp_path):
     res = grow(tmp_path, 3, 2, extend=True, **line)
     assert list(res.trials.epochs)==[2]*3 and set(res.best_params)>={'width'}
 
-@pytest.mark.parametrize('kwargs,match', [(dict(make=lambda p: sized(p, 160)), 'training set: 160'), (dict(fit='fit'), r'\+ fit: fit'),
+@pytest.mark.parametrize('kwargs,match', [(dict(make=lambda p: sized(p, 80)), 'training set: 80'), (dict(fit='fit'), r'\+ fit: fit'),
     (dict(make=lambda p: digits(p, model=net(20))), r'weights 0.weight: \(20, 64\)'), (dict(extend=dict(x=1)), "got 'x'"), (dict(extend=dict(lr=.1)), "got 'lr'"),
     (dict(space=dict(lrs, wd=(.1, .3)), extend=dict(wd='x')), "wd: expected a number, got 'x'"),
     (dict(space=dict(lrs, width=[8]), new_learner=lambda p: digits('.', model=net(2*p['width']))), r'extend=dict\(width=...\)')])
@@ -1762,7 +1762,7 @@ def test_the_recorder_shows_the_winner(tmp_path, fit):
     r,curve = learn.recorder,res.curves[res.curves.number==res.best_trial.number]
     assert len(r.values) and len(r.values)<=3 and [o[2] for o in r.values]==pytest.approx(curve.value.tolist()[-len(r.values):])
     assert r.metric_names==['epoch', 'train_loss', 'valid_loss', 'accuracy', 'time'] and learn.final_record==r.values[-1]
-    assert len(r.losses)==len(r.lrs)==10*len(r.values)==r.iters[-1] and max(r.lrs)<=max(res.best_params['lr']*1.01, .1)
+    assert len(r.losses)==len(r.lrs)==5*len(r.values)==r.iters[-1] and max(r.lrs)<=max(res.best_params['lr']*1.01, .1)
     ax = r.plot_loss(show_epochs=True)
     assert len(ax.lines[0].get_ydata())==len(r.losses)-5
     r.plot_sched()
@@ -2032,7 +2032,7 @@ def test_the_training_loader_need_not_be_the_first(tmp_path):
         learn = digits(tmp_path, Reversed(dls.valid, dls.train, path=tmp_path))
         return learn,learn.bayes_tune(1, n_trials=2, pruner='none', **kwargs, **quick)
     learn,res = line()
-    assert set(res.best_params)=={'opt_func', 'lr', 'wd'} and len(learn.dls.train.dataset)==320
+    assert set(res.best_params)=={'opt_func', 'lr', 'wd'} and len(learn.dls.train.dataset)==160
     with learn.no_bar(): assert learn.validate()[1]==pytest.approx(res.best_value)  # of the second loader, as in a fit
     with pytest.raises(LoaderError, match='Reversed.train is not the first of its loaders'): line(space=dict(lrs, bs=[8, 16]))
 

@@ -429,7 +429,7 @@ def test_a_changed_model_is_resumed_or_the_trial_counts(tmp_path, kind, at, ends
 # 20. The recorder after tuning
 def test_the_recorder_of_a_resumed_winner_has_all_epochs(tmp_path):
     learn,_ = died(tmp_path, at=2)
-    assert len(learn.recorder.values)==4 and len(learn.recorder.losses)==40==len(learn.recorder.hps['lr'])
+    assert len(learn.recorder.values)==4 and len(learn.recorder.losses)==20==len(learn.recorder.hps['lr'])
     fresh = digits(tmp_path)
     fresh.bayes_tune(4, lrs, n_trials=1, study_name='s', **quick)
     assert fresh.recorder.values==learn.recorder.values

@@ -13,7 +13,7 @@ x,y = load_digits(return_X_y=True)
 x,y = torch.tensor(x).float()/16,torch.tensor(y)
 quick = dict(verbose=False, seed=0)
 
-def loaders(path, n=320, bs=32):
+def loaders(path, n=160, bs=32):
     "The first `n` digits for training, 100 others for validation"
     return DataLoaders(TfmdDL(TensorDataset(x[:n], y[:n]), bs=bs, shuffle=True, drop_last=True, num_workers=0),
                        TfmdDL(TensorDataset(x[-100:], y[-100:]), bs=50, num_workers=0), path=path)
