@@ -10,7 +10,7 @@ import numpy as np
 from fastai_bayes.engine.optimizer import BayesOptimizer
 from fastai_bayes.engine.space import Space
 from racing import cells, header, hush, race, row, versions
-from tables import AT, FULL, Trainer, at_random, tables
+from tables import AT, Trainer, at_random, tables
 
 def work(n, seed, begin, epoch):
     "`n` workers: `begin` returns a trial, `epoch(trial)` says whether it goes on for another"

@@ -41,7 +41,8 @@ import fastai_bayes.learner.tune
 _all_ = ['Space', 'SpaceError', 'BayesOptimizer', 'OptimizerError', 'BayesSampler', 'BayesPruner',
          'SearchError', 'StudyError', 'FolderError', 'open_study', 'trial_frame', 'curve_frame',
          'TuneResult', 'PlotError', 'PlotlyError', 'CloneError', 'LoaderError', 'KnobError',
-         'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'AskError', 'RecordError', 'Ray', 'Workers']
+         'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'AskError', 'RecordError',
+         'Ray', 'Workers']
 globals().update(plots)  # each is public as soon as it is registered
 __all__ = [*_all_, *plots]
 

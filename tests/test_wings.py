@@ -24,7 +24,7 @@ def test_imports_with_what_is_above_blocked(wing):
 
 def test_every_module_is_in_a_wing():
     assert {o.name for o in pkg.iterdir() if o.is_dir() and not o.name.startswith('__')}==set(wings)
-    assert {o.stem for o in pkg.glob('*.py')}=={'__init__', '_docstrings', '_modidx', 'all'}
+    assert {o.stem for o in pkg.glob('*.py')}=={'__init__', '_docstrings', '_modidx', 'all', 'ray'}
 
 @pytest.mark.parametrize('folder', sorted(o.parent for o in (root/'nbs').glob('*/00_*.ipynb')), ids=lambda o: o.name)
 def test_notebooks_are_numbered(folder):
@@ -63,6 +63,7 @@ def used(table):
 @pytest.mark.parametrize('fn', sorted(o for o in pkg.rglob('*.py') if not o.stem.startswith('_')), ids=lambda o: o.stem)
 def test_names_are_defined(fn):
     "Star imports hide from ruff what is not"
+    if fn.stem=='ray': pytest.importorskip('ray.tune')
     module = importlib.import_module('.'.join(fn.relative_to(root).with_suffix('').parts))
     table = symtable.symtable(fn.read_text(), str(fn), 'exec')
     assert not [n for n in set(used(table)) if not hasattr(module, n) and not hasattr(builtins, n)]

@@ -89,15 +89,18 @@ class BayesOptimizer:
         raise OptimizerError(f'trial {id} is {t.state}; only a running trial can be reported or ended')
 
     @one_thread
-    def next(self)->Trial: # None if all configurations were tried, and no paused trial is worth resuming
+    def next(self,
+        new:bool=True # May a new trial start?
+    )->Trial: # None if nothing is left to start, and no paused trial is worth resuming
         """What to train next
 
         Parameters:
-            returns: None if all configurations were tried, and no paused trial is worth resuming
+            new: May a new trial start?
+            returns: None if nothing is left to start, and no paused trial is worth resuming
         """
         n,surrogate = len(self.trainings),self.surrogate
         left = untried(self.space, surrogate.X)
-        new = left is None or len(left)>0
+        new = check_bool(new, 'new') and (left is None or len(left)>0)
         rng = self._rng(n+int(surrogate.lens.sum()))
         i,x,self.fitted = next_training(surrogate, rng, n, lambda: self.first, self.knowledge,
                                         resumable=None if self.resume else (), acq=self.acq, new=new)

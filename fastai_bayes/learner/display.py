@@ -129,8 +129,9 @@ def status_rows(
     """
     def _now(o):
         value = o['curve'][-1] if o['curve'] else None
-        row = dict(number=o['number'], state='running', value=value)
-        return dict(row, epochs=len(o['curve']), params=o['params'], reason=o.get('worker'))
+        row = dict(o, state='running', value=value)
+        row.update(epochs=len(o['curve']), reason=o.get('worker'))
+        return row
     shown = s.trials[::-1][:last]
     if s.best and s.best not in shown: shown.insert(0, s.best)
     shown = [*map(_now, s.running), *shown]

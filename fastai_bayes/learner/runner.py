@@ -344,7 +344,8 @@ class Underway:
         every = max(run.checkpoint_every, run.pool.push)
         how = dict(every=every, hypers=run.search.keeps_hypers, longer=longer, named=run.warned)
         fixed = stored.system_attrs.get('fixed_params')
-        self.task = Task(trial, self._seed(), known, [*self.row['curve']], fixed, how)
+        curve = self.row['curve'].copy()
+        self.task = Task(trial, self._seed(), known, curve, fixed, how)
 
     def _seed(self):
         "Of the trial, by its position in the study"
@@ -433,12 +434,13 @@ def tell(self:Run, underway, o):
     trial,failed = underway.trial,o.state==TrialState.FAIL
     self.underway.remove(underway)
     self.infeasible = [*self.infeasible, o.error] if o.infeasible else []
-    if not o.infeasible: self.failures = [*self.failures, o.error] if failed and not o.cut else []
+    if not o.infeasible:
+        self.failures = [*self.failures, o.error] if failed and not o.cut else []
     self.valueless = o.valueless
     if o.spoiled: clear(self.checkpoint(trial))
     why = o.reason if len(o.reason)<=500 else f'{o.reason[:150]} ... {o.reason[-345:]}'
-    facts = dict(seconds=time.monotonic()-underway.began, reason=why, cut=o.cut, verdict=o.verdict,
-                 infeasible=o.infeasible and why, out_of_memory=o.out_of_memory)
+    facts = dict(seconds=time.monotonic()-underway.began, reason=why, cut=o.cut)
+    facts.update(verdict=o.verdict, infeasible=o.infeasible and why, out_of_memory=o.out_of_memory)
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)

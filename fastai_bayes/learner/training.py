@@ -274,7 +274,8 @@ def train(
         learn = factory(params, folder)
         try:
             if factory.define_by_run: check_memory(chief)  # its hyperparameters were unknown before
-            if 'arch' in trial.params: chief.note('n_params', sum(map(torch.numel, learn.model.parameters())))
+            if 'arch' in trial.params:
+                chief.note('n_params', sum(map(torch.numel, learn.model.parameters())))
             best,checkpoint,cb = cbs[:] = _watchers(plan, task, learn, params, folder, chief)
             own = copies([o for o in plan.cbs if not isinstance(o, ShowGraphCallback)], folder)
             cbs += [CSVHeaderOnce(), Closure(), *own, factory.watch(params, learn)]

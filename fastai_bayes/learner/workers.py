@@ -23,16 +23,17 @@ from torch.storage import TypedStorage, UntypedStorage
 from ..engine.space import is_int, is_number
 from .copies import clone
 from .factory import TuneError
-from .training import Outcome, TakenError, run_task
-from ..study.folder import FolderError, make_folder, opened, put
+from .training import TakenError, run_task
+from ..study.folder import FolderError, kind, make_folder, opened, put
 
 # %% ../../nbs/learner/19_workers.ipynb #8cb5d385
+_storages = TypedStorage,UntypedStorage
 def _arrive(storage): return storage.to(device=default_device())
 
 class _Pickler(cloudpickle.Pickler):
     "Tensors and devices other than the CPU become those of the process that reads them"
     def reducer_override(self, o):
-        if isinstance(o, (TypedStorage, UntypedStorage)) and o.device.type!='cpu': return _arrive,(o.cpu(),)
+        if isinstance(o, _storages) and o.device.type!='cpu': return _arrive,(o.cpu(),)
         if isinstance(o, torch.device) and o.type!='cpu': return default_device,()
         return super().reducer_override(o)
 
@@ -51,22 +52,25 @@ def _parts(plan):
     parts += [(type(o).__name__, o) for o in plan.cbs]
     if f.learn is None: return parts
     parts += [(type(o).__name__, o) for o in f.learn.cbs]
-    rest = {k: v for k,v in f.learn.__getstate__().items() if k!='cbs' and not isinstance(v, Callback)}
-    return parts+[(f'learn.{k}', v) for k,v in rest.items()]
+    own = [k for k in f.learn.__getstate__() if k!='cbs']
+    own = [(f'learn.{k}', getattr(f.learn, k)) for k in own]
+    return parts+[o for o in own if not isinstance(o[1], Callback)]
 
 def _can_travel(o):
     try: return bool(dumps(o))
     except Exception: return False
+
+_kept = 'sampler', 'pruner', 'storage', 'before', 'value_now', 'workers' # Fields of a `Plan` that stay with the chief
 
 def pack(plan)->bytes:
     "What a worker needs of `plan`; a TuneError names what cannot be sent"
     factory = copy(plan.factory)
     factory.learn = None if factory.new_learner else clone(factory.learn)
     factory.last,factory.middle,factory.start = lambda: None,None,None
-    plan = replace(plan, factory=factory, sampler=None, pruner=None, storage=None, before=None, value_now=None, workers=None)
-    try: return dumps(plan)
+    sent = replace(plan, factory=factory, **dict.fromkeys(_kept))
+    try: return dumps(sent)
     except Exception as e:
-        stuck = [k for k,o in _parts(plan) if not _can_travel(o)]
+        stuck = [k for k,o in _parts(sent) if not _can_travel(o)]
         what = ', '.join(dict.fromkeys(stuck)) or 'the learner'
         raise TuneError(f'workers: {what} cannot be sent to another process ({type(e).__name__}: {e}); '
                         'make what cannot be pickled in before_fit or in new_learner, or leave workers out') from e
@@ -90,7 +94,8 @@ def files_in(
     known,res = {} if known is None else known,{}
     for f in sorted(Path(folder).rglob('*')):
         name = f.relative_to(folder).as_posix()
-        if not f.is_file() or f.is_symlink() or name.endswith('.tmp') or known.get(name)==_stamp(f): continue
+        if kind(f)!='file' or name.endswith('.tmp'): continue
+        if known.get(name)==_stamp(f): continue
         known[name] = _stamp(f)
         with opened(f) as o: res[name] = o.read()
     return res
@@ -212,11 +217,20 @@ def _train(line, plan, loggers, task, files):
     res.error,text = _portable(res.error)
     line.tell('done', res, text, factory.read, factory.calls)
 
+def _read(packed, rest):
+    "Plan and loggers from what the chief sends at the start"
+    sys.path += [o for o in rest['path'] if o not in sys.path]
+    torch.set_num_threads(rest['threads'])
+    warnings.filters[:] = rest['warns']
+    plan = pickle.loads(packed)
+    plan.factory.start = rest['start']
+    return plan,rest['loggers']
+
 def serve(
     conn, # Connection to the chief
     tmp, # Folder for temporary files
     packed:bytes, # As from `pack`
-    rest:bytes # Loggers, initial weights, number of threads, filters of warnings
+    rest:bytes # Loggers, initial weights, number of threads, filters of warnings, path of imports
 ):
     """Train what the chief sends, until it hangs up
 
@@ -224,29 +238,28 @@ def serve(
         conn: Connection to the chief
         tmp: Folder for temporary files
         packed: As from `pack`
-        rest: Loggers, initial weights, number of threads, filters of warnings
+        rest: Loggers, initial weights, number of threads, filters of warnings, path of imports
     """
     if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGINT, signal.SIG_IGN)
     line = Line(conn, tmp)
-    try:
-        rest = pickle.loads(rest)
-        torch.set_num_threads(rest['threads'])
-        plan = pickle.loads(packed)
-        plan.factory.start = rest['start']
+    try: plan,loggers = _read(packed, pickle.loads(rest))
     except Exception as e: return line.tell('broken', f'{type(e).__name__}: {e}')
-    warnings.filters[:] = rest['warns']
-    warnings.showwarning = lambda text, cls, file, at, *_: line.tell('warn', str(text), cls, file, at)
+    def _warn(text, *where): line.tell('warn', str(text), *where[:3])
+    warnings.showwarning = _warn
     line.tell('ready', str(default_device()))
     while True:
         task,files = line.hear()
-        try: _train(line, plan, rest['loggers'], task, files)
+        try: _train(line, plan, loggers, task, files)
         except TakenError: line.tell('idle')
 
 # %% ../../nbs/learner/19_workers.ipynb #030882f9
 def _gpus():
     "GPUs that this process sees, by the names that `CUDA_VISIBLE_DEVICES` takes"
     n,seen = torch.cuda.device_count(),os.environ.get('CUDA_VISIBLE_DEVICES')
-    return [o.strip() for o in seen.split(',')][:n] if seen else [str(i) for i in range(n)]
+    names = seen.split(',') if seen else map(str, range(n))
+    return [o.strip() for o in names][:n]
+
+_prefix = 'fastai_bayes-' # Of temporary folders
 
 class Remote:
     "A worker, as the chief sees it"
@@ -280,7 +293,8 @@ class Workers:
 
     def check(self):
         "Raise a `TuneError` if something is wrong"
-        if self.n=='gpus' and not _gpus(): raise TuneError("workers='gpus': there is no GPU; give a number of processes")
+        if self.n=='gpus' and not _gpus():
+            raise TuneError("workers='gpus': there is no GPU; give a number of processes")
         if self.n!='gpus' and not is_int(self.n, 1):
             raise TuneError(f"workers: expected a whole number of 1 or more, 'gpus', or a Ray, got {self.n!r}")
         for k in ('push', 'wait'):
@@ -289,14 +303,16 @@ class Workers:
     @property
     def many(self): return len(_gpus()) if self.n=='gpus' else int(self.n)
     @property
-    def threads(self): return max(1, min(torch.get_num_threads(), (os.cpu_count() or 1)//self.many))
+    def threads(self):
+        share = (os.cpu_count() or 1)//self.many
+        return max(1, min(torch.get_num_threads(), share))
     def start(self, i, packed, rest)->Remote:
         "Start worker `i`"
         context,gpus = get_context('loky'),_gpus()
         ours,theirs = context.Pipe()
         env = dict(OMP_NUM_THREADS=str(self.threads), PYTHONWARNINGS='ignore')  # until it has those of the chief
         if gpus: env['CUDA_VISIBLE_DEVICES'] = gpus[i%len(gpus)]
-        tmp = tempfile.mkdtemp(prefix='fastai_bayes-')
+        tmp = tempfile.mkdtemp(prefix=_prefix)
         p = context.Process(target=serve, args=(theirs, tmp, packed, rest), env=env)
         p.start()
         theirs.close()
@@ -313,8 +329,10 @@ class Workers:
 class Mailbox:
     "A worker on a Ray cluster: what it is sent, and what it has to say"
     def __init__(self, packed, rest):
-        self.inbox,self.outbox,self.tmp = queue.SimpleQueue(),queue.SimpleQueue(),tempfile.mkdtemp(prefix='fastai_bayes-')
-        threading.Thread(target=serve, args=(self, self.tmp, packed, rest), daemon=True).start()
+        self.inbox,self.outbox = queue.SimpleQueue(),queue.SimpleQueue()
+        self.tmp = tempfile.mkdtemp(prefix=_prefix)
+        args = self,self.tmp,packed,rest
+        threading.Thread(target=serve, args=args, daemon=True).start()
     def recv_bytes(self): return self.inbox.get()  # these two are called by `serve`
     def send_bytes(self, message): self.outbox.put(message)
     def put(self, message): self.inbox.put(message)  # and these by the chief
@@ -347,12 +365,11 @@ class Ray(Workers):
     Parameters:
         gpus: GPUs per worker, also a part of one
         cpus: CPUs per worker
-        address: Of the cluster, 'auto' for the one that this machine belongs to; a new one on this
-            machine if None
+        address: Of the cluster, 'auto' for the one that this machine belongs to; a new one if None
     """
     gpus:float=0. # GPUs per worker, also a part of one
     cpus:float=1. # CPUs per worker
-    address:str=None # Of the cluster, 'auto' for the one that this machine belongs to; a new one on this machine if None
+    address:str=None # Of the cluster, 'auto' for the one that this machine belongs to; a new one if None
 
     def check(self):
         "Raise a `TuneError` if something is wrong, or Ray is not installed"
@@ -365,7 +382,8 @@ class Ray(Workers):
         if self.n=='gpus': raise TuneError(f'n: expected a whole number of 1 or more, got {self.n!r}')
         if ray.is_initialized(): return
         try: ray.init(self.address, log_to_driver=False)
-        except (ConnectionError, ValueError) as e: raise TuneError(f'address: no cluster at {self.address!r} ({e})') from e
+        except (ConnectionError, ValueError) as e:
+            raise TuneError(f'address: no cluster at {self.address!r} ({e})') from e
     @property
     def threads(self): return max(1, int(self.cpus))
     def start(self, i, packed, rest):
@@ -392,8 +410,8 @@ class Here:
     def __init__(self, run): self.run = run
     def idle(self): return [self]
     def begin(self, o):
-        run = self.run
-        run.end(o, partial(run_task, run.plan, o.task, run.place(o.trial), o, run.loggers))
+        run,folder = self.run,self.run.place(o.trial)
+        run.end(o, partial(run_task, run.plan, o.task, folder, o, run.loggers))
     def answer(self): "Trials end where they begin"
     def close(self): "Nothing is left"
 
@@ -411,8 +429,10 @@ class Pool:
         how:Workers # How they start
     ):
         self.run,self.how,self.push,self.why = run,how,how.push,''
-        rest = dict(loggers=run.loggers, start=run.plan.factory.start, threads=how.threads, warns=warnings.filters)
-        self.start = partial(how.start, packed=how.share(run.plan.packed), rest=how.share(dumps(rest)))
+        rest = dict(loggers=run.loggers, start=run.plan.factory.start)
+        rest.update(threads=how.threads, warns=warnings.filters, path=sys.path)
+        packed,rest = map(how.share, (run.plan.packed, dumps(rest)))
+        self.start = partial(how.start, packed=packed, rest=rest)
         self.workers = []
         for i in range(how.many): self.workers.append(self.start(i))
 
@@ -424,9 +444,10 @@ class Pool:
         worker,run = self.idle()[0],self.run
         worker.job,o.worker = o,worker.name
         o.note('on', worker.i)
-        task = replace(o.task, trial=run.trials()[o.trial.number], name=run.place(o.trial).name,
-                       suggested=run.plan.factory.suggested)
-        try: worker.send((task, files_in(run.place(o.trial))))
+        folder,suggested = run.place(o.trial),run.plan.factory.suggested
+        stored = run.trials()[o.trial.number]
+        task = replace(o.task, trial=stored, name=folder.name, suggested=suggested)
+        try: worker.send((task, files_in(folder)))
         except OSError: self.lost(worker)
 
     def answer(self):
@@ -450,7 +471,9 @@ class Pool:
         except OSError: self.lost(worker)
 
     def on_ready(self, worker, device): worker.ready,worker.name = True,f'{worker.name} ({device})'
-    def on_broken(self, worker, why): self.why = f'the last could not read what was sent: {why}'
+    def on_broken(self, worker, why):
+        self.why = f'the last could not read what was sent: {why}'
+        self.lost(worker)
     def on_warn(self, worker, *args): warnings.warn_explicit(*args)
     def on_idle(self, worker):
         o,worker.job = worker.job,None
