@@ -5,16 +5,18 @@
 # %% auto #0
 __all__ = ['BayesSearch', 'BayesScheduler']
 
-# %% ../nbs/01_ray.ipynb #231f3c87
-from ray.tune.schedulers import FIFOScheduler
-from ray.tune.search import Searcher
-from ray.tune.search.optuna import OptunaSearch
-from ray.tune.utils.util import unflatten_dict
+# %% ../nbs/01_ray.ipynb #c929e95c
+try:
+    from ray.tune.schedulers import FIFOScheduler
+    from ray.tune.search import Searcher
+    from ray.tune.search.optuna import OptunaSearch
+    from ray.tune.utils.util import unflatten_dict
+except ImportError: FIFOScheduler,Searcher,OptunaSearch = object,object,None  # `BayesSearch` says so
 from .engine.checks import OptimizerError
 from .engine.optimizer import BayesOptimizer
 from .study.search_space import as_stored
 
-# %% ../nbs/01_ray.ipynb #9e4499ab
+# %% ../nbs/01_ray.ipynb #657accd2
 class BayesSearch(Searcher):
     """Gaussian-process Expected Improvement that learns from every epoch of every trial
 
@@ -30,6 +32,7 @@ class BayesSearch(Searcher):
         mode:str=None, # 'min' or 'max'; that of `TuneConfig` if None
         seed:int=None # The same seed and the same results give the same proposals
     ):
+        if OptunaSearch is None: raise ImportError("Ray Tune is missing: pip install 'fastai_bayes[ray]'")
         super().__init__(metric, mode)
         self.n_epoch,self.seed,self.opt = n_epoch,seed,None
         self.ids,self.trials = {},{} # Trial of Ray -> id of the engine, and the other way round

@@ -1120,7 +1120,7 @@ def test_extending_while_others_are_at_work(tmp_path):
 
 def test_extending_what_a_dead_process_left(tmp_path):
     "A trial that was under way goes on, in the new space"
-    with pytest.raises(ArithmeticError): dying(tmp_path)
+    dying(tmp_path)
     res = grow(tmp_path, 3, 3, dict(lr=(1e-4, 1., 'log')), extend=True)
     assert list(res.trials.epochs)==[3]*3 and any(t.user_attrs.get('cut')=='died' for t in res.study.trials)
 

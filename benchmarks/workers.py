@@ -1,0 +1,112 @@
+"""What `workers=` brings and what it survives, on digits with epochs that sleep.
+
+    python benchmarks/workers.py speed [--workers 8] [--seeds 3]      epochs per second of many workers against one
+    python benchmarks/workers.py kills [--workers 4] [--kills 50]     SIGKILL to workers: are curves those of one process without kills?
+    python benchmarks/workers.py chiefs [--workers 2] [--kills 20]    SIGKILL to the chief: when has the last worker ended, and does the same line go on?
+
+Each worker imports fastai, which takes some seconds; epochs count from when all have begun."""
+import argparse, os, random, signal, subprocess, sys, tempfile, threading, time
+from pathlib import Path
+import numpy as np, psutil, torch
+from fastai.vision.all import Callback, CrossEntropyLossFlat, DataLoaders, Learner, TfmdDL, accuracy, nn
+from sklearn.datasets import load_digits
+from torch.utils.data import TensorDataset
+from fastai_bayes.all import Workers
+from fastai_bayes.study.records import curve_of, trials_of
+from racing import header, row, versions
+
+space = dict(lr=(1e-3, 1e-1, 'log'), bs=[8, 16, 32])
+
+class Sleeps(Callback):
+    "Writes down when an epoch begins, in a file per process"
+    def __init__(self, path, seconds): self.path,self.seconds = Path(path),seconds
+    def before_train(self):
+        with open(self.path/f'pid_{os.getpid()}', 'a') as f: f.write(f'{time.time()}\n')
+        time.sleep(self.seconds)
+
+def digits(path):
+    torch.set_num_threads(1)
+    x,y = load_digits(return_X_y=True)
+    x,y = torch.tensor(x).float()/16,torch.tensor(y)
+    trn,val = TfmdDL(TensorDataset(x[:320], y[:320]), bs=32, shuffle=True, num_workers=0),TfmdDL(TensorDataset(x[-100:], y[-100:]), bs=50, num_workers=0)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
+    return Learner(DataLoaders(trn, val, path=path), model, loss_func=CrossEntropyLossFlat(), metrics=accuracy)
+
+def tune(path, n_trials, workers, seconds, seed=0, **kwargs):
+    "A study whose trials are known in advance, trained to their end"
+    rng = random.Random(seed)
+    points = [dict(lr=10**rng.uniform(-3, -1), bs=rng.choice(space['bs'])) for _ in range(n_trials)]
+    return digits(path).bayes_tune(3, space, n_trials=n_trials, enqueue=points, pruner='none', study_name='s', seed=seed, workers=workers,
+                                   cbs=Sleeps(path, seconds), verbose=False, **kwargs)
+
+def stamps(path): return [np.loadtxt(o, ndmin=1) for o in Path(path).glob('pid_*')]
+def pids(path): return [int(o.name[4:]) for o in Path(path).glob('pid_*')]
+def living(path): return [o for o in pids(path) if psutil.pid_exists(o) and psutil.Process(o).status()!='zombie']
+
+def rate(path):
+    "Epochs per second while all workers train"
+    all = stamps(path)
+    start,end = max(o[0] for o in all),min(o[-1] for o in all)
+    return sum(((o>=start) & (o<end)).sum() for o in all)/(end-start)
+
+def speed(args):
+    header('seed', 'epochs/s with one', f'with {args.workers}', 'ratio')
+    for seed in range(args.seeds):
+        res = []
+        for n in (1, args.workers):
+            with tempfile.TemporaryDirectory() as path:
+                tune(path, 5*n, n, 1., seed)
+                res.append(rate(path))
+        row(seed, *(f'{o:.2f}' for o in res), f'{res[1]/res[0]:.2f}')
+
+def curves(study): return [curve_of(t) for t in trials_of(study.trials)]
+
+def kills(args):
+    rng,n,ended = random.Random(0),0,threading.Event()
+    def _kill(path):
+        nonlocal n
+        while n<args.kills and not ended.wait(rng.expovariate(1/2)):
+            alive = living(path)
+            if len(alive)<args.workers: continue  # one that has not trained yet would only make it longer
+            os.kill(rng.choice(alive), signal.SIGKILL)
+            n += 1
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as many:
+        wanted = curves(tune(one, args.trials, None, 0.).study)
+        threading.Thread(target=_kill, args=(many,), daemon=True).start()
+        study = tune(many, args.trials, Workers(args.workers, push=0), .5).study
+        ended.set()
+        epochs = sum(map(len, stamps(many)))
+        last = trials_of(study.trials)
+        header('kills', 'trials', 'running', 'failed', 'curves as without', 'epochs trained twice')
+        row(n, len(last), sum(t.state.name=='RUNNING' for t in study.trials), sum(t.state.name=='FAIL' for t in last),
+            sum(a==b for a,b in zip(curves(study), wanted)), epochs-sum(map(len, wanted)))
+
+def chiefs(args):
+    rng,took = random.Random(0),[]
+    with tempfile.TemporaryDirectory() as path:
+        code = f"import workers; workers.tune({path!r}, {args.trials}, workers.Workers({args.workers}, push=0), .5)"
+        for _ in range(args.kills):
+            before = len(pids(path))
+            p = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code], cwd=Path(__file__).parent)
+            while p.poll() is None and len(pids(path))<before+args.workers: time.sleep(.1)
+            time.sleep(rng.uniform(0, 2))
+            if p.poll() is not None: break
+            p.kill()
+            p.wait()
+            start = time.time()
+            while living(path) and time.time()-start<60: time.sleep(.05)
+            took.append(time.time()-start)
+        res = tune(path, args.trials, args.workers, 0.)
+        header('chiefs killed', 'seconds until the last worker ended', 'trials', 'complete')
+        row(len(took), f'{max(took):.1f}', len(res.trials), (res.trials.state=='complete').sum())
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('what', choices=('speed', 'kills', 'chiefs'))
+    for k,v in dict(workers=4, seeds=3, kills=50, trials=100).items(): p.add_argument(f'--{k}', type=int, default=v)
+    args = p.parse_args()
+    print(versions('fastai_bayes', 'fastai', 'torch', 'loky'))
+    dict(speed=speed, kills=kills, chiefs=chiefs)[args.what](args)
+
+if __name__=='__main__': main()
