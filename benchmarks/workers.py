@@ -68,7 +68,7 @@ def kills(args):
         nonlocal n
         while n<args.kills and not ended.wait(rng.expovariate(1/2)):
             alive = living(path)
-            if len(alive)<args.workers: continue  # one that has not trained yet would only make it longer
+            if len(alive)<2: continue  # the others are still importing
             os.kill(rng.choice(alive), signal.SIGKILL)
             n += 1
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as many:
@@ -104,7 +104,7 @@ def chiefs(args):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('what', choices=('speed', 'kills', 'chiefs'))
-    for k,v in dict(workers=4, seeds=3, kills=50, trials=100).items(): p.add_argument(f'--{k}', type=int, default=v)
+    for k,v in dict(workers=4, seeds=3, kills=50, trials=300).items(): p.add_argument(f'--{k}', type=int, default=v)
     args = p.parse_args()
     print(versions('fastai_bayes', 'fastai', 'torch', 'loky'))
     dict(speed=speed, kills=kills, chiefs=chiefs)[args.what](args)

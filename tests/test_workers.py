@@ -63,3 +63,29 @@ def test_two_processes_on_sqlite(tmp_path):
 def test_two_processes_on_a_finite_space(tmp_path):
     "No configuration is trained twice, and both end when all were tried"
     check(work(tmp_path, 99, space=dict(bs=[8, 16], lr=[.01, .1])), 4, tmp_path)
+
+def test_an_epoch_makes_few_statements_however_many_trials_there_are(tmp_path):
+    "A database is asked once for each new trial, and told each epoch"
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+    import fastai_bayes.all
+    from tuning import Callback, digits, quick
+    seen,ends,fits = [0],[],[]
+    def count(*args): seen[0] += 1
+    class Ends(Callback):
+        order = 61  # just before the epoch is reported
+        def before_fit(self): fits.append(self)
+        def after_epoch(self): ends.append((len(fits), self.epoch, seen[0]))
+    def tuned(n):
+        learn,at = digits(tmp_path),len(ends)
+        res = learn.bayes_tune(4, dict(lr=(1e-3, 1e-1, 'log')), n_trials=n, study_name='s', storage=f'sqlite:///{tmp_path}/s.db', cbs=Ends(), **quick)
+        return res,[b[2]-a[2] for a,b in zip(ends[at:], ends[at+1:]) if b[:2]==(a[0], a[1]+1)]
+    event.listen(Engine, 'before_cursor_execute', count)
+    try:
+        res,few = tuned(3)
+        t = res.study.trials[0]
+        for i in range(100): res.study.add_trial(optuna.trial.create_trial(params=dict(lr=.002+.0005*i), distributions=t.distributions, value=t.value/2,
+                                                                          intermediate_values=t.intermediate_values, user_attrs=t.user_attrs))
+        _,many = tuned(106)
+    finally: event.remove(Engine, 'before_cursor_execute', count)
+    assert len(few)>=3 and len(many)>=3 and max(few+many)<=5

@@ -29,7 +29,7 @@ from ..study.records import (Latest, all_trials, attr, best_of, best_trial, curv
     reason_of, resume_trial, saved_of, seconds_of, set_trial_attrs, state_of, trial_at, trial_id, trials_of)
 from ..study.search_space import as_stored, suggest
 from ..study.searches import Job, search_of
-from ..study.storage import StudyError, quiet_optuna
+from ..study.storage import StudyError, buffered, forget, quiet_optuna
 from ..study.studies import open_study
 from ..study.workers import Worker, is_worker
 
@@ -76,6 +76,7 @@ class Run:
             self.study = open_study(plan.space, plan.direction.optuna, folder.name, storage, extend=plan.extend,
                                     owner=pair, monitor=plan.monitor, n_epoch=plan.total, setup=plan.facts)
             pair.join(self.study)
+            self.study = buffered(self.study)
             worker.sweep([t.user_attrs.get('worker') for t in self.running(self.trials())])
             self.begin()
         self.before = sum(seconds_of(t) for t in self.trials() if t.state.is_finished())
@@ -194,6 +195,7 @@ def next_trial(self:Run):
         self.ended = f'the last {len(self.infeasible)} were infeasible'
         return None
     with self.worker.turn, recording(), quiet_optuna():
+        forget(self.study)
         self.fail_dead_trials()
         self.remove_old_files()
         if not self.has_work(): return None

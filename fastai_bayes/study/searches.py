@@ -304,7 +304,8 @@ class Search:
         return self.prunes_itself and 'present' in trial.user_attrs
     def should_prune(self, study, trial)->bool:
         "Does the pruner stop `trial`?"
-        if not self.prunes_itself: study = one_each(study)
+        if self.prunes_itself: return self.pruner.prune(study, all_trials(study)[trial.number])
+        study = one_each(study)
         return self.pruner.prune(study, study._storage.get_trial(trial._trial_id))
 
 class BayesSearch(Search):

@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['Shared', 'quiet_optuna', 'StudyError', 'is_path', 'shown', 'check_storage', 'is_new_file', 'JournalLock', 'Journal',
-           'check_journal', 'readable', 'storage_of', 'check_study']
+           'check_journal', 'readable', 'storage_of', 'Buffered', 'buffered', 'forget', 'check_study']
 
 # %% ../../nbs/study/01_storage.ipynb #imports
-import json, math, os, random, re, threading, time
+import copy, json, math, os, random, re, threading, time
 from contextlib import contextmanager
 from pathlib import Path
 import optuna
+from fastcore.basics import GetAttr
 from filelock import FileLock
 from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, get_storage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, get_storage
 from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
 from optuna.trial import TrialState
 from .folder import FolderError, clear, expect, has, kind, opened, own
@@ -264,6 +265,70 @@ def storage_of(
     check_journal(path, o)
     path.parent.mkdir(parents=True, exist_ok=True)
     return Journal(path).storage()
+
+# %% ../../nbs/study/01_storage.ipynb #f0cae236
+class Buffered(GetAttr):
+    "`storage`, a database, whose trials are read at most every `every` seconds, but for what is written here"
+    _default = 'storage'
+    every = 1. # Seconds
+    def __init__(self, storage):
+        self.storage,self.lock = storage,threading.RLock()
+        self.forget()
+    def forget(self):
+        "Read the trials anew the next time"
+        self.known,self.attrs,self.read = {},{},-math.inf
+    def _recent(self, study_id):
+        if time.monotonic()-self.read>self.every: self.forget()
+        if study_id not in self.known:
+            trials = self.storage.get_all_trials(study_id, deepcopy=False)
+            self.known[study_id] = [t if t.state.is_finished() else copy.deepcopy(t) for t in trials]
+            self.read = time.monotonic()
+        return self.known[study_id]
+    def get_all_trials(self, study_id, deepcopy=True, states=None):
+        with self.lock: res = self._recent(study_id)
+        if states is not None: res = [t for t in res if t.state in states]
+        return copy.deepcopy(res) if deepcopy else [*res]
+    def _found(self, id):
+        known = (t for o in self.known.values() for t in o)
+        return next((t for t in known if t._trial_id==id), None)
+    def get_trial(self, id):
+        with self.lock: res = self._found(id)
+        return self.storage.get_trial(id) if res is None else copy.deepcopy(res)
+    def get_study_user_attrs(self, study_id):
+        if study_id not in self.attrs: self.attrs[study_id] = self.storage.get_study_user_attrs(study_id)
+        return self.attrs[study_id]
+
+    def _noted(self, id, field, key, value):
+        with self.lock:
+            if (t := self._found(id)): getattr(t, field)[key] = value
+    def set_trial_intermediate_value(self, id, step, value):
+        self.storage.set_trial_intermediate_value(id, step, value)
+        self._noted(id, 'intermediate_values', step, value)
+    def set_trial_user_attr(self, id, key, value):
+        self.storage.set_trial_user_attr(id, key, value)
+        self._noted(id, 'user_attrs', key, value)
+    def set_trial_system_attr(self, id, key, value):
+        self.storage.set_trial_system_attr(id, key, value)
+        self._noted(id, 'system_attrs', key, value)
+
+def _then_forget(name):
+    def inner(self, *args, **kwargs):
+        self.forget()
+        try: return getattr(self.storage, name)(*args, **kwargs)
+        finally: self.forget()
+    return inner
+_rare = 'create_new_trial set_trial_param set_trial_state_values set_study_user_attr set_study_system_attr'
+for o in _rare.split(): setattr(Buffered, o, _then_forget(o))
+
+def buffered(study):
+    "`study`, with a `Buffered` storage if it is in a database"
+    storage = study._storage  # there is no public way
+    if isinstance(storage, (JournalStorage, InMemoryStorage, Buffered)): return study
+    return optuna.Study(study.study_name, Buffered(storage), study.sampler, study.pruner)
+
+def forget(study):
+    "Let what other processes have written to `study` count at once"
+    if isinstance(study._storage, Buffered): study._storage.forget()
 
 # %% ../../nbs/study/01_storage.ipynb #trust
 def _is_number(v): return type(v) in (int, float)
