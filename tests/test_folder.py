@@ -72,7 +72,8 @@ class Attack:
         have = files(self.folder)
         names = [*have, *have, *top, *(f'trial_{i}/{o}' for i in (0, 3, 4) for o in ours)]
         res = self.folder/names[n%len(names)]
-        if any(o.is_symlink() or o.is_file() for o in res.parents if o!=self.folder and self.folder in o.parents): return self.folder/'start.pt'
+        within = (o for o in res.parents if o!=self.folder and self.folder in o.parents)
+        if any(os.path.lexists(o) and (o.is_symlink() or not o.is_dir()) for o in within): return self.folder/'start.pt'  # a pipe, too
         return res
     def clear(self, p):
         if p.is_dir() and not p.is_symlink(): shutil.rmtree(p)
