@@ -43,12 +43,12 @@ def ours(trainer, seed, n, starts):
     work(n, seed, _begin, _epoch)
 
 def at_full_length(trainer, seed, n, starts):
-    new,at = at_random(trainer, seed),{}
+    new = at_random(trainer, seed)
     def _epoch(o):
-        at[id(o)] = at.get(id(o), 0)+1
-        trainer.step(o, at[id(o)])
-        return at[id(o)]<trainer.n_epoch
-    work(n, seed, lambda: next(new), _epoch)
+        o['epoch'] += 1
+        trainer.step(o['params'], o['epoch'])
+        return o['epoch']<trainer.n_epoch
+    work(n, seed, lambda: dict(params=next(new), epoch=0), _epoch)
 
 METHODS = {'ours': ours, 'random': at_full_length}
 

@@ -2460,6 +2460,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'fastai_bayes/study/records.py'),
                                             'fastai_bayes.study.records._last_trials': ( 'study/records.html#_last_trials',
                                                                                          'fastai_bayes/study/records.py'),
+                                            'fastai_bayes.study.records._stage': ( 'study/records.html#_stage',
+                                                                                   'fastai_bayes/study/records.py'),
                                             'fastai_bayes.study.records.all_params': ( 'study/records.html#all_params',
                                                                                        'fastai_bayes/study/records.py'),
                                             'fastai_bayes.study.records.all_trials': ( 'study/records.html#all_trials',

@@ -152,15 +152,20 @@ def trials_of(
     res = {trial_id(t): t for t in trials}
     return [res[k] for k in sorted(res)]
 
+def _stage(t):
+    "What changes whenever something is added to the trial `t`"
+    return t.state,*map(len, (t.intermediate_values, t.user_attrs, t.system_attrs, t.params))
+
 class Latest:
-    "What `f` makes of `trials_of`, for repeated calls with one study: reads each ended trial once"
+    "What `f` makes of `trials_of`, for repeated calls with one study: reads each trial once, and when it has changed"
     def __init__(self, f):
         self.f,self.known = f,{}
-        self.n,self.open = 0,[] # Trials seen, and numbers of those that had not ended
+        self.n,self.open = 0,{} # Trials seen; number of those that had not ended -> their `_stage`
     def note(self, trials):
-        "Those of `trials`, all of the study, that may have changed since the last call"
-        new = [trials[n] for n in self.open]+trials[self.n:]
-        self.open = [t.number for t in new if not t.state.is_finished()]
+        "Those of `trials`, all of the study, that have changed since the last call"
+        seen = [(t, _stage(t)) for t in [*(trials[n] for n in self.open), *trials[self.n:]]]
+        new = [t for t,stage in seen if self.open.get(t.number)!=stage]
+        self.open = {t.number: stage for t,stage in seen if not t.state.is_finished()}
         self.n = len(trials)
         for t in new:
             last,_ = self.known.get(trial_id(t), (0, None))
