@@ -163,7 +163,8 @@ class Latest:
         self.n,self.open = 0,{} # Trials seen; number of those that had not ended -> their `_stage`
     def note(self, trials):
         "Those of `trials`, all of the study, that have changed since the last call"
-        seen = [(t, _stage(t)) for t in [*(trials[n] for n in self.open), *trials[self.n:]]]
+        seen = [trials[n] for n in self.open]+trials[self.n:]
+        seen = [(t, _stage(t)) for t in seen]
         new = [t for t,stage in seen if self.open.get(t.number)!=stage]
         self.open = {t.number: stage for t,stage in seen if not t.state.is_finished()}
         self.n = len(trials)
