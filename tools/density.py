@@ -47,7 +47,7 @@ def measure(fn):
     tree = ast.parse(src)
     per = tokens(src, uncounted(tree))
     lengths = [(sum(i in per for i in body(n)), f'{fn.stem}.{n.name}') for n in ast.walk(tree) if isinstance(n, defs)]
-    return dict(tokens=104_621sum(per.values()), lines=len(per), crowded=sum(n>=crowded for n in per.values()),
+    return dict(tokens=sum(per.values()), lines=len(per), crowded=sum(n>=crowded for n in per.values()),
                 wide=sum(len(l)>wide for i,l in enumerate(src.splitlines(), 1) if i not in names(tree)), longest=max(lengths, default=(0, '')))
 
 def total(rows):
