@@ -1,7 +1,7 @@
 .PHONY: export test nightly clean run index docs
 export: ; nbdev-export
 test: ; pytest
-nightly: ; HYPOTHESIS_PROFILE=nightly pytest tests/test_engine.py tests/test_folder.py tests/test_docs.py && nbdev-test --flags slow
+nightly: ; HYPOTHESIS_PROFILE=nightly pytest tests/test_engine.py tests/test_folder.py tests/test_docs.py tests/test_ray.py && nbdev-test --flags slow
 clean: ; nbdev-clean
 run: ; python tools/run_nbs.py
 index: ; python tools/docs.py --index

@@ -85,6 +85,6 @@ def main():
             one = per_table.mean(0) if one is None else one
             ratio = ' '.join(f'{o:.2f}' for o in per_table.mean(0)/one)
             bound,cpu = (np.mean([[r[i] for r in o] for o in res]) for i in (1, 2))
-            row(m, n, *cells(per_table), ratio, f'{bound:.0%}', f'{cpu:.1f}')
+            row(m, n, *cells(per_table), ratio, '' if np.isnan(bound) else f'{bound:.0%}', f'{cpu:.1f}')
 
 if __name__=='__main__': main()

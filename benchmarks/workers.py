@@ -81,6 +81,8 @@ def kills(args):
         header('kills', 'trials', 'running', 'failed', 'curves as without', 'epochs trained twice')
         row(n, len(last), sum(t.state.name=='RUNNING' for t in study.trials), sum(t.state.name=='FAIL' for t in last),
             sum(a==b for a,b in zip(curves(study), wanted)), epochs-sum(map(len, wanted)))
+        for a,b,t in zip(curves(study), wanted, last):
+            if a!=b: print(f'trial {t.number}: {a}, without kills {b}; {t.user_attrs}')
 
 def chiefs(args):
     rng,took = random.Random(0),[]

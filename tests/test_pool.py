@@ -226,3 +226,16 @@ def test_a_script_without_a_guard(tmp_path):
         assert set(res.trials.state)=={{'complete'}}''')
     (tmp_path/'script.py').write_text(code)
     subprocess.run([sys.executable, '-W', 'ignore', 'script.py'], cwd=tmp_path, check=True, timeout=300)
+
+@pytest.mark.parametrize('app', ['segmentation', 'tabular_classes', 'collab', 'text_classes', 'torch_loaders', 'mixed_precision'])
+def test_learners_travel(tmp_path, app):
+    "A learner that was sent trains as it would have here"
+    import test_applications as apps
+    path = tmp_path/'sent'
+    path.mkdir()
+    learn = apps.made('classification', path).to_fp16() if app=='mixed_precision' else apps.made(app, path)
+    learn.bayes_tune(1, dict(lr=(1e-4, 1e-1, 'log')), n_trials=1, workers=1, study_name='s', **quick)
+    there = learn.recorder.values[0]
+    alone = apps.made('classification', tmp_path).to_fp16() if app=='mixed_precision' else apps.made(app, tmp_path)
+    alone.bayes_tune(1, dict(lr=(1e-4, 1e-1, 'log')), n_trials=1, study_name='s', **quick)
+    assert there==alone.recorder.values[0] and len(there)>=2
