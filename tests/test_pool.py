@@ -69,6 +69,12 @@ def test_a_trial_whose_worker_dies_is_resumed_by_another(tmp_path):
     again, = [t for t in two.study.trials if t.user_attrs.get('resumes')==died[0].number]
     assert again.user_attrs['resumed_from']==2  # nothing is trained twice but the epoch in which it died
 
+def test_no_more_trials_than_asked_for(tmp_path):
+    "What is enqueued beyond `n_trials` is not trained, not even when a trial is resumed"
+    two = tuned(tmp_path/'two', 3, workers=workers.Workers(2, push=0), cbs=Dies(str(tmp_path/'mark'), 2), enqueue=points, n_trials=3, pruner='none')
+    assert len(two.trials)==3 and (tmp_path/'mark').exists() and any('resumes' in t.user_attrs for t in two.study.trials)
+    assert len(tuned(tmp_path/'three', 1, enqueue=points, n_trials=3, pruner='none').study.trials)==3
+
 def test_a_trial_that_kills_every_worker_has_failed(tmp_path, monkeypatch):
     monkeypatch.setattr(Run, 'max_crashes', 2)
     res = tuned(tmp_path/'a', workers=2, space=dict(lr=(1e-3, .1), bs=[8, 32]), new_learner=Deadly(tmp_path), n_trials=6, enqueue=[dict(lr=.01, bs=8)])

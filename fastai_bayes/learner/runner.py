@@ -63,6 +63,7 @@ class Run:
         self.latest,self.rows = Latest(lambda t: t),Latest(self.row)
         self.spent = Latest(lambda t: max(epochs_trained(t), t.state==TrialState.FAIL))
         self.tidied = set() # Numbers of trials of which no files are left
+        self.rest = [*plan.enqueued] # What is still to be enqueued
         self.worker,self.loggers = Worker(folder),Loggers(folder.name)
         self.status = Status(plan.monitor, plan.mode, plan.total, **self.limits)
 
@@ -107,7 +108,7 @@ class Run:
         known = self.search.inform(study, plan.before)
         first = (known, 'known') if known else (plan.present, 'present')
         if not self.trials(): self.enqueue(*first)
-        for o in plan.enqueued: self.enqueue(o, 'enqueued')
+        self.enqueue_rest()
         plan.factory.begin(self.folder/'start.pt', plan.space.names)
 
     def enqueue(self, params, why):
@@ -115,6 +116,14 @@ class Run:
         with quiet_optuna():
             if params: self.study.enqueue_trial(params, attrs, skip_if_exists=True)
 
+    def enqueue_rest(self):
+        "Queue what the user has enqueued, as far as `n_trials` allows: what waits would be trained even so"
+        most = self.limits['n_trials'] or math.inf
+        while self.rest and len(self.counted())<most: self.enqueue(self.rest.pop(0), 'enqueued')
+
+    def counted(self):
+        "The trials that count toward `n_trials`: all but infeasible ones"
+        return [t for t in self.trials_of() if 'infeasible' not in t.user_attrs]
     def trials(self): return all_trials(self.study)
     def trials_of(self): return [*self.latest(self.trials()).values()]
     def running(self, trials): return [t for t in trials if t.state==TrialState.RUNNING]
@@ -247,7 +256,8 @@ def read(self:Run, trial):
 def is_queued(self:Run):
     "Is there a trial to train? Queue one if none is waiting"
     self.queue_round()
-    trials = [t for t in self.trials_of() if 'infeasible' not in t.user_attrs]  # they do not count
+    self.enqueue_rest()
+    trials = self.counted()
     waiting = [t for t in trials if t.state==TrialState.WAITING]
     begun = len(trials)-sum(attr(t, 'resumed_from') is None for t in waiting)
     new = self.limits['n_trials'] is None or begun<self.limits['n_trials']
