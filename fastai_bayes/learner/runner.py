@@ -119,7 +119,8 @@ class Run:
     def enqueue_rest(self):
         "Queue what the user has enqueued, as far as `n_trials` allows: what waits would be trained even so"
         most = self.limits['n_trials'] or math.inf
-        while self.rest and len(self.counted())<most: self.enqueue(self.rest.pop(0), 'enqueued')
+        while self.rest and len(self.counted())<most:
+            self.enqueue(self.rest.pop(0), 'enqueued')
 
     def counted(self):
         "The trials that count toward `n_trials`: all but infeasible ones"
