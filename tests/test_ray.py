@@ -4,11 +4,8 @@ import pytest
 ray = pytest.importorskip('ray')
 from ray.cluster_utils import Cluster
 from fastai_bayes.all import *
-from fastai_bayes.study.records import curve_of, trials_of
+from test_pool import curves, points, space
 from tuning import *
-
-space = dict(lr=(1e-3, 1e-1, 'log'), bs=[8, 16, 32])
-points = [dict(lr=lr, bs=bs) for lr in (.003, .01, .03) for bs in (8, 16)]
 
 class Slow(Callback):
     "Takes its time, and says in which process"
@@ -25,8 +22,6 @@ def cluster():
     yield res,node
     ray.shutdown()
     res.shutdown()
-
-def curves(res): return [curve_of(t) for t in trials_of(res.study.trials)]
 
 def test_a_node_dies(tmp_path, cluster):
     "Its trials are resumed by the workers that are left; curves are those of one process, whatever was trained where"

@@ -227,10 +227,10 @@ def fail_dead_trials(self:Run):
 def fail_dead(self:Run, t):
     "End the trial `t`, whose process has died; returns what was recorded"
     facts = self.death(t)
-    some = facts['deaths']<self.max_crashes and any(map(math.isfinite, curve_of(t)))
+    state = TrialState.FAIL if facts['deaths']>=self.max_crashes else some_or_fail(curve_of(t))
     with suppress(UpdateFinishedTrialError, ValueError):  # without shared locks, another host may have ended it
         set_trial_attrs(self.study, t, **facts)
-        with quiet_optuna(): self.study.tell(t.number, state=TrialState.PRUNED if some else TrialState.FAIL)
+        with quiet_optuna(): self.study.tell(t.number, state=state)
     return facts
 
 @patch
