@@ -19,7 +19,9 @@ class Mark(Callback):
 def forked():
     pid = os.fork()
     if pid: return pid
-    digits({path!r}, loaders({path!r}, 64)).bayes_tune(3, space, n_trials=n_trials, study_name='s', storage=storage, cbs=Mark(), **quick)
+    learn = digits({path!r}, loaders({path!r}, 64))
+    res = learn.bayes_tune(3, space, n_trials=n_trials, study_name='s', storage=storage, cbs=Mark(), **quick)
+    open(f'{path}/best_{{os.getpid()}}', 'w').write(f'{{learn.validate()[1]}} {{res.best_value}}')
     os._exit(0)
 def gone(pid): return os.waitpid(pid, os.WNOHANG)[0]!=0
 rng = random.Random(0)
@@ -50,6 +52,8 @@ def check(study, n_trials, path):
     assert len({tuple(t.params.items()) for t in trials})==n_trials
     assert len({t.user_attrs['worker'] for t in study.trials})>1
     assert not list(Path(path).rglob('worker-*'))
+    ended = [[float(o) for o in f.read_text().split()] for f in Path(path).glob('best_*')]  # the learner of each process has the winner
+    assert len(ended)==3 and all(abs(o-study.best_value)<1e-6 for pair in ended for o in pair)
 
 def test_two_processes_one_of_them_killed_again_and_again(tmp_path):
     study = work(tmp_path, 60, kills=5)

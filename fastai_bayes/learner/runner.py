@@ -59,6 +59,7 @@ class Run:
         self.valueless = False # Did the last trial run to its end with a finite loss, but never have a value?
         self.underway,self.pool = [],Here(self) # Trials that are trained now, and who trains them
         self.ended = '' # Why the study ended, if not by a limit
+        self.awaited = None # Numbers of the trials of other processes that this one waits for at the end
         self.warned = set() # Attributes of callbacks that were already named in warnings
         self.latest,self.rows = Latest(lambda t: t),Latest(self.row)
         self.spent = Latest(lambda t: max(epochs_trained(t), t.state==TrialState.FAIL))
@@ -549,6 +550,7 @@ def step(self:Run):
     for _ in idle:
         trial = self.next_trial()
         if trial is None: break
+        self.awaited = None
         self.run_trial(trial)
         begun = True
     if not (begun or self.underway) and (idle or not self.pool.starting): return self.waits()
@@ -556,12 +558,22 @@ def step(self:Run):
     return True
 
 @patch
+def elsewhere(self:Run):
+    "Numbers of the trials that other processes on this host train now"
+    worker,running = self.worker,self.running(self.trials())
+    def _other(id): return worker.here(id) and not worker.mine(id) and worker.alive(id)
+    return {t.number for t in running if _other(t.user_attrs.get('worker'))}
+
+@patch
 def waits(self:Run):
-    "Wait a little if other processes train members of a round of PBT; False if not"
-    busy = [t.user_attrs.get('worker') for t in self.running(self.trials())]
-    others = any(self.worker.here(o) and self.worker.alive(o) for o in busy)
-    if not (self.search.waits and others) or self.limit_reached(): return False
-    time.sleep(.2)
+    "Wait until a trial elsewhere ends, which may win, be resumed, or end a round of PBT; False if there is none"
+    busy = self.elsewhere()
+    if self.awaited is None or self.search.waits: self.awaited = busy
+    if self.interrupted or busy.isdisjoint(self.awaited): return False
+    self.status.note = 'waits for trials of other processes; press Ctrl-C to end without them'
+    self.view.update(self.status)
+    while not self.interrupted and self.elsewhere()==busy: time.sleep(.2)
+    self.status.note = ''
     return True
 
 @patch

@@ -16,7 +16,7 @@ from ..engine.space import label_of
 from .result import TuneResult, headline
 from .style import plots
 from .tables import html_table, one_line, table, template
-from ..study.records import best_trial
+from ..study.records import best_trial, python_strings
 from ..study.search_space import describe
 from ..study.storage import StudyError
 
@@ -139,6 +139,7 @@ def _file(path):
     return path
 
 @patch
+@python_strings()
 def report(self:TuneResult,
     path='report.html' # File to write; its folder is created if it is missing
 )->Path: # The file; `StudyError` if it cannot be written

@@ -39,9 +39,10 @@ def clock(s):
 
 def table(df, n):
     "First `n` rows of `df` as lists of short texts, headers first, without empty columns"
-    text = df.head(n).map(short)
-    text = text.loc[:, (text!='').any()]
-    return [list(text.columns), *text.values.tolist()] if len(text) else [[]]
+    rows = df.head(n).itertuples(index=False)
+    columns = zip(df.columns, *(map(short, o) for o in rows))
+    shown = [o for o in columns if any(o[1:])]
+    return [list(o) for o in zip(*shown)] or [[]]
 
 # %% ../../nbs/results/00_tables.ipynb #term
 def clipped(s, most):

@@ -59,7 +59,8 @@ def is_path(o)->bool:
     "Is `o` the path of a file, and not the URL of a database?"
     return isinstance(o, (str, Path)) and '://' not in str(o)
 
-_drivers = dict(psycopg2='psycopg2-binary', MySQLdb='mysqlclient') # Module -> package, if their names differ
+# Module -> package, if their names differ
+_drivers = dict(psycopg="'psycopg[binary]'", psycopg2='psycopg2-binary', MySQLdb='mysqlclient')
 
 def _sql():
     "SQLAlchemy, which takes longer to import than this package, so it is imported when needed"

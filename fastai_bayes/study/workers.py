@@ -31,6 +31,7 @@ class Worker:
     Parameters:
         folder: Of the study, shared by all its processes
     """
+    ids = set() # Of the workers of this process
     silence = 600. # Seconds without a sign of life after which a worker on another host, with a free lock, is dead
     def __init__(self,
         folder # Of the study, shared by all its processes
@@ -41,6 +42,7 @@ class Worker:
         self.id = f'{self.home}-{_host()}{secrets.token_hex(8)}'
         self._life = FileLock(self._file(self.id))
         self._life.acquire()
+        self.ids.add(self.id)
 
     def _home(self):
         "The id of the folder, created if it is missing"
@@ -59,10 +61,14 @@ class Worker:
         "Release the lock of this worker"
         self._life.release()
         clear(self._file(self.id))
+        self.ids.discard(self.id)
 
     def sign(self):
         "Give a sign of life, for workers on hosts that do not see each other's locks"
         with suppress(OSError): os.utime(self._file(self.id))
+    def mine(self, id):
+        "Is `id` a worker of this process, as of another thread or of a study around this one?"
+        return id in self.ids
     def here(self, id):
         "Does the worker `id` use this folder, and run on this host? Older versions do not store the host"
         if not is_worker(id): return False
