@@ -3,7 +3,7 @@
     python benchmarks/processes.py [--processes 8] [--trials 64] [--seconds .5] [--storages journal sqlite postgresql]
 
 Epochs sleep, so that they need no core of their own; the turn is held while a process claims a trial, and the others wait for it. PostgreSQL is a server
-of its own in a temporary folder, which needs its programs (Debian: postgresql) and psycopg2-binary."""
+of its own in a temporary folder, which needs its programs (Debian: postgresql) and psycopg[binary]."""
 import argparse, glob, json, multiprocessing, os, shutil, subprocess, tempfile, time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -34,17 +34,20 @@ def tune(path, storage, i, n_trials, seconds, sampler=None):
                             cbs=Sleeps(path, seconds), seed=0, verbose=False)
     (path/f'counted_{i}.json').write_text(json.dumps([Timed.held, len(seen)]))
 
+def initdb():
+    "The program that makes a cluster of PostgreSQL, None if it is not installed"
+    return shutil.which('initdb') or max(glob.glob('/usr/lib/postgresql/*/bin/initdb'), default=None)
+
 @contextmanager
 def postgresql():
     "The URL of a server that ends afterwards"
-    bin = shutil.which('initdb') or max(glob.glob('/usr/lib/postgresql/*/bin/initdb'))
-    root,bin = tempfile.mkdtemp(),Path(bin).parent
+    root,bin = tempfile.mkdtemp(),Path(initdb()).parent
     user = ['runuser', '-u', 'postgres', '--'] if os.getuid()==0 else []  # the server refuses to run as root
     if user: shutil.chown(root, 'postgres')
     def run(*args): subprocess.run([*user, *map(str, args)], cwd=root, check=True, stdout=subprocess.DEVNULL)
     run(bin/'initdb', '-D', f'{root}/data', '-U', 'postgres', '-A', 'trust')
     run(bin/'pg_ctl', '-D', f'{root}/data', '-o', f"-k {root} -c listen_addresses=''", '-w', '-l', f'{root}/log', 'start')
-    try: yield f'postgresql://postgres@/postgres?host={root}'
+    try: yield f'postgresql+psycopg://postgres@/postgres?host={root}'
     finally:
         run(bin/'pg_ctl', '-D', f'{root}/data', '-m', 'fast', 'stop')
         shutil.rmtree(root)
