@@ -253,6 +253,28 @@ class GP:
             dvar += 2*(HZ@d.B-v.transpose(0, 2, 1)@d.HB)[...,1:]*~d.choice
         return mean, var, dmean, np.where(var[...,None]>1e-12, dvar, 0.)
 
+    def sample(self,
+        Z, # (m,d) points of the unit cube
+        rng, # numpy Generator
+        n:int=64 # Draws from each process
+    ): # (s*n,m)
+        """Joint draws of the values without noise at `Z`
+
+        Parameters:
+            Z: (m,d) points of the unit cube
+            rng: numpy Generator
+            n: Draws from each process
+            returns: (s*n,m)
+        """
+        H,V = self._features(Z),np.broadcast_to(self.kernel.see(Z), (len(self), *Z.shape))
+        k = self._k(V, H)
+        u = self.Li@k
+        mean,_ = self._moments(H, k, u)
+        cov = self.kernel(V, V)+H@self.data.B@H.T-u.swapaxes(1, 2)@u
+        w,Q = np.linalg.eigh((cov+cov.swapaxes(1, 2))/2)
+        root = Q*np.sqrt(np.maximum(w, 0))[:,None]
+        return (mean[:,None]+rng.standard_normal((len(self), n, len(Z)))@root.swapaxes(1, 2)).reshape(-1, len(Z))
+
 # %% ../../nbs/engine/02_gp.ipynb #draw
 class Posterior:
     """Posterior of the parameters given `data`, around the most probable ones

@@ -13,6 +13,7 @@ from .checks import OptimizerError, check_acq, check_bool, check_cost, check_flo
 from .optimize_acqf import untried
 from .trainings import Training, one_thread
 from .surrogate import Surrogate
+from .enough import prob_gain
 from .policy import Explanation, Verdict, decide, explain, in_epochs, start_points
 from .knowledge import EarlierStudy, Knowledge, first_points, next_training
 
@@ -142,6 +143,20 @@ class BayesOptimizer:
         t.diverged = diverged if diverged is None else check_bool(diverged, 'diverged')
         t.add(int(epoch), self.sign*value)
         if seconds is not None: t.took(secs/(epoch-n))
+
+    @one_thread
+    def prob_gain(self,
+        gain:float, # In units of the value, 0 or more
+        epochs # Epochs that are left
+    )->float:
+        """Probability that `epochs` more improve the best value by more than `gain`
+
+        Parameters:
+            gain: In units of the value, 0 or more
+            epochs: Epochs that are left
+        """
+        surrogate = self.surrogate
+        return prob_gain(surrogate, gain, epochs, self._rng(int(surrogate.lens.sum())))
 
     @one_thread
     def decide(self, id:int)->Verdict:

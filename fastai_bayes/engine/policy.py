@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['final_share', 'new_share', 'most_starts', 'one_epoch_starts', 'start_share', 'top_share', 'min_prob',
            'min_prob_final', 'few', 'least_final_epochs', 'expected_epochs', 'pause_epochs', 'in_epochs', 'n_starts',
-           'start_points', 'begins', 'first_feasible', 'next_start', 'propose', 'Verdict', 'decide', 'Explanation',
-           'explain', 'resume']
+           'start_points', 'begins', 'first_feasible', 'next_start', 'believing', 'propose', 'Verdict', 'decide',
+           'Explanation', 'explain', 'resume']
 
 # %% ../../nbs/engine/11_policy.ipynb #imports
 import functools, math
@@ -84,7 +84,7 @@ def next_start(
     U = np.r_[points[n:], sobol(64, len(space), n)]
     return first_feasible(surrogate, distinct(space.snap(U), surrogate.X))
 
-def _believing(gp, X):
+def believing(gp, X):
     "`gp` with its own mean as value of the trials at `X` (k,d) that have no value yet"
     if not len(X): return gp
     d,v = gp.data,np.zeros(len(X))
@@ -116,7 +116,7 @@ def propose(
     """
     gp,fitted = surrogate.process(rng)
     X,m,_,pending = surrogate.targets()
-    gp = _believing(gp, pending)
+    gp = believing(gp, pending)
     def _of(kind): return _weighed(kind(gp, surrogate.incumbent), surrogate, allowed)
     f,best = _of(acquisitions[acq]),X[np.argsort(-m, kind='stable')[:4]]
     found = maximize(f, surrogate.space, rng, best, surrogate.X) or maximize(f, surrogate.space, rng, best)
