@@ -128,6 +128,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'fastai_bayes/engine/enough.py'),
                                             'fastai_bayes.engine.enough._mean_epochs': ( 'engine/enough.html#_mean_epochs',
                                                                                          'fastai_bayes/engine/enough.py'),
+                                            'fastai_bayes.engine.enough._untried': ( 'engine/enough.html#_untried',
+                                                                                     'fastai_bayes/engine/enough.py'),
                                             'fastai_bayes.engine.enough.prob_gain': ( 'engine/enough.html#prob_gain',
                                                                                       'fastai_bayes/engine/enough.py')},
             'fastai_bayes.engine.feasible': { 'fastai_bayes.engine.feasible.Feasible': ( 'engine/feasible.html#feasible',

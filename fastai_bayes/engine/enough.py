@@ -46,16 +46,22 @@ def _by_open(surrogate, level, epochs):
     return 1-np.prod(1-p[order[before<epochs]])
 
 def _by_new(surrogate, level, epochs, rng):
-    "Probability that a new trial ends above `level`: as many as `epochs` allow, at the points where that is most probable"
-    n,space = min(int(epochs/_mean_epochs(surrogate)), most_new),surrogate.space
-    X,m,_,pending = surrogate.targets()
-    best = X[np.argsort(-m, kind='stable')[:4]]
-    U = np.r_[shifted(candidates, len(space), rng), perturb(best, (.2, .07, .02), 20, rng)]
-    U = distinct(space.snap(U), surrogate.X)
+    "Probability that a new trial ends above `level`: as many as `epochs` allow, where that is most probable"
+    n,U = min(int(epochs/_mean_epochs(surrogate)), most_new),_untried(surrogate, rng)
     if not (n and len(U)): return 0.
+    *_,pending = surrogate.targets()
     gp = believing(surrogate.process(rng)[0], pending)
-    U = U[np.argsort(-LogPI(gp, level)(U), kind='stable')[:n]]
+    promise = LogPI(gp, level)(U)
+    U = U[np.argsort(-promise, kind='stable')[:n]]
     return (gp.sample(U, rng, draws).max(1)>level).mean()
+
+def _untried(surrogate, rng):
+    "Candidates (m,d): quasi-random, and around the best"
+    space,(X,m,*_) = surrogate.space,surrogate.targets()
+    best = X[np.argsort(-m, kind='stable')[:4]]
+    near = perturb(best, (.2, .07, .02), 20, rng)
+    U = np.r_[shifted(candidates, len(space), rng), near]
+    return distinct(space.snap(U), surrogate.X)
 
 def _mean_epochs(surrogate):
     "Epochs per trial so far"

@@ -270,10 +270,13 @@ class GP:
         k = self._k(V, H)
         u = self.Li@k
         mean,_ = self._moments(H, k, u)
-        cov = self.kernel(V, V)+H@self.data.B@H.T-u.swapaxes(1, 2)@u
+        cov = self.kernel(V, V)+H@self.data.B@H.T
+        cov -= u.swapaxes(1, 2)@u
         w,Q = np.linalg.eigh((cov+cov.swapaxes(1, 2))/2)
         root = Q*np.sqrt(np.maximum(w, 0))[:,None]
-        return (mean[:,None]+rng.standard_normal((len(self), n, len(Z)))@root.swapaxes(1, 2)).reshape(-1, len(Z))
+        z = rng.standard_normal((len(self), n, len(Z)))
+        res = mean[:,None]+z@root.swapaxes(1, 2)
+        return res.reshape(-1, len(Z))
 
 # %% ../../nbs/engine/02_gp.ipynb #draw
 class Posterior:
