@@ -55,7 +55,8 @@ def _infeasible(trial, params, space):
     if not known or any(v not in space[k] for k,v in known.items()): return None
     u = np.random.default_rng(trial.number).random(len(space))  # a fixed value would look like the cause
     rest = {k: space[k].from_unit(o) for k,o in zip(space, u)}
-    return Training(space.encode(rest | known), state='infeasible')
+    why = trial.user_attrs.get('infeasible', '')
+    return Training(space.encode(rest | known), state='infeasible', reason=why)
 
 def _training(trial, space, sign, unit=1):
     "`trial` for the engine, None if it lacks an active dimension of `space`"

@@ -310,6 +310,7 @@ def state_of(
     """
     for o in ('outside', 'infeasible'):
         if o in trial.user_attrs: return o
+    if 'excluded' in trial.user_attrs: return 'infeasible'  # as it is now; it may be resumed
     return 'stopped' if was_stopped(trial) else _states[trial.state.name]
 
 def diverged(
@@ -337,7 +338,7 @@ def reason_of(
     res = [f'resumed after {in_epochs(n)}'] if n else []
     if 'outside' in trial.user_attrs: res.append('outside the space after a change')
     if before is not None: res.append(f'complete with {in_epochs(before)}, before trials became longer')
-    return '; '.join([*res, *filter(None, [trial.user_attrs.get('reason')])])
+    return '; '.join([*res, *filter(None, map(trial.user_attrs.get, ('reason', 'excluded')))])
 
 def saved_of(
     trial # An Optuna trial
@@ -403,7 +404,7 @@ def epochs_saved(
 def ended(
     study:optuna.Study # A study
 )->list: # Pairs of a trial and its value, in the order in which they began
-    """The complete and stopped trials of `study` that have a finite value
+    """The complete and stopped trials of `study` that have a finite value, and keep its limits
 
     Parameters:
         study: A study
@@ -411,7 +412,7 @@ def ended(
     """
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     values = [(t, best_of(t, study)[0]) for t in trials_of(trials)]
-    return [(t,v) for t,v in values if math.isfinite(v)]
+    return [(t,v) for t,v in values if math.isfinite(v) and state_of(t)!='infeasible']
 
 def best_trial(
     study:optuna.Study # A study
@@ -428,7 +429,7 @@ def best_trial(
 # %% ../../nbs/study/02_records.ipynb #carry
 # Attributes that a resumed trial does not take over
 rung_attr = 'completed_rung' # How Optuna's pruners begin the names of what they have decided
-_not_kept = 'reason verdict cut seconds worker stopped diverged begun complete_at whole carries_on carried'.split()
+_not_kept = 'reason verdict cut seconds worker excluded stopped diverged begun complete_at whole carries_on carried'.split()
 
 def _again(trial, name, n):
     "Is the system attribute `name` a rung of a pruner of Optuna's that `trial` reaches again after `n` epochs?"
@@ -485,6 +486,7 @@ class Record:
         seconds: How long all its Optuna trials took; NaN if one is running
         params: Hyperparameters, as from `all_params`
         reason: As from `reason_of`
+        measures: Name -> number, of what `subject_to` limits
     """
     number:int # As from `trial_id`
     state:str # As from `state_of`
@@ -494,6 +496,7 @@ class Record:
     seconds:float # How long all its Optuna trials took; NaN if one is running
     params:dict # Hyperparameters, as from `all_params`
     reason:str # As from `reason_of`
+    measures:dict # Name -> number, of what `subject_to` limits
 
 def records(
     study:optuna.Study # A study
@@ -509,21 +512,23 @@ def records(
     def _record(t):
         value,epoch = best_of(t, study)
         return Record(trial_id(t), state_of(t), value, epoch, epochs_trained(t),
-                      seconds[trial_id(t)], all_params(t), reason_of(t))
+                      seconds[trial_id(t)], all_params(t), reason_of(t), t.user_attrs.get('measures', {}))
     return list(map(_record, trials_of(trials)))
 
 def column(
     name:str, # Of a hyperparameter
-    taken # Names of other columns
-)->str: # `name`, with params_ before it if it is taken
+    taken, # Names of other columns
+    kind:str='params' # Put before a name that is taken
+)->str: # `name`, with `kind` before it if it is taken
     """Column of a hyperparameter in a table
 
     Parameters:
         name: Of a hyperparameter
         taken: Names of other columns
-        returns: `name`, with params_ before it if it is taken
+        kind: Put before a name that is taken
+        returns: `name`, with `kind` before it if it is taken
     """
-    return f'params_{name}' if name in taken else name
+    return f'{kind}_{name}' if name in taken else name
 
 # Order of states in tables
 _ranks = dict(complete=0, stopped=0, running=1, waiting=2, failed=3, outside=3,
@@ -532,13 +537,13 @@ _ranks = dict(complete=0, stopped=0, running=1, waiting=2, failed=3, outside=3,
 @of_study
 def trial_frame(
     study:optuna.Study # A study
-)->pd.DataFrame: # number, state, value, best_epoch, epochs, seconds, a column per hyperparameter, reason
+)->pd.DataFrame: # number, state, value, best_epoch, epochs, seconds, a column per hyperparameter, a column per measure, reason
     """One row per trial, best first
 
     Parameters:
         study: A study
-        returns: number, state, value, best_epoch, epochs, seconds, a column per hyperparameter,
-            reason
+        returns: number, state, value, best_epoch, epochs, seconds, a column per hyperparameter, a
+            column per measure, reason
     """
     rows,sign = records(study),Direction.of(study)
     names = dict.fromkeys(k for o in rows for k in o.params)
@@ -546,8 +551,10 @@ def trial_frame(
     rows.sort(key=lambda o: _ranks[o.state])
     heads = [o.name for o in fields(Record)]
     df = pd.DataFrame([vars(o) for o in rows], columns=heads)
-    params = {column(k, heads): [o.params.get(k) for o in rows] for k in names}
-    df = df.join(pd.DataFrame(params, index=df.index)).drop(columns='params')
+    cols = {column(k, heads): [o.params.get(k) for o in rows] for k in names}
+    limited = dict.fromkeys(k for o in rows for k in o.measures)
+    cols.update({column(k, [*heads, *cols], 'measures'): [o.measures.get(k) for o in rows] for k in limited})
+    df = df.join(pd.DataFrame(cols, index=df.index)).drop(columns=['params', 'measures'])
     return df[[*df.columns.drop('reason'), 'reason']]
 
 @of_study

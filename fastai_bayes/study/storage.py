@@ -346,12 +346,19 @@ def _is_knowledge(v):
     def _all(o, ok): return _is_list(o) and all(map(ok, o))
     return _all(points, _is_config) and _all(expected, _is_number) and _is_text(v.get('of', ''))
 
+def _are_measures(v): return isinstance(v, dict) and all(map(_is_number, v.values()))
+def _are_limits(v):
+    def _ok(o): return _is_list(o) and len(o)==3 and all(b is None or _is_number(b) for b in o[:2]) and _is_text(o[2])
+    return isinstance(v, dict) and all(map(_ok, v.values()))
+
 _attrs = [  # types of our attributes by name, including those of older versions
     ('a whole number of 0 or more', lambda v: type(v) is int and 0<=v<2**32,
      'resumes resumed_from carries_on carried n_epoch n_params size seed stopped diverged complete_at whole'),
     ('a number of 0 or more', lambda v: _is_number(v) and v>=0, 'deaths'),
     ('a number', _is_number, 'seconds'),
-    ('text', _is_text, 'reason verdict cut monitor infeasible id stamp'),
+    ('text', _is_text, 'reason verdict cut monitor infeasible excluded id stamp'),
+    ('numbers by name', _are_measures, 'measures'),
+    ('limits by name', _are_limits, 'subject_to'),
     ('the state of a trial', lambda v: _is_text(v) and v in TrialState.__members__, 'was'),
     ('a list', _is_list, 'extended'),
     ('what was known beforehand', _is_knowledge, 'knowledge'),

@@ -12,7 +12,8 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 from ..engine.space import Space
-from .extend import extend_study, find_study, of_fit
+from .extend import extend_study, find_study, load, of_fit, replace_trials
+from .limits import judged
 from .records import trial_id
 from .search_space import describe
 from .storage import StudyError, check_storage, check_study, is_new_file, is_path, quiet_optuna, readable, storage_of
@@ -114,6 +115,13 @@ def _same_or_extended(storage, study, space, facts, extend, owner):
     extend_study(storage, study, space, extend if isinstance(extend, dict) else {}, owner.present, 'n_epoch' in new,
                  **facts, extended=history)
 
+def _judge(storage, study, limits, owner):
+    "Judge the trials of `study` again if its `limits` have changed"
+    trials = None if limits is None else judged(study, limits)
+    if trials is None: return
+    owner.free(study, {})
+    replace_trials(storage, study, trials, subject_to=limits)
+
 def open_study(
     space:Space, # Search space
     direction:str='maximize', # 'minimize' or 'maximize'
@@ -123,7 +131,7 @@ def open_study(
     pruner=None, # Optuna pruner
     extend=False, # Allow another space or a larger `n_epoch`? True, or values of new hyperparameters in its trials
     owner=None, # `Owner` that checks the study
-    **facts # To store: `monitor`, `n_epoch`, a dictionary `setup` of what must not change, and others that may
+    **facts # To store: `monitor`, `n_epoch`, a dictionary `setup` of what must not change, and others that may, as limits in `subject_to`
 )->optuna.Study: # `StudyError` if the study is about something else, or cannot be read
     """Create a study about `space`, or open it by its `name`
 
@@ -138,7 +146,7 @@ def open_study(
             its trials
         owner: `Owner` that checks the study
         **facts: To store: `monitor`, `n_epoch`, a dictionary `setup` of what must not change, and
-            others that may
+            others that may, as limits in `subject_to`
         returns: `StudyError` if the study is about something else, or cannot be read
     """
     check_storage(storage), _check_args(name, direction, sampler, pruner)
@@ -152,7 +160,9 @@ def open_study(
         study = None if storage is None or name is None else find_study(storage, name)
         if study is not None: check_study(study, path)
         owner.check(study)
-        if study is not None: _same_or_extended(storage, study, space, facts, extend, owner)
+        if study is not None:
+            _same_or_extended(storage, study, space, facts, extend, owner)
+            _judge(storage, load(storage, name), facts.get('subject_to'), owner)
         study = optuna.create_study(storage=storage, sampler=sampler, pruner=pruner, study_name=name,
                                     direction=direction, load_if_exists=name is not None)
     for k,v in facts.items():
