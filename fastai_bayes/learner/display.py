@@ -53,7 +53,7 @@ class Status:
     @property
     def best(self):
         "The best ended trial, or None"
-        def _ok(o): return o['state'] not in ('failed', 'outside') and math.isfinite(o['value'])
+        def _ok(o): return o['state'] in ('complete', 'stopped') and math.isfinite(o['value'])
         valued = filter(_ok, self.trials)
         return Direction.of(self.mode).best(valued, key=lambda o: o['value'])
     @property

@@ -25,6 +25,7 @@ from ..results.report import TuneResult  # it adds the report
 from ..study.cache import fits
 from ..study.folder import check_folder, clear, copy_file, expect, has, make_folder, shut
 from ..study.identity import Pair
+from ..study.limits import nearest
 from ..study.records import (Latest, all_trials, attr, best_of, best_trial, curve_of, diverged, ended, epochs_trained,
     reason_of, resume_trial, saved_of, seconds_of, set_trial_attrs, state_of, trial_at, trial_id, trials_of)
 from ..study.search_space import as_stored, suggest
@@ -76,7 +77,8 @@ class Run:
         pair.present,pair.free = plan.value_now,self.check_free
         with worker.turn:
             self.study = open_study(plan.space, plan.direction.optuna, folder.name, storage, extend=plan.extend,
-                                    owner=pair, monitor=plan.monitor, n_epoch=plan.total, setup=plan.facts)
+                                    owner=pair, monitor=plan.monitor, n_epoch=plan.total, setup=plan.facts,
+                                    subject_to=plan.subject_to.bounds)
             pair.join(self.study)
             self.study = buffered(self.study)
             worker.sweep([t.user_attrs.get('worker') for t in self.running(self.trials())])
@@ -203,7 +205,7 @@ def graceful_interrupt(
 def next_trial(self:Run):
     "The trial to train next; None if there is none"
     if len(self.infeasible)>=self.most_infeasible:
-        self.ended = f'the last {len(self.infeasible)} were infeasible'
+        self.ended = f'the last {len(self.infeasible)} were infeasible; {nearest(self.study)}'.strip('; ')
         return None
     with self.worker.turn, recording(), quiet_optuna():
         forget(self.study)
@@ -455,6 +457,7 @@ def tell(self:Run, underway, o):
     why = o.reason if len(o.reason)<=500 else f'{o.reason[:150]} ... {o.reason[-345:]}'
     facts = dict(seconds=time.monotonic()-underway.began, reason=why, cut=o.cut)
     facts.update(verdict=o.verdict, infeasible=o.infeasible and why, out_of_memory=o.out_of_memory)
+    facts['excluded'] = o.excluded
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)
@@ -483,10 +486,13 @@ def remove_old_files(self:Run):
 @patch
 def needed(self:Run, ended):
     "Numbers, as from `trial_id`, of the `ended` trials whose files are kept: the best, resumable and interrupted ones"
-    values = {trial_id(t): best_of(t, self.plan.direction)[0]
-              for t in ended if t.state!=TrialState.FAIL}
-    valued = [n for n,v in values.items() if math.isfinite(v)]
-    best = self.plan.direction.ranked(valued, key=values.get)[:self.n_best_kept]  # the study may be extended
+    def _best(trials):
+        trials = [t for t in trials if t.state!=TrialState.FAIL]
+        values = {trial_id(t): best_of(t, self.plan.direction)[0] for t in trials}
+        valued = [n for n,v in values.items() if math.isfinite(v)]
+        return self.plan.direction.ranked(valued, key=values.get)[:self.n_best_kept]
+    within = [t for t in ended if state_of(t)!='infeasible']
+    best = _best(within)+_best([t for t in ended if t not in within])  # the study may be extended, or its limits change
     cut = [trial_id(t) for t in ended if 'cut' in t.user_attrs]
     stopped = self.resumable([t for t in ended if 'cut' not in t.user_attrs])
     best += [trial_id(t) for t in ended if 'outside' in t.user_attrs]  # the space may grow again
@@ -589,6 +595,8 @@ def give_up(self:Run):
     what = f'the last {n} were infeasible' if n>1 else 'the last was infeasible' if n else 'the last failed with'
     ended = f'{self.ended}; ' if self.ended and n<self.most_infeasible else ''
     why = '; '.join(dict.fromkeys(reasons[-3:] if n>2 else reasons[-1:]))
+    near = '' if self.failures else nearest(self.study)
+    if near: what,why = what if n else 'none keeps the limits',near
     many = f'{len(reasons)} trials' if len(reasons)>1 else '1 trial'
     raise TuneError(f'{many}, none succeeded; {ended}{what}: {why}') from last
 

@@ -30,6 +30,7 @@ from .copies import copies, release, seeded, weights_only
 from .factory import AskError, FactoryError, LearnerFactory, TuneError, in_short, load_weights
 from .knobs import call_fit
 from .loaders import seeded_loaders, settle
+from .measures import LimitError, Limits
 from .monitor import Measured, is_finite, recorded, recorded_now
 from .out_of_memory import error_text, free_memory, out_of_memory
 from .probe import Closure
@@ -58,6 +59,7 @@ class Plan:
         enqueued: Hyperparameters to try next
         sampler: As for `bayes_tune`, like the following ones
         before: `Before`: what is known before the study begins
+        subject_to: What limits the winner
         value_now: Function from a name to the label of the learner's current value, or None
         facts: What must not change during the study, as from `facts_of`
         notes: Lines to show at the start
@@ -81,6 +83,7 @@ class Plan:
     storage:object=None
     seed:int=None
     before:object=None # `Before`: what is known before the study begins
+    subject_to:Limits=field(default_factory=Limits) # What limits the winner
     verbose:bool=True
     extend:object=False
     value_now:object=None # Function from a name to the label of the learner's current value, or None
@@ -225,8 +228,9 @@ class Task:
 class ReportingTrial(GetAttr):
     "The trial of `task` for the callback: reports each epoch to the `chief`, and stops when told"
     _default = 'trial'
-    def __init__(self, task, chief, checkpoint):
+    def __init__(self, task, chief, checkpoint, watch=None):
         self.trial,self.task,self.chief,self.checkpoint = task.trial,task,chief,checkpoint
+        self.watch = watch # `LimitWatch`, if there are limits
         self.cut,self.verdict = None,None # The limit that interrupted it; why the pruner stopped it
     def set_user_attr(self, key, value): self.chief.note(key, value)
     def report(self, value, step):
@@ -240,9 +244,13 @@ class ReportingTrial(GetAttr):
         "Stop here, although the epoch has no value?"
         return self._stops(False)
     def _stops(self, valued):
-        stops,self.cut,self.verdict = self.chief.decide(valued)
+        _,breaks = self.breaks(False)
+        stops,self.cut,self.verdict = (True, None, None) if breaks else self.chief.decide(valued)
         if stops: self.checkpoint.end(stopped=not self.cut)
         return stops
+    def breaks(self, whole):
+        "Why it breaks a limit, empty if it does not, and is that final?"
+        return self.watch.verdict(whole) if self.watch else ('', False)
 
 
 # %% ../../nbs/learner/18_training.ipynb #train
@@ -276,7 +284,7 @@ def train(
             if factory.define_by_run: check_memory(chief)  # its hyperparameters were unknown before
             if 'arch' in trial.params:
                 chief.note('n_params', sum(map(torch.numel, learn.model.parameters())))
-            best,checkpoint,cb = cbs[:] = _watchers(plan, task, learn, params, folder, chief)
+            best,checkpoint,cb,*_ = cbs[:] = _watchers(plan, task, learn, params, folder, chief)
             own = copies([o for o in plan.cbs if not isinstance(o, ShowGraphCallback)], folder)
             cbs += [CSVHeaderOnce(), Closure(), *own, factory.watch(params, learn)]
             resume_csv_log([*learn.cbs, *cbs], folder, checkpoint.done)
@@ -293,12 +301,14 @@ def train(
         finally: release(learn, cbs)
 
 def _watchers(plan, task, learn, params, folder, chief):
-    "The callbacks that save the best epoch, write checkpoints, and report"
+    "The callbacks that save the best epoch, write checkpoints, report, and watch limits if there are any"
     checkpoint = Checkpoint(folder/'checkpoint.pt', trial=task.trial.number, **task.checkpoint)
     if plan.factory.rebuilds(params) and not checkpoint.done: _check_start(task.trial, learn.model, chief)
     total = epochs_of(plan.fit, plan.n_epoch, {**plan.fit_kwargs, **params})
-    cb = BayesPruningCallback(ReportingTrial(task, chief, checkpoint), plan.monitor, plan.mode, total)
-    return BestEpoch(plan.monitor, plan.mode, shapes(learn.model)),checkpoint,cb
+    limits,what = plan.subject_to,(plan.monitor, plan.mode)
+    watch = [limits.watch(learn, task, chief, *what)] if limits.bounds else []
+    cb = BayesPruningCallback(ReportingTrial(task, chief, checkpoint, *watch), *what, total)
+    return BestEpoch(*what, shapes(learn.model)),checkpoint,cb,*watch
 
 def _digest(model):
     "A hash of the weights of `model`"
@@ -331,7 +341,8 @@ class Outcome:
         value: Of its best epoch
         verdict: Why the pruner stopped it
         error: What ended it
-        infeasible: Could it not be trained at all?
+        infeasible: Could it not be trained at all, or breaks it a limit?
+        excluded: The limit that it breaks now, but may keep if it is resumed
         valueless: Did it run to its end with a finite loss, but never have a value?
         spoiled: Would it end in the same way if it were resumed from its checkpoint?
     """
@@ -341,7 +352,8 @@ class Outcome:
     value:float=None # Of its best epoch
     verdict:str=None # Why the pruner stopped it
     error:Exception=None # What ended it
-    infeasible:bool=False # Could it not be trained at all?
+    infeasible:bool=False # Could it not be trained at all, or breaks it a limit?
+    excluded:str='' # The limit that it breaks now, but may keep if it is resumed
     valueless:bool=False # Did it run to its end with a finite loss, but never have a value?
     spoiled:bool=False # Would it end in the same way if it were resumed from its checkpoint?
 
@@ -367,7 +379,10 @@ def outcome(
         why = f'diverged in epoch {cb.seen}: the loss is not finite'
         if cb.seen==1: why += '; if this happens in every trial, check inputs and targets for NaN'
         return Outcome(some_or_fail(cb.curve), why)
-    if cb.stopped: return Outcome(TrialState.PRUNED, trial.cut or '', trial.cut, verdict=trial.verdict)
+    broken,final = trial.breaks(not cb.stopped)
+    if final: return Outcome(TrialState.PRUNED, broken, infeasible=True)
+    if cb.stopped:
+        return Outcome(TrialState.PRUNED, trial.cut or '', trial.cut, verdict=trial.verdict, excluded=broken)
     if math.isfinite(value): return Outcome(TrialState.COMPLETE, value=value)
     why = f'{cb.monitor} never had a finite value, {_cause(cb)}'
     return Outcome(TrialState.FAIL, why, valueless=cb.loss_is_finite)
@@ -391,7 +406,7 @@ def failure(
     if refused is None:
         why = str(e) if isinstance(e, AskError) else error_text(e)
         return Outcome(TrialState.FAIL, why, error=e)
-    if not curve and not machine:
+    if isinstance(refused, LimitError) or not curve and not machine:
         return Outcome(TrialState.PRUNED, in_short(refused), error=refused, infeasible=True)
     if e is refused and valued(curve): return Outcome(TrialState.PRUNED, in_short(e), spoiled=True)
     return Outcome(TrialState.FAIL, in_short(refused), error=refused)

@@ -24,6 +24,7 @@ from .facts import facts_of
 from .factory import LearnerFactory, TuneError, asks_trial, check_read, warn_unread
 from .knobs import check_args, check_knobs, default_space, knobs, left_out, losses_compare, named_here, values_of
 from .loaders import LoaderError
+from .measures import limits_from
 from .monitor import monitor_and_mode
 from .probe import Probe, awake
 from .recipes import recipes_for
@@ -302,19 +303,20 @@ def _plan(learn, args):
     plan = Plan(factory, space, fit, n_epoch, total, monitor, mode, _limits(args, total), fit_kwargs, cbs)
     as_given = 'sampler', 'pruner', 'storage', 'seed', 'verbose', 'extend'
     for k in as_given: setattr(plan, k, vars(args)[k])
-    plan.before = _before(learn, args, space)
+    plan.before,plan.subject_to = _before(learn, args, space), limits_from(args.subject_to, probe)
     _first_trials(plan, learn, args)
     plan.value_now = partial(_label_now, learn, fit, args.new_learner)
     plan.facts = facts_of(probe, space.names, fit, fit_kwargs, free, monitor)
     check_read(factory, fit)
     for o in plan.enqueued: factory.check_enqueued(o)
     Probe(factory, fit, n_epoch, fit_kwargs, cbs, monitor).check(probe)
-    if args.workers is not None: _set_workers(plan, args.workers)
+    plan.subject_to.try_out(probe), _set_workers(plan, args.workers)
     plan.notes = _notes(learn, args, space, inferred, plan.before)
     return plan
 
 def _set_workers(plan, workers):
     "Let `workers` train; an error unless what they need can be sent"
+    if workers is None: return
     plan.workers = workers if isinstance(workers, Workers) else Workers(workers)
     plan.workers.check()
     plan.packed = pack(plan)
@@ -388,6 +390,7 @@ def bayes_tune(self:Learner,
     from_studies=None, # Earlier studies: results, folders, URLs, Optuna studies; 'auto' for all beside this one
     recipes:bool=False, # Begin with hyperparameters that worked well on other data of this kind?
     prior:dict=None, # Where the best is: name -> value, (value, standard deviation), option, or {option: weight}
+    subject_to:dict=None, # Limits of the winner: name of a measure -> (low, high), or (function of a learner, low, high)
     extend=False, # Allow another space and more epochs? True, or values in the trials of new or removed hyperparameters
     **fit_kwargs # Other arguments of the fit, the same for each trial, as in `pct_start=.3` for 'fit_one_cycle'
 )->TuneResult: # Table, plots and learners of the trials
@@ -425,6 +428,8 @@ def bayes_tune(self:Learner,
         recipes: Begin with hyperparameters that worked well on other data of this kind?
         prior: Where the best is: name -> value, (value, standard deviation), option, or {option:
             weight}
+        subject_to: Limits of the winner: name of a measure -> (low, high), or (function of a
+            learner, low, high)
         extend: Allow another space and more epochs? True, or values in the trials of new or removed
             hyperparameters
         **fit_kwargs: Other arguments of the fit, the same for each trial, as in `pct_start=.3` for

@@ -49,6 +49,7 @@ def _parts(plan):
     for o in f.learn.cbs if f.learn else (): o.learn = None  # else each would hold all the others
     parts = [('new_learner', f.new_learner), ('fit', plan.fit)]
     parts += [(f'the argument {k}', v) for k,v in plan.fit_kwargs.items()]
+    parts += [(f'subject_to {k}', o) for k,o in plan.subject_to.told.items()]
     parts += [(type(o).__name__, o) for o in plan.cbs]
     if f.learn is None: return parts
     parts += [(type(o).__name__, o) for o in f.learn.cbs]

@@ -159,7 +159,7 @@ def find_study(storage, name):
     return load(storage, name)
 
 def replace_trials(storage, study, trials, **attrs):
-    "Give `study`, which no process works on, other `trials` and new `attrs`; a process that dies meanwhile does no harm"
+    "Give `study`, which no process works on, other `trials` and new `attrs`"
     _filled(storage, study.study_name+_spare, study.direction, study.user_attrs | attrs, trials)
     _take_over(storage, study.study_name)
 

@@ -338,7 +338,8 @@ def reason_of(
     res = [f'resumed after {in_epochs(n)}'] if n else []
     if 'outside' in trial.user_attrs: res.append('outside the space after a change')
     if before is not None: res.append(f'complete with {in_epochs(before)}, before trials became longer')
-    return '; '.join([*res, *filter(None, map(trial.user_attrs.get, ('reason', 'excluded')))])
+    res += map(trial.user_attrs.get, ('reason', 'excluded'))
+    return '; '.join(filter(None, res))
 
 def saved_of(
     trial # An Optuna trial
@@ -429,7 +430,8 @@ def best_trial(
 # %% ../../nbs/study/02_records.ipynb #carry
 # Attributes that a resumed trial does not take over
 rung_attr = 'completed_rung' # How Optuna's pruners begin the names of what they have decided
-_not_kept = 'reason verdict cut seconds worker excluded stopped diverged begun complete_at whole carries_on carried'.split()
+_not_kept = '''reason verdict cut excluded seconds worker stopped diverged begun complete_at whole
+    carries_on carried'''.split()
 
 def _again(trial, name, n):
     "Is the system attribute `name` a rung of a pruner of Optuna's that `trial` reaches again after `n` epochs?"
@@ -511,8 +513,9 @@ def records(
     for t in trials: seconds[trial_id(t)] += seconds_of(t)
     def _record(t):
         value,epoch = best_of(t, study)
-        return Record(trial_id(t), state_of(t), value, epoch, epochs_trained(t),
-                      seconds[trial_id(t)], all_params(t), reason_of(t), t.user_attrs.get('measures', {}))
+        n,measures = trial_id(t),t.user_attrs.get('measures', {})
+        return Record(n, state_of(t), value, epoch, epochs_trained(t),
+                      seconds[n], all_params(t), reason_of(t), measures)
     return list(map(_record, trials_of(trials)))
 
 def column(
@@ -537,13 +540,13 @@ _ranks = dict(complete=0, stopped=0, running=1, waiting=2, failed=3, outside=3,
 @of_study
 def trial_frame(
     study:optuna.Study # A study
-)->pd.DataFrame: # number, state, value, best_epoch, epochs, seconds, a column per hyperparameter, a column per measure, reason
+)->pd.DataFrame: # number, state, value, best_epoch, epochs, seconds, columns of hyperparameters and measures, reason
     """One row per trial, best first
 
     Parameters:
         study: A study
-        returns: number, state, value, best_epoch, epochs, seconds, a column per hyperparameter, a
-            column per measure, reason
+        returns: number, state, value, best_epoch, epochs, seconds, columns of hyperparameters and
+            measures, reason
     """
     rows,sign = records(study),Direction.of(study)
     names = dict.fromkeys(k for o in rows for k in o.params)
@@ -552,9 +555,11 @@ def trial_frame(
     heads = [o.name for o in fields(Record)]
     df = pd.DataFrame([vars(o) for o in rows], columns=heads)
     cols = {column(k, heads): [o.params.get(k) for o in rows] for k in names}
-    limited = dict.fromkeys(k for o in rows for k in o.measures)
-    cols.update({column(k, [*heads, *cols], 'measures'): [o.measures.get(k) for o in rows] for k in limited})
-    df = df.join(pd.DataFrame(cols, index=df.index)).drop(columns=['params', 'measures'])
+    for k in dict.fromkeys(k for o in rows for k in o.measures):
+        name = column(k, [*heads, *cols], 'measures')
+        cols[name] = [o.measures.get(k) for o in rows]
+    df = df.drop(columns=['params', 'measures'])
+    df = df.join(pd.DataFrame(cols, index=df.index))
     return df[[*df.columns.drop('reason'), 'reason']]
 
 @of_study

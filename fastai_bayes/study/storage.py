@@ -347,9 +347,10 @@ def _is_knowledge(v):
     return _all(points, _is_config) and _all(expected, _is_number) and _is_text(v.get('of', ''))
 
 def _are_measures(v): return isinstance(v, dict) and all(map(_is_number, v.values()))
-def _are_limits(v):
-    def _ok(o): return _is_list(o) and len(o)==3 and all(b is None or _is_number(b) for b in o[:2]) and _is_text(o[2])
-    return isinstance(v, dict) and all(map(_ok, v.values()))
+def _is_limit(v):
+    def _is_bound(o): return o is None or _is_number(o)
+    return _is_list(v) and len(v)==3 and all(map(_is_bound, v[:2]))
+def _are_limits(v): return isinstance(v, dict) and all(map(_is_limit, v.values()))
 
 _attrs = [  # types of our attributes by name, including those of older versions
     ('a whole number of 0 or more', lambda v: type(v) is int and 0<=v<2**32,

@@ -131,7 +131,7 @@ def open_study(
     pruner=None, # Optuna pruner
     extend=False, # Allow another space or a larger `n_epoch`? True, or values of new hyperparameters in its trials
     owner=None, # `Owner` that checks the study
-    **facts # To store: `monitor`, `n_epoch`, a dictionary `setup` of what must not change, and others that may, as limits in `subject_to`
+    **facts # To store: `monitor`, `n_epoch`, `setup` with what must not change, and others that may, as `subject_to`
 )->optuna.Study: # `StudyError` if the study is about something else, or cannot be read
     """Create a study about `space`, or open it by its `name`
 
@@ -145,8 +145,8 @@ def open_study(
         extend: Allow another space or a larger `n_epoch`? True, or values of new hyperparameters in
             its trials
         owner: `Owner` that checks the study
-        **facts: To store: `monitor`, `n_epoch`, a dictionary `setup` of what must not change, and
-            others that may, as limits in `subject_to`
+        **facts: To store: `monitor`, `n_epoch`, `setup` with what must not change, and others that
+            may, as `subject_to`
         returns: `StudyError` if the study is about something else, or cannot be read
     """
     check_storage(storage), _check_args(name, direction, sampler, pruner)
