@@ -112,6 +112,7 @@ def limits_from(
         res.bounds[k] = [*ends, at]
         if at=='build': res.told[k] = f or known_early[k]
         if at=='end': res.metrics[k] = find_monitor(learn, k)
+    res.try_out(learn)
     return res
 
 # %% ../../nbs/learner/22_measures.ipynb #limit

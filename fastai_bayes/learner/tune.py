@@ -310,7 +310,7 @@ def _plan(learn, args):
     check_read(factory, fit)
     for o in plan.enqueued: factory.check_enqueued(o)
     Probe(factory, fit, n_epoch, fit_kwargs, cbs, monitor).check(probe)
-    plan.subject_to.try_out(probe), _set_workers(plan, args.workers)
+    _set_workers(plan, args.workers)
     plan.notes = _notes(learn, args, space, inferred, plan.before)
     return plan
 
@@ -390,7 +390,7 @@ def bayes_tune(self:Learner,
     from_studies=None, # Earlier studies: results, folders, URLs, Optuna studies; 'auto' for all beside this one
     recipes:bool=False, # Begin with hyperparameters that worked well on other data of this kind?
     prior:dict=None, # Where the best is: name -> value, (value, standard deviation), option, or {option: weight}
-    subject_to:dict=None, # Limits of the winner: name of a measure -> (low, high), or (function of a learner, low, high)
+    subject_to:dict=None, # Limits: name of a measure -> (low, high), or (function of a learner, low, high)
     extend=False, # Allow another space and more epochs? True, or values in the trials of new or removed hyperparameters
     **fit_kwargs # Other arguments of the fit, the same for each trial, as in `pct_start=.3` for 'fit_one_cycle'
 )->TuneResult: # Table, plots and learners of the trials
@@ -428,8 +428,7 @@ def bayes_tune(self:Learner,
         recipes: Begin with hyperparameters that worked well on other data of this kind?
         prior: Where the best is: name -> value, (value, standard deviation), option, or {option:
             weight}
-        subject_to: Limits of the winner: name of a measure -> (low, high), or (function of a
-            learner, low, high)
+        subject_to: Limits: name of a measure -> (low, high), or (function of a learner, low, high)
         extend: Allow another space and more epochs? True, or values in the trials of new or removed
             hyperparameters
         **fit_kwargs: Other arguments of the fit, the same for each trial, as in `pct_start=.3` for

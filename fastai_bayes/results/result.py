@@ -16,6 +16,7 @@ from .hyperparameters import completed
 from .style import plots
 from .tables import html_table, one_line, short, table, template, text_table
 from ..study.folder import has
+from ..study.limits import nearest
 from ..study.records import (best_of, best_trial, curve_frame, epochs_saved, epochs_spent, of_study,
                                         numbered, own_params, trial_at, trial_frame, trial_id)
 from ..study.storage import StudyError, quiet_optuna
@@ -55,7 +56,8 @@ class TuneResult:
         if t is not None: return numbered(t, trial_id(t))
         counts = trial_frame(self.study).state.value_counts()
         have = ', '.join(f'{v} {k}' for k,v in counts.items()) or 'none'
-        raise StudyError(f'no trial of study {self.study.study_name!r} has finished with a value (trials: {have}); '
+        near = f' {o};' if (o := nearest(self.study)) else ''
+        raise StudyError(f'no trial of study {self.study.study_name!r} has finished with a value (trials: {have});{near} '
                          'see `.trials` for the reasons, or resume the study')
     @property
     def best_params(self): return self.params_of(self.best_trial.number)
