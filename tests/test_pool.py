@@ -52,6 +52,16 @@ def test_the_winner_is_in_the_learner(tmp_path):
     assert [o[2] for o in learn.recorder.values]==[*res.curves.value[res.curves.number==trial_id(res.best_trial)]]
     assert learn.validate()[1]==pytest.approx(res.best_value)
 
+def n_units(learn): return learn.model[0].out_features
+def test_workers_measure(tmp_path):
+    "What is measured travels, and what is too large is not trained; trials are those of one process"
+    def make(p): return digits(tmp_path, model=net(p['width']))
+    how = dict(space=dict(width=[4, 8, 16, 32]), new_learner=make, n_trials=2, sampler='random', subject_to=dict(n_units=(n_units, 5, 16), seconds_per_epoch=(None, 60)))
+    one,two = (digits(tmp_path).bayes_tune(2, workers=n, **how, **quick) for n in (None, 2))
+    for res in (one, two):
+        assert res.trials.n_units.equals(res.trials.width.astype(float)) and (res.trials.epochs>0).equals(res.trials.width.isin([8, 16]))
+    assert [t.params for t in one.study.trials][:3]==[t.params for t in two.study.trials][:3] and 'infeasible' in {*two.trials.state}
+
 class Dies(Callback):
     "Kills its process in one epoch of the first fit that gets there"
     def __init__(self, mark, at): self.mark,self.at = mark,at

@@ -42,10 +42,9 @@ def _device(learn): return getattr(learn.dls, 'device', None) or default_device(
 def _one_item(learn):
     "Inputs of the model: one item of the validation set"
     dls = learn.dls
-    with in_main_process(dls.loaders), seeded_loaders(dls, 0): learn._split(first(dls.loaders[1]))
-    x = to_device(learn.xb, _device(learn))
-    learn._end_cleanup()
-    return apply(lambda o: o[:1] if isinstance(o, torch.Tensor) else o, x)
+    with in_main_process(dls.loaders), seeded_loaders(dls, 0): b = first(dls.loaders[1])
+    x = b[:getattr(dls, 'n_inp', max(1, len(b)-1))]  # as `Learner` splits a batch
+    return to_device(apply(lambda o: o[:1] if isinstance(o, torch.Tensor) else o, x), _device(learn))
 
 _sync = dict(cuda=torch.cuda.synchronize, mps=torch.mps.synchronize) # Waits for a device
 warm_ups,passes,few_passes = 3,30,5 # Passes that do not count, those that do, and those that are enough after a second

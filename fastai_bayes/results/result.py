@@ -56,9 +56,9 @@ class TuneResult:
         if t is not None: return numbered(t, trial_id(t))
         counts = trial_frame(self.study).state.value_counts()
         have = ', '.join(f'{v} {k}' for k,v in counts.items()) or 'none'
-        near = f' {o};' if (o := nearest(self.study)) else ''
-        raise StudyError(f'no trial of study {self.study.study_name!r} has finished with a value (trials: {have});{near} '
-                         'see `.trials` for the reasons, or resume the study')
+        near = f'{o}; ' if (o := nearest(self.study)) else ''
+        raise StudyError(f'no trial of study {self.study.study_name!r} has finished with a value (trials: {have}); '
+                         f'{near}see `.trials` for the reasons, or resume the study')
     @property
     def best_params(self): return self.params_of(self.best_trial.number)
     @property

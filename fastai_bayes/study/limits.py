@@ -16,7 +16,7 @@ from .records import all_trials, best_of, epochs_trained, trial_id, trials_of
 def _texts(*numbers):
     "Different `numbers`, in as few digits as tell them apart"
     def _text(v, n): return re.sub(r'e\+?(-?)0*', r'e\1', f'{v:.{n}g}')
-    texts = ([_text(v, n) for v in numbers] for n in (3, 5, 17))
+    texts = ([_text(v, n) for v in numbers] for n in (4, 6, 17))
     return next(o for o in texts if len({*o})>1)
 
 def broken(
