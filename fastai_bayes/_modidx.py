@@ -1454,6 +1454,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'fastai_bayes/learner/runner.py'),
                                              'fastai_bayes.learner.runner.Run.enqueue_rest': ( 'learner/runner.html#run.enqueue_rest',
                                                                                                'fastai_bayes/learner/runner.py'),
+                                             'fastai_bayes.learner.runner.Run.excluded': ( 'learner/runner.html#run.excluded',
+                                                                                           'fastai_bayes/learner/runner.py'),
                                              'fastai_bayes.learner.runner.Run.fail_dead': ( 'learner/runner.html#run.fail_dead',
                                                                                             'fastai_bayes/learner/runner.py'),
                                              'fastai_bayes.learner.runner.Run.fail_dead_trials': ( 'learner/runner.html#run.fail_dead_trials',

@@ -139,3 +139,19 @@ def test_explained(tmp_path):
     surrogate,numbers = StudyCache.of(res.study).surrogate(res.study, space_of(res.study), 2)
     assert bad and all('is above' in surrogate.trainings[numbers.index(o.number)].reason for o in bad)
     assert nearest(res.study)==f'trial {min(bad, key=lambda o: o.n_params).number} came nearest: '+min(bad, key=lambda o: o.n_params).reason
+
+def test_what_ends_early_does_not_win(tmp_path):
+    "A trial that diverged, or was interrupted, has a best epoch as well: it keeps the limits, or does not win"
+    class Ends(Callback):
+        order = 70
+        def before_batch(self):
+            if self.epoch==1 and self.learn.model[0].out_features==8: self.learn.xb = (self.xb[0]*math.nan,)
+        def after_epoch(self):
+            if self.learn.model[0].out_features==16: raise KeyboardInterrupt
+    how = dict(space=dict(width=[4, 8, 16]), n=3, n_trials=3, pruner='none', sampler='random', monitor='valid_loss', study_name='s', cbs=Ends(),
+               enqueue=[dict(width=w) for w in (8, 16)])
+    with pytest.raises(TuneError, match='none keeps the limits|none succeeded'): tune(tmp_path, dict(accuracy=(.99, None)), **{**how, 'n_trials': 1})
+    res = tune(tmp_path, dict(accuracy=(.99, None)), **how)
+    low = [t for t in res.study.trials if t.intermediate_values]
+    assert {t.params['width'] for t in low}=={8, 16} and all('accuracy' in t.user_attrs['excluded'] for t in low)
+    with pytest.raises(StudyError, match='trial . came nearest: accuracy .* is below 0.99; see `.trials`'): res.best_trial

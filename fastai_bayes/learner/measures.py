@@ -37,14 +37,15 @@ def size_mb(learn):
     tensors = *learn.model.parameters(),*learn.model.buffers()
     return sum(o.nbytes for o in tensors)/1e6
 
-def _device(learn): return getattr(learn.dls, 'device', None) or default_device()
+def _device(learn): return torch.device(getattr(learn.dls, 'device', None) or default_device())
 
 def _one_item(learn):
     "Inputs of the model: one item of the validation set"
     dls = learn.dls
     with in_main_process(dls.loaders), seeded_loaders(dls, 0): b = first(dls.loaders[1])
     x = b[:getattr(dls, 'n_inp', max(1, len(b)-1))]  # as `Learner` splits a batch
-    return to_device(apply(lambda o: o[:1] if isinstance(o, torch.Tensor) else o, x), _device(learn))
+    def _first(o): return o[:1] if isinstance(o, torch.Tensor) else o
+    return to_device(apply(_first, x), _device(learn))
 
 _sync = dict(cuda=torch.cuda.synchronize, mps=torch.mps.synchronize) # Waits for a device
 warm_ups,passes,few_passes = 3,30,5 # Passes that do not count, those that do, and those that are enough after a second
@@ -160,25 +161,24 @@ class LimitWatch(Measured):
     def __init__(self, limits, monitor, mode, measures, curve, note):
         self.limits,self.monitor,self.sign,self.note = limits,monitor,Direction.of(mode),note
         self.measures,self.start,self.epochs = dict(measures),None,0
+        self.late = [k for k,(*_,at) in limits.bounds.items() if at=='epoch']
         self.best = max((self.sign*v for v in curve if isfinite(v)), default=-inf)
         self._stateattrs = *vars(self),'_stateattrs' # Not saved in checkpoints
 
     def before_epoch(self):
         self.start = time.monotonic()
-        if 'peak_mem_mb' in self.limits.bounds: torch.cuda.reset_peak_memory_stats(_device(self.learn))
+        if 'peak_mem_mb' in self.late: torch.cuda.reset_peak_memory_stats(_device(self.learn))
     def after_epoch(self):
         if self.start is None or hasattr(self.learn, 'lr_finder'): return
-        now,before,self.start = time.monotonic()-self.start,dict(self.measures),None
-        self.epochs += 1
-        self._keep('seconds_per_epoch', min, lambda: now)
-        self._keep('peak_mem_mb', max, lambda: torch.cuda.max_memory_allocated(_device(self.learn))/1e6)
+        before = dict(self.measures)
+        if 'seconds_per_epoch' in self.late: self._keep('seconds_per_epoch', min, time.monotonic()-self.start)
+        if 'peak_mem_mb' in self.late:
+            self._keep('peak_mem_mb', max, torch.cuda.max_memory_allocated(_device(self.learn))/1e6)
+        self.start,self.epochs = None,self.epochs+1
         self._metrics()
         if self.measures!=before: self.note('measures', self.measures)
-    def _keep(self, k, which, f):
-        "Measure `k` by `f`, if an epoch shows it"
-        if self.limits.bounds.get(k, [''])[-1]!='epoch': return
-        now = f()
-        self.measures[k] = which(now, self.measures.get(k, now))
+    def _keep(self, k, which, v):
+        self.measures[k] = which(v, self.measures.get(k, v))
     def _metrics(self):
         (v,_),row = self.measure(self.monitor),recorded_now(self.learn)
         if not self.sign*v>self.best: return

@@ -25,7 +25,7 @@ from ..results.report import TuneResult  # it adds the report
 from ..study.cache import fits
 from ..study.folder import check_folder, clear, copy_file, expect, has, make_folder, shut
 from ..study.identity import Pair
-from ..study.limits import nearest
+from ..study.limits import measures_of, nearest, verdict
 from ..study.records import (Latest, all_trials, attr, best_of, best_trial, curve_of, diverged, ended, epochs_trained,
     reason_of, resume_trial, saved_of, seconds_of, set_trial_attrs, state_of, trial_at, trial_id, trials_of)
 from ..study.search_space import as_stored, suggest
@@ -248,7 +248,13 @@ def death(self:Run, t):
     facts = dict(seconds=saved['seconds'] if saved else 0., deaths=crashes)
     if crashes>=self.max_crashes: facts['reason'] = f'its process died {int(crashes)} times in epoch {n+1}'
     elif not (saved and saved['stopped']): facts.update(cut='died', reason='its process died')
-    return facts
+    why = self.excluded(t)
+    return facts | dict(excluded=why) if why else facts
+
+@patch
+def excluded(self:Run, t):
+    "The limits that the trial `t` breaks now, but may keep if it is resumed; empty if there are none"
+    return verdict(self.plan.subject_to.bounds, measures_of(t))[0]
 
 @patch
 def read(self:Run, trial):
@@ -457,7 +463,7 @@ def tell(self:Run, underway, o):
     why = o.reason if len(o.reason)<=500 else f'{o.reason[:150]} ... {o.reason[-345:]}'
     facts = dict(seconds=time.monotonic()-underway.began, reason=why, cut=o.cut)
     facts.update(verdict=o.verdict, infeasible=o.infeasible and why, out_of_memory=o.out_of_memory)
-    facts['excluded'] = o.excluded
+    if not o.infeasible: facts['excluded'] = self.excluded(trial)
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)

@@ -341,8 +341,7 @@ class Outcome:
         value: Of its best epoch
         verdict: Why the pruner stopped it
         error: What ended it
-        infeasible: Could it not be trained at all, or breaks it a limit?
-        excluded: The limit that it breaks now, but may keep if it is resumed
+        infeasible: Could it not be trained at all, or does it break a limit?
         valueless: Did it run to its end with a finite loss, but never have a value?
         spoiled: Would it end in the same way if it were resumed from its checkpoint?
     """
@@ -352,8 +351,7 @@ class Outcome:
     value:float=None # Of its best epoch
     verdict:str=None # Why the pruner stopped it
     error:Exception=None # What ended it
-    infeasible:bool=False # Could it not be trained at all, or breaks it a limit?
-    excluded:str='' # The limit that it breaks now, but may keep if it is resumed
+    infeasible:bool=False # Could it not be trained at all, or does it break a limit?
     valueless:bool=False # Did it run to its end with a finite loss, but never have a value?
     spoiled:bool=False # Would it end in the same way if it were resumed from its checkpoint?
 
@@ -381,8 +379,7 @@ def outcome(
         return Outcome(some_or_fail(cb.curve), why)
     broken,final = trial.breaks(not cb.stopped)
     if final: return Outcome(TrialState.PRUNED, broken, infeasible=True)
-    if cb.stopped:
-        return Outcome(TrialState.PRUNED, trial.cut or '', trial.cut, verdict=trial.verdict, excluded=broken)
+    if cb.stopped: return Outcome(TrialState.PRUNED, trial.cut or '', trial.cut, verdict=trial.verdict)
     if math.isfinite(value): return Outcome(TrialState.COMPLETE, value=value)
     why = f'{cb.monitor} never had a finite value, {_cause(cb)}'
     return Outcome(TrialState.FAIL, why, valueless=cb.loss_is_finite)

@@ -103,7 +103,8 @@ def _judged(t, limits, was, value):
     if final: attrs.update(infeasible=why, reason=why)
     elif why or missing: attrs['excluded'] = why or f'{missing[0]} was not measured'
     elif was and not whole: attrs.update(cut='limits', reason='within the limits after a change')
-    complete = whole and not final and math.isfinite(value)
+    ended_well = t.state==TrialState.COMPLETE or was and whole
+    complete = ended_well and not final and math.isfinite(value)
     res.user_attrs,res.values = attrs,[value] if complete else None
     res.state = TrialState.COMPLETE if complete else TrialState.PRUNED
     return res

@@ -92,17 +92,18 @@ class BayesPruner(BasePruner):
     @one_thread
     def explain(self,
         study:Study, # With one objective
-        trial:FrozenTrial # Running or ended, with at least one value reported
+        trial:FrozenTrial # Running or ended, with at least one value reported, or infeasible
     )->Explanation: # ValueError without a value
         """Verdict and forecast of `trial`, given all trials of `study`
 
         Parameters:
             study: With one objective
-            trial: Running or ended, with at least one value reported
+            trial: Running or ended, with at least one value reported, or infeasible
             returns: ValueError without a value
         """
         T = self._horizon(study, trial)
-        if not trial.intermediate_values or T is None:
+        known = trial.intermediate_values or 'infeasible' in trial.user_attrs
+        if not known or T is None:
             n = len(trial.intermediate_values)
             raise OptimizerError(f'expected a trial with values, and a known n_epoch, got {n} values and n_epoch={T}; '
                                  'report a value first, or pass BayesPruner(n_epoch=...)')
