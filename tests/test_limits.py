@@ -155,3 +155,21 @@ def test_what_ends_early_does_not_win(tmp_path):
     low = [t for t in res.study.trials if t.intermediate_values]
     assert {t.params['width'] for t in low}=={8, 16} and all('accuracy' in t.user_attrs['excluded'] for t in low)
     with pytest.raises(StudyError, match='trial . came nearest: accuracy .* is below 0.99; see `.trials`'): res.best_trial
+
+@pytest.mark.parametrize('bad', [dict(measures=3), dict(measures=dict(n_params='x')), dict(subject_to=[1]), dict(subject_to=dict(n_params=['x', None, 'build'])), dict(excluded=1)], ids=str)
+def test_what_others_wrote_is_checked(tmp_path, bad):
+    how = dict(study_name='s', storage=tmp_path/'study.log', n_trials=1, sampler='random')
+    res = tune(tmp_path, dict(n_params=(None, 1e9)), **how)
+    t = res.study.ask()
+    for k,v in bad.items(): (t if k!='subject_to' else res.study).set_user_attr(k, v)
+    res.study.tell(t, .5)
+    with pytest.raises(StudyError, match=f'{next(iter(bad))}: expected .*, got'): tune(tmp_path, dict(n_params=(None, 1e9)), **how)
+
+def test_trials_that_became_longer_are_not_complete(tmp_path):
+    "Other limits do not make a trial complete that ended before trials became longer"
+    how = dict(study_name='s', sampler='random', pruner='none')
+    tune(tmp_path, dict(n_params=(None, 1e9)), **how, n_trials=4)
+    a = tune(tmp_path, dict(n_params=(None, 1e9)), n=3, extend=True, budget=1, **{**how, 'n_trials': None})
+    was = [(o.number, o.epochs) for o in rows(a)]
+    b = tune(tmp_path, dict(n_params=(None, 1e8)), n=3, budget=1, **{**how, 'n_trials': None})
+    assert [(o.number, o.epochs) for o in rows(b)]==was and 'complete' not in {*b.trials.state}
