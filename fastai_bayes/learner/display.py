@@ -59,7 +59,7 @@ class Status:
     @property
     def trained(self):
         "Number of trials that count toward `n_trials`: all but infeasible ones"
-        return sum(o['state']!='infeasible' for o in self.trials)
+        return sum(o.get('counts', o['state']!='infeasible') for o in self.trials)
     @property
     def _work(self): return _share((self.trained, self.n_trials), (self.spent, self.budget))
     @property

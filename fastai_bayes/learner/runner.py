@@ -165,7 +165,7 @@ def row(self:Run, t):
     value,_ = best_of(t, self.plan.direction)
     why = reason_of(t) or t.user_attrs.get('verdict', '')
     return dict(number=trial_id(t), state=state_of(t), value=value, params=t.params,
-                epochs=epochs_trained(t), saved=saved_of(t), reason=why)
+                epochs=epochs_trained(t), saved=saved_of(t), reason=why, counts='infeasible' not in t.user_attrs)
 
 @patch
 def show_ended(self:Run, last=None):
