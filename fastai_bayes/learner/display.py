@@ -30,6 +30,8 @@ class Status:
         mode: 'min' or 'max'
         n_epoch: Planned epochs of one trial
         n_trials: Limits; None is no limit
+        target: Value that ends the study
+        chance: Of a gain that matters, by the rest of the budget
         trials: Ended trials, with number, state, value, epochs, params, reason
         running: Trials that are trained now, with number, params, curve, worker
         spent: Epochs of all trials
@@ -43,6 +45,8 @@ class Status:
     n_trials:int=None # Limits; None is no limit
     budget:int=None
     timeout:float=None
+    target:float=None # Value that ends the study
+    chance:float=None # Of a gain that matters, by the rest of the budget
     trials:list=field(default_factory=list) # Ended trials, with number, state, value, epochs, params, reason
     running:list=field(default_factory=list) # Trials that are trained now, with number, params, curve, worker
     spent:int=0 # Epochs of all trials
@@ -56,6 +60,14 @@ class Status:
         def _ok(o): return o['state'] in ('complete', 'stopped') and math.isfinite(o['value'])
         valued = filter(_ok, self.trials)
         return Direction.of(self.mode).best(valued, key=lambda o: o['value'])
+    @property
+    def reached(self):
+        "Has a trial reached the target?"
+        if self.target is None: return False
+        seen = [v for o in self.running for v in o['curve']]
+        if self.best: seen.append(self.best['value'])
+        sign,close = Direction.of(self.mode),1e-6*abs(self.target)  # an accuracy of .9 is a little less in float32
+        return any(sign*(v-self.target)>=-close for v in seen)
     @property
     def trained(self):
         "Number of trials that count toward `n_trials`: all but infeasible ones"
@@ -96,6 +108,7 @@ def progress(s:Status)->str:
         s.best and f"best {short(s.best['value'])} (trial {s.best['number']})",
         f'{n} of {s.n_trials} trials' if s.n_trials else f"{n} trial{'s'*(n!=1)}",
         f'{s.spent} of {s.budget} epochs' if s.budget else f'{s.spent} epochs',
+        s.reached and 'target reached', s.chance is not None and f'chance of a gain {s.chance:.0%}',
         n<len(s.trials) and f'{len(s.trials)-n} infeasible', s.saved and f'{s.saved} saved by stopping',
         clock(s.seconds) + (f', about {clock(s.left)} left' if left else ''), s.note]))
 

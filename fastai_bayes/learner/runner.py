@@ -48,6 +48,7 @@ class Run:
     most_infeasible = 50 # Infeasible configurations in a row after which the study ends
     max_failures = 3 # Failures in a row after which the study ends if no trial has succeeded
     max_crashes = 5 # Deaths of its process in the same epoch after which a trial has failed
+    unlikely = .05 # Probability of a gain that matters below which the study ends, if `enough` was given
     early_death = 1/4 # How much a death counts before the resumed fit has started, which says less about the trial
     def __init__(self,
         plan:Plan, # Checked arguments
@@ -67,7 +68,7 @@ class Run:
         self.tidied = set() # Numbers of trials of which no files are left
         self.rest = [*plan.enqueued] # What is still to be enqueued
         self.worker,self.loggers = Worker(folder),Loggers(folder.name)
-        self.status = Status(plan.monitor, plan.mode, plan.total, **self.limits)
+        self.status = Status(plan.monitor, plan.mode, plan.total, **self.limits, target=plan.target)
 
     def open(self):
         "Open the study"
@@ -143,13 +144,42 @@ class Run:
 # %% ../../nbs/learner/20_runner.ipynb #limits
 @patch
 def limit_reached(self:Run):
-    "The limit that ends the study now: 'budget', 'timeout', 'interrupted', or None"
+    "The limit that ends the study now: 'budget', 'timeout', 'target', 'interrupted', or None"
     s,limits = self.status,self.limits
     s.spent = sum(self.spent(self.trials()).values())
     s.seconds = self.before+time.monotonic()-self.start
     if self.interrupted: return 'interrupted'
     for k,now in dict(budget=s.spent, timeout=s.seconds).items():
         if limits[k] is not None and now>=limits[k]: return k
+    if s.reached: return 'target'
+
+@patch
+def epochs_left(self:Run):
+    "Epochs that the limits leave, about"
+    s,limits,trials = self.status,self.limits,self.trials_of()
+    left = [limits['budget']-s.spent] if limits['budget'] else []
+    if limits['n_trials']:
+        lengths = [*filter(None, map(epochs_trained, trials))]
+        new = limits['n_trials']-len(self.counted())
+        rest = sum(max(self.plan.total-n, 0) for n in lengths)
+        left.append(new*s.spent/max(len(lengths), 1)+rest)
+    if limits['timeout']:
+        seconds = limits['timeout']-s.seconds
+        left.append(seconds*s.spent/max(s.seconds, 1e-3))
+    return max(0, round(min(left)))
+
+@patch
+def is_enough(self:Run):
+    "Is a gain that matters unlikely? The study remembers how likely it is"
+    gain,s = self.plan.enough,self.status
+    if gain is None or not s.spent: return False
+    left = self.epochs_left()
+    s.chance = self.search.prob_gain(self.study, gain, left)
+    known = [o for o in self.study.user_attrs.get('chance', ()) if o[0]<s.spent]
+    self.study.set_user_attr('chance', [*known, [s.spent, s.chance]])
+    if s.chance>=self.unlikely: return False
+    self.ended = f'enough: the chance of more than {short(gain)} better in the {left} epochs left is {s.chance:.1%}'
+    return True
 
 @patch
 def on_epoch(self:Run):
@@ -217,7 +247,7 @@ def next_trial(self:Run):
         return trial
 
 @patch
-def has_work(self:Run): return not self.limit_reached() and self.is_queued()
+def has_work(self:Run): return not self.limit_reached() and not self.is_enough() and self.is_queued()
 
 @patch
 def fail_dead_trials(self:Run):

@@ -60,6 +60,8 @@ class Plan:
         sampler: As for `bayes_tune`, like the following ones
         before: `Before`: what is known before the study begins
         subject_to: What limits the winner
+        target: Value that ends the study
+        enough: Gain that would not matter
         value_now: Function from a name to the label of the learner's current value, or None
         facts: What must not change during the study, as from `facts_of`
         notes: Lines to show at the start
@@ -84,6 +86,8 @@ class Plan:
     seed:int=None
     before:object=None # `Before`: what is known before the study begins
     subject_to:Limits=field(default_factory=Limits) # What limits the winner
+    target:float=None # Value that ends the study
+    enough:float=None # Gain that would not matter
     verbose:bool=True
     extend:object=False
     value_now:object=None # Function from a name to the label of the learner's current value, or None

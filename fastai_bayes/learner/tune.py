@@ -50,6 +50,8 @@ _arguments = dict(n_epoch=_count, verbose=_flag, recipes=_flag, # Name -> what i
             lambda v: isinstance(v, bool) or _is_dict(v)))
 _optional = dict(n_trials=_count, budget=_count, # The same; None is also allowed
     timeout=('a positive number', lambda v: is_number(v) and 0<v<math.inf),
+    target=('a number', lambda v: is_number(v) and math.isfinite(v)),
+    enough=('a number of 0 or more, the gain that would not matter', lambda v: is_number(v) and 0<=v<math.inf),
     seed=(f'a whole number from 0 to {2**32-1}', lambda v: is_int(v, 0) and v<2**32),
     enqueue=('a list of dictionaries, as in [dict(lr=1e-3)]', lambda v: v is False or _is_list(v)))
 
@@ -221,13 +223,15 @@ def _check_space(learn, space, given, fit, fit_kwargs, monitor, free):
     if 'freeze_epochs' in space and 'freeze_epochs' not in given:
         raise KnobError('freeze_epochs: the length of trials must be known in advance; put it into space')
 
-def _check_search(search, space, asks, before):
+def _check_search(search, space, asks, before, enough):
     name = type(search.sampler).__name__
     if before is not None and not search.uses_knowledge:
         raise TuneError(f"from_studies, prior and recipes are for our sampler, and {name} cannot use them; "
                         "use sampler='bayes'")
     if 'freeze_epochs' in space.dims and search.fixed_length:
         raise TuneError('pbt changes hyperparameters during trials, which freeze_epochs does not allow')
+    if enough is not None and not search.foresees:
+        raise TuneError(f"enough: {name} does not know what the rest of the budget may bring; use sampler='bayes'")
     if asks and search.needs_space:
         raise TuneError(f'{name} needs the whole space in advance, but new_learner(trial) defines it by run; '
                         'use another sampler, or pass space= and a function new_learner(params)')
@@ -301,7 +305,7 @@ def _plan(learn, args):
     most = {n: max(values_of(space[n])) for n in ('freeze_epochs',) if n in space.dims}
     total = epochs_of(fit, n_epoch, fit_kwargs | most)
     plan = Plan(factory, space, fit, n_epoch, total, monitor, mode, _limits(args, total), fit_kwargs, cbs)
-    as_given = 'sampler', 'pruner', 'storage', 'seed', 'verbose', 'extend'
+    as_given = 'sampler', 'pruner', 'storage', 'seed', 'verbose', 'extend', 'target', 'enough'
     for k in as_given: setattr(plan, k, vars(args)[k])
     plan.before,plan.subject_to = _before(learn, args, space), limits_from(args.subject_to, probe)
     _first_trials(plan, learn, args)
@@ -324,7 +328,7 @@ def _set_workers(plan, workers):
 def _first_trials(plan, learn, args):
     "Set the first trials; an error unless the search supports the space"
     search,asks = search_of(plan.sampler, plan.pruner, plan.total, plan.space),plan.factory.define_by_run
-    _check_search(search, plan.space, asks, plan.before)
+    _check_search(search, plan.space, asks, plan.before, plan.enough)
     if isinstance(plan.sampler, BaseSampler): search.try_out(plan.factory.point)
     if search.begins_with_present and args.enqueue is not False:
         plan.present = current_params(learn, plan.space, plan.fit, args.new_learner)
@@ -391,6 +395,8 @@ def bayes_tune(self:Learner,
     recipes:bool=False, # Begin with hyperparameters that worked well on other data of this kind?
     prior:dict=None, # Where the best is: name -> value, (value, standard deviation), option, or {option: weight}
     subject_to:dict=None, # Limits: name of a measure -> (low, high), or (function of a learner, low, high)
+    target:float=None, # Value of `monitor` at which the study ends
+    enough:float=None, # Gain that would not matter: the study ends if more than that is unlikely to come
     extend=False, # Allow another space and more epochs? True, or values in the trials of new or removed hyperparameters
     **fit_kwargs # Other arguments of the fit, the same for each trial, as in `pct_start=.3` for 'fit_one_cycle'
 )->TuneResult: # Table, plots and learners of the trials
@@ -429,6 +435,8 @@ def bayes_tune(self:Learner,
         prior: Where the best is: name -> value, (value, standard deviation), option, or {option:
             weight}
         subject_to: Limits: name of a measure -> (low, high), or (function of a learner, low, high)
+        target: Value of `monitor` at which the study ends
+        enough: Gain that would not matter: the study ends if more than that is unlikely to come
         extend: Allow another space and more epochs? True, or values in the trials of new or removed
             hyperparameters
         **fit_kwargs: Other arguments of the fit, the same for each trial, as in `pct_start=.3` for

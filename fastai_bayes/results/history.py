@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['history_data', 'plot_history', 'curves_data', 'plot_curves', 'knowledge_data', 'plot_knowledge', 'limits_data',
-           'plot_limits']
+           'plot_limits', 'enough_data', 'plot_enough']
 
 # %% ../../nbs/results/02_history.ipynb #imports
 import math
 import numpy as np, optuna, pandas as pd
 from matplotlib.ticker import MaxNLocator
-from .style import (best_number, dots, epoch_axis, finish, grey, is_max, label, message_axis,
+from .style import (best_number, blue, dots, epoch_axis, finish, grey, is_max, label, message_axis,
     new_axes, new_axis, orange, plain, plot, ranked, whole, window)
 from ..study.limits import limits_of, measures_of
 from ..study.records import all_trials, curve_of, of_study, steps_of, trial_frame, trial_id, trials_of
@@ -205,3 +205,37 @@ def plot_limits(
     for a,k in zip(axs, names): _limit_panel(a, study, k, lim)
     axs[0].set_ylabel(label(study))
     return axs
+
+# %% ../../nbs/results/02_history.ipynb #enough
+@of_study
+def enough_data(
+    study:optuna.Study # A study
+)->pd.DataFrame: # spent (epochs), chance (of a gain that matters, with the rest of the budget)
+    """What a study with `enough=` expected of the rest of its budget
+
+    Parameters:
+        study: A study
+        returns: spent (epochs), chance (of a gain that matters, with the rest of the budget)
+    """
+    check_study(study)
+    return pd.DataFrame(study.user_attrs.get('chance') or [], columns=['spent', 'chance'], dtype=float)
+
+@plot()
+def plot_enough(
+    study:optuna.Study, # A study
+    ax=None # Axis to draw on; a new one if None
+):
+    """Chance of a gain that matters, against epochs spent; below the line the study ends
+
+    Parameters:
+        study: A study
+        ax: Axis to draw on; a new one if None
+    """
+    df = enough_data(study)
+    if not len(df): return message_axis(ax, 'the study was made without enough=')
+    ax = new_axis(ax)
+    ax.step(df.spent, 100*df.chance, where='post', color=blue, marker='o', ms=4)
+    ax.axhline(5, color=grey, lw=1, ls='--')
+    whole(ax.xaxis)
+    ax.set(xlabel='epochs spent', xlim=(0, None), ylim=(-3, 103))
+    return finish(ax, ylabel='chance of a gain, %')

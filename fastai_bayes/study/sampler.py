@@ -19,6 +19,7 @@ from ..engine.checks import check_acq, check_bool, check_cost, check_int
 from ..engine.optimize_acqf import untried
 from ..engine.trainings import one_thread
 from ..engine.knowledge import Knowledge, next_training
+from ..engine.enough import prob_gain
 from ..engine.policy import start_points
 from .search_space import as_stored, distributions
 from .records import all_trials, trial_id, trials_of
@@ -179,6 +180,25 @@ class BayesSampler(BaseSampler):
         if space is None: return None if new else next(iter(resumable), None), {}, None
         def _allowed(X): return np.array([allowed(space.decode(x)) for x in X], bool)
         return self._proposal(study, space, math.inf, resumable, allowed and _allowed, new)
+
+    @one_thread
+    def prob_gain(self,
+        study:Study, # With one objective
+        space:dict, # As for `BayesSampler`
+        gain:float, # In units of the value, 0 or more
+        epochs # Epochs that are left
+    )->float:
+        """Probability that `epochs` more improve the best value of `study` by more than `gain`
+
+        Parameters:
+            study: With one objective
+            space: As for `BayesSampler`
+            gain: In units of the value, 0 or more
+            epochs: Epochs that are left
+        """
+        space = space_of(study, as_stored(space)) or no_params
+        surrogate,_ = self._surrogate(study, space)
+        return prob_gain(surrogate, gain, epochs, self._rng(int(surrogate.lens.sum())))
 
     @one_thread
     def promising(self,

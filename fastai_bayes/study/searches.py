@@ -221,6 +221,7 @@ class Search:
     waits = False # Can there be more to train when trials of other processes end?
     end_without_value = False # May the pruner stop a trial after an epoch without a value?
     uses_knowledge = False # Can it use earlier studies and beliefs?
+    foresees = False # Has it `prob_gain`?
     note = '' # Shown at the start
     def __init__(self, sampler, pruner, space, seed=0):
         self.sampler,self.pruner,self.space,self.seed = sampler,pruner,space,seed
@@ -310,7 +311,7 @@ class Search:
 
 class BayesSearch(Search):
     "The engine as sampler, which resumes trials that the engine as pruner has stopped"
-    uses_knowledge,draws_in_order,knows = True,False,False
+    uses_knowledge,foresees,draws_in_order,knows = True,True,False,False
     @property
     def can_resume(self): return self.sampler.resume and self.prunes_itself
     def prepare(self, limits, n_epoch, by_factory):
@@ -335,6 +336,7 @@ class BayesSearch(Search):
         old = [t for t in trials if n is not None and trial_id(t)==n]
         if old: return [Job(*old, fit=fit)]
         return [Job(params=params, fit=fit)] if new else []
+    def prob_gain(self, study, gain, epochs): return self.sampler.prob_gain(study, self.space, gain, epochs)
     def worth_keeping(self, study, resumable, n):
         return resumable if len(resumable)<=n else self.sampler.promising(study, self.space, resumable)[:n]
 

@@ -335,6 +335,8 @@ def forget(study):
 def _is_number(v): return type(v) in (int, float)
 def _is_text(v): return isinstance(v, str)
 def _is_list(v): return isinstance(v, (list, tuple))
+def _is_point(v): return _is_list(v) and len(v)==2 and all(map(_is_number, v))
+def _are_points(v): return _is_list(v) and all(map(_is_point, v))
 def _is_pair(v): return _is_list(v) and len(v)==2 and all(map(_is_text, v))
 
 def _is_knowledge(v):
@@ -365,6 +367,7 @@ _attrs = [  # types of our attributes by name, including those of older versions
     ('what was known beforehand', _is_knowledge, 'knowledge'),
     ('True or False', lambda v: type(v) is bool, 'present enqueued out_of_memory partial begun'),
     ('two texts', _is_pair, 'place'),
+    ('pairs of numbers', _are_points, 'chance'),
     ('a dictionary', lambda v: isinstance(v, dict), 'about setup outside dropped fixed_params')]
 
 def _wrong_attrs(attrs):
