@@ -3,17 +3,23 @@
     python benchmarks/workers.py speed [--workers 8] [--seeds 3]      epochs per second of many workers against one
     python benchmarks/workers.py kills [--workers 4] [--kills 50]     SIGKILL to workers: are curves those of one process without kills?
     python benchmarks/workers.py chiefs [--workers 2] [--kills 20]    SIGKILL to the chief: when has the last worker ended, and does the same line go on?
+    python benchmarks/workers.py pbt [--workers 4] [--seeds 3]        epochs per second of 8 members of PBT on many workers against one
+    python benchmarks/workers.py equal [--workers 4] [--seeds 20]     are equal configurations under way at once, or trained twice?
 
-Each worker imports fastai, which takes some seconds; epochs count from when all have begun."""
+Each worker imports fastai, which takes some seconds; epochs count from when all have begun. Those of `equal` are forks of a process that has."""
 import argparse, os, random, signal, subprocess, sys, tempfile, threading, time
+from itertools import combinations
 from pathlib import Path
 import numpy as np, psutil, torch
 from fastai.vision.all import Callback, CrossEntropyLossFlat, DataLoaders, Learner, TfmdDL, accuracy, nn
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 from fastai_bayes.all import Workers
-from fastai_bayes.study.records import curve_of, trials_of
+from fastai_bayes.learner import workers
+from fastai_bayes.study.records import curve_of, trial_id, trials_of
 from racing import header, row, versions
+sys.path.append(str(Path(__file__).parents[1]/'tests'))
+from forks import context
 
 space = dict(lr=(1e-3, 1e-1, 'log'), bs=[8, 16, 32])
 
@@ -50,15 +56,23 @@ def rate(path):
     start,end = max(o[0] for o in all),min(o[-1] for o in all)
     return sum(((o>=start) & (o<end)).sum() for o in all)/(end-start)
 
-def speed(args):
+def ratios(args, train):
+    "Epochs per second of `train(path, workers, seed)` with one worker and with many"
     header('seed', 'epochs/s with one', f'with {args.workers}', 'ratio')
     for seed in range(args.seeds):
         res = []
         for n in (1, args.workers):
             with tempfile.TemporaryDirectory() as path:
-                tune(path, 5*n, n, 1., seed)
+                train(path, n, seed)
                 res.append(rate(path))
         row(seed, *(f'{o:.2f}' for o in res), f'{res[1]/res[0]:.2f}')
+
+def speed(args): ratios(args, lambda path, n, seed: tune(path, 5*n, n, 1., seed))
+
+def pbt(args):
+    def _train(path, n, seed):
+        digits(path).bayes_tune(12, space, n_trials=8, sampler='pbt', study_name='s', seed=seed, workers=n, cbs=Sleeps(path, 1.), verbose=False)
+    ratios(args, _train)
 
 def curves(study): return [curve_of(t) for t in trials_of(study.trials)]
 
@@ -103,12 +117,46 @@ def chiefs(args):
         header('chiefs killed', 'seconds until the last worker ended', 'trials', 'complete')
         row(len(took), f'{max(took):.1f}', len(res.trials), (res.trials.state=='complete').sum())
 
+class Forked:
+    "As loky's context, but its processes are forks of one that has imported fastai, and get no environment"
+    Pipe = staticmethod(lambda: context().Pipe())
+    @staticmethod
+    def Process(target, args, env): return context().Process(target=target, args=args)
+
+spaces = {'mixed': dict(space, opt_func=['SGD', 'Adam']), '12 configurations': dict(bs=[8, 16, 32], opt_func=['SGD', 'Adam'], lr=[.01, .03])}
+
+def under_way(trials):
+    "How many of Optuna's `trials` are under way when each begins"
+    return [sum(b.datetime_start<=a.datetime_start<b.datetime_complete for b in trials) for a in trials]
+
+def twins(trials):
+    "Pairs with equal hyperparameters: how many were under way at once, and how many are not parts of the same trial"
+    pairs = [(a, b) for a,b in combinations(trials, 2) if a.params==b.params]
+    at_once = [max(a.datetime_start, b.datetime_start)<min(a.datetime_complete, b.datetime_complete) for a,b in pairs]
+    return sum(at_once), sum(trial_id(a)!=trial_id(b) for a,b in pairs)
+
+def equal(args):
+    workers.get_context = lambda name: Forked
+    header('storage', 'space', 'runs', 'trials', 'resumed parts', 'most under way', 'equal pairs under way', 'trained twice')
+    for storage in ('journal', 'SQLite'):
+        for i,(name,space) in enumerate(spaces.items()):
+            seeds = range(i, args.seeds, 2)
+            sums,most = np.zeros(4, int),0
+            for seed in seeds:
+                with tempfile.TemporaryDirectory() as path:
+                    url = f'sqlite:///{path}/s.db' if storage=='SQLite' else None
+                    trials = digits(path).bayes_tune(2, space, n_trials=8, study_name='s', seed=seed, workers=args.workers, storage=url,
+                                                     cbs=Sleeps(path, .1), verbose=False).study.trials
+                n = len(trials_of(trials))
+                sums,most = sums+[n, len(trials)-n, *twins(trials)],max(most, *under_way(trials))
+            row(storage, name, len(seeds), *sums[:2], most, *sums[2:])
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('what', choices=('speed', 'kills', 'chiefs'))
+    p.add_argument('what', choices=('speed', 'kills', 'chiefs', 'pbt', 'equal'))
     for k,v in dict(workers=4, seeds=3, kills=50, trials=300).items(): p.add_argument(f'--{k}', type=int, default=v)
     args = p.parse_args()
     print(versions('fastai_bayes', 'fastai', 'torch', 'loky'))
-    dict(speed=speed, kills=kills, chiefs=chiefs)[args.what](args)
+    dict(speed=speed, kills=kills, chiefs=chiefs, pbt=pbt, equal=equal)[args.what](args)
 
 if __name__=='__main__': main()
