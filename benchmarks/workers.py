@@ -71,7 +71,7 @@ def speed(args): ratios(args, lambda path, n, seed: tune(path, 5*n, n, 1., seed)
 
 def pbt(args):
     def _train(path, n, seed):
-        digits(path).bayes_tune(12, space, n_trials=8, sampler='pbt', study_name='s', seed=seed, workers=n, cbs=Sleeps(path, 1.), verbose=False)
+        digits(path).bayes_tune(8, dict(lr=space['lr']), n_trials=8, sampler='pbt', study_name='s', seed=seed, workers=n, cbs=Sleeps(path, 2.), verbose=False)
     ratios(args, _train)
 
 def curves(study): return [curve_of(t) for t in trials_of(study.trials)]

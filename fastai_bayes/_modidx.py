@@ -2307,6 +2307,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'fastai_bayes/results/timeline.py'),
                                                'fastai_bayes.results.timeline._impossible': ( 'results/timeline.html#_impossible',
                                                                                               'fastai_bayes/results/timeline.py'),
+                                               'fastai_bayes.results.timeline._join': ( 'results/timeline.html#_join',
+                                                                                        'fastai_bayes/results/timeline.py'),
                                                'fastai_bayes.results.timeline._rows': ( 'results/timeline.html#_rows',
                                                                                         'fastai_bayes/results/timeline.py'),
                                                'fastai_bayes.results.timeline._worker': ( 'results/timeline.html#_worker',

@@ -61,6 +61,8 @@ def _darken(fig):
         ax.set_facecolor(page)
         ax.tick_params(which='both', colors=text)
         ax.spines[:].set_edgecolor(text)
+        white = [o for o in ax.patches if o.get_facecolor()==(1, 1, 1, 1)]
+        plt.setp(white, fc=page)
     for o in fig.findobj(Text):
         if o.get_color()=='black': o.set_color(text)
 

@@ -7,6 +7,7 @@ __all__ = ['timeline_data', 'plot_timeline', 'saved_data', 'plot_saved']
 
 # %% ../../nbs/results/04_timeline.ipynb #imports
 from datetime import datetime, timedelta
+from itertools import pairwise
 import numpy as np, optuna, pandas as pd
 from .style import (PlotError, best_number, blue, by_state, finish, grey, looks, message_axis,
     new_axis, orange, plain, plot, whole)
@@ -70,16 +71,22 @@ def _compact(df):
     breaks = zip(left[long]-gap/2, idle[long])
     return df.assign(left=left, width=(e-s).clip(width/500)), breaks
 
+def _join(ax, a, b):
+    "A dotted line from the end of the bar `a` to the start of `b`, in the gaps beside their rows"
+    out = .38 if b.row>=a.row else -.38
+    back = out if b.row==a.row else -out
+    x,y = (a.right, b.left),(a.row+out, b.row+back)
+    ax.plot(x, y, ':', color=grey, lw=1.2, zorder=0)
+
 def _bars(ax, df, best):
     "A bar per row of `df`, with the number of the trial if it fits; dotted lines join the parts of a trial"
+    blank = dict(color=ax.get_facecolor(), zorder=.5) # Lines pass behind hollow bars
+    ax.barh(df.row, df.width, .6, df.left, **blank)
     for state,i in by_state(df, best).items():
-        o = df.loc[i]
-        ax.barh(o.row, o.width, left=o.left, label=state,
-                height=.6, lw=1, **looks[state])
+        o,look = df.loc[i],dict(looks[state], lw=1)
+        ax.barh(o.row, o.width, .6, o.left, label=state, **look)
     for _,o in df.groupby('number'):
-        ends = o[['left', 'right']].values.ravel()
-        x,y = ends[1:-1],o.row.repeat(2)[1:-1]
-        ax.plot(x, y, color=grey, lw=1.2, ls=':', zorder=0)
+        for a,b in pairwise(o.itertuples()): _join(ax, a, b)
     for o in df.itertuples() if len(df)<=60 else ():
         fits = len(str(o.number))<83*o.width/df.right.max()-1
         look = dict(ha='center', va='center', fontsize='small')
