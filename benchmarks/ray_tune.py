@@ -1,9 +1,9 @@
 """`BayesSearch` + `BayesScheduler` against Ray's own ASHAScheduler, each in a `tune.Tuner` with the same trainable, workers and epochs, on recorded learning curves.
 
-    python benchmarks/ray_tune.py CURVES [--family lcbench] [--tables 5] [--seeds 1] [--full 10] [--workers 4]
+    python benchmarks/ray_tune.py CURVES [--family lcbench] [--tables 5] [--seeds 1] [--full 10] [--workers 4] [--seconds .1]
 
 CURVES is as for `tables.py`, like the regret. The trainable gives the recorded values of the configuration nearest to what the search proposes, one per
-epoch. A run ends when the epochs of `--full` full trainings are spent. Ray's searches are random and Optuna's TPE, its ASHAScheduler has the settings
+epoch of `--seconds`. A run ends when the epochs of `--full` full trainings are spent. Ray's searches are random and Optuna's TPE, its ASHAScheduler has the settings
 that it comes with, but counts epochs up to a full training."""
 import argparse, logging, os, tempfile, time
 from pathlib import Path
@@ -20,23 +20,29 @@ from tables import tables
 
 AT = (1, 2, 5, 10, 20)  # full trainings after which the table looks
 
-def trainable(U, Y, space):
-    "Recorded curves `Y` of the configurations `U` of a `space` as a trainable"
+def trainable(table, folder, args):
+    "Recorded curves of `table` as a trainable; nobody begins before all workers have started, which they note in `folder`"
+    U,Y,space = table.U,table.Y,list(table.space.items())
     def _unit(v, kind, lo, hi, log): return np.log(v/lo)/np.log(hi/lo) if log else (v-lo)/(hi-lo)
     class Recorded(tune.Trainable):
-        def setup(self, config): self.reset_config(config)
+        def setup(self, config):
+            self.reset_config(config)
+            (Path(folder)/str(os.getpid())).touch()
+            end = time.time()+60
+            while len(os.listdir(folder))<args.workers and time.time()<end: time.sleep(.02)
         def reset_config(self, config):
-            u = [_unit(config[k], *o) for k,o in space.items()]
+            u = [_unit(config[k], *o) for k,o in space]
             self.curve,self.n = Y[((U-u)**2).sum(1).argmin()],0
             return True
         def step(self):
+            time.sleep(args.seconds)
             self.n += 1
             return dict(loss=float(self.curve[self.n-1]))
         def save_checkpoint(self, folder): (Path(folder)/'n').write_text(str(self.n))
         def load_checkpoint(self, folder): self.n = int((Path(folder)/'n').read_text())
     return Recorded  # a class of a function travels by value
 
-class Budget(tune.Stopper, tune.Callback):
+class Budget(tune.Stopper):
     "Keeps the loss of every epoch, and ends the run when `most` are spent"
     def __init__(self, most): self.most,self.seen = most,[]
     def __call__(self, trial_id, result):
@@ -63,13 +69,13 @@ def run(table, method, seed, args):
     np.random.seed(seed)
     budget = Budget(args.full*table.T)
     limit = dict(search_alg=search, max_concurrent_trials=args.workers)
-    with tempfile.TemporaryDirectory() as path:
+    with tempfile.TemporaryDirectory() as path, tempfile.TemporaryDirectory() as folder:
         config = tune.TuneConfig(metric='loss', mode='min', num_samples=-1, scheduler=scheduler, reuse_actors=True, **limit)
         space = {k: domain(*o) for k,o in table.space.items()}
-        res = tune.Tuner(trainable(table.U, table.Y, table.space), param_space=space, tune_config=config,
+        res = tune.Tuner(trainable(table, folder, args), param_space=space, tune_config=config,
                          run_config=tune.RunConfig(stop=budget, verbose=0, storage_path=path)).fit()
     seen = np.minimum.accumulate(budget.seen[:budget.most])
-    return table.regret(seen), len(res)
+    return table.regret(seen), sum('loss' in o.metrics for o in res)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -77,10 +83,11 @@ def main():
     p.add_argument('--family', choices=('lcbench', 'taskset'), default='lcbench')
     p.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
     for k,v in dict(tables=5, seeds=1, full=10, workers=4).items(): p.add_argument(f'--{k}', type=int, default=v)
+    p.add_argument('--seconds', type=float, default=.1, help='per epoch')
     args = p.parse_args()
     hush()
     all = list(tables(str(Path(args.curves).resolve()), args.family).values())[:args.tables]
-    print(f"{versions('fastai_bayes', 'ray', 'optuna', 'numpy', 'scipy')}; {len(all)} tables of {args.family}, seeds 0 to {args.seeds-1}, {args.workers} workers")
+    print(f"{versions('fastai_bayes', 'ray', 'optuna', 'numpy', 'scipy')}; {len(all)} tables of {args.family}, seeds 0 to {args.seeds-1}, {args.workers} workers, epochs of {args.seconds:g} s")
     ray.init(num_cpus=args.workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     at,res = [o for o in AT if o<=args.full],{}
     for table in all:

@@ -2050,6 +2050,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'fastai_bayes/ray.py'),
                                   'fastai_bayes.ray.BayesSearch.restore': ('ray.html#bayessearch.restore', 'fastai_bayes/ray.py'),
                                   'fastai_bayes.ray.BayesSearch.save': ('ray.html#bayessearch.save', 'fastai_bayes/ray.py'),
+                                  'fastai_bayes.ray.BayesSearch.set_max_concurrency': ( 'ray.html#bayessearch.set_max_concurrency',
+                                                                                        'fastai_bayes/ray.py'),
                                   'fastai_bayes.ray.BayesSearch.set_search_properties': ( 'ray.html#bayessearch.set_search_properties',
                                                                                           'fastai_bayes/ray.py'),
                                   'fastai_bayes.ray.BayesSearch.suggest': ('ray.html#bayessearch.suggest', 'fastai_bayes/ray.py')},

@@ -6,6 +6,7 @@
 __all__ = ['BayesSearch', 'BayesScheduler']
 
 # %% ../nbs/01_ray.ipynb #c929e95c
+import math
 try:
     from ray.tune.schedulers import FIFOScheduler
     from ray.tune.search import Searcher
@@ -37,6 +38,7 @@ class BayesSearch(Searcher):
         self.n_epoch,self.seed,self.opt = n_epoch,seed,None
         self.ids,self.trials = {},{} # Trial of Ray -> id of the engine, and the other way round
         self.wanted = [] # Trials of Ray to resume
+        self.most = math.inf # Trials that may train at once
 
     def set_search_properties(self, metric, mode, config, **spec):
         "Called by `Tuner`; False if the search has begun"
@@ -48,9 +50,15 @@ class BayesSearch(Searcher):
         self.opt = BayesOptimizer(space, self.n_epoch, self.mode, self.seed)
         return True
 
+    def set_max_concurrency(self, max_concurrent):
+        "Called by `Tuner`, whose own count has paused trials in it; True"
+        self.most = max_concurrent
+        return True
+
     def suggest(self, trial_id):
-        "Hyperparameters of a new trial; None if a paused one is to be resumed first"
-        if self.wanted: return None
+        "Hyperparameters of a new trial; None if a paused one is to be resumed first, or if enough are training"
+        training = [o for o in self.opt.trainings if o.state=='running']
+        if self.wanted or len(training)>=self.most: return None
         t = self.opt.next()
         if t is None: return Searcher.FINISHED
         if t.epoch:

@@ -82,3 +82,14 @@ def test_a_tuner_without_a_mode_is_told():
     from fastai_bayes.ray import BayesSearch
     with pytest.raises(OptimizerError, match='^mode: expected'):
         BayesSearch(9).set_search_properties('score', None, dict(lr=tune.uniform(0, 1)))
+
+def test_paused_trials_do_not_count_as_concurrent():
+    from fastai_bayes.ray import BayesSearch
+    from ray.tune.search import ConcurrencyLimiter
+    search = BayesSearch(9, seed=0)
+    limited = ConcurrencyLimiter(search, 2)  # as Tuner does for max_concurrent_trials=2
+    limited.set_search_properties('score', 'max', dict(lr=tune.uniform(0, 1)))
+    assert limited.suggest('a') and limited.suggest('b') and limited.suggest('c') is None
+    search.opt.report(search.ids['a'], 1, .5)
+    search.opt.finish(search.ids['a'])
+    assert search.opt.trainings[0].state=='paused' and limited.suggest('c')
