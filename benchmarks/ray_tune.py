@@ -88,7 +88,7 @@ def main():
     hush()
     all = list(tables(str(Path(args.curves).resolve()), args.family).values())[:args.tables]
     print(f"{versions('fastai_bayes', 'ray', 'optuna', 'numpy', 'scipy')}; {len(all)} tables of {args.family}, seeds 0 to {args.seeds-1}, {args.workers} workers, epochs of {args.seconds:g} s")
-    ray.init(num_cpus=args.workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init('local', num_cpus=args.workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     at,res = [o for o in AT if o<=args.full],{}
     for table in all:
         for seed in range(args.seeds):
