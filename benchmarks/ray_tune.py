@@ -3,12 +3,11 @@
     python benchmarks/ray_tune.py CURVES [--family lcbench] [--tables 5] [--seeds 1] [--full 10] [--workers 4] [--seconds .1]
 
 CURVES is as for `tables.py`, like the regret. The trainable gives the recorded values of the configuration nearest to what the search proposes, one per
-epoch of `--seconds`. A run ends when the epochs of `--full` full trainings are spent. Ray's searches are random and Optuna's TPE, its ASHAScheduler has the settings
-that it comes with, but counts epochs up to a full training."""
+epoch of `--seconds`. A run ends when the epochs of `--full` full trainings are spent. Ray's ASHAScheduler has its default settings, but for `max_t`, a full training."""
 import argparse, logging, os, tempfile, time
 from pathlib import Path
 import numpy as np
-for k in ('TUNE_DISABLE_AUTO_CALLBACK_LOGGERS', 'RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO'): os.environ[k] = '1'
+os.environ['TUNE_DISABLE_AUTO_CALLBACK_LOGGERS'] = '1'  # before Ray is imported
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
@@ -68,9 +67,9 @@ def run(table, method, seed, args):
     search,scheduler = METHODS[method][1](table.T, seed)
     np.random.seed(seed)
     budget = Budget(args.full*table.T)
-    limit = dict(search_alg=search, max_concurrent_trials=args.workers)
     with tempfile.TemporaryDirectory() as path, tempfile.TemporaryDirectory() as folder:
-        config = tune.TuneConfig(metric='loss', mode='min', num_samples=-1, scheduler=scheduler, reuse_actors=True, **limit)
+        config = tune.TuneConfig(metric='loss', mode='min', num_samples=-1, search_alg=search, scheduler=scheduler, reuse_actors=True,
+                                 max_concurrent_trials=args.workers)
         space = {k: domain(*o) for k,o in table.space.items()}
         res = tune.Tuner(trainable(table, folder, args), param_space=space, tune_config=config,
                          run_config=tune.RunConfig(stop=budget, verbose=0, storage_path=path)).fit()
