@@ -175,7 +175,8 @@ def is_enough(self:Run):
     if gain is None or not s.spent: return False
     left = self.epochs_left()
     s.chance = self.search.prob_gain(self.study, gain, left)
-    known = [o for o in self.study.user_attrs.get('chance', ()) if o[0]<s.spent]
+    known = self.study.user_attrs.get('chance', ())
+    known = [o for o in known if o[0]<s.spent]
     self.study.set_user_attr('chance', [*known, [s.spent, s.chance]])
     if s.chance>=self.unlikely: return False
     self.ended = f'enough: the chance of more than {short(gain)} better in the {left} epochs left is {s.chance:.1%}'

@@ -233,8 +233,8 @@ def plot_enough(
     """
     df = enough_data(study)
     if not len(df): return message_axis(ax, 'the study was made without enough=')
-    ax = new_axis(ax)
-    ax.step(df.spent, 100*df.chance, where='post', color=blue, marker='o', ms=4)
+    ax,percent = new_axis(ax),100*df.chance
+    ax.step(df.spent, percent, where='post', color=blue, marker='o', ms=4)
     ax.axhline(5, color=grey, lw=1, ls='--')
     whole(ax.xaxis)
     ax.set(xlabel='epochs spent', xlim=(0, None), ylim=(-3, 103))
