@@ -31,7 +31,7 @@ def run(path, family, name, seed):
     table,start = tables(path, family)[name],time.process_time()
     trainer = Trainer(table)
     opt = Asking(Space(trainer.space), trainer.n_epoch, trainer.mode, seed)
-    opt.ask_about(trainer, 1/abs(table.regret(1.)-table.regret(0.)))
+    opt.ask_about(trainer, table.median-table.best)
     try: drive(opt, trainer)
     except Trainer.Out: pass
     return trainer.regret(), np.array(opt.said), time.process_time()-start
