@@ -248,7 +248,10 @@ def next_trial(self:Run):
         return trial
 
 @patch
-def has_work(self:Run): return not self.limit_reached() and not self.is_enough() and self.is_queued()
+def has_work(self:Run):
+    "Is there a trial to train? If not, `ended` may say why"
+    self.ended = ''
+    return not self.limit_reached() and not self.is_enough() and self.is_queued()
 
 @patch
 def fail_dead_trials(self:Run):
