@@ -3,8 +3,8 @@
     python benchmarks/enough.py CURVES [--family lcbench] [--seeds 1] [--jobs 2] [--below .05]
 
 CURVES is as for `tables.py`, like the regret, in whose units gains are. Each study trains for the epochs of 20 full trainings; with each new trial it
-says how likely the rest of them improves the best by more than some gains. How many studies would have ended, as it was below `--below`, and how many
-of these would have improved by more? And of all that was said, how often did it come true?"""
+says how likely the rest of them improves the best by more than some gains. How many studies would have ended, as it was below `--below` twice in a
+row, and how many of these would have improved by more? And of all that was said, how often did it come true?"""
 import argparse, time
 from pathlib import Path
 import numpy as np
@@ -46,7 +46,8 @@ def ends(runs, below):
     for i,g in enumerate(GAINS, 1):
         ended,more,saved = 0,0,[]
         for regret,said,_ in runs:
-            at = np.flatnonzero(said[:,i]<below)
+            low = said[:,i]<below
+            at = np.flatnonzero(low[1:] & low[:-1])+1  # twice in a row, as `bayes_tune`
             saved.append(1-said[at[0],0]/len(regret) if len(at) else 0.)
             ended,more = ended+(len(at)>0),more+(len(at)>0 and gained(regret, said)[at[0]]>g)
         row(g, ended, len(runs), more, f'{np.mean(saved):.0%}')
@@ -72,7 +73,7 @@ def main():
     names = list(tables(path, args.family))
     print(f"{versions('fastai_bayes', 'numpy', 'scipy')}; {len(names)} tables of {args.family}, seeds 0 to {args.seeds-1}")
     done = race(run, [(path, args.family, n, s) for s in range(args.seeds) for n in names], args.jobs, lambda o: [f'{o[0][-1]:.3f}'])
-    print(f'\nStudies of {FULL} full trainings that end when the chance is below {args.below:.0%}\n')
+    print(f'\nStudies of {FULL} full trainings that end when the chance is below {args.below:.0%} twice in a row\n')
     runs = [*done.values()]
     ends(runs, args.below)
     reliability(runs)

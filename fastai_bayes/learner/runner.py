@@ -170,15 +170,17 @@ def epochs_left(self:Run):
 
 @patch
 def is_enough(self:Run):
-    "Is a gain that matters unlikely? The study remembers how likely it is"
+    "Is a gain that matters unlikely, twice in a row? The study remembers how likely it is"
     gain,s = self.plan.enough,self.status
     if gain is None or not s.spent: return False
     left = self.epochs_left()
     s.chance = self.search.prob_gain(self.study, gain, left)
     known = self.study.user_attrs.get('chance', ())
     known = [o for o in known if o[0]<s.spent]
-    self.study.set_user_attr('chance', [*known, [s.spent, s.chance]])
-    if s.chance>=self.unlikely: return False
+    said = [*known, [s.spent, s.chance]]
+    self.study.set_user_attr('chance', said)
+    last = [p for _,p in said[-2:]]  # a single answer may be a slip
+    if len(last)<2 or max(last)>=self.unlikely: return False
     self.ended = f'enough: the chance of more than {short(gain)} better in the {left} epochs left is {s.chance:.1%}'
     return True
 

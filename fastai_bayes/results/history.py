@@ -225,7 +225,7 @@ def plot_enough(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
 ):
-    """Chance of a gain that matters, against epochs spent; below the line the study ends
+    """Chance of a gain that matters, against epochs spent; twice below the line, the study ends
 
     Parameters:
         study: A study
