@@ -1894,6 +1894,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'fastai_bayes/learner/workers.py'),
                                               'fastai_bayes.learner.workers.Line.__init__': ( 'learner/workers.html#line.__init__',
                                                                                               'fastai_bayes/learner/workers.py'),
+                                              'fastai_bayes.learner.workers.Line._end': ( 'learner/workers.html#line._end',
+                                                                                          'fastai_bayes/learner/workers.py'),
                                               'fastai_bayes.learner.workers.Line._listen': ( 'learner/workers.html#line._listen',
                                                                                              'fastai_bayes/learner/workers.py'),
                                               'fastai_bayes.learner.workers.Line.ask': ( 'learner/workers.html#line.ask',

@@ -192,10 +192,14 @@ class Line:
         while True:
             try: self.heard.put(self.conn.recv_bytes())
             except (EOFError, OSError): break
+        self._end()
+    def _end(self):
         shutil.rmtree(self.tmp, ignore_errors=True)
         os._exit(0)
     def tell(self, *message):
-        with self.speaks: self.conn.send_bytes(dumps(message))
+        try:
+            with self.speaks: self.conn.send_bytes(dumps(message))
+        except OSError: self._end()  # before `_listen` knew
     def hear(self): return pickle.loads(self.heard.get())
     def ask(self, *message):
         "The reply to `message`; a `TakenError` if the trial is no longer ours"
