@@ -311,6 +311,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'fastai_bayes/engine/optimize_acqf.py'),
                                                    'fastai_bayes.engine.optimize_acqf.sobol': ( 'engine/optimize_acqf.html#sobol',
                                                                                                 'fastai_bayes/engine/optimize_acqf.py'),
+                                                   'fastai_bayes.engine.optimize_acqf.starts_around': ( 'engine/optimize_acqf.html#starts_around',
+                                                                                                        'fastai_bayes/engine/optimize_acqf.py'),
                                                    'fastai_bayes.engine.optimize_acqf.untried': ( 'engine/optimize_acqf.html#untried',
                                                                                                   'fastai_bayes/engine/optimize_acqf.py')},
             'fastai_bayes.engine.optimizer': { 'fastai_bayes.engine.optimizer.BayesOptimizer': ( 'engine/optimizer.html#bayesoptimizer',

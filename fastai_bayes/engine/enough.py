@@ -9,7 +9,7 @@ __all__ = ['draws', 'candidates', 'most_new', 'fewest', 'prob_gain']
 import numpy as np
 from scipy.special import ndtr
 from .acquisition import LogPI
-from .optimize_acqf import distinct, perturb, shifted
+from .optimize_acqf import starts_around
 from .policy import believing, n_starts
 
 # %% ../../nbs/engine/14_enough.ipynb #prob
@@ -66,11 +66,9 @@ def _by_new(surrogate, level, epochs, rng):
 
 def _untried(surrogate, rng):
     "Candidates (m,d): quasi-random, and around the best"
-    space,(X,m,*_) = surrogate.space,surrogate.targets()
-    best = X[np.argsort(-m, kind='stable')[:4]]
-    near = perturb(best, (.2, .07, .02), 20, rng)
-    U = np.r_[shifted(candidates, len(space), rng), near]
-    return distinct(space.snap(U), surrogate.X)
+    X,m,*_ = surrogate.targets()
+    best = X[np.argsort(-m, kind='stable')]
+    return starts_around(surrogate.space, rng, best, surrogate.X, candidates, 20)
 
 def _mean_epochs(surrogate):
     "Epochs per trial so far"
