@@ -24,8 +24,8 @@ from .loaders import seeded_loaders
 from .monitor import Measured, find_monitor, one_number, recorded, recorded_now
 from .out_of_memory import error_text
 from .probe import awake, in_main_process
-from ..study.limits import measures_of, verdict
-from ..study.records import Direction
+from ..study.limits import verdict
+from ..study.records import Direction, measures_of
 
 # %% ../../nbs/learner/22_measures.ipynb #early
 def n_params(learn):

@@ -25,9 +25,10 @@ from ..results.report import TuneResult  # it adds the report
 from ..study.cache import fits
 from ..study.folder import check_folder, clear, copy_file, expect, has, make_folder, shut
 from ..study.identity import Pair
-from ..study.limits import measures_of, nearest, verdict
+from ..study.limits import nearest, verdict
 from ..study.records import (Latest, all_trials, attr, best_of, best_trial, curve_of, diverged, ended, epochs_trained,
-    reason_of, resume_trial, saved_of, seconds_of, set_trial_attrs, state_of, trial_at, trial_id, trials_of)
+    measures_of, reason_of, resume_trial, saved_of, seconds_of, set_trial_attrs, state_of,
+    trial_at, trial_id, trials_of)
 from ..study.search_space import as_stored, suggest
 from ..study.searches import Job, search_of
 from ..study.storage import StudyError, buffered, forget, quiet_optuna

@@ -12,8 +12,8 @@ import numpy as np, optuna, pandas as pd
 from matplotlib.ticker import MaxNLocator
 from .style import (best_number, blue, dots, epoch_axis, finish, grey, is_max, label, message_axis,
     new_axes, new_axis, orange, plain, plot, ranked, whole, window)
-from ..study.limits import limits_of, measures_of
-from ..study.records import all_trials, curve_of, of_study, steps_of, trial_frame, trial_id, trials_of
+from ..study.limits import limits_of
+from ..study.records import all_trials, curve_of, measures_of, of_study, steps_of, trial_frame, trial_id, trials_of
 from ..study.storage import check_study
 
 # %% ../../nbs/results/02_history.ipynb #history

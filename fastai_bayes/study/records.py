@@ -7,7 +7,7 @@ __all__ = ['python_strings', 'rung_attr', 'Direction', 'of_study', 'all_trials',
            'trial_id', 'numbered', 'trials_of', 'Latest', 'steps_of', 'curve_of', 'points_of', 'epochs_trained',
            'value_at', 'best_of', 'seconds_of', 'is_infeasible', 'was_stopped', 'state_of', 'diverged', 'reason_of',
            'saved_of', 'all_params', 'own_params', 'epochs_spent', 'epochs_saved', 'ended', 'best_trial',
-           'resume_trial', 'Record', 'records', 'column', 'trial_frame', 'curve_frame']
+           'resume_trial', 'Record', 'measures_of', 'records', 'column', 'trial_frame', 'curve_frame']
 
 # %% ../../nbs/study/02_records.ipynb #imports
 import functools, math
@@ -500,6 +500,10 @@ class Record:
     reason:str # As from `reason_of`
     measures:dict # Name -> number, of what `subject_to` limits
 
+def measures_of(trial):
+    "What was measured of `trial`: name -> number"
+    return trial.user_attrs.get('measures') or {}
+
 def records(
     study:optuna.Study # A study
 )->list: # In the order in which they began
@@ -513,9 +517,9 @@ def records(
     for t in trials: seconds[trial_id(t)] += seconds_of(t)
     def _record(t):
         value,epoch = best_of(t, study)
-        n,measures = trial_id(t),t.user_attrs.get('measures', {})
+        n = trial_id(t)
         return Record(n, state_of(t), value, epoch, epochs_trained(t),
-                      seconds[n], all_params(t), reason_of(t), measures)
+                      seconds[n], all_params(t), reason_of(t), measures_of(t))
     return list(map(_record, trials_of(trials)))
 
 def column(
