@@ -2354,6 +2354,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'fastai_bayes/study/cache.py'),
                                           'fastai_bayes.study.cache.Trainings.__init__': ( 'study/cache.html#trainings.__init__',
                                                                                            'fastai_bayes/study/cache.py'),
+                                          'fastai_bayes.study.cache.Trainings._now': ( 'study/cache.html#trainings._now',
+                                                                                       'fastai_bayes/study/cache.py'),
                                           'fastai_bayes.study.cache.Trainings.surrogate': ( 'study/cache.html#trainings.surrogate',
                                                                                             'fastai_bayes/study/cache.py'),
                                           'fastai_bayes.study.cache._infeasible': ( 'study/cache.html#_infeasible',

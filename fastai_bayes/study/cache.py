@@ -18,7 +18,7 @@ from ..engine.trainings import Training
 from ..engine.surrogate import Surrogate, sound_fit
 from .search_space import search_space
 from .records import (Direction, Latest, all_trials, attr, curve_of, diverged, epochs_trained,
-                                        is_infeasible, seconds_of, steps_of, trials_of, was_stopped)
+                                        is_infeasible, seconds_of, steps_of, trial_id, trials_of, was_stopped)
 
 # %% ../../nbs/study/07_cache.ipynb #horizon
 def unit_of(trials, T=None)->int:
@@ -80,15 +80,25 @@ class Trainings(Latest):
     def __init__(self, space, T, cost, *how):
         super().__init__(lambda t: _training(t, space, *how))
         self.about,self.fits,self.last = (space, T, cost),Fits(space, T),None
+        self.numbers,self.place = [],{} # Of the trainings in `last`, in order; number -> place there
     def surrogate(self, trials):
         "As from `StudyCache`; the last one if nothing has changed"
         new,(space,T,cost) = self.note(trials),self.about
-        known = {n: o for n,(_,o) in sorted(self.known.items()) if o}
         if new or not self.last:
             self.fits.note(new)
             fitted = self.fits()
-            self.last = Surrogate(space, T, [*known.values()], cost, fitted, self.last)
-        return self.last, [*known]
+            self.last = Surrogate(space, T, self._now({*map(trial_id, new)}), cost, fitted, self.last)
+        return self.last, self.numbers
+    def _now(self, changed):
+        "All trainings, where those with the numbers `changed` have changed"
+        known = {n: self.known[n][1] for n in changed}
+        if self.last and all(o and n in self.place for n,o in known.items()):
+            res = [*self.last.trainings]
+            for n,o in known.items(): res[self.place[n]] = o
+            return res
+        self.numbers = [n for n in sorted(self.known) if self.known[n][1]]
+        self.place = {n: i for i,n in enumerate(self.numbers)}
+        return [self.known[n][1] for n in self.numbers]
 
 def fit_key(space, T): return f'{hashlib.sha256(repr(space).encode()).hexdigest()[:16]} {T}'
 
@@ -133,7 +143,7 @@ class StudyCache:
     most = 4 # Spaces to cache: the inferred one changes with the trials
 
     def __init__(self):
-        self.trainings,self.epochs,self.dists = {},Latest(epochs_trained),Latest(lambda t: t.distributions)
+        self.trainings,self.epochs,self.dists = {},Latest(epochs_trained),Latest(lambda t: t.distributions, lambda t: t.state)
         self.warned = False
         self.knowledge = {}  # space -> what was known before
         self.known = self.common = self.found = None  # key of `found`, distributions of all trials if equal

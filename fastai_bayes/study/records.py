@@ -162,13 +162,13 @@ def _stage(t):
 
 class Latest:
     "What `f` makes of `trials_of`, for repeated calls with one study: reads each trial once, and when it has changed"
-    def __init__(self, f):
-        self.f,self.known = f,{}
-        self.n,self.open = 0,{} # Trials seen; number of those that had not ended -> their `_stage`
+    def __init__(self, f, stage=_stage):
+        self.f,self.stage,self.known = f,stage,{}
+        self.n,self.open = 0,{} # Trials seen; number of those that had not ended -> their `stage`
     def note(self, trials):
         "Those of `trials`, all of the study, that have changed since the last call"
         seen = [trials[n] for n in self.open]+trials[self.n:]
-        seen = [(t, _stage(t)) for t in seen]
+        seen = [(t, self.stage(t)) for t in seen]
         new = [t for t,stage in seen if self.open.get(t.number)!=stage]
         self.open = {t.number: stage for t,stage in seen if not t.state.is_finished()}
         self.n = len(trials)
