@@ -80,14 +80,14 @@ class Trainings(Latest):
     def __init__(self, space, T, cost, *how):
         super().__init__(lambda t: _training(t, space, *how))
         self.about,self.fits,self.last = (space, T, cost),Fits(space, T),None
-        self.numbers,self.place = [],{} # Of the trainings in `last`, in order; number -> place there
+        self.numbers,self.place = [],{} # Numbers of the trainings in `last`; number -> place
     def surrogate(self, trials):
         "As from `StudyCache`; the last one if nothing has changed"
         new,(space,T,cost) = self.note(trials),self.about
         if new or not self.last:
             self.fits.note(new)
-            fitted = self.fits()
-            self.last = Surrogate(space, T, self._now({*map(trial_id, new)}), cost, fitted, self.last)
+            now = self._now({*map(trial_id, new)})
+            self.last = Surrogate(space, T, now, cost, self.fits(), self.last)
         return self.last, self.numbers
     def _now(self, changed):
         "All trainings, where those with the numbers `changed` have changed"
@@ -143,7 +143,8 @@ class StudyCache:
     most = 4 # Spaces to cache: the inferred one changes with the trials
 
     def __init__(self):
-        self.trainings,self.epochs,self.dists = {},Latest(epochs_trained),Latest(lambda t: t.distributions, lambda t: t.state)
+        self.trainings,self.epochs = {},Latest(epochs_trained)
+        self.dists = Latest(lambda t: t.distributions, lambda t: t.state)
         self.warned = False
         self.knowledge = {}  # space -> what was known before
         self.known = self.common = self.found = None  # key of `found`, distributions of all trials if equal
