@@ -2,6 +2,7 @@
 
     python benchmarks/workers.py speed [--workers 8] [--seeds 3]      epochs per second of many workers against one
     python benchmarks/workers.py kills [--workers 4] [--kills 50]     SIGKILL to workers: are curves those of one process without kills?
+    python benchmarks/workers.py nodes [--workers 3] [--kills 10]     nodes of a Ray cluster that are removed, and come back later: the same
     python benchmarks/workers.py chiefs [--workers 2] [--kills 20]    SIGKILL to the chief: when has the last worker ended, and does the same line go on?
     python benchmarks/workers.py pbt [--workers 4] [--seeds 3]        epochs per second of 8 members of PBT on many workers against one
     python benchmarks/workers.py equal [--workers 4] [--seeds 20]     are equal configurations under way at once, or trained twice?
@@ -14,7 +15,7 @@ import numpy as np, psutil, torch
 from fastai.vision.all import Callback, CrossEntropyLossFlat, DataLoaders, Learner, TfmdDL, accuracy, nn
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
-from fastai_bayes.all import Workers
+from fastai_bayes.all import Ray, Workers
 from fastai_bayes.learner import workers
 from fastai_bayes.study.records import curve_of, trial_id, trials_of
 from racing import header, row, versions
@@ -76,19 +77,16 @@ def pbt(args):
 
 def curves(study): return [curve_of(t) for t in trials_of(study.trials)]
 
-def kills(args):
+def survived(args, how, kill):
+    "What is left of a study with workers `how`, one of which `kill(path, rng)` ends now and then, `args.kills` times; it says whether it did"
     rng,n,ended = random.Random(0),0,threading.Event()
     def _kill(path):
         nonlocal n
-        while n<args.kills and not ended.wait(rng.expovariate(1/2)):
-            alive = living(path)
-            if len(alive)<2: continue  # the others are still importing
-            os.kill(rng.choice(alive), signal.SIGKILL)
-            n += 1
+        while n<args.kills and not ended.wait(rng.expovariate(1/args.pause)): n += kill(path, rng)
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as many:
         wanted = curves(tune(one, args.trials, None, 0.).study)
         threading.Thread(target=_kill, args=(many,), daemon=True).start()
-        study = tune(many, args.trials, Workers(args.workers, push=0), .5).study
+        study = tune(many, args.trials, how, .5).study
         ended.set()
         epochs = sum(map(len, stamps(many)))
         last = trials_of(study.trials)
@@ -97,6 +95,31 @@ def kills(args):
             sum(a==b for a,b in zip(curves(study), wanted)), epochs-sum(map(len, wanted)))
         for a,b,t in zip(curves(study), wanted, last):
             if a!=b: print(f'trial {t.number}: {a}, without kills {b}; {t.user_attrs}')
+
+def kills(args):
+    def _kill(path, rng):
+        alive = living(path)
+        if len(alive)<2: return False  # the others are still importing
+        os.kill(rng.choice(alive), signal.SIGKILL)
+        return True
+    survived(args, Workers(args.workers, push=0), _kill)
+
+def nodes(args):
+    import ray
+    from ray.cluster_utils import Cluster
+    cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1, include_dashboard=False))
+    left = [cluster.add_node(num_cpus=1) for _ in range(args.workers-1)]
+    ray.init(cluster.address, log_to_driver=False)
+    def _remove(path, rng):
+        if len(living(path))<2: return False
+        cluster.remove_node(left.pop(rng.randrange(len(left))))
+        time.sleep(rng.uniform(0, args.pause))  # meanwhile there is no room for another worker
+        left.append(cluster.add_node(num_cpus=1))
+        return True
+    try: survived(args, Ray(args.workers, push=0), _remove)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
 
 def chiefs(args):
     rng,took = random.Random(0),[]
@@ -136,27 +159,29 @@ def twins(trials):
     return sum(at_once), sum(trial_id(a)!=trial_id(b) for a,b in pairs)
 
 def equal(args):
+    from processes import storages  # which imports this module
     workers.get_context = lambda name: Forked
     header('storage', 'space', 'runs', 'trials', 'resumed parts', 'most under way', 'equal pairs under way', 'trained twice')
-    for storage in ('journal', 'SQLite'):
+    for kind in args.storages:
         for i,(name,space) in enumerate(spaces.items()):
             seeds = range(i, args.seeds, 2)
             sums,most = np.zeros(4, int),0
             for seed in seeds:
-                with tempfile.TemporaryDirectory() as path:
-                    url = f'sqlite:///{path}/s.db' if storage=='SQLite' else None
-                    trials = digits(path).bayes_tune(2, space, n_trials=8, study_name='s', seed=seed, workers=args.workers, storage=url,
+                with tempfile.TemporaryDirectory() as path, storages(kind, path) as storage:
+                    trials = digits(path).bayes_tune(2, space, n_trials=8, study_name='s', seed=seed, workers=args.workers, storage=storage,
                                                      cbs=Sleeps(path, .1), verbose=False).study.trials
                 n = len(trials_of(trials))
                 sums,most = sums+[n, len(trials)-n, *twins(trials)],max(most, *under_way(trials))
-            row(storage, name, len(seeds), *sums[:2], most, *sums[2:])
+            row(kind, name, len(seeds), *sums[:2], most, *sums[2:])
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('what', choices=('speed', 'kills', 'chiefs', 'pbt', 'equal'))
+    p.add_argument('what', choices=('speed', 'kills', 'nodes', 'chiefs', 'pbt', 'equal'))
     for k,v in dict(workers=4, seeds=3, kills=50, trials=300).items(): p.add_argument(f'--{k}', type=int, default=v)
+    p.add_argument('--pause', type=float, default=2., help='mean seconds between two kills')
+    p.add_argument('--storages', nargs='+', default=['journal', 'sqlite', 'postgresql'])
     args = p.parse_args()
     print(versions('fastai_bayes', 'fastai', 'torch', 'loky'))
-    dict(speed=speed, kills=kills, chiefs=chiefs, pbt=pbt, equal=equal)[args.what](args)
+    dict(speed=speed, kills=kills, nodes=nodes, chiefs=chiefs, pbt=pbt, equal=equal)[args.what](args)
 
 if __name__=='__main__': main()
