@@ -3,7 +3,8 @@
     python benchmarks/parallel.py CURVES [--family taskset] [--workers 1 8 32] [--seeds 3] [--jobs 2]
 
 CURVES is as for `tables.py`, like the regret. Simulated workers train one epoch after another, each trial at a speed of its own (log-normal, 20 %):
-when an epoch ends, the engine decides with what is known then. The rival is random search with full trainings by as many workers."""
+when an epoch ends, the engine decides with what is known then. The rival is random search with full trainings by as many workers. `oracle` trains what the
+engine with one worker would, in that order, by as many workers, so no answer comes too late: what it loses is the bound of any search like ours."""
 import argparse, heapq, time
 from pathlib import Path
 import numpy as np
@@ -50,7 +51,35 @@ def at_full_length(trainer, seed, n, starts):
         return o['epoch']<trainer.n_epoch
     work(n, seed, lambda: dict(params=next(new), epoch=0), _epoch)
 
-METHODS = {'ours': ours, 'random': at_full_length}
+class Trace(Trainer):
+    "Keeps what one worker trains: hyperparameters and values, from begin to pause"
+    def __init__(self, table):
+        super().__init__(table)
+        self.parts = []
+    def step(self, params, epoch):
+        y = super().step(params, epoch)
+        if not self.parts or self.parts[-1][0]!=params: self.parts.append((params, []))
+        self.parts[-1][1].append(y)
+        return y
+
+def oracle(trainer, seed, n, starts):
+    one,busy = Trace(trainer.table),[]
+    try: ours(one, seed, 1, starts)
+    except Trainer.Out: pass
+    starts.clear()
+    todo = iter([dict(params=p, left=y) for p,y in one.parts])
+    def _begin():
+        if (o := next(todo, None)): busy.append(o)
+        return o
+    def _epoch(o):
+        if any(b['params']==o['params'] for b in busy[:busy.index(o)]): return True  # waits for its first part
+        if len(trainer.seen)==len(one.seen): raise Trainer.Out
+        trainer.seen.append(o['left'].pop(0))
+        if not o['left']: busy.remove(o)
+        return bool(o['left'])
+    work(n, seed, _begin, _epoch)
+
+METHODS = {'ours': ours, 'oracle': oracle, 'random': at_full_length}
 
 def run(path, family, name, method, n, seed):
     "Regret after full trainings' epochs, share of coordinates of the first `n` configurations on a bound, CPU seconds"
