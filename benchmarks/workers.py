@@ -2,7 +2,7 @@
 
     python benchmarks/workers.py speed [--workers 8] [--seeds 3]      epochs per second of many workers against one
     python benchmarks/workers.py kills [--workers 4] [--kills 50]     SIGKILL to workers: are curves those of one process without kills?
-    python benchmarks/workers.py nodes [--workers 3] [--kills 10]     nodes of a Ray cluster that are removed, and come back later: the same
+    python benchmarks/workers.py nodes [--workers 3] [--kills 10]     nodes of a Ray cluster are removed, until one is left: the same
     python benchmarks/workers.py chiefs [--workers 2] [--kills 20]    SIGKILL to the chief: when has the last worker ended, and does the same line go on?
     python benchmarks/workers.py pbt [--workers 4] [--seeds 3]        epochs per second of 8 members of PBT on many workers against one
     python benchmarks/workers.py equal [--workers 4] [--seeds 20]     are equal configurations under way at once, or trained twice?
@@ -107,14 +107,13 @@ def kills(args):
 def nodes(args):
     import ray
     from ray.cluster_utils import Cluster
-    cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=1, include_dashboard=False))
-    left = [cluster.add_node(num_cpus=1) for _ in range(args.workers-1)]
+    one = dict(num_cpus=1, object_store_memory=100_000_000)
+    cluster = Cluster(initialize_head=True, head_node_args=dict(one, include_dashboard=False))
+    left = [cluster.add_node(**one) for _ in range(args.kills)]
     ray.init(cluster.address, log_to_driver=False)
     def _remove(path, rng):
         if len(living(path))<2: return False
-        cluster.remove_node(left.pop(rng.randrange(len(left))))
-        time.sleep(rng.uniform(0, args.pause))  # meanwhile there is no room for another worker
-        left.append(cluster.add_node(num_cpus=1))
+        cluster.remove_node(left.pop())  # when all have gone there is room for one worker, on the first node
         return True
     try: survived(args, Ray(args.workers, push=0), _remove)
     finally:

@@ -1,5 +1,5 @@
 "Workers of one call: the same trials as without them, whatever dies"
-import multiprocessing, os, psutil, signal, subprocess, sys, textwrap, threading, time
+import multiprocessing, os, psutil, shutil, signal, subprocess, sys, textwrap, threading, time
 import pytest
 from fastai.callback.progress import CSVLogger
 from fastai_bayes.all import *
@@ -256,3 +256,51 @@ def test_learners_travel(tmp_path, app):
     alone = apps.made('classification', tmp_path).to_fp16() if app=='mixed_precision' else apps.made(app, tmp_path)
     alone.bayes_tune(1, dict(lr=(1e-4, 1e-1, 'log')), n_trials=1, study_name='s', **quick)
     assert there==alone.recorder.values[0] and len(there)>=2
+
+# A store for large files
+
+def stored(path, url, **kwargs):
+    path.mkdir(exist_ok=True)
+    given = dict(budget=24, study_name='s', workers=Workers(2, push=0, store=url), **quick)
+    return digits(path).bayes_tune(4, space, **{**given, **kwargs})
+def content(url): return sorted(str(o.relative_to(url)) for o in Path(url).rglob('*') if o.is_file())
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(Workers, 'store_of', lambda self, study: self.store and workers.Store(str(self.store), study, 1000))
+
+def test_large_files_go_to_the_store(tmp_path, small):
+    "What the chief keeps are pointers; trials, winner and learners are as without; what is not needed is removed"
+    url = tmp_path/'shared'
+    res = stored(tmp_path/'a', url)
+    assert any('resumed_from' in t.user_attrs for t in res.study.trials)
+    pointers = [o for o in res.folder.rglob('trial_*/*.pt*') if o.stat().st_size<1000 and o.name!='recorder.pt']
+    assert pointers and all(o.read_bytes().startswith(b'fastai_bayes: this file is in the store') for o in pointers)
+    assert len(content(url))==len(pointers)
+    assert res.learner().validate()[1]==pytest.approx(res.best_value) and res.best_path.stat().st_size>1000
+    kept = [int(o.parent.name[6:]) for o in res.folder.glob('trial_*/best.pth')]
+    values = dict(zip(res.trials.number, res.trials.value))
+    for n in kept: assert res.learner(n).validate()[1]==pytest.approx(values[n])
+
+def test_a_study_with_a_store_goes_on(tmp_path, small):
+    "As without a store, from there only, and without its files from the start"
+    given = dict(enqueue=points, n_trials=4, pruner='none')
+    wanted = stored(tmp_path/'one', None, **given, budget=None, workers=None)
+    first = stored(tmp_path/'a', tmp_path/'shared', **given, budget=7)
+    assert any('cut' in t.user_attrs for t in first.study.trials) and content(tmp_path/'shared')
+    with pytest.raises(TuneError, match=r'files of this study are in a store; give it, as in workers=Workers\(4, store'):
+        stored(tmp_path/'a', None, **given, budget=None)
+    assert curves(stored(tmp_path/'a', tmp_path/'shared', **given, budget=None))==curves(wanted)
+
+def test_the_store_is_lost(tmp_path, small):
+    "What cannot be fetched says so, and the study goes on with the others"
+    given = dict(enqueue=points, n_trials=3, pruner='none')
+    stored(tmp_path/'a', tmp_path/'shared', **given, budget=5)
+    shutil.rmtree(tmp_path/'shared')
+    res = stored(tmp_path/'a', tmp_path/'shared', **given, budget=40)
+    assert any('cannot be read from' in o for o in res.trials.reason) and 'complete' in set(res.trials.state)
+
+@pytest.mark.parametrize('store, match', [(3, 'store: expected a URL, got 3'), ('nosuch://x', "store: 'nosuch://x' cannot be used"), ('/dev/null/x', 'cannot be used')])
+def test_bad_store(tmp_path, store, match):
+    with pytest.raises(TuneError, match=match): stored(tmp_path/'a', store)
+    assert not list(tmp_path.rglob('study.log'))

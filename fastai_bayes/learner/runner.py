@@ -17,6 +17,7 @@ from .copies import seeded
 from .display import Status, view
 from .factory import AskError, TuneError, load_weights
 from .out_of_memory import MemoryLimit
+from .store import pointer, pointers_below
 from .trackers import Loggers
 from .training import Outcome, Plan, TakenError, Task, recording, show_curves, some_or_fail
 from .workers import Here, Pool, put_files
@@ -69,6 +70,7 @@ class Run:
         self.tidied = set() # Numbers of trials of which no files are left
         self.rest = [*plan.enqueued] # What is still to be enqueued
         self.worker,self.loggers = Worker(folder),Loggers(folder.name)
+        self.store = plan.workers and plan.workers.store_of(f'{folder.name}-{self.worker.home}')
         self.status = Status(plan.monitor, plan.mode, plan.total, **self.limits, target=plan.target)
 
     def open(self):
@@ -78,6 +80,7 @@ class Run:
         pair = Pair(folder, worker.home, storage)
         pair.present,pair.free = plan.value_now,self.check_free
         with worker.turn:
+            self.check_store()
             self.study = open_study(plan.space, plan.direction.optuna, folder.name, storage, extend=plan.extend,
                                     owner=pair, monitor=plan.monitor, n_epoch=plan.total, setup=plan.facts,
                                     subject_to=plan.subject_to.bounds)
@@ -87,6 +90,11 @@ class Run:
             self.begin()
         self.before = sum(seconds_of(t) for t in self.trials() if t.state.is_finished())
         self.show_ended()
+
+    def check_store(self):
+        "Raise unless the files of trials can be read"
+        if self.store or not pointers_below(self.folder): return
+        raise TuneError('workers: files of this study are in a store; give it, as in workers=Workers(4, store=...)')
 
     def check_free(self, study, changes):
         "Raise if another process works on `study`"
@@ -323,9 +331,10 @@ def excluded(self:Run, t):
 
 @patch
 def read(self:Run, trial):
-    "Checkpoint of `trial`; None if there is none, or if it is damaged, which removes it"
-    try: return read_training(self.checkpoint(trial))
-    except CheckpointError: clear(self.checkpoint(trial))
+    "Checkpoint of `trial`, or its pointer; None if there is none, or if it is damaged, which removes it"
+    file = self.checkpoint(trial)
+    try: return pointer(file) or read_training(file)
+    except CheckpointError: self.discard(file)
 
 @patch
 def is_queued(self:Run):
@@ -408,7 +417,25 @@ def has_params(self:Run, trial):
 def copy(self:Run, source, trial):
     "Replace checkpoint and best weights of `trial` by those of `source`"
     dest = make_folder(self.place(trial))
-    for name in ('best.pth', 'checkpoint.pt'): copy_file(self.place(source)/name, dest/name)
+    for name in ('best.pth', 'checkpoint.pt'):
+        file = self.fetched(self.place(source)/name)
+        self.discard(dest/name)
+        copy_file(file, dest/name)
+
+@patch
+def fetched(self:Run, file):
+    "`file`, with its content if that was in the store"
+    if self.store and (old := pointer(file)):
+        self.store.fetch(file)
+        self.store.remove([old])
+    return file
+
+@patch
+def discard(self:Run, path):
+    "Remove the file or folder `path`, and what it has in the store"
+    old = pointers_below(path) if self.store else []
+    clear(path)
+    if old: self.store.remove(old)
 
 @patch
 def is_exhausted(self:Run):
@@ -473,10 +500,14 @@ class Underway:
         return suggest(self.trial, name, d)
     def keep(self, files):
         "Write the `files` of the trial from a worker"
-        try: put_files(self.run.place(self.trial), files)
+        place,store = self.run.place(self.trial),self.run.store
+        old = [o for name in files for o in pointers_below(place/name)] if store else []
+        try: put_files(place, files)
         except OSError as e:
             warnings.warn(f'the files of trial {self.row["number"]} could not be saved ({e}); the trial continues, '
                           'but can be resumed only from those that were', stacklevel=2)
+        else:
+            if store: store.remove(old)
 
 @patch
 def run_trial(self:Run, trial):
@@ -485,7 +516,7 @@ def run_trial(self:Run, trial):
     self.underway.append(o)
     self.show_ended()
     self.view.update(self.status)
-    if not o.row['curve'] or not has(self.checkpoint(trial)): clear(folder)
+    if not o.row['curve'] or not has(self.checkpoint(trial)): self.discard(folder)
     shut(make_folder(folder))  # callbacks also write here
     self.plan.factory.note_suggested(self.trials())
     self.pool.begin(o)
@@ -522,7 +553,7 @@ def tell(self:Run, underway, o):
     if not o.infeasible:
         self.failures = [*self.failures, o.error] if failed and not o.cut else []
     self.valueless = o.valueless
-    if o.spoiled: clear(self.checkpoint(trial))
+    if o.spoiled: self.discard(self.checkpoint(trial))
     why = o.reason if len(o.reason)<=500 else f'{o.reason[:150]} ... {o.reason[-345:]}'
     facts = dict(seconds=time.monotonic()-underway.began, reason=why, cut=o.cut)
     facts.update(verdict=o.verdict, infeasible=o.infeasible and why, out_of_memory=o.out_of_memory)
@@ -549,7 +580,8 @@ def remove_old_files(self:Run):
         n,folder = trial_id(t),self.place(t)
         if n not in needed: self.tidied.add(t.number)  # nothing is written there unless it is resumed
         if not folder.exists(): continue
-        for f in (*_half_written, *(() if n in needed else _kept)): clear(folder/f)
+        unused = _half_written+(() if n in needed else _kept)
+        for name in unused: self.discard(folder/name)
         if not any(folder.iterdir()): folder.rmdir()
 
 @patch
@@ -708,14 +740,15 @@ def build(self:Run, trial):
     "A learner with the hyperparameters and weights of `trial`"
     factory = self.plan.factory
     with seeded(): res = factory(factory.params_of(trial), self.place(trial))
-    load_weights(res, self.weights(trial))
+    load_weights(res, self.fetched(self.weights(trial)))
     return res
 
 @patch
 def load(self:Run, trial):
     "Load `trial` into the user's learner; returns True"
     factory = self.plan.factory
-    with seeded(): factory.load(factory.params_of(trial), self.weights(trial), self.plan.fit)
+    file = self.fetched(self.weights(trial))
+    with seeded(): factory.load(factory.params_of(trial), file, self.plan.fit)
     show_curves(factory.learn, self.place(trial))
     return True
 
