@@ -19,11 +19,11 @@ from fastai_bayes.engine.surrogate import Surrogate
 from racing import cells, header, race, row, versions
 
 draws = surrogate.draw_params
-def one(data, mode, rng, n): return draws(data, mode, rng, 1)
-def flat(data, mode, rng, n):
+def one(data, modes, rng, n): return draws(data, modes, rng, 1)
+def flat(data, modes, rng, n):
     prior = surrogate.Prior(data.d, noise=.003, spread=1.4)
-    theta = surrogate.fit(data, prior, [] if mode is None else [mode])
-    return surrogate.with_shapes(surrogate.Posterior(data, prior, theta).draw(rng, n), data.d), theta
+    theta = surrogate.fit(data, prior, modes[:1])
+    return surrogate.with_shapes(surrogate.Posterior(data, prior, theta).draw(rng, n), data.d), [theta]
 def sloped(X, m, v, choice):
     d = X.shape[1]
     return Data(X, m, choice, v=v, H=trend(X, choice), b=[-.5]+[0.]*d, B=[1.]+[.25]*d)

@@ -34,7 +34,9 @@ def sound_fit(
     def _fit(n, theta, p=d+2, ndim=1):
         v = np.array(theta, float)
         return type(n) is int and n>=0 and v.ndim==ndim and v.shape[-1]==p and (np.abs(v)<100).all()
-    def final(n, draws, mode): return _fit(n, mode) and (draws is None or _fit(n, draws, 3*d+2, 2))
+    def final(n, draws, modes):
+        plain,bent = modes
+        return _fit(n, plain) and _fit(n, bent, 3*d+2) and (draws is None or _fit(n, draws, 3*d+2, 2))
     def curves(*levels):
         ok = [_fit(n, theta) and k in (0, int(j>0)) for j,(n,theta,k) in enumerate(levels)]
         return all(ok) and len(ok)==len(rungs(T))
@@ -66,15 +68,17 @@ def final_data(X, m, v, choice):
     "`Data` of final values `m` (n,) with variances `v` (n,) at `X` (n,d), around a constant a little below the best"
     return Data(X, m, choice, v=v, b=[-.5], B=[1.])
 
-def draw_params(data, mode, rng, n):
-    "`n` draws (n,3d+2), and the most probable parameters (d+2,) without input warping; `mode` are the previous ones"
+def draw_params(data, modes, rng, n):
+    """`n` draws (n,3d+2), and the most probable parameters without (d+2,) and with (3d+2,) input warping; `modes` are the
+    previous ones, if there are some"""
     def _posterior(starts, first=None, warp=0.):  # final values are nearly exact, and length scales may differ a lot
         prior = Prior(data.d, noise=.003, spread=1.4, warp=warp)
         return Posterior(data, prior, fit(data, prior, starts, first))
-    plain = _posterior([] if mode is None else [mode])
-    bent = _posterior([], with_shapes(plain.theta, data.d), warp=.3)
+    plain = _posterior(modes[:1])
+    bent = _posterior(modes[1:], with_shapes(plain.theta, data.d), warp=.3)
     k = round(n*expit(bent.evidence-plain.evidence))
-    return np.r_[with_shapes(plain.draw(rng, n-k), data.d), bent.draw(rng, k)], plain.theta
+    draws = np.r_[with_shapes(plain.draw(rng, n-k), data.d), bent.draw(rng, k)]
+    return draws, [plain.theta, bent.theta]
 
 # %% ../../nbs/engine/10_surrogate.ipynb #surrogate
 usual = 1/8 # Share of pairs of trials whose order changes later if curves can be trusted
@@ -273,7 +277,7 @@ class Surrogate:
     def process(self, rng):
         "`GP` of final values, fitted with each trial up to 24, then with 40 % more; and all fitted parameters"
         X,m,v,_ = self.targets()
-        n,thetas,mode = self.fitted.get('final', (0, None, None))
+        n,thetas,modes = self.fitted.get('final', (0, None, []))
         if len(m)<=always or len(m)-n>.4*min(n, most): n,thetas = len(m),None
         def _data(use): return final_data(X[use], m[use], v[use], self.space.choice)
         keep = informative(m[:n] if thetas else m, most)
@@ -281,9 +285,10 @@ class Surrogate:
         if not thetas:
             n = len(m)
             draws = int(np.clip(240//max(len(known), 1), 3, 8))  # with more data they differ less
-            thetas,mode = (o.tolist() for o in draw_params(known, mode, rng, draws))
+            thetas,modes = draw_params(known, modes, rng, draws)
+            thetas,modes = thetas.tolist(),[o.tolist() for o in modes]
         gp = GP(_data(np.r_[keep, n:len(m)]), thetas, GP(known, thetas).Li)
-        return gp, self._refitted([n, thetas if n>=always else None, mode])
+        return gp, self._refitted([n, thetas if n>=always else None, modes])
     def _refitted(self, final):
         "`fitted`, updated"
         res = dict(self.fitted, final=final)
