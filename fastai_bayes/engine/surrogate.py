@@ -69,8 +69,7 @@ def final_data(X, m, v, choice):
     return Data(X, m, choice, v=v, b=[-.5], B=[1.])
 
 def draw_params(data, modes, rng, n):
-    """`n` draws (n,3d+2), and the most probable parameters without (d+2,) and with (3d+2,) input warping; `modes` are the
-    previous ones, if there are some"""
+    "`n` draws (n,3d+2), and the most probable parameters without (d+2,) and with (3d+2,) input warping, as in `modes`"
     def _posterior(starts, first=None, warp=0.):  # final values are nearly exact, and length scales may differ a lot
         prior = Prior(data.d, noise=.003, spread=1.4, warp=warp)
         return Posterior(data, prior, fit(data, prior, starts, first))
