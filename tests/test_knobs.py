@@ -4,8 +4,9 @@ from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 from test_applications import apps, images, label, language_model, small, tabular_classes, text_classes
 from tuning import *
+from fastai.tabular.all import tabular_config, tabular_learner
 from fastai_bayes.all import *
-from fastai_bayes.learner.adjust import augmentations, drops, text_drops
+from fastai_bayes.learner.adjust import activation_of, augmentations, drops, text_drops, y_range_of
 from fastai_bayes.learner.knobs import knobs
 
 def plain(path): return digits(path, splitter=lambda m: L(params(m[:1]), params(m[1:])))
@@ -15,6 +16,13 @@ def vision(path):
 def small2(pretrained=False): return small()
 def small3(pretrained=False): return small()
 def mean_reduced(pred, targ): return F.cross_entropy(pred, targ)
+
+def bounded(path):
+    learn = plain(path)
+    learn.model = nn.Sequential(learn.model, SigmoidRange(0, 1))
+    learn.splitter = trainable_params
+    return learn
+def alpha(learn, cls): return float(next((o.distrib.concentration1 for o in learn.cbs if type(o) is cls), 0.))
 
 def hyper(name): return lambda learn: learn.opt.hypers[-1][name]
 def schedule(name): return lambda learn: learn.param_scheduler.scheds[name]
@@ -41,6 +49,13 @@ cases = {
     'div': (plain, 'fit_one_cycle', (2., 50.), lambda l: .003/float(schedule('lr')(l)(0.)[-1])),
     'div_final': (plain, 'fit_one_cycle', (10., 1e4), lambda l: .003/float(schedule('lr')(l)(1.)[-1])),
     'pct_start': (plain, 'fit_one_cycle', (.2, .8), lambda l: max(torch.linspace(0, 1, 1001).tolist(), key=lambda o: schedule('lr')(l)(o)[-1])),
+    'embed_p': (tabular_classes, 'fit', (0., .5), lambda l: l.model.emb_drop.p),
+    'act_cls': (plain, 'fit', [nn.ReLU, nn.Mish, nn.GELU], lambda l: activation_of(l.model)),
+    'y_range': (bounded, 'fit', [(0, 1), (-.5, 1.5)], lambda l: tuple(l.model[-1](tensor([-1e9, 1e9])).tolist())),
+    'mixup': (plain, 'fit', (0., 1.), lambda l: alpha(l, MixUp)),
+    'cutmix': (vision, 'fit', (0., 1.), lambda l: alpha(l, CutMix)),
+    'max_norm': (plain, 'fit', [0, .1, 1.], lambda l: l.gradient_clip.max_norm if hasattr(l, 'gradient_clip') else 0),
+    'n_acc': (plain, 'fit', [0, 64, 128], lambda l: l.gradient_accumulation.n_acc if hasattr(l, 'gradient_accumulation') else 0),
     'lr_mult': (plain, 'fit', (2., 100.), lambda l: l.opt.hypers[-1]['lr']/l.opt.hypers[0]['lr'])}
 
 class Look(Callback):
@@ -103,7 +118,7 @@ def test_present_comes_first(tmp_path):
     res,_ = tune(learn, space, n_trials=1)
     assert res.params_of(0)==dict(aug=1., ps=.5, size=24, label_smoothing=0., lr=.001)
 
-@pytest.mark.parametrize('name', ['size', 'aug', 'ps', 'drop_mult', 'loss_func', 'label_smoothing', 'bs'])
+@pytest.mark.parametrize('name', ['size', 'aug', 'ps', 'drop_mult', 'loss_func', 'label_smoothing', 'bs', 'act_cls', 'y_range', 'embed_p', 'mixup', 'max_norm'])
 def test_the_winner_is_in_the_learner_and_can_be_tuned_again(tmp_path, name):
     mk,fit,spec,see = cases[name]
     learn = mk(tmp_path)
@@ -115,6 +130,21 @@ def test_the_winner_is_in_the_learner_and_can_be_tuned_again(tmp_path, name):
         with learn.no_bar(): assert torch.allclose(load_learner(tmp_path/'out.pkl').predict(0)[2], learn.predict(0)[2], atol=1e-6)
     res,notes = tune(learn, {name: spec}, see)
     for a,b in ((now[0], best), (notes[0], res.params_of(0)[name])): assert a==(pytest.approx(b) if isinstance(b, float) else b)
+
+def test_a_trial_with_a_tuned_callback_resumes(tmp_path):
+    "The callback comes with the hyperparameter, and its state from the checkpoint"
+    def study(path, **kwargs): return plain(path).bayes_tune(4, dict(mixup=(.1, 1.), n_acc=[64, 96]), n_trials=3, pruner='none', study_name='s', **quick, **kwargs)
+    whole = study(tmp_path/'a')
+    Break.count = 0
+    study(tmp_path/'b', cbs=Break(KeyboardInterrupt(), (5,), 1))
+    assert study(tmp_path/'b').curves.equals(whole.curves)
+
+def test_embeddings_have_their_own_dropout(tmp_path):
+    "`ps` scales the dropouts with the last one, but what `embed_p` says is the embeddings'"
+    learn = tabular_learner(tabular_classes(tmp_path).dls, [8, 4], config=tabular_config(ps=[.1, .2], embed_p=.1), metrics=accuracy, path=tmp_path)
+    def see(l): return [round(o.p, 6) for o in drops(l.model)]
+    for space,want in ((dict(ps=[.4]), [.2, .2, .4]), (dict(ps=[.4], embed_p=[.3]), [.3, .2, .4])):
+        assert tune(learn, space, see, n_trials=1, enqueue=False)[1]==[want]
 
 def test_architecture_and_dropout_together(tmp_path):
     learn = vision(tmp_path)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['text_drops', 'drops', 'set_ps', 'set_drop_mult', 'ps_of', 'drop_mult_of', 'lost_by', 'where_resized', 'with_size',
-           'size_of', 'augmentations', 'with_aug', 'aug_of', 'smoothing_of', 'with_smoothing']
+           'size_of', 'augmentations', 'with_aug', 'aug_of', 'activations', 'set_activation', 'activation_of', 'ranged',
+           'set_y_range', 'y_range_of', 'smoothing_of', 'with_smoothing']
 
 # %% ../../nbs/learner/02_adjust.ipynb #imports
 from copy import copy, deepcopy
@@ -15,6 +16,7 @@ from fastcore.basics import first
 from fastcore.foundation import L
 from fastai.data.core import Pipeline
 from fastai.data.load import DataLoader
+from fastai.layers import MishJit, SigmoidRange
 from fastai.losses import LabelSmoothingCrossEntropy
 from fastai.text.models.awdlstm import EmbeddingDropout, RNNDropout, WeightDropout
 from fastai.text.models.core import PoolingLinearClassifier
@@ -259,6 +261,82 @@ def aug_of(
     """
     fs = filter(_came_with, augmentations(dls))
     return max((_value(f)/_came_with(f) for f in fs), default=None)
+
+# %% ../../nbs/learner/02_adjust.ipynb #40f4601b
+_names = 'ReLU ReLU6 LeakyReLU ELU SELU GELU SiLU Mish Hardswish'
+_activations = (*(getattr(nn, o) for o in _names.split()), MishJit)
+
+def activations(
+    model # Any module
+)->list: # Triples of a module, the name of its activation, and that
+    """The activations of `model`
+
+    Parameters:
+        model: Any module
+        returns: Triples of a module, the name of its activation, and that
+    """
+    parts = [(m, *o) for m in model.modules() for o in m.named_children()]
+    return [o for o in parts if isinstance(o[-1], _activations)]
+
+def set_activation(
+    model, # Any module with `activations`
+    make # Class, or function that returns a module
+):
+    """Replace each activation of `model`
+
+    Parameters:
+        model: Any module with `activations`
+        make: Class, or function that returns a module
+    """
+    for m,k,_ in activations(model): setattr(m, k, make())
+
+def activation_of(
+    model # Any module
+): # Class; None if it has no `activations`
+    """The class of the first activation of `model`
+
+    Parameters:
+        model: Any module
+        returns: Class; None if it has no `activations`
+    """
+    return first(type(o) for *_,o in activations(model))
+
+def ranged(
+    model # Any module
+)->list: # Modules of fastai with a `SigmoidRange`, or a `y_range`
+    """The parts of `model` that keep its output within a range
+
+    Parameters:
+        model: Any module
+        returns: Modules of fastai with a `SigmoidRange`, or a `y_range`
+    """
+    return [m for m in model.modules() if isinstance(m, SigmoidRange) or getattr(m, 'y_range', None)]
+
+def set_y_range(
+    model, # Any module with `ranged`
+    y_range # Low, high
+):
+    """Let `model` return values within `y_range`
+
+    Parameters:
+        model: Any module with `ranged`
+        y_range: Low, high
+    """
+    for m in ranged(model):
+        if isinstance(m, SigmoidRange): m.low,m.high = y_range
+        else: m.y_range = y_range
+
+def y_range_of(
+    model # Any module
+)->tuple: # Low, high; None if it has no range
+    """The range of the outputs of `model`
+
+    Parameters:
+        model: Any module
+        returns: Low, high; None if it has no range
+    """
+    m = first(ranged(model))
+    return m and ((m.low, m.high) if isinstance(m, SigmoidRange) else tuple(m.y_range))
 
 # %% ../../nbs/learner/02_adjust.ipynb #loss
 def _inner(loss): return getattr(loss, 'func', loss)

@@ -17,11 +17,14 @@ from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import filter_keys, filter_values, first
 from fastcore.foundation import L
+from fastai.callback.mixup import CutMix, MixUp
+from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai.learner import Learner
 from fastai.optimizer import Adam, OptimWrapper, QHAdam
 import fastai.optimizer
-from .adjust import (aug_of, augmentations, drop_mult_of, drops, lost_by, ps_of, set_drop_mult, set_ps, size_of,
-                                         smoothing_of, text_drops, where_resized, with_aug, with_size, with_smoothing)
+from .adjust import (activation_of, activations, aug_of, augmentations, drop_mult_of, drops, lost_by,
+    ps_of, ranged, set_activation, set_drop_mult, set_ps, set_y_range, size_of, smoothing_of,
+    text_drops, where_resized, with_aug, with_size, with_smoothing, y_range_of)
 from .copies import clone, release, seeded
 from .loaders import LoaderError, given_bs, lost, not_fastai, seeded_loaders, with_bs
 from .models import (bad_arch, bad_layers, keeps_arch, keeps_layers, layers_of, needs_factory, with_arch,
@@ -48,6 +51,7 @@ class Knob:
         rebuild: Builds another model: `rebuild(learn, value, folder, pretrained)`
         by_factory: Does a factory, if there is one, handle it?
         loss: Does it change the loss, so that losses cannot be compared?
+        callback: Class of the callback that it adds
         bad: What is wrong with values: `bad(values)`
         check: Why it cannot be tuned: `check(learn, space, fit)`
         default: Default range: `default(learn)`
@@ -62,6 +66,7 @@ class Knob:
     rebuild:callable=None # Builds another model: `rebuild(learn, value, folder, pretrained)`
     by_factory:bool=False # Does a factory, if there is one, handle it?
     loss:bool=False # Does it change the loss, so that losses cannot be compared?
+    callback:type=None # Class of the callback that it adds
     bad:callable=None # What is wrong with values: `bad(values)`
     check:callable=None # Why it cannot be tuned: `check(learn, space, fit)`
     default:callable=None # Default range: `default(learn)`
@@ -198,6 +203,32 @@ add_knob('drop_mult', 'factor for the dropouts of AWD-LSTM, 1 for unchanged', 'd
     apply=lambda learn, v: set_drop_mult(learn.model, v), current=lambda learn: drop_mult_of(learn.model),
     default=lambda learn: None if drop_mult_of(learn.model) is None else (.2, 1.5))
 
+def _embeddings(learn): return getattr(learn.model, 'emb_drop', None)
+def _set_embed_p(learn, v): _embeddings(learn).p = v
+
+def _check_embed_p(learn, space, fit):
+    if _embeddings(learn) is None: return f'the model has no emb_drop, as that of a tabular learner; {needs_factory}'
+
+def _bad_activation(o):
+    "What is wrong with the activation `o`"
+    try: ok = isinstance(o(), torch.nn.Module)
+    except Exception: ok = False
+    if not ok: return f'expected classes or functions that return modules, as in [nn.ReLU, nn.Mish], got {o!r}'
+
+def _bad_y_range(o):
+    pair = isinstance(o, (list, tuple)) and len(o)==2 and all(map(is_number, o))
+    if not (pair and o[0]<o[1]): return f'expected choices of pairs (low, high), as in [(0, 5), (-.5, 5.5)], got {o!r}'
+
+add_knob('embed_p', 'probability of the dropout of embeddings, for tabular learners', 'emb_drop embedding_dropout',
+    by_factory=True, bad=_share, check=_check_embed_p, apply=_set_embed_p,
+    current=lambda learn: getattr(_embeddings(learn), 'p', None))
+add_knob('act_cls', 'activation', 'activation act act_fn nonlinearity', by_factory=True, bad=_each_bad(_bad_activation),
+    apply=lambda learn, v: set_activation(learn.model, v), current=lambda learn: activation_of(learn.model),
+    check=_needs(activations, 'the model has no module that is an activation'))
+add_knob('y_range', 'range of the outputs', 'output_range', by_factory=True, bad=_each_bad(_bad_y_range),
+    apply=lambda learn, v: set_y_range(learn.model, v), current=lambda learn: y_range_of(learn.model),
+    check=_needs(ranged, 'the model was built without y_range'))
+
 # %% ../../nbs/learner/05_knobs.ipynb #loss
 def _bad_loss(o):
     if callable(o) and not isinstance(o, type): return
@@ -324,6 +355,32 @@ _add_hyper('mom', 'momentum', 'momentum beta1 beta_1 adam_beta1', _momentum)
 _add_hyper('sqr_mom', 'momentum of the squared gradients', 'beta2 beta_2 adam_beta2 rho sq_mom', _momentum)
 _add_hyper('eps', 'constant that prevents division by zero in the optimizer', 'epsilon adam_epsilon', _not_negative)
 
+# %% ../../nbs/learner/05_knobs.ipynb #d26edf2f
+def _own(learn, cls): return first(o for o in learn.cbs if type(o) is cls)
+
+def _check_mixup(learn, space, fit):
+    if 'cutmix' in space: return 'fastai cannot combine it with cutmix in one training; tune one of them'
+
+def _add_callback(name, what, also, cls, value, bad, check=None):
+    "Add a knob for the callback `cls(v)`, whose number is `value(callback)`"
+    def apply(learn, v):
+        learn.remove_cbs([o for o in learn.cbs if type(o) is cls])
+        if v: learn.add_cb(cls(v))
+    def current(learn): return value(o) if (o := _own(learn, cls)) else 0
+    how = dict(apply=apply, current=current, callback=cls, by_factory=True)
+    add_knob(name, what, also, bad=bad, check=check, **how)
+
+def _alpha(o): return float(o.distrib.concentration1)
+
+_add_callback('mixup', 'strength of MixUp, its alpha', 'mixup_alpha', MixUp, _alpha, _not_negative, _check_mixup)
+_add_callback('cutmix', 'strength of CutMix, its alpha, for images', 'cutmix_alpha', CutMix, _alpha, _not_negative)
+_add_callback('max_norm', 'largest norm of the gradients',
+    'gradient_clip gradient_clip_val clip grad_clip clip_grad_norm max_grad_norm',
+    GradientClip, lambda o: o.max_norm, _not_negative)
+_add_callback('n_acc', 'items whose gradients are accumulated for a step',
+    'accumulate_grad_batches gradient_accumulation_steps',
+    GradientAccumulation, lambda o: o.n_acc, _numbers('of 0 or more', lambda o: o>=0, Integral))
+
 # %% ../../nbs/learner/05_knobs.ipynb #fit
 def _check_lr_mult(learn, space, fit):
     if knobs['lr_mult'].arg(fit): return
@@ -361,16 +418,11 @@ _arguments = dict(  # of `bayes_tune` -> their names elsewhere
     new_learner='factory make_learner learner_fn get_learner model_fn')
 
 _advice = {  # other names elsewhere -> what to do here
-    'act_cls activation act act_fn nonlinearity': f'the activation is not a knob; {needs_factory}',
     'n_layers depth width hidden_dim hidden_size units n_out d_model num_heads filters kernel_size embed_dim':
         f'only arch and layers of the model are knobs; {needs_factory}',
     'scheduler lr_scheduler schedule sched lr_schedule':
         "the fit sets the schedule; pass fit='fit_one_cycle', 'fit_flat_cos', 'fit' or 'fine_tune'",
     'n_jobs n_workers num_workers jobs': 'run the same line with its study_name in several processes',
-    'gradient_clip gradient_clip_val clip grad_clip clip_grad_norm max_grad_norm max_norm':
-        'pass the callback: cbs=GradientClip(.1)',
-    'accumulate_grad_batches gradient_accumulation_steps n_acc': 'pass the callback: cbs=GradientAccumulation(64)',
-    'mixup cutmix mixup_alpha': 'pass the callback: cbs=MixUp()',
     'fp16 amp precision mixed_precision': 'call learn.to_fp16() first',
     'patience early_stopping early_stop':
         'pruner= stops bad trials; for a callback pass cbs=EarlyStoppingCallback()'}

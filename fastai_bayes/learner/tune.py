@@ -236,11 +236,17 @@ def _check_search(search, space, asks, before, enough):
         raise TuneError(f'{name} needs the whole space in advance, but new_learner(trial) defines it by run; '
                         'use another sampler, or pass space= and a function new_learner(params)')
 
-def _callbacks(learn, cbs):
+def _check_twice(cbs, space):
+    "Raise if one of `cbs` is of a class that a hyperparameter in `space` adds"
+    for n in knobs.keys()&space.dims:
+        twice = [o for o in cbs if type(o) is knobs[n].callback]
+        if twice: raise KnobError(f'{n}: it is tuned, and cbs has {type(twice[0]).__name__} as well; drop one')
+
+def _callbacks(learn, cbs, space):
     "`cbs` as a list"
     several = isinstance(cbs, (list, tuple, L))
     cbs = list(cbs or ()) if several or cbs is None else [cbs]
-    _check_callbacks(learn, cbs)
+    _check_callbacks(learn, cbs), _check_twice(cbs, space)
     copies(cbs, learn.path)  # a `CloneError` if they cannot be copied
     return cbs
 
@@ -291,8 +297,8 @@ def _plan(learn, args):
     fit,fit_kwargs = _as_fit(args.fit, args.fit_kwargs)
     _check_fit(fit, fit_kwargs, ())
     _check_values(args), _check_factory(args.new_learner)
-    cbs = _callbacks(learn, args.cbs)
     space,inferred = _space(learn, args.space, fit, fit_kwargs, args.new_learner)
+    cbs = _callbacks(learn, args.cbs, space)
     _check_fit(fit, fit_kwargs, space.names), check_args(fit, fit_kwargs)
     if args.new_learner is None: awake(learn)
     factory,n_epoch = LearnerFactory(learn, args.new_learner, space),int(args.n_epoch)
