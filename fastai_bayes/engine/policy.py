@@ -13,6 +13,7 @@ import functools, math
 from dataclasses import dataclass
 import numpy as np
 from .gp import GP
+from .cost import Length
 from .acquisition import IfFeasible, LogEI, PerCost, Within, acquisitions, log_ei
 from .optimize_acqf import distinct, maximize, sobol
 from .curves import rung_ratio
@@ -94,6 +95,7 @@ def believing(gp, X):
 
 def _weighed(f, surrogate, allowed):
     "The acquisition `f`, weighted by feasibility, cost and constraints"
+    if surrogate.lengths_differ and f.log: f = PerCost(f, Length(surrogate.space, surrogate.T))
     if surrogate.feasible is not None: f = IfFeasible(f, surrogate.feasible)
     if surrogate.cost is not None: f = PerCost(f, surrogate.cost)
     return Within(f, allowed) if allowed else f
@@ -164,15 +166,20 @@ def decide(
     if surrogate.infeasible[i]: return Verdict(True, t.reason or 'infeasible')
     if l>=T: return Verdict(False, 'finished')
     least = surrogate.look if resumable else least_final_epochs(T)
-    if l<least: return Verdict(False, f'fewer than {in_epochs(least)}')
+    if l<least: return Verdict(False, f'fewer than {in_epochs(surrogate.own(i, least))}')
     if t.last<t.epochs or surrogate.before(i)==l:
         return Verdict(False, f'nothing to compare after {in_epochs(t.epochs)}')
     starts = n_starts(surrogate)+surrogate.are('running').sum()-1  # as many more as are under way
     pause = resumable and i<min(n_startup, starts) and _pause(surrogate, i)
-    if pause: return Verdict(True, f'{pause} {in_epochs(l)}')
+    if pause: return Verdict(True, f'{pause} {_so_far(surrogate, i)}')
     if not resumable and np.nanmax(surrogate.Y[i])>=surrogate.transform.best:
         return Verdict(False, 'the best value so far')  # Optuna ignores stopped trials
     return _judged(surrogate, i, min_prob if resumable else min_prob_final)
+
+def _so_far(surrogate, i):
+    "Epochs of trial `i`, in words"
+    n,own = surrogate.own(i, surrogate.epochs[i]),surrogate.planned[i]
+    return f'{n} of {in_epochs(own)}' if surrogate.lengths_differ else in_epochs(n)
 
 def _pause(surrogate, i):
     "Why trial `i`, one of the first, pauses now; empty if it does not"
@@ -185,7 +192,7 @@ def _pause(surrogate, i):
 def _judged(surrogate, i, least):
     "`Verdict` by rank and probability, with threshold `least`"
     rank,of = surrogate.rank(i)
-    place = f'number {rank+1} of {of} after {in_epochs(surrogate.epochs[i])}'
+    place = f'number {rank+1} of {of} after {_so_far(surrogate, i)}'
     if rank<max(1, top_share*of): return Verdict(False, place, rank=rank, of=of)
     p = float(surrogate.prob_best([i])[0])
     word = 'too small' if p<least else 'large enough'
@@ -262,7 +269,7 @@ def resume(
     for k in np.flatnonzero(likely): likely[k] = not _waits(surrogate, paused[k], paused)
     if not likely.any(): return None
     paused,m,v = paused[likely],m[likely],v[likely]
-    left = surrogate.T-np.array([surrogate.trainings[i].epochs for i in paused])
+    left = surrogate.planned[paused]-np.array([surrogate.trainings[i].epochs for i in paused])
     rate = log_ei(m, np.maximum(v, 1e-12), surrogate.incumbent)[0]-np.log(left)
     if surrogate.cost is not None: rate = rate-surrogate.cost(surrogate.X[paused])
     least = log_ei_new-np.log(expected_epochs(surrogate.T, surrogate.look))

@@ -68,19 +68,25 @@ class Training:
         "Does it count as the worst?"
         ended = self.state in ('paused', 'complete') and self.last<self.epochs
         return self.state=='failed' or (ended if self.diverged is None else self.diverged)
-    def values(self, T):
-        "The curve at `grid(T)`, up to the last value; after early stopping it continues at its best"
-        at,y = (o[self.points[0]<=T] for o in self.points)
+    def placed(self, T, own):
+        "`points` of a trial of `own` epochs among `T`, by the share that is done"
+        at,y = self.points
+        at = at*T//own
+        return at[at<=T], y[at<=T]
+    def values(self, T, own=None):
+        "The curve of `own` epochs at `grid(T)`, up to the last value; after early stopping it continues at its best"
+        at,y = self.placed(T, own or T)
         if not len(y): return y
         g = grid(T)
         res = y if at[-1]==len(y)<=len(g)==T else _filled(at, y, g)
         return _padded(res, len(g), y.max()) if self.state=='complete' else res
-    def row(self, T):
-        "(d+G+3,) `x`; `values(T)`, NaN after the last; its epoch; `failed`; which of `states`. Cached"
-        key = T,self.state,self.diverged,len(self.curve)
+    def row(self, T, own=None):
+        "(d+G+3,) `x`; `values(T, own)`, NaN after the last; its place; `failed`; which of `states`. Cached"
+        own = own or T
+        key = T,own,self.state,self.diverged,len(self.curve)
         if self._row[0]!=key:
-            y = _padded(self.values(T), len(grid(T)), np.nan)
-            ends = self.last,self.failed,states.index(self.state)
+            y = _padded(self.values(T, own), len(grid(T)), np.nan)
+            ends = self.last*T//own,self.failed,states.index(self.state)
             self._row = key,np.r_[self.x, y, ends]
         return self._row[1]
 

@@ -59,7 +59,8 @@ class Status:
         "The best ended trial, or None"
         def _ok(o): return o['state'] in ('complete', 'stopped') and math.isfinite(o['value'])
         valued = filter(_ok, self.trials)
-        return Direction.of(self.mode).best(valued, key=lambda o: o['value'])
+        d = Direction.of(self.mode)
+        return d.best(valued, key=lambda o: d.key(o['value'], o['params']))
     @property
     def reached(self):
         "Has a trial reached the target?"

@@ -589,9 +589,10 @@ def needed(self:Run, ended):
     "Numbers, as from `trial_id`, of the `ended` trials whose files are kept: the best, resumable and interrupted ones"
     def _best(trials):
         trials = [t for t in trials if t.state!=TrialState.FAIL]
-        values = {trial_id(t): best_of(t, self.plan.direction)[0] for t in trials}
-        valued = [n for n,v in values.items() if math.isfinite(v)]
-        return self.plan.direction.ranked(valued, key=values.get)[:self.n_best_kept]
+        d = self.plan.direction
+        values = {trial_id(t): d.key(best_of(t, d)[0], t.params) for t in trials}
+        valued = [n for n,(v,_) in values.items() if math.isfinite(v)]
+        return d.ranked(valued, key=values.get)[:self.n_best_kept]
     within = [t for t in ended if state_of(t)!='infeasible']
     best = _best(within)+_best([t for t in ended if t not in within])  # the study may be extended, or its limits change
     cut = [trial_id(t) for t in ended if 'cut' in t.user_attrs]
@@ -719,8 +720,9 @@ def check_curve(self:Run, trial):
 @patch
 def with_best(self:Run, load):
     "`load` the best trial whose weights can be loaded; warns unless it is the best of all"
-    trials,values = self.trials(),{t.number: v for t,v in ended(self.study)}
-    ranked = [trials[n] for n in self.plan.direction.ranked(values, key=values.get)]
+    trials,d = self.trials(),self.plan.direction
+    values = {t.number: d.key(v, t.params) for t,v in ended(self.study)}
+    ranked = [trials[n] for n in d.ranked(values, key=values.get)]
     why,res,loaded = '',None,None
     for t in ranked:
         if not has(self.weights(t)):

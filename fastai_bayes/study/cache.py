@@ -168,7 +168,7 @@ class StudyCache:
             cost: What is limited
             returns: `Surrogate`, and the numbers of the trials in it
         """
-        trials = [*all_trials(study)]
+        trials,T = [*all_trials(study)],max(T, space.longest)
         if trial is not None: trials[trial.number:trial.number+1] = [trial]
         how = T,cost,Direction.of(study),unit_of(trials, T)
         key = fit_key(space, how)

@@ -39,6 +39,10 @@ class Direction(IntEnum):
     def best(self, items, key=None, default=None):
         "The best of `items`, the first of equals"
         return (max if self>0 else min)(items, key=key, default=default)
+    def key(self, value, params):
+        "What `best` and `ranked` compare: of equal values, the one of the shorter trial, if `params` say how long it is"
+        n = params.get('n_epoch')
+        return value, -self*n if is_int(n) else 0
     def ranked(self, items, key=None):
         "`items`, best first; equals keep their order"
         return sorted(items, key=key, reverse=self>0)
@@ -418,13 +422,14 @@ def ended(
 def best_trial(
     study:optuna.Study # A study
 )->FrozenTrial: # None if nothing has ended
-    """Best of the `ended` trials of `study`, the first of equals
+    """Best of the `ended` trials of `study`, the first of equals; or the shortest, if `n_epoch` is a hyperparameter
 
     Parameters:
         study: A study
         returns: None if nothing has ended
     """
-    best = Direction.of(study).best(ended(study), key=lambda o: o[1])
+    d = Direction.of(study)
+    best = d.best(ended(study), key=lambda o: d.key(o[1], o[0].params))
     return best and best[0]
 
 # %% ../../nbs/study/02_records.ipynb #carry
@@ -554,7 +559,7 @@ def trial_frame(
     """
     rows,sign = records(study),Direction.of(study)
     names = dict.fromkeys(k for o in rows for k in o.params)
-    rows.sort(key=lambda o: math.inf if math.isnan(o.value) else -sign*o.value)
+    rows = sign.ranked(rows, key=lambda o: sign.key(-sign*math.inf if math.isnan(o.value) else o.value, o.params))
     rows.sort(key=lambda o: _ranks[o.state])
     heads = [o.name for o in fields(Record)]
     df = pd.DataFrame([vars(o) for o in rows], columns=heads)
