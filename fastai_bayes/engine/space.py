@@ -279,7 +279,7 @@ class Space:
         "The space of `dims`, dimensions by name, with the conditions of this space, whose names must be there"
         conditions = {k: c for k,c in self.conditions.items() if k in dims}
         return self.of(dims, conditions, self.optional.intersection(dims), self.of_length)
-    def with_epochs(self, spec, of_length=of_length):
+    def with_epochs(self, spec):
         "This space, and a dimension `n_epoch` with the range or options `spec`; (low, high) is on a log scale"
         if 'n_epoch' in self.dims: raise SpaceError('n_epoch is an argument, and in the space as well; drop one')
         try: new = dimension(spec)
@@ -287,7 +287,7 @@ class Space:
         if _whole_values(new) is None:
             raise SpaceError(f'n_epoch: expected whole numbers of 1 or more, as in (5, 20), got {spec!r}')
         if isinstance(spec, tuple) and len(spec)==2: new = replace(new, log=True)  # twice as long is one step
-        return self.of({**self.dims, 'n_epoch': new}, self.conditions, self.optional, of_length)
+        return self.of({**self.dims, 'n_epoch': new}, self.conditions, self.optional, self.of_length)
     def _index(self):
         "Derive arrays for points from `dims` and `conditions`"
         self.names = list(self.dims)

@@ -28,7 +28,7 @@ class Status:
     Parameters:
         monitor: Name of the monitored quantity
         mode: 'min' or 'max'
-        n_epoch: Planned epochs of one trial
+        n_epoch: Planned epochs of one trial, unless its entry has others
         n_trials: Limits; None is no limit
         target: Value that ends the study
         chance: Of a gain that matters, by the rest of the budget
@@ -41,7 +41,7 @@ class Status:
     """
     monitor:str # Name of the monitored quantity
     mode:str # 'min' or 'max'
-    n_epoch:int # Planned epochs of one trial
+    n_epoch:int # Planned epochs of one trial, unless its entry has others
     n_trials:int=None # Limits; None is no limit
     budget:int=None
     timeout:float=None
@@ -61,6 +61,7 @@ class Status:
         valued = filter(_ok, self.trials)
         d = Direction.of(self.mode)
         return d.best(valued, key=lambda o: d.key(o['value'], o['params']))
+    def epochs_of(self, o): return o.get('n_epoch', self.n_epoch)
     @property
     def reached(self):
         "Has a trial reached the target?"
@@ -117,15 +118,15 @@ def status_line(s:Status)->str:
     "`s` in one line"
     if not s.running: return progress(s)
     if len(s.running)>1:
-        now = ', '.join(f"{o['number']} ({len(o['curve'])}/{s.n_epoch})" for o in s.running)
+        now = ', '.join(f"{o['number']} ({len(o['curve'])}/{s.epochs_of(o)})" for o in s.running)
         return f'trials {now} | {progress(s)}'
     o,*_ = s.running
     now = f" | {s.monitor} {short(o['curve'][-1])}" if o['curve'] else ''
-    return f"trial {o['number']} epoch {len(o['curve'])}/{s.n_epoch}{now} | {progress(s)} | {settings(o['params'])}"
+    return f"trial {o['number']} epoch {len(o['curve'])}/{s.epochs_of(o)}{now} | {progress(s)} | {settings(o['params'])}"
 
 def trial_line(o, s:Status)->str:
     "An ended trial `o` in one line"
-    value = f"{s.monitor} {short(o['value']) or '-':8} epochs {o['epochs']}/{s.n_epoch}"
+    value = f"{s.monitor} {short(o['value']) or '-':8} epochs {o['epochs']}/{s.epochs_of(o)}"
     parts = [f"trial {o['number']:<3} {o['state']:8} {value}", progress(s), settings(o['params'])]
     return ' | '.join([*parts, o['reason']] if o.get('reason') else parts)
 
@@ -153,7 +154,7 @@ def status_rows(
     def _row(o):
         mark = '*'*(o is s.best)
         values = [short(o['params'].get(k)) for k in names]
-        head = [f"{mark}{o['number']}", o['state'], short(o['value']), f"{o['epochs']}/{s.n_epoch}"]
+        head = [f"{mark}{o['number']}", o['state'], short(o['value']), f"{o['epochs']}/{s.epochs_of(o)}"]
         return [*head, *values, o.get('reason') or '']
     rows = [['trial', 'state', s.monitor, 'epochs', *names, 'reason'], *map(_row, shown)]
     reasons = any(o[-1] for o in rows[1:])

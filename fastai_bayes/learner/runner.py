@@ -168,10 +168,10 @@ def epochs_left(self:Run):
     s,limits,trials = self.status,self.limits,self.trials_of()
     left = [limits['budget']-s.spent] if limits['budget'] else []
     if limits['n_trials']:
-        lengths = [*filter(None, map(epochs_trained, trials))]
+        begun = [*filter(epochs_trained, trials)]
         new = limits['n_trials']-len(self.counted())
-        rest = sum(max(self.plan.total-n, 0) for n in lengths)
-        left.append(new*s.spent/max(len(lengths), 1)+rest)
+        rest = sum(max(self.plan.epochs(t.params)-epochs_trained(t), 0) for t in begun)
+        left.append(new*s.spent/max(len(begun), 1)+rest)
     if limits['timeout']:
         seconds = limits['timeout']-s.seconds
         left.append(seconds*s.spent/max(s.seconds, 1e-3))
@@ -206,7 +206,7 @@ def row(self:Run, t):
     if not t.state.is_finished(): return
     value,_ = best_of(t, self.plan.direction)
     why = reason_of(t) or t.user_attrs.get('verdict', '')
-    return dict(number=trial_id(t), state=state_of(t), value=value, params=t.params,
+    return dict(number=trial_id(t), state=state_of(t), value=value, params=t.params, n_epoch=self.plan.epochs(t.params),
                 epochs=epochs_trained(t), saved=saved_of(t), reason=why, counts='infeasible' not in t.user_attrs)
 
 @patch
@@ -452,6 +452,7 @@ class Underway:
         self.worker,self.epochs = '',0 # Name of its worker, if it has one; epochs trained since it began
         stored = run.trials()[trial.number]
         self.row = dict(number=trial_id(trial), params=trial.params, curve=curve_of(stored))
+        self.row['n_epoch'] = run.plan.epochs(trial.params)
         known,longer = epochs_trained(stored),'extended' in run.study.user_attrs
         every = max(run.checkpoint_every, run.pool.push)
         how = dict(every=every, hypers=run.search.keeps_hypers, longer=longer, named=run.warned)

@@ -43,10 +43,10 @@ def best_code(
     p,attrs = res.best_params,res.study.user_attrs
     dropped = res.best_trial.user_attrs.get('dropped', {})
     asked = [k for k in p if k not in attrs.get('about', p) and k not in dropped]  # by a factory
-    given = [f'{k}=[{_written(v)}]' for k,v in p.items() if k not in asked]
+    given = [f'{k}=[{_written(v)}]' for k,v in p.items() if k not in (*asked, 'n_epoch')]
     lines = [_assigned('space', given)] if given else []
     if asked: lines.append(_assigned('first', [f'{k}={_written(p[k])}' for k in asked]))
-    start = f"{attrs.get('n_epoch', 'n_epoch')}{', space' if given else ''}, n_trials=1"
+    start = f"{p.get('n_epoch', attrs.get('n_epoch', 'n_epoch'))}{', space' if given else ''}, n_trials=1"
     rest = 'enqueue=[first], new_learner=new_learner' if asked else 'enqueue=False'
     return '\n'.join([*lines, f'learn.bayes_tune({start}, {rest})'])
 

@@ -46,7 +46,7 @@ def _compared(study, about, facts):
     both = [k for k in ('n_epoch', 'setup') if attrs.get(k) and facts.get(k)]
     def _flat(about, facts):
         res = dict(about)
-        for k in both: res.update(facts[k] if k=='setup' else {k: facts[k]})
+        for k in both: res |= facts[k] if k=='setup' else {k: res.get(k, facts[k])}
         if 'loss' not in (attrs.get('setup') or {}): res.pop('loss', None)  # earlier versions did not note it
         return res
     plain = {**about, 'direction': study.direction.name.lower()}  # created with Optuna alone
@@ -69,7 +69,9 @@ def check_same(
     """
     old,new = _compared(study, about, facts)
     names = {*about, *study.user_attrs.get('about', {})}-{'direction', 'monitor'}
-    def _may(k): return k.removesuffix(of_fit) in names or k=='n_epoch' and new[k]>old[k]
+    def _may(k):
+        if k!='n_epoch': return k.removesuffix(of_fit) in names
+        return isinstance(new[k], str) or isinstance(old[k], int) and new[k]>old[k]  # a range, or a larger number
     def _of(names):
         return [{k: d.get(k) for k in names} for d in (old, new)]
     changed = _changed(old, new)
@@ -112,7 +114,7 @@ def _same_or_extended(storage, study, space, facts, extend, owner):
     if not (old or new): return
     owner.free(study, new)
     history = [*study.user_attrs.get('extended', []), diff(old, new)]
-    extend_study(storage, study, space, extend if isinstance(extend, dict) else {}, owner.present, 'n_epoch' in new,
+    extend_study(storage, study, space, extend if isinstance(extend, dict) else {}, owner.present, isinstance(new.get('n_epoch'), int),
                  **facts, extended=history)
 
 def _judge(storage, study, limits, owner):
