@@ -2,7 +2,7 @@
 
     python benchmarks/lengths.py [--sets images ...] [--lengths 2-16 16 ...] [--seeds 5] [--trainings 20] [--jobs 2]
 
-Learners and data are those of `inferred.py`, the space is inferred, the fit is one cycle. The budget is that of 20 of the longest trainings."""
+Learners and data are those of `inferred.py`, the fit is one cycle, and its learning rate, weight decay and share of the rise are tuned. The budget is that of 20 of the longest trainings."""
 import argparse, tempfile, time
 from pathlib import Path
 import numpy as np
@@ -11,6 +11,7 @@ from fastai_bayes.study.records import attr, curve_of
 from inferred import SETS
 from racing import cells, header, hush, race, row, versions
 
+SPACE = dict(lr=(1e-4, 1e-1, 'log'), wd=(1e-3, .3, 'log'), pct_start=(.1, .5))
 AT = (1, 2, 5, 10, 20) # Longest trainings after which the table looks
 
 def length(text):
@@ -26,7 +27,7 @@ def run(name, n_epoch, seed, longest, n):
         set_seed(seed)
         learn = task.learner(Path(d))
         learn.wd = learn.wd or .01
-        res = learn.bayes_tune(length(n_epoch), budget=n*longest, monitor=task.monitor, seed=seed, verbose=False)
+        res = learn.bayes_tune(length(n_epoch), SPACE, budget=n*longest, monitor=task.monitor, seed=seed, verbose=False)
     v = [o for t in res.study.trials for o in curve_of(t)[attr(t, 'resumed_from', 0):]]
     best = np.fmax.accumulate(v) if task.mode=='max' else np.fmin.accumulate(v)  # these pass over NaN
     return best[:n*longest], res.best_params.get('n_epoch', length(n_epoch)), time.time()-start

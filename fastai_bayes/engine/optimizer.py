@@ -84,7 +84,7 @@ class BayesOptimizer:
             n_epoch = space.longest
         n = check_int(n_epoch, 'n_epoch', 1)
         if n>=space.longest: return space,n
-        raise OptimizerError(f'n_epoch: expected at least {space.longest}, that of the longest trial in the space, got {n}')
+        raise OptimizerError(f'n_epoch: expected at least {space.longest}, as in the space, got {n}')
     def _epochs(self, t):
         "Epochs of the training `t` when it is complete"
         return int(self.space.epochs(t.x[None], self.n_epoch)[0])

@@ -229,7 +229,8 @@ def dimension(spec):
 def _whole_values(d):
     "Values of `d` in the order of its grid, if all are whole numbers of 1 or more; else None"
     if isinstance(d, Choice): res = [d.options[i] for i in d.cells]
-    else: res = [d.low, d.high] if d.grid is None else d.low+d.step*np.arange(d.size)
+    elif d.grid is None: res = [d.low, d.high]
+    else: res = d.low+d.step*np.arange(d.size)
     return np.array(res) if all(is_int(o, 1) for o in res) else None
 
 def _nearest(g, u):
@@ -347,7 +348,9 @@ class Space:
     def epochs(self, X, T):
         "(n,) epochs of a full trial at each of the points `X` (n,d), if the longest has `T`"
         res,on = np.full(len(X), T),self.active_at(X)
-        for j,v in self._epochs: res -= np.where(on[:,j], v.max()-v[_nearest(self.grids[j], X[:,j])], 0)
+        for j,v in self._epochs:
+            at = _nearest(self.grids[j], X[:,j])
+            res -= np.where(on[:,j], v.max()-v[at], 0)
         return res
 
     def configurations(self, most=10_000):

@@ -129,7 +129,8 @@ class Surrogate:
         new = map(operator.is_not, self.trainings, [*known, *[None]*shape[0]])
         for i in np.flatnonzero([*new]):
             t = self.trainings[i]
-            res[i] = t.row(self.T, int(self.space.epochs(t.x[None], self.T)[0]))
+            own, = self.space.epochs(t.x[None], self.T)
+            res[i] = t.row(self.T, int(own))
         return res
     def are(self, state): return self.state==states.index(state)
     def _place(self, l):
@@ -154,12 +155,14 @@ class Surrogate:
     def _as_trained(self):
         "Transformed values of all trials at their own epochs, one trial after the other; number of values of each"
         curves = [t.points[1] for t in self.trainings]
-        return self.transform(np.concatenate([*curves, []])), np.array([*map(len, curves)], int)
+        counts = [*map(len, curves)]
+        return self.transform(np.concatenate([[], *curves])), np.array(counts, int)
     @functools.cached_property
     def noise(self):
         "Standard deviation of the noise, from differences in the later halves of curves (Gasser et al. 1986)"
         z,n = self._as_trained() if self.lengths_differ else (self.Z[self.is_shown], self.shown)
-        at,of = np.concatenate([*map(np.arange, n), []]),np.repeat(n, n)
+        at = np.concatenate([[], *map(np.arange, n)])
+        of = np.repeat(n, n)
         late = (of>=6) & (at>=of//2) & ~np.repeat(self.failed, n)
         if not late.any(): return 0.
         sds = []
@@ -195,8 +198,8 @@ class Surrogate:
     @functools.cached_property
     def final(self):
         "Transformed final values: mean (n,) and variance (n,), forecast if unknown; 0 without a value"
-        shares = {n: noise_left(n) for n in {*self.planned.tolist()}}
-        done,left = self.epochs>=self.T,self.noise**2*np.array([shares[n] for n in self.planned])
+        rest = {n: self.noise**2*noise_left(n) for n in {*self.planned.tolist()}}
+        done,left = self.epochs>=self.T,np.array([rest[n] for n in self.planned])
         m,v = np.where(done, self.smooth[:,-1], 0.),np.where(done, left, 0.)
         if len(self.open): m[self.open],v[self.open] = self.forecast(self.open)
         return m,v

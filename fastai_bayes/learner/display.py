@@ -122,7 +122,8 @@ def status_line(s:Status)->str:
         return f'trials {now} | {progress(s)}'
     o,*_ = s.running
     now = f" | {s.monitor} {short(o['curve'][-1])}" if o['curve'] else ''
-    return f"trial {o['number']} epoch {len(o['curve'])}/{s.epochs_of(o)}{now} | {progress(s)} | {settings(o['params'])}"
+    epoch = f"{len(o['curve'])}/{s.epochs_of(o)}"
+    return f"trial {o['number']} epoch {epoch}{now} | {progress(s)} | {settings(o['params'])}"
 
 def trial_line(o, s:Status)->str:
     "An ended trial `o` in one line"

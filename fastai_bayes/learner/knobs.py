@@ -632,6 +632,6 @@ def fit_args(
     return own | {a: params[n] for n,a in args.items() if a}
 
 def call_fit(learn, fit, n_epoch, params, kwargs, cbs):
-    "Call `fit`, the name of a method or a function, with `kwargs` and the hyperparameters `params`, which may hold `n_epoch`"
+    "Call `fit`, the name of a method or a function, with `kwargs` and hyperparameters `params`, perhaps `n_epoch`"
     f = getattr(learn, fit) if isinstance(fit, str) else partial(fit, learn)
     f(params.get('n_epoch', n_epoch), cbs=cbs, **kwargs | fit_args(params, fit))

@@ -206,8 +206,9 @@ def row(self:Run, t):
     if not t.state.is_finished(): return
     value,_ = best_of(t, self.plan.direction)
     why = reason_of(t) or t.user_attrs.get('verdict', '')
-    return dict(number=trial_id(t), state=state_of(t), value=value, params=t.params, n_epoch=self.plan.epochs(t.params),
-                epochs=epochs_trained(t), saved=saved_of(t), reason=why, counts='infeasible' not in t.user_attrs)
+    return dict(number=trial_id(t), state=state_of(t), value=value, params=t.params,
+                epochs=epochs_trained(t), n_epoch=self.plan.epochs(t.params),
+                saved=saved_of(t), reason=why, counts='infeasible' not in t.user_attrs)
 
 @patch
 def show_ended(self:Run, last=None):
@@ -591,7 +592,8 @@ def needed(self:Run, ended):
     def _best(trials):
         trials = [t for t in trials if t.state!=TrialState.FAIL]
         d = self.plan.direction
-        values = {trial_id(t): d.key(best_of(t, d)[0], t.params) for t in trials}
+        def _key(t): return d.key(best_of(t, d)[0], t.params)
+        values = {trial_id(t): _key(t) for t in trials}
         valued = [n for n,(v,_) in values.items() if math.isfinite(v)]
         return d.ranked(valued, key=values.get)[:self.n_best_kept]
     within = [t for t in ended if state_of(t)!='infeasible']

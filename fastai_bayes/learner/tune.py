@@ -301,12 +301,20 @@ def _apart(space, n_epoch):
     rest = {k: v for k,v in space.items() if k!='n_epoch'}
     return rest or Space.of({}),space['n_epoch']
 
-def _lengths(space, n_epoch, fit):
-    "`space` that knows how long trials are, and the largest `n_epoch`"
+def _whole_space(learn, args, fit, fit_kwargs):
+    "As from `_space`, with `n_epoch` if that is a range"
+    space,inferred = _space(learn, args.space, fit, fit_kwargs, args.new_learner)
     names = ('n_epoch', 'freeze_epochs') if fit=='fine_tune' else ('n_epoch',)
     space = Space.of(space.dims, space.conditions, space.optional, names)
-    if is_range(n_epoch) or 'n_epoch' in space.dims: space = space.with_epochs(n_epoch)
-    return space, max(values_of(space['n_epoch'])) if 'n_epoch' in space.dims else int(n_epoch)
+    varies = is_range(args.n_epoch) or 'n_epoch' in space.dims
+    if varies: space = space.with_epochs(args.n_epoch)
+    return space,inferred
+
+def _longest(space, fit, n_epoch, kwargs):
+    "Argument `n_epoch` of the longest fit, and the epochs of its trial"
+    most = {n: max(values_of(space[n])) for n in space.of_length if n in space.dims}
+    n = int(most.get('n_epoch', n_epoch))
+    return n,epochs_of(fit, n, kwargs | most)
 
 def _plan(learn, args):
     "Check the arguments of `bayes_tune`, and put them into a `Plan`"
@@ -314,8 +322,7 @@ def _plan(learn, args):
     _check_fit(fit, fit_kwargs, ())
     args.space,args.n_epoch = _apart(args.space, args.n_epoch)
     _check_values(args), _check_factory(args.new_learner)
-    space,inferred = _space(learn, args.space, fit, fit_kwargs, args.new_learner)
-    space,n_epoch = _lengths(space, args.n_epoch, fit)
+    space,inferred = _whole_space(learn, args, fit, fit_kwargs)
     cbs = _callbacks(learn, args.cbs, space)
     _check_fit(fit, fit_kwargs, space.names), check_args(fit, fit_kwargs)
     if args.new_learner is None: awake(learn)
@@ -326,8 +333,7 @@ def _plan(learn, args):
     free = args.new_learner is not None
     factory.check = partial(_check_space, given=space, fit=fit, fit_kwargs=fit_kwargs, monitor=monitor, free=free)
     factory.check_new(probe)
-    most = {n: max(values_of(space[n])) for n in ('freeze_epochs',) if n in space.dims}
-    total = epochs_of(fit, n_epoch, fit_kwargs | most)
+    n_epoch,total = _longest(space, fit, args.n_epoch, fit_kwargs)
     plan = Plan(factory, space, fit, n_epoch, total, monitor, mode, _limits(args, total), fit_kwargs, cbs)
     as_given = 'sampler', 'pruner', 'storage', 'seed', 'verbose', 'extend', 'target', 'enough'
     for k in as_given: setattr(plan, k, vars(args)[k])

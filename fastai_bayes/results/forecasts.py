@@ -46,8 +46,8 @@ class Beliefs:
 
     def epochs(self, t):
         "Epochs of the trial `t` when it is complete; None if that is unknown"
-        own = [n for o,n in zip(self.trials, self.surrogate.planned if self.T else ()) if o.number==t.number]
-        return int(own[0]) if own else self.T
+        numbers = [o.number for o in self.trials]
+        return int(self.surrogate.planned[numbers.index(t.number)]) if t.number in numbers else self.T
     @property
     def enough(self):
         "Are there two trials with values? One does not show how others end"
@@ -155,7 +155,8 @@ def trial_data(
     earlier = trials_of(all_trials(study)[:t.number])
     others = [points_of(o) for o in earlier if trial_id(o)!=trial_id(t)]
     res = dict(number=trial_id(t), state=state_of(t), epochs=epochs_trained(t))
-    res.update(n_epoch=b.epochs(t), points=points_of(t), others=[o for o in others if o])
+    res.update(n_epoch=b.epochs(t), points=points_of(t))
+    res['others'] = [o for o in others if o]
     res['reason'] = t.user_attrs.get('verdict') or t.user_attrs.get('reason')
     i = next((i for i,o in enumerate(b.trials) if o.number==t.number), None)
     if i is None or not res['epochs']: return res

@@ -40,7 +40,7 @@ class Direction(IntEnum):
         "The best of `items`, the first of equals"
         return (max if self>0 else min)(items, key=key, default=default)
     def key(self, value, params):
-        "What `best` and `ranked` compare: of equal values, the one of the shorter trial, if `params` say how long it is"
+        "What `best` and `ranked` compare: `value`, and of equal ones `n_epoch` in `params`, the fewest"
         n = params.get('n_epoch')
         return value, -self*n if is_int(n) else 0
     def ranked(self, items, key=None):
@@ -429,7 +429,8 @@ def best_trial(
         returns: None if nothing has ended
     """
     d = Direction.of(study)
-    best = d.best(ended(study), key=lambda o: d.key(o[1], o[0].params))
+    def _key(o): return d.key(o[1], o[0].params)
+    best = d.best(ended(study), key=_key)
     return best and best[0]
 
 # %% ../../nbs/study/02_records.ipynb #carry
@@ -559,7 +560,10 @@ def trial_frame(
     """
     rows,sign = records(study),Direction.of(study)
     names = dict.fromkeys(k for o in rows for k in o.params)
-    rows = sign.ranked(rows, key=lambda o: sign.key(-sign*math.inf if math.isnan(o.value) else o.value, o.params))
+    def _key(o):
+        v = -sign*math.inf if math.isnan(o.value) else o.value
+        return sign.key(v, o.params)
+    rows = sign.ranked(rows, _key)
     rows.sort(key=lambda o: _ranks[o.state])
     heads = [o.name for o in fields(Record)]
     df = pd.DataFrame([vars(o) for o in rows], columns=heads)
