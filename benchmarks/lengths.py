@@ -28,9 +28,10 @@ def run(name, n_epoch, seed, longest, n):
         learn = task.learner(Path(d))
         learn.wd = learn.wd or .01
         res = learn.bayes_tune(length(n_epoch), SPACE, budget=n*longest, monitor=task.monitor, seed=seed, verbose=False)
-    v = [o for t in res.study.trials for o in curve_of(t)[attr(t, 'resumed_from', 0):]]
+        v = [o for t in res.study.trials for o in curve_of(t)[attr(t, 'resumed_from', 0):]]
+        winner = res.best_params.get('n_epoch', length(n_epoch))
     best = np.fmax.accumulate(v) if task.mode=='max' else np.fmin.accumulate(v)  # these pass over NaN
-    return best[:n*longest], res.best_params.get('n_epoch', length(n_epoch)), time.time()-start
+    return best[:n*longest], winner, time.time()-start
 
 def say(o): return f'{o[0][-1]:.4f}', f'{o[1]} epochs', f'{o[2]:.0f} s'
 

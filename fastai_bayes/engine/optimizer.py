@@ -85,9 +85,10 @@ class BayesOptimizer:
         n = check_int(n_epoch, 'n_epoch', 1)
         if n>=space.longest: return space,n
         raise OptimizerError(f'n_epoch: expected at least {space.longest}, as in the space, got {n}')
-    def _epochs(self, t):
-        "Epochs of the training `t` when it is complete"
-        return int(self.space.epochs(t.x[None], self.n_epoch)[0])
+    def epochs_of(self, id:int)->int:
+        "Epochs of the trial when it is complete"
+        x = self._known(id).x
+        return int(self.space.epochs(x[None], self.n_epoch)[0])
     def _rng(self, n): return np.random.default_rng([self.seed, n])
     @property
     def surrogate(self):
@@ -145,7 +146,7 @@ class BayesOptimizer:
                 value is missing
         """
         t = self._running(id)
-        n,own = t.epochs,self._epochs(t)
+        n,own = t.epochs,self.epochs_of(id)
         if not is_int(epoch) or not n<epoch<=own:
             raise OptimizerError(f'expected epoch {n+1} of {own} of trial {id}, or a later one, '
                                  f'got {epoch!r}; report epochs in order')
@@ -191,7 +192,7 @@ class BayesOptimizer:
     def finish(self, id:int):
         "The trial has ended, at its last epoch or because it should stop"
         t = self._running(id)
-        t.state = 'complete' if t.epochs==self._epochs(t) else 'paused'
+        t.state = 'complete' if t.epochs==self.epochs_of(id) else 'paused'
         if t.failed or not t.last: t.state = 'failed'
     def fail(self, id:int, reason:str=''):
         "The trial has failed; its configuration counts as the worst and is not tried again"

@@ -342,9 +342,13 @@ class Space:
         return math.prod(o.size for o in self.dims.values())
 
     @property
+    def of_longest(self):
+        "Values of the longest trial, by name; empty if all trials are as long"
+        return {self.names[j]: int(v.max()) for j,v in self._epochs}
+    @property
     def longest(self):
-        "Epochs of the longest trial, without those that no name stands for; 0 if all trials are as long"
-        return int(sum(v.max() for _,v in self._epochs))
+        "Epochs of the longest trial, without those that no name stands for"
+        return sum(self.of_longest.values())
     def epochs(self, X, T):
         "(n,) epochs of a full trial at each of the points `X` (n,d), if the longest has `T`"
         res,on = np.full(len(X), T),self.active_at(X)

@@ -312,9 +312,8 @@ def _whole_space(learn, args, fit, fit_kwargs):
 
 def _longest(space, fit, n_epoch, kwargs):
     "Argument `n_epoch` of the longest fit, and the epochs of its trial"
-    most = {n: max(values_of(space[n])) for n in space.of_length if n in space.dims}
-    n = int(most.get('n_epoch', n_epoch))
-    return n,epochs_of(fit, n, kwargs | most)
+    n = int(space.of_longest.get('n_epoch', n_epoch))
+    return n,epochs_of(fit, n, kwargs | space.of_longest)
 
 def _plan(learn, args):
     "Check the arguments of `bayes_tune`, and put them into a `Plan`"

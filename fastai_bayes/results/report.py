@@ -99,7 +99,7 @@ def _about(res):
     "Space, seed and versions: name -> text"
     attrs,direction = res.study.user_attrs,res.study.direction.name.lower()
     facts = describe(res.space) | dict(direction=direction, Python=platform.python_version())
-    facts |= {k: attrs[k] for k in ('monitor', 'n_epoch', 'seed') if k in attrs}
+    facts |= {k: attrs[k] for k in ('monitor', 'n_epoch', 'seed') if k in attrs and k not in facts}
     if attrs.get('knowledge'): facts['known beforehand'] = attrs['knowledge'].get('of')
     if attrs.get('chance'): facts['chance of a gain'] = '{1:.0%} after {0} epochs'.format(*attrs['chance'][-1])
     return facts | {o: _version(o) for o in ('fastai_bayes', 'fastai', 'torch', 'optuna', 'numpy', 'scipy')}

@@ -60,7 +60,7 @@ def _infeasible(trial, params, space):
 
 def _training(trial, space, sign, unit=1):
     "`trial` for the engine, None if it lacks an active dimension of `space`"
-    params = {'': 0, **trial.params}  # for `no_params`
+    params = {'': 0, **space.of_longest, **trial.params}  # for `no_params`; a trial without a length is as long as any
     if is_infeasible(trial): return _infeasible(trial, params, space)
     if not fits(params, space): return None
     at,curve = steps_of(trial, unit),[sign*v for v in curve_of(trial)]
