@@ -22,7 +22,7 @@ from .copies import copies, seeded
 from .display import ranges
 from .facts import facts_of
 from .factory import LearnerFactory, TuneError, asks_trial, check_read, warn_unread
-from .knobs import check_args, check_knobs, default_space, knobs, left_out, losses_compare, named_here, values_of
+from .knobs import check_args, check_knobs, default_space, knobs, left_out, losses_compare, named_here
 from .loaders import LoaderError
 from .measures import limits_from
 from .monitor import monitor_and_mode
