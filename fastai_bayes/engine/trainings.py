@@ -29,6 +29,7 @@ class Training:
         timed: Number of epochs that were measured
         at: Epochs of the values; 1, 2, 3 ... if None
         diverged: Did it diverge? If None, it did if its last value is missing
+        later: Further runs of the configuration, as `Training`s ([Runs](15_runs.ipynb))
     """
     x:np.ndarray # (d,) point of the unit cube
     curve:list=field(default_factory=list) # Value after each epoch, more is better; missing if not finite
@@ -38,6 +39,7 @@ class Training:
     timed:int=0 # Number of epochs that were measured
     at:list=None # Epochs of the values; 1, 2, 3 ... if None
     diverged:bool=None # Did it diverge? If None, it did if its last value is missing
+    later:list=field(default_factory=list) # Further runs of the configuration, as `Training`s ([Runs](15_runs.ipynb))
     _row:tuple=field(default=(None,), repr=False, compare=False)
 
     def add(self, epoch, value):
@@ -67,17 +69,20 @@ class Training:
     def failed(self):
         "Does it count as the worst?"
         ended = self.state in ('paused', 'complete') and self.last<self.epochs
-        return self.state=='failed' or (ended if self.diverged is None else self.diverged)
+        own = self.state=='failed' or (ended if self.diverged is None else self.diverged)
+        return own or any(o.failed for o in self.later)
+    @property
+    def runs(self): return [self, *self.later]
     def values(self, T):
         "The curve at `grid(T)`, up to the last value; after early stopping it continues at its best"
         at,y = (o[self.points[0]<=T] for o in self.points)
         if not len(y): return y
         g = grid(T)
         res = y if at[-1]==len(y)<=len(g)==T else _filled(at, y, g)
-        return _padded(res, len(g), y.max()) if self.state=='complete' else res
+        return _padded(res, len(g), y.max()) if self.state=='complete' or self.later else res
     def row(self, T):
         "(d+G+3,) `x`; `values(T)`, NaN after the last; its epoch; `failed`; which of `states`. Cached"
-        key = T,self.state,self.diverged,len(self.curve)
+        key = T,[(o.state, o.diverged, len(o.curve)) for o in self.runs]
         if self._row[0]!=key:
             y = _padded(self.values(T), len(grid(T)), np.nan)
             ends = self.last,self.failed,states.index(self.state)
