@@ -379,7 +379,7 @@ def next_training(
             points = starts()
             first = knowledge.next_start(surrogate, points) if knowledge else next_start(surrogate, points, n)
         if len(first) and (allowed is None or allowed(first)[0]): return None, first[0], fitted
-    process = surrogate.process(rng) if new or surrogate.n_runs>1 else (None, fitted)
+    process = surrogate.process(rng) if new or surrogate.several else (None, fitted)
     if new: x,value,fitted = propose(surrogate, rng, allowed, acq, process)
     i = resume(surrogate, value, resumable, process[0])
     if knowledge and new and i is None: x = knowledge.instead(surrogate, x, allowed)

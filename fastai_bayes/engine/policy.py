@@ -95,7 +95,7 @@ def believing(gp, X):
 
 def incumbent(surrogate, gp):
     "Transformed value to beat; if there are several runs, the largest posterior mean by `gp`, not the luckiest draw"
-    if surrogate.n_runs==1 or not surrogate.is_whole.any(): return surrogate.incumbent
+    if not (surrogate.several and surrogate.is_whole.any()): return surrogate.incumbent
     m,_ = surrogate.true_values(gp)
     return float(m[surrogate.is_whole].max())
 
@@ -137,7 +137,7 @@ def propose(
     f,best = _of(acquisitions[acq]),X[np.argsort(-m, kind='stable')[:4]]
     found = maximize(f, surrogate.space, rng, best, surrogate.X) or maximize(f, surrogate.space, rng, best)
     x,value = found
-    if surrogate.n_runs>1: value = _of(functools.partial(_after_one_run, surrogate.runs.noise))(x[None])[0]
+    if surrogate.several: value = _of(functools.partial(_after_one_run, surrogate.runs.noise))(x[None])[0]
     elif acq!='logei': value = _of(LogEI)(x[None])[0]
     return x, value, fitted
 
@@ -255,7 +255,7 @@ def explain(
         n_startup: As for `decide`
         resumable: Same
     """
-    ends = surrogate.forecast([i]) if surrogate.n_runs==1 else [o[[i]] for o in surrogate.final]
+    ends = [o[[i]] for o in surrogate.final] if surrogate.several else surrogate.forecast([i])
     m,v = (float(o[0]) for o in ends)
     band = m+v**.5*np.array([0,-1.96,1.96])
     mid,*ends = map(float, sign*surrogate.transform.inverse(band))
@@ -288,7 +288,7 @@ def resume(
     """
     among = range(len(surrogate.trainings)) if among is None else among
     rates = [_paused_rates(surrogate, among)]
-    if surrogate.n_runs>1: rates.append(_run_rates(surrogate, among, gp))
+    if surrogate.several: rates.append(_run_rates(surrogate, among, gp))
     idx,rate = map(np.concatenate, zip(*rates))
     if not len(rate): return None
     least = log_ei_new-np.log(expected_epochs(surrogate.T, surrogate.look))

@@ -112,6 +112,7 @@ class Surrogate:
         n_runs:int=1 # Maximum number of runs per trial
     ):
         self.space,self.T,self.trainings,self.n_runs = space,T,trainings,n_runs
+        self.several = n_runs>1 or any(o.later for o in trainings) # Do trials have several runs, or may they?
         self.scarce,self.fitted = cost,fitted or {}
         self.grid = grid(T)
         self.rows = self._rows(before)
@@ -166,7 +167,7 @@ class Surrogate:
         "Transformed value to beat: the best of the smooth curves, at most the best seen; of means if there are runs"
         if not self.is_shown.any(): return 0.
         best = float(min(self.smooth[self.is_shown].max(), self.transform(self.transform.best)))
-        if self.n_runs==1 or not self.is_whole.any(): return best
+        if not (self.several and self.is_whole.any()): return best
         return float(min(best, self.cautious[self.is_whole].max()))
     @functools.cached_property
     def is_whole(self): return self.reached(self.T) # (n,) Which trials have a run that has ended?
@@ -207,7 +208,7 @@ class Surrogate:
     @functools.cached_property
     def final(self):
         "Transformed final values: mean (n,) and variance (n,), forecast if unknown; 0 without a value"
-        if self.n_runs==1: return self.first
+        if not self.several: return self.first
         m,v = self.runs.mean
         return m, np.where(np.isinf(v), 0., v)
     @functools.cached_property
@@ -249,7 +250,7 @@ class Surrogate:
 
     def prob_best(self, idx, ends=None):
         "(k,) probabilities that the trials `idx` (k,) end better than the best value seen; `ends` is their `forecast`"
-        if ends is None: ends = self.forecast(idx) if self.n_runs==1 else [o[idx] for o in self.final]
+        if ends is None: ends = [o[idx] for o in self.final] if self.several else self.forecast(idx)
         m,v = ends
         epochs,of = np.unique(self.epochs[idx], return_inverse=True)
         d = np.array([self.rank_reversal(max(l, 1)) for l in epochs])[of]
@@ -311,7 +312,7 @@ class Surrogate:
     @functools.cached_property
     def _if_ended(self):
         "(n,) variances of the values if all runs under way had ended"
-        if self.n_runs==1: return np.zeros(len(self.trainings))
+        if not self.several: return np.zeros(len(self.trainings))
         return self.runs.noise/np.array([len(o.runs) for o in self.trainings])
     def targets(self):
         "Data of the process: `X`, values and known variances, and `X` of running trials without a value"

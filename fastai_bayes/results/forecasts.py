@@ -15,7 +15,7 @@ from .style import (PlotError, alpha_for, blue, draw_curve, epoch_axis, finish, 
     message_axis, new_axis, orange, plain, plot, window)
 from .tables import one_line
 from ..study.cache import Trainings, horizon, no_params, space_of, unit_of
-from ..study.records import (Direction, Latest, all_trials, curve_of, epochs_trained, of_study, points_of, state_of,
+from ..study.records import (Direction, Latest, all_trials, curve_of, epochs_trained, max_runs, of_study, points_of, state_of,
     trial_at, trial_id, trials_of)
 
 # %% ../../nbs/results/05_forecasts.ipynb #view
@@ -38,7 +38,8 @@ class Beliefs:
         self.space = space_of(study) or no_params
         if until is not None: trials = trials[:until+1]
         if self.T is None: return
-        trainings = Trainings(self.space, self.T, 'epochs', self.sign, unit_of(trials, self.T))
+        how = max_runs(trials),self.sign,unit_of(trials, self.T)
+        trainings = Trainings(self.space, self.T, 'epochs', *how)
         self.surrogate,begun = trainings.surrogate(trials)
         last = Latest(lambda t: t)(trials)
         self.trials = [last[n] for n in begun]
