@@ -59,7 +59,7 @@ class Status:
         "The best ended trial, or None"
         def _ok(o): return o['state'] in ('complete', 'stopped') and math.isfinite(o['value'])
         valued = filter(_ok, self.trials)
-        return Direction.of(self.mode).best(valued, key=lambda o: o['value'])
+        return Direction.of(self.mode).best(valued, key=lambda o: o.get('place', o['value']))
     @property
     def reached(self):
         "Has a trial reached the target?"

@@ -27,9 +27,9 @@ from ..study.cache import fits
 from ..study.folder import check_folder, clear, copy_file, expect, has, make_folder, shut
 from ..study.identity import Pair
 from ..study.limits import nearest, verdict
-from ..study.records import (Latest, all_trials, attr, best_of, best_trial, curve_of, diverged, ended, epochs_trained,
-    measures_of, reason_of, resume_trial, saved_of, seconds_of, set_trial_attrs, state_of,
-    trial_at, trial_id, trials_of)
+from ..study.records import (Latest, all_trials, attr, best_of, best_trial, current_run, curve_of, diverged,
+    ended, epochs_spent, epochs_trained, last_step, max_runs, measures_of, reason_of, resume_trial, run_values, runs_of,
+    saved_of, seconds_of, set_trial_attrs, standing, state_of, std_error, trial_at, trial_id, trials_of)
 from ..study.search_space import as_stored, distributions, suggest
 from ..study.searches import Job, search_of
 from ..study.storage import StudyError, buffered, forget, quiet_optuna
@@ -118,6 +118,7 @@ class Run:
         study.sampler,study.pruner = self.search.sampler,self.search.pruner
         study.stop = lambda: None  # for samplers that are through, which `is_exhausted` sees to
         self.search.prepare(self.limits, plan.total, plan.factory.define_by_run)
+        self.search.allow(plan.runs)
         known = self.search.inform(study, plan.before)
         first = (known, 'known') if known else (plan.present, 'present')
         if not self.trials(): self.enqueue(*first)
@@ -142,9 +143,14 @@ class Run:
     def trials_of(self): return [*self.latest(self.trials()).values()]
     def running(self, trials): return [t for t in trials if t.state==TrialState.RUNNING]
     def ended_trials(self): return [t for t in self.trials_of() if t.state.is_finished()]
-    def place(self, trial):
+    def home(self, trial):
         "Folder of `trial`"
         return expect(self.folder/f'trial_{trial_id(trial)}', 'folder', '')
+    def place(self, trial, run=None):
+        "Folder of a run of `trial`, the current one if None: the first one's is that of the trial"
+        run,home = current_run(trial) if run is None else run,self.home(trial)
+        return expect(home/f'run_{run+1}', 'folder', '') if run else home
+    def places(self, trial): return [self.place(trial, i) for i in range(current_run(trial)+1)]
     def checkpoint(self, trial): return self.place(trial)/'checkpoint.pt'
     def close(self):
         "End the work of this process"
@@ -204,10 +210,11 @@ def on_epoch(self:Run):
 def row(self:Run, t):
     "Row of the trial `t` in the status; None until it has ended"
     if not t.state.is_finished(): return
-    value,_ = best_of(t, self.plan.direction)
+    (value,_),found = best_of(t, self.plan.direction),[v for v,*_ in run_values(t, self.plan.direction)]
     why = reason_of(t) or t.user_attrs.get('verdict', '')
-    return dict(number=trial_id(t), state=state_of(t), value=value, params=t.params,
-                epochs=epochs_trained(t), saved=saved_of(t), reason=why, counts='infeasible' not in t.user_attrs)
+    res = dict(number=trial_id(t), state=state_of(t), value=value, params=t.params,
+               epochs=epochs_trained(t), saved=saved_of(t), reason=why, counts='infeasible' not in t.user_attrs)
+    return dict(res, std=std_error(found), runs=current_run(t)+1) if current_run(t) else res
 
 @patch
 def show_ended(self:Run, last=None):
@@ -216,6 +223,8 @@ def show_ended(self:Run, last=None):
     def _order(o): return o[0]==last, o[0]
     rows = sorted(self.rows.known.values(), key=_order)
     self.status.trials = [o for _,o in rows if o]
+    place = standing(self.study) if self.plan.runs>1 else {}
+    for o in self.status.trials: o['place'] = place.get(o['number'], o['value'])
     self.status.saved = sum(o['saved'] for o in self.status.trials)
     self.status.running = [o.row for o in self.underway]
 
@@ -312,7 +321,7 @@ def fail_dead(self:Run, t):
 @patch
 def death(self:Run, t):
     "Attributes of the trial `t` whose process has died; `deaths` counts this for its epoch"
-    n,resumed = epochs_trained(t),attr(t, 'resumed_from', 0)
+    n,resumed = last_step(t),attr(t, 'resumed_from', 0)
     saved = self.read(t)
     if saved and saved.get('trial')!=t.number: saved = None  # it is of the trial before
     before = t.user_attrs.get('deaths', 0) if n==resumed else 0
@@ -399,12 +408,21 @@ def resumable(self:Run, trials):
 def resume(self:Run, trial, source=None, params=None, fit=None):
     "Queue a trial that resumes `trial`, from its checkpoint or that of `source`, with other `params`"
     if source is not None and source.number!=trial.number: self.copy(source, trial)
+    if trial.state==TrialState.COMPLETE: return self.run_again(trial, fit)
     saved,attrs = self.read(trial),dict(worker=self.worker.id)
-    n = saved['trained'] if saved else 0
-    if trial.intermediate_values and not n:
+    before = current_run(trial)*trial.user_attrs.get('n_epoch', 0)
+    n = before+(saved['trained'] if saved else 0)
+    if last_step(trial)>before and not saved:
         attrs['reason'] = 'trained again from the start: its checkpoint was missing or damaged'
     system = dict(engine=fit) if fit else {}
     resume_trial(self.study, trial, n, system, source, params, self.has_params(trial), **attrs)
+
+@patch
+def run_again(self:Run, trial, fit=None):
+    "Queue another run of the complete `trial`"
+    run,system = current_run(trial)+1,dict(engine=fit) if fit else {}
+    n = run*trial.user_attrs['n_epoch']
+    resume_trial(self.study, trial, n, system, worker=self.worker.id, run=run, runs=max(self.plan.runs, run+1))
 
 @patch
 def has_params(self:Run, trial):
@@ -451,19 +469,20 @@ class Underway:
         self.run,self.trial,self.began = run,trial,time.monotonic()
         self.worker,self.epochs = '',0 # Name of its worker, if it has one; epochs trained since it began
         stored = run.trials()[trial.number]
-        self.row = dict(number=trial_id(trial), params=trial.params, curve=curve_of(stored))
-        known,longer = epochs_trained(stored),'extended' in run.study.user_attrs
+        curve = [v for _,v in runs_of(stored)[-1]]
+        self.row = dict(number=trial_id(trial), params=trial.params, curve=curve, run=current_run(stored))
+        known,longer = last_step(stored),'extended' in run.study.user_attrs
         every = max(run.checkpoint_every, run.pool.push)
         how = dict(every=every, hypers=run.search.keeps_hypers, longer=longer, named=run.warned)
         fixed = stored.system_attrs.get('fixed_params')
-        curve = self.row['curve'].copy()
-        self.task = Task(trial, self._seed(), known, curve, fixed, how)
+        self.task = Task(trial, self._seed(), known, curve.copy(), fixed, how, run=self.row['run'])
 
     def _seed(self):
-        "Of the trial, by its position in the study"
-        run = self.run
+        "Of the first run by the position of the trial in the study; a further run has the same in all trials"
+        run,which = self.run,self.row['run']
         place = sum(k<self.row['number'] for k in run.latest(run.trials()))
-        return int(np.random.SeedSequence([run.seed, place]).generate_state(1)[0])
+        entropy = [run.seed, which, 1] if which else [run.seed, place]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     def note(self, key, value):
         "Store an attribute of the trial"
@@ -545,6 +564,13 @@ def died(self:Run, o):
     self.view.finished(self.status)
 
 @patch
+def value(self:Run, trial, o):
+    "Value of the `trial` that ends with the outcome `o`: the mean over its runs"
+    if not current_run(trial): return o.value
+    earlier = run_values(self.trials()[trial.number], self.plan.direction)
+    return float(np.mean([*(v for v,*_ in earlier), o.value]))
+
+@patch
 def tell(self:Run, underway, o):
     "Record the outcome `o` of a trial"
     trial,failed = underway.trial,o.state==TrialState.FAIL
@@ -561,7 +587,7 @@ def tell(self:Run, underway, o):
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)
-        self.study.tell(trial.number, o.value if o.state==TrialState.COMPLETE else None, o.state)
+        self.study.tell(trial.number, self.value(trial, o) if o.state==TrialState.COMPLETE else None, o.state)
     self.show_ended(trial.number)
     self.view.finished(self.status)
     if isinstance(o.error, AskError): raise o.error
@@ -577,19 +603,21 @@ def remove_old_files(self:Run):
     ended = [t for t in self.ended_trials() if t.number not in self.tidied]
     needed = self.needed(ended)
     for t in ended:
-        n,folder = trial_id(t),self.place(t)
+        n = trial_id(t)
         if n not in needed: self.tidied.add(t.number)  # nothing is written there unless it is resumed
-        if not folder.exists(): continue
-        unused = _half_written+(() if n in needed else _kept)
-        for name in unused: self.discard(folder/name)
-        if not any(folder.iterdir()): folder.rmdir()
+        for folder in reversed(self.places(t)):
+            if not folder.exists(): continue
+            unused = _half_written+(() if n in needed else _kept)
+            for name in unused: self.discard(folder/name)
+            if not any(folder.iterdir()): folder.rmdir()
 
 @patch
 def needed(self:Run, ended):
     "Numbers, as from `trial_id`, of the `ended` trials whose files are kept: the best, resumable and interrupted ones"
+    place = standing(self.study)
     def _best(trials):
         trials = [t for t in trials if t.state!=TrialState.FAIL]
-        values = {trial_id(t): best_of(t, self.plan.direction)[0] for t in trials}
+        values = {trial_id(t): place.get(trial_id(t), best_of(t, self.plan.direction)[0]) for t in trials}
         valued = [n for n,v in values.items() if math.isfinite(v)]
         return self.plan.direction.ranked(valued, key=values.get)[:self.n_best_kept]
     within = [t for t in ended if state_of(t)!='infeasible']
@@ -703,14 +731,20 @@ def give_up(self:Run):
 
 # %% ../../nbs/learner/20_runner.ipynb #weights
 @patch
+def best_place(self:Run, trial):
+    "Folder of the best run of `trial`, of those whose weights were kept"
+    places = [self.place(trial, run) for *_,run in self.plan.direction.ranked(run_values(trial, self.study))]
+    return next((o for o in places if has(o/'best.pth')), self.place(trial, 0))
+
+@patch
 def weights(self:Run, trial):
     "File with the best weights of `trial`"
-    return self.place(trial)/'best.pth'
+    return self.best_place(trial)/'best.pth'
 
 @patch
 def check_curve(self:Run, trial):
     "Raise a `CheckpointError` if what is in the folder of `trial` is of another training, as far as that is known"
-    file = self.place(trial)/'recorder.pt'
+    file = self.best_place(trial)/'recorder.pt'
     try: known = {v for row in read_file(file)['values'] for v in row}
     except (CheckpointError, KeyError, TypeError): return
     if known and known.isdisjoint(curve_of(trial)):  # the recorder of a fit that ended at once has none
@@ -719,8 +753,9 @@ def check_curve(self:Run, trial):
 @patch
 def with_best(self:Run, load):
     "`load` the best trial whose weights can be loaded; warns unless it is the best of all"
-    trials,values = self.trials(),{t.number: v for t,v in ended(self.study)}
-    ranked = [trials[n] for n in self.plan.direction.ranked(values, key=values.get)]
+    place = standing(self.study)
+    def _place(t): return place[trial_id(t)]
+    ranked = self.plan.direction.ranked([t for t,_ in ended(self.study)], key=_place)
     why,res,loaded = '',None,None
     for t in ranked:
         if not has(self.weights(t)):
@@ -739,7 +774,7 @@ def with_best(self:Run, load):
 def build(self:Run, trial):
     "A learner with the hyperparameters and weights of `trial`"
     factory = self.plan.factory
-    with seeded(): res = factory(factory.params_of(trial), self.place(trial))
+    with seeded(): res = factory(factory.params_of(trial), self.best_place(trial))
     load_weights(res, self.fetched(self.weights(trial)))
     return res
 
@@ -749,7 +784,7 @@ def load(self:Run, trial):
     factory = self.plan.factory
     file = self.fetched(self.weights(trial))
     with seeded(): factory.load(factory.params_of(trial), file, self.plan.fit)
-    show_curves(factory.learn, self.place(trial))
+    show_curves(factory.learn, self.best_place(trial))
     return True
 
 @patch
@@ -771,10 +806,18 @@ def result(self:Run):
     "Load the winner, if there is one, into the user's learner"
     with self.worker.turn:
         self.name_running()
+        self.rank_by_posterior()
         self.with_best(self.load)
     res = TuneResult(self.study, self.plan.factory.space, self.folder, self.learner)
     res.note = self.ended
     return res
+
+@patch
+def rank_by_posterior(self:Run):
+    "Store the posterior means, by which trials with several runs are ranked"
+    if max_runs(self.trials())==1 or not self.search.trains_again: return
+    means = {str(n): v for n,v in self.search.means(self.study).items()}
+    with recording(): self.study.set_user_attr('means', dict(epochs=epochs_spent(self.study), values=means))
 
 @patch
 def name_running(self:Run):
