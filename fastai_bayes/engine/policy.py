@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['final_share', 'new_share', 'most_starts', 'one_epoch_starts', 'start_share', 'top_share', 'min_prob',
-           'min_prob_final', 'few', 'least_final_epochs', 'expected_epochs', 'pause_epochs', 'in_epochs', 'n_starts',
-           'start_points', 'begins', 'first_feasible', 'next_start', 'believing', 'incumbent', 'propose', 'Verdict',
-           'decide', 'Explanation', 'explain', 'resume']
+           'min_prob_final', 'few', 'most_racing', 'least_final_epochs', 'expected_epochs', 'pause_epochs', 'in_epochs',
+           'n_starts', 'start_points', 'begins', 'first_feasible', 'next_start', 'believing', 'incumbent', 'propose',
+           'Verdict', 'decide', 'Explanation', 'explain', 'resume', 'race_epochs']
 
 # %% ../../nbs/engine/11_policy.ipynb #imports
 import functools, math
@@ -318,10 +318,18 @@ def _run_rates(surrogate, among, gp):
     now = [surrogate.trainings[i] for i in idx]
     complete,paused = (surrogate.are(o)[idx] for o in ('complete', 'paused'))
     able = complete & np.array([len(o.runs)<surrogate.n_runs for o in now], bool)
-    able |= paused & np.isin(idx, among) & np.array([bool(o.later) for o in now], bool)
+    able |= paused & np.isin(idx, [*among]) & np.array([bool(o.later) for o in now], bool)
     m,v = (o[idx] for o in surrogate.true_values(gp))
     left = [surrogate.T-(o.later[-1].epochs if o.state=='paused' else 0) for o in now]
     rate = log_gain(m, v, surrogate.runs.noise, able)-np.log(np.maximum(left, 1))
     if surrogate.cost is not None: rate = rate-surrogate.cost(surrogate.X[idx])
     use = np.isfinite(rate)
     return idx[use],rate[use]
+
+most_racing = 4 # Trials whose further runs are reckoned with, at most
+
+def race_epochs(surrogate, gp):
+    "Epochs that the further runs of those trials may take that may be the best"
+    idx,_ = _run_rates(surrogate, (), gp)
+    missing = sorted((surrogate.n_runs-len(surrogate.trainings[i].runs) for i in idx), reverse=True)
+    return sum(missing[:most_racing])*surrogate.T

@@ -84,7 +84,7 @@ def draw_params(data, modes, rng, n):
 usual = 1/8 # Share of pairs of trials whose order changes later if curves can be trusted
 fall = .1 # Loss, in transformed values, from which on a curve falls
 between = 2. # Noise between runs, relative to that between epochs, if no trial has several: it also moves whole curves
-unknown_noise = .1 # The same, in transformed values, if curves are too short to show the noise between epochs
+unknown_noise = .4 # The same, in transformed values, if curves are too short to show the noise between epochs
 unknown = .12 # Smallest probability of ending best of a trial whose curve says nothing, which is no reason to stop it
 
 def least_epochs(T):

@@ -50,6 +50,7 @@ class Run:
     most_infeasible = 50 # Infeasible configurations in a row after which the study ends
     max_failures = 3 # Failures in a row after which the study ends if no trial has succeeded
     max_crashes = 5 # Deaths of its process in the same epoch after which a trial has failed
+    race_share = 1/4 # Share of the limits that is kept for further runs of the trials that may win, at most
     unlikely = .05 # Probability of a gain that matters below which the study ends, if `enough` was given
     early_death = 1/4 # How much a death counts before the resumed fit has started, which says less about the trial
     def __init__(self,
@@ -369,10 +370,19 @@ def chosen(self:Run):
     trials,new = self.counted(),self.may_begin() and not self.is_exhausted()
     cut = [Job(t) for t in trials if t.state.is_finished() and 'cut' in t.user_attrs]
     allows,resumable = MemoryLimit(trials).allows,self.resumable(trials)
-    jobs = cut[:1] or self.search.next(self.study, trials, resumable, allows, new)
+    def _next(new): return self.search.next(self.study, trials, resumable, allows, new)
+    jobs = cut[:1] or (self.races(new) and _next(False)) or _next(new)
     if len(jobs)<2: return first(jobs)
     self.store_round(jobs)
     return waiting
+
+@patch
+def races(self:Run, new):
+    "Is what the limits leave needed to find the winner among the trials that may be it?"
+    if self.plan.runs==1 or not (new and self.status.spent): return False
+    left = self.epochs_left()
+    if left>self.race_share*(self.status.spent+left): return False
+    return left<=self.search.race_epochs(self.study)
 
 @patch
 def lacks_present(self:Run, trials):

@@ -20,7 +20,7 @@ from ..engine.optimize_acqf import untried
 from ..engine.trainings import one_thread
 from ..engine.knowledge import Knowledge, next_training
 from ..engine.enough import prob_gain
-from ..engine.policy import start_points
+from ..engine.policy import race_epochs, start_points
 from .search_space import as_stored, distributions
 from .records import Direction, all_trials, trial_id, trials_of
 from .storage import StudyError
@@ -152,12 +152,20 @@ class BayesSampler(BaseSampler):
     @one_thread
     def means(self, study, space):
         "Number of each trial with a run that has ended -> posterior mean of its value, in units of the value"
-        space = space_of(study, as_stored(space)) or no_params
-        surrogate,numbers = self._surrogate(study, space)
-        gp,_ = surrogate.process(self._rng(int(surrogate.lens.sum())))
+        surrogate,numbers,gp = self._process(study, space)
         m,_ = surrogate.true_values(gp)
         values = Direction.of(study)*surrogate.transform.inverse(m)
         return {numbers[i]: float(values[i]) for i in np.flatnonzero(surrogate.is_whole)}
+
+    @one_thread
+    def race_epochs(self, study, space):
+        "As `policy.race_epochs`"
+        surrogate,_,gp = self._process(study, space)
+        return race_epochs(surrogate, gp)
+    def _process(self, study, space):
+        "`Surrogate`, numbers of its trials, and the process of final values"
+        surrogate,numbers = self._surrogate(study, space_of(study, as_stored(space)) or no_params)
+        return surrogate, numbers, surrogate.process(self._rng(int(surrogate.lens.sum())))[0]
 
     repeats = False # Were all configurations tried?
     def _warn_repeats(self, space, X):

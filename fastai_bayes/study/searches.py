@@ -341,6 +341,7 @@ class BayesSearch(Search):
         return [Job(params=params, fit=fit)] if new else []
     def allow(self, runs): self.sampler.runs = runs
     def means(self, study): return self.sampler.means(study, self.space)
+    def race_epochs(self, study): return self.sampler.race_epochs(study, self.space)
     def prob_gain(self, study, gain, epochs): return self.sampler.prob_gain(study, self.space, gain, epochs)
     def worth_keeping(self, study, resumable, n):
         return resumable if len(resumable)<=n else self.sampler.promising(study, self.space, resumable)[:n]
