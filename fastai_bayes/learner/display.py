@@ -13,7 +13,7 @@ from fastcore.imports import IN_NOTEBOOK
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
-from ..results.tables import clock, html_table, short, text_table
+from ..results.tables import clock, html_table, plus_minus, short, text_table
 from ..study.records import Direction
 
 # %% ../../nbs/learner/17_display.ipynb #status
@@ -105,7 +105,7 @@ def progress(s:Status)->str:
     "Progress of the study in one line"
     n,left = s.trained,s.left is not None and s.share<1
     return ' | '.join(filter(None, [
-        s.best and f"best {short(s.best['value'])} (trial {s.best['number']})",
+        s.best and f"best {plus_minus(s.best['value'], s.best.get('std'))} (trial {s.best['number']})",
         f'{n} of {s.n_trials} trials' if s.n_trials else f"{n} trial{'s'*(n!=1)}",
         f'{s.spent} of {s.budget} epochs' if s.budget else f'{s.spent} epochs',
         s.reached and 'target reached', s.chance is not None and f'chance of a gain {s.chance:.0%}',
@@ -120,15 +120,19 @@ def status_line(s:Status)->str:
         return f'trials {now} | {progress(s)}'
     o,*_ = s.running
     now = f" | {s.monitor} {short(o['curve'][-1])}" if o['curve'] else ''
-    return f"trial {o['number']} epoch {len(o['curve'])}/{s.n_epoch}{now} | {progress(s)} | {settings(o['params'])}"
+    run = f" run {o['run']+1}" if o.get('run') else ''
+    return f"trial {o['number']}{run} epoch {len(o['curve'])}/{s.n_epoch}{now} | {progress(s)} | {settings(o['params'])}"
 
 def trial_line(o, s:Status)->str:
     "An ended trial `o` in one line"
-    value = f"{s.monitor} {short(o['value']) or '-':8} epochs {o['epochs']}/{s.n_epoch}"
+    shown,planned = plus_minus(o['value'], o.get('std')) or '-',s.n_epoch*o.get('runs', 1)
+    value = f"{s.monitor} {shown:8} epochs {o['epochs']}/{planned}"
     parts = [f"trial {o['number']:<3} {o['state']:8} {value}", progress(s), settings(o['params'])]
     return ' | '.join([*parts, o['reason']] if o.get('reason') else parts)
 
 # %% ../../nbs/learner/17_display.ipynb #rows
+def _state(o): return f"run {o['run']+1}" if o['state']=='running' and o.get('run') else o['state']
+
 def status_rows(
     s:Status, # State of the study
     last:int=4 # Number of ended trials to show
@@ -152,7 +156,8 @@ def status_rows(
     def _row(o):
         mark = '*'*(o is s.best)
         values = [short(o['params'].get(k)) for k in names]
-        head = [f"{mark}{o['number']}", o['state'], short(o['value']), f"{o['epochs']}/{s.n_epoch}"]
+        epochs = f"{o['epochs']}/{s.n_epoch*o.get('runs', 1)}"
+        head = [f"{mark}{o['number']}", _state(o), plus_minus(o['value'], o.get('std')), epochs]
         return [*head, *values, o.get('reason') or '']
     rows = [['trial', 'state', s.monitor, 'epochs', *names, 'reason'], *map(_row, shown)]
     reasons = any(o[-1] for o in rows[1:])

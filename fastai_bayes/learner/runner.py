@@ -15,6 +15,7 @@ from optuna.trial import Trial, TrialState, create_trial
 from .checkpoint import CheckpointError, read as read_file, read_training
 from .copies import seeded
 from .display import Status, view
+from .ensemble import Ensemble
 from .factory import AskError, TuneError, load_weights
 from .out_of_memory import MemoryLimit
 from .store import pointer, pointers_below
@@ -783,9 +784,13 @@ def with_best(self:Run, load):
 @patch
 def build(self:Run, trial):
     "A learner with the hyperparameters and weights of `trial`"
+    return self.build_in(trial, self.best_place(trial))
+@patch
+def build_in(self:Run, trial, place):
+    "As `build`, of the run with the folder `place`"
     factory = self.plan.factory
-    with seeded(): res = factory(factory.params_of(trial), self.best_place(trial))
-    load_weights(res, self.fetched(self.weights(trial)))
+    with seeded(): res = factory(factory.params_of(trial), place)
+    load_weights(res, self.fetched(place/'best.pth'))
     return res
 
 @patch
@@ -812,13 +817,25 @@ def learner(self:Run, n=None):
         raise TuneError(f'trial {n}: {e}; train it again with enqueue=, or use another trial') from e
 
 @patch
+def ensemble(self:Run, top=1):
+    "The learners of all runs whose weights were kept, of the best `top` trials"
+    place = standing(self.study)
+    def _place(t): return place[trial_id(t)]
+    found = []
+    for t in self.plan.direction.ranked([t for t,_ in ended(self.study)], key=_place)[:top]:
+        runs = [self.place(t, i) for *_,i in run_values(t, self.study)]
+        found += [self.build_in(t, o) for o in runs if has(o/'best.pth')]
+    if found: return Ensemble(found)
+    raise TuneError(f'no weights of the best {top} trials were kept in {self.folder}')
+
+@patch
 def result(self:Run):
     "Load the winner, if there is one, into the user's learner"
     with self.worker.turn:
         self.name_running()
         self.rank_by_posterior()
         self.with_best(self.load)
-    res = TuneResult(self.study, self.plan.factory.space, self.folder, self.learner)
+    res = TuneResult(self.study, self.plan.factory.space, self.folder, self.learner, self.ensemble)
     res.note = self.ended
     return res
 
