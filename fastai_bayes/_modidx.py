@@ -1649,6 +1649,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'fastai_bayes/learner/runner.py'),
                                              'fastai_bayes.learner.runner.Run.show_ended': ( 'learner/runner.html#run.show_ended',
                                                                                              'fastai_bayes/learner/runner.py'),
+                                             'fastai_bayes.learner.runner.Run.standing': ( 'learner/runner.html#run.standing',
+                                                                                           'fastai_bayes/learner/runner.py'),
                                              'fastai_bayes.learner.runner.Run.step': ( 'learner/runner.html#run.step',
                                                                                        'fastai_bayes/learner/runner.py'),
                                              'fastai_bayes.learner.runner.Run.store_round': ( 'learner/runner.html#run.store_round',

@@ -321,7 +321,8 @@ def _run_rates(surrogate, among, gp):
     able |= paused & np.isin(idx, [*among]) & np.array([bool(o.later) for o in now], bool)
     m,v = (o[idx] for o in surrogate.true_values(gp))
     left = [surrogate.T-(o.later[-1].epochs if o.state=='paused' else 0) for o in now]
-    rate = log_gain(m, v, surrogate.runs.noise, able)-np.log(np.maximum(left, 1))
+    untested = np.array([not o.later for o in now], bool)
+    rate = log_gain(m, v, surrogate.runs.noise, able, untested)-np.log(np.maximum(left, 1))
     if surrogate.cost is not None: rate = rate-surrogate.cost(surrogate.X[idx])
     use = np.isfinite(rate)
     return idx[use],rate[use]

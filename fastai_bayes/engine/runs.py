@@ -77,7 +77,8 @@ def log_gain(
     m, # (n,) posterior means
     s2, # (n,) posterior variances
     noise, # Variance of the noise between runs
-    able # (n,) bool: which trials can have another run
+    able, # (n,) bool: which trials can have another run
+    untested # (n,) bool: which have one run
 ): # (n,); -inf for a trial that is not able, or out of the race
     """Logarithm of the expected increase of the largest mean by another run of each trial
 
@@ -86,6 +87,7 @@ def log_gain(
         s2: (n,) posterior variances
         noise: Variance of the noise between runs
         able: (n,) bool: which trials can have another run
+        untested: (n,) bool: which have one run
         returns: (n,); -inf for a trial that is not able, or out of the race
     """
     res = np.full(len(m), -np.inf)
@@ -96,6 +98,7 @@ def log_gain(
     sd = np.sqrt(s2+s2[other])
     racing = gap>=ndtri(least_chance)*np.maximum(sd, 1e-12)
     step = s2/np.sqrt(s2+noise+1e-300)
+    if racing.sum()==1: racing[first] = untested[first]
     ok = able & racing & (step>1e-9)
-    if racing.sum()>1: res[ok] = np.log(step[ok])+log_h(-np.abs(gap[ok])/step[ok])[0]
+    res[ok] = np.log(step[ok])+log_h(-np.abs(gap[ok])/step[ok])[0]
     return res

@@ -222,7 +222,8 @@ class Surrogate:
         M[shown,0],V[shown,0] = m[shown],np.where(self.epochs>=self.T, 0., v)[shown]
         for i in np.flatnonzero([bool(o.later) for o in self.trainings]):
             for j,run in enumerate(self.trainings[i].later, 1): M[i,j],V[i,j] = self._of_later(run)
-        return Runs(M, V, between*self.noise or unknown_noise)
+        measured = ((self.shown>=6) & ~self.failed).any()  # as for `noise`
+        return Runs(M, V, between*self.noise if measured else unknown_noise)
     def _of_later(self, run):
         "Transformed final value of a further `run`, and its variance, 0 if it has ended; NaN without a value"
         y = run.values(self.T)

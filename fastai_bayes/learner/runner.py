@@ -623,9 +623,15 @@ def remove_old_files(self:Run):
             if not any(folder.iterdir()): folder.rmdir()
 
 @patch
+def standing(self:Run):
+    "As `records.standing`, by the posterior means of now if there are several runs"
+    if max_runs(self.trials())==1 or not self.search.trains_again: return standing(self.study)
+    return self.search.means(self.study)
+
+@patch
 def needed(self:Run, ended):
     "Numbers, as from `trial_id`, of the `ended` trials whose files are kept: the best, resumable and interrupted ones"
-    place = standing(self.study)
+    place = self.standing()
     def _best(trials):
         trials = [t for t in trials if t.state!=TrialState.FAIL]
         values = {trial_id(t): place.get(trial_id(t), best_of(t, self.plan.direction)[0]) for t in trials}
