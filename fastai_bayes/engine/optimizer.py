@@ -122,7 +122,8 @@ class BayesOptimizer:
         return self._trial(len(self.trainings)-1)
     def _trial(self, i):
         t = self.trainings[i]
-        return Trial(i, self.space.decode(t.x), t.runs[-1].epochs, len(t.later))
+        *earlier,now = t.runs
+        return Trial(i, self.space.decode(t.x), now.epochs, len(earlier))
 
     def report(self,
         id:int, # Of the trial
@@ -218,7 +219,8 @@ class BayesOptimizer:
         means = self.means
         if not means: return None
         t = self.trainings[max(means, key=means.get)]
-        return self.space.decode(t.x), self.sign*float(np.mean([o.points[1].max() for o in t.runs if o.last])), 0
+        bests = [o.points[1].max() for o in t.runs if o.last]
+        return self.space.decode(t.x), self.sign*float(np.mean(bests)), 0
     @property
     def means(self):
         "Trial -> posterior mean, transformed, of those with a run that has ended"

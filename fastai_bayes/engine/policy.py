@@ -137,8 +137,8 @@ def propose(
     f,best = _of(acquisitions[acq]),X[np.argsort(-m, kind='stable')[:4]]
     found = maximize(f, surrogate.space, rng, best, surrogate.X) or maximize(f, surrogate.space, rng, best)
     x,value = found
-    if surrogate.several: value = _of(functools.partial(_after_one_run, surrogate.runs.noise))(x[None])[0]
-    elif acq!='logei': value = _of(LogEI)(x[None])[0]
+    gain = functools.partial(_after_one_run, surrogate.runs.noise) if surrogate.several else LogEI
+    if acq!='logei' or surrogate.several: value = _of(gain)(x[None])[0]
     return x, value, fitted
 
 # %% ../../nbs/engine/11_policy.ipynb #decide
@@ -201,8 +201,9 @@ def _in_a_race(surrogate, i, resumable):
     if run.epochs<least: return Verdict(False, f'fewer than {in_epochs(least)}')
     if run.last<run.epochs: return Verdict(False, f'nothing to compare after {in_epochs(run.epochs)}')
     p = surrogate.prob_beats(i)
-    where,stop = f'run {len(t.runs)}, epoch {run.epochs}',p<min_prob
-    return Verdict(stop, f'{where}: the probability of a better mean, {p:.0%}, is {"too small" if stop else "large enough"}', p)
+    word = 'too small' if p<min_prob else 'large enough'
+    where = f'run {len(t.runs)}, epoch {run.epochs}'
+    return Verdict(p<min_prob, f'{where}: the probability of a better mean, {p:.0%}, is {word}', p)
 
 def _pause(surrogate, i):
     "Why trial `i`, one of the first, pauses now; empty if it does not"
@@ -317,12 +318,13 @@ def _run_rates(surrogate, among, gp):
     idx = np.flatnonzero(surrogate.is_whole & ~surrogate.infeasible)
     now = [surrogate.trainings[i] for i in idx]
     complete,paused = (surrogate.are(o)[idx] for o in ('complete', 'paused'))
-    able = complete & np.array([len(o.runs)<surrogate.n_runs for o in now], bool)
-    able |= paused & np.isin(idx, [*among]) & np.array([bool(o.later) for o in now], bool)
+    runs = np.array([len(o.runs) for o in now], int)
+    able = complete & (runs<surrogate.n_runs)
+    able |= paused & (runs>1) & np.isin(idx, [*among])
     m,v = (o[idx] for o in surrogate.true_values(gp))
-    left = [surrogate.T-(o.later[-1].epochs if o.state=='paused' else 0) for o in now]
-    untested = np.array([not o.later for o in now], bool)
-    rate = log_gain(m, v, surrogate.runs.noise, able, untested)-np.log(np.maximum(left, 1))
+    done = [o.runs[-1].epochs if o.state=='paused' else 0 for o in now]
+    left = np.maximum(surrogate.T-np.array(done, int), 1)
+    rate = log_gain(m, v, surrogate.runs.noise, able, runs==1)-np.log(left)
     if surrogate.cost is not None: rate = rate-surrogate.cost(surrogate.X[idx])
     use = np.isfinite(rate)
     return idx[use],rate[use]
@@ -332,5 +334,5 @@ most_racing = 4 # Trials whose further runs are reckoned with, at most
 def race_epochs(surrogate, gp):
     "Epochs that the further runs of those trials may take that may be the best"
     idx,_ = _run_rates(surrogate, (), gp)
-    missing = sorted((surrogate.n_runs-len(surrogate.trainings[i].runs) for i in idx), reverse=True)
-    return sum(missing[:most_racing])*surrogate.T
+    missing = [surrogate.n_runs-len(surrogate.trainings[i].runs) for i in idx]
+    return sum(sorted(missing)[-most_racing:])*surrogate.T

@@ -29,7 +29,8 @@ def run_effects(
     several = seen.sum(1)>1
     M,seen = M[several],seen[several]
     n = seen.sum(1, keepdims=True)
-    D = np.where(seen, M-np.nansum(M, 1, keepdims=True)/np.maximum(n, 1), 0.)  # from the mean of the trial
+    M = np.where(seen, M, 0.)
+    D = np.where(seen, M-M.sum(1, keepdims=True)/n, 0.)  # from the mean of the trial
     A = np.diag(seen.sum(0))-(seen/n).T@seen
     e = np.linalg.solve(A+np.eye(len(A)), D.sum(0))
     squares = weight*guess**2+(D*D).sum()-D.sum(0)@e
@@ -101,5 +102,6 @@ def log_gain(
     step = s2/np.sqrt(s2+noise+1e-300)
     if racing.sum()==1: racing[first] = untested[first]
     ok = able & racing & (step>negligible)
-    res[ok] = np.log(step[ok])+log_h(-np.abs(gap[ok])/step[ok])[0]
+    gap,step = np.abs(gap[ok]),step[ok]
+    res[ok] = np.log(step)+log_h(-gap/step)[0]
     return res

@@ -167,7 +167,8 @@ class Surrogate:
     def incumbent(self):
         "Transformed value to beat: the best of the smooth curves, at most the best seen; of means if there are runs"
         if not self.is_shown.any(): return 0.
-        best = float(min(self.smooth[self.is_shown].max(), self.transform(self.transform.best)))
+        seen = self.transform(self.transform.best)
+        best = float(min(self.smooth[self.is_shown].max(), seen))
         if not (self.several and self.is_whole.any()): return best
         return float(min(best, self.cautious[self.is_whole].max()))
     @functools.cached_property
@@ -181,7 +182,8 @@ class Surrogate:
         m,v = self.final
         if np.isinf(best := others.max()): return 1.
         j = int(np.argmax(others==best))
-        return float(ndtr((m[i]-m[j])/np.sqrt(v[i]+v[j]+1e-12)))
+        sd = np.sqrt(v[i]+v[j]+1e-12)
+        return float(ndtr((m[i]-m[j])/sd))
 
     @functools.cached_property
     def forecaster(self):
@@ -219,16 +221,19 @@ class Surrogate:
         M,V = np.full((2, len(self.trainings), most), np.nan)
         m,v = self.first
         shown = self.epochs>0
-        M[shown,0],V[shown,0] = m[shown],np.where(self.epochs>=self.T, 0., v)[shown]
-        for i in np.flatnonzero([bool(o.later) for o in self.trainings]):
-            for j,run in enumerate(self.trainings[i].later, 1): M[i,j],V[i,j] = self._of_later(run)
+        known = np.where(self.epochs>=self.T, 0., v)
+        M[shown,0],V[shown,0] = m[shown],known[shown]
+        for i,t in enumerate(self.trainings):
+            for j,run in enumerate(t.later, 1):
+                M[i,j],V[i,j] = self._of_later(run)
         measured = ((self.shown>=6) & ~self.failed).any()  # as for `noise`
         return Runs(M, V, between*self.noise if measured else unknown_noise)
     def _of_later(self, run):
         "Transformed final value of a further `run`, and its variance, 0 if it has ended; NaN without a value"
         y = run.values(self.T)
         if not len(y): return np.nan,np.nan
-        z = np.append(self.transform(y), np.full(len(self.grid)-len(y), np.nan))[None]
+        z = np.full((1, len(self.grid)), np.nan)
+        z[0,:len(y)] = self.transform(y)
         z = smooth(z, self.noise, self.T)
         if len(y)==len(self.grid): return z[0,-1],0.
         return [o[0] for o in self.forecaster.forecast(run.x[None], z)]
@@ -252,8 +257,8 @@ class Surrogate:
 
     def prob_best(self, idx, ends=None):
         "(k,) probabilities that the trials `idx` (k,) end better than the best value seen; `ends` is their `forecast`"
-        if ends is None: ends = [o[idx] for o in self.final] if self.several else self.forecast(idx)
-        m,v = ends
+        if ends is None and self.several: ends = [o[idx] for o in self.final]
+        m,v = ends or self.forecast(idx)
         epochs,of = np.unique(self.epochs[idx], return_inverse=True)
         d = np.array([self.rank_reversal(max(l, 1)) for l in epochs])[of]
         least = max(1/((self.epochs>=self.T).sum()+2), unknown)
@@ -326,13 +331,13 @@ class Surrogate:
         use = shown|self.failed
         return self.X[use], m[use], v[use], self.X[running & ~shown]
     def true_values(self, gp):
-        "Posterior mean (n,) and variance (n,) of the trials' values by the `gp` of `process`; theirs alone if not in it"
+        "Posterior mean (n,) and variance (n,) of the values by the `gp` of `process`; `final` of trials not in it"
         m,v = (o.copy() for o in self.final)
         at = {x.tobytes(): i for i,x in enumerate(gp.data.X)}
-        found = [(i, at[x.tobytes()]) for i,x in enumerate(self.X) if x.tobytes() in at]
-        if found:
-            i,j = np.array(found).T
-            m[i],v[i] = (o[j] for o in true_values(gp))
+        place = [at.get(x.tobytes(), -1) for x in self.X]
+        place = np.array(place, int)
+        known = place>=0
+        m[known],v[known] = (o[place[known]] for o in true_values(gp))
         return m,v
     def process(self, rng):
         "`GP` of final values, fitted with each trial up to 24, then with 40 % more; and all fitted parameters"

@@ -27,7 +27,8 @@ def _check_run(trial, run, runs):
     "Raise unless `run` of `runs` may begin now"
     if not is_int(runs, 1): raise MonitorError(f'runs: expected a whole number of 1 or more, got {runs!r}')
     if not is_int(run, 0) or run>=runs:
-        raise MonitorError(f'run: expected a whole number from 0 to {runs-1}, as in `for i in range({runs})`, got {run!r}')
+        raise MonitorError(f'run: expected a whole number from 0 to {runs-1}, as in `for i in range({runs})`, '
+                           f'got {run!r}')
     if runs==1: return
     done = trial.user_attrs.get('run', 0) if 'n_epoch' in trial.user_attrs else -1
     if run-done in (0, 1): return
@@ -87,13 +88,15 @@ class BayesPruningCallback(Measured):
     def _begin_run(self):
         "Say which run begins; its steps follow those of the earlier runs"
         self.before = self.nth*self.trial.user_attrs['n_epoch'] if self.nth else 0
-        for k,v in dict(run=self.nth, runs=self.runs).items(): self.trial.set_user_attr(k, v)
+        self.trial.set_user_attr('run', self.nth)
+        self.trial.set_user_attr('runs', self.runs)
     def _plan(self, total):
         "Say how many epochs are planned: as many in each run"
         if not self.nth: return self.trial.set_user_attr('n_epoch', total)
         first = self.before//self.nth
-        if total>first:
-            raise MonitorError(f'run {self.nth} has {total} epochs, but run 0 had {first}; all runs of a trial are equally long')
+        if total<=first: return
+        raise MonitorError(f'run {self.nth} has {total} epochs, but run 0 had {first}; '
+                           'all runs of a trial are equally long')
 
     def after_epoch(self):
         "Report the value; stop if the trial has diverged or, unless it is the last epoch, if the pruner says so"

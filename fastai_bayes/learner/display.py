@@ -59,7 +59,8 @@ class Status:
         "The best ended trial, or None"
         def _ok(o): return o['state'] in ('complete', 'stopped') and math.isfinite(o['value'])
         valued = filter(_ok, self.trials)
-        return Direction.of(self.mode).best(valued, key=lambda o: o.get('place', o['value']))
+        def _place(o): return o.get('place', o['value'])
+        return Direction.of(self.mode).best(valued, key=_place)
     @property
     def reached(self):
         "Has a trial reached the target?"
@@ -121,12 +122,13 @@ def status_line(s:Status)->str:
     o,*_ = s.running
     now = f" | {s.monitor} {short(o['curve'][-1])}" if o['curve'] else ''
     run = f" run {o['run']+1}" if o.get('run') else ''
-    return f"trial {o['number']}{run} epoch {len(o['curve'])}/{s.n_epoch}{now} | {progress(s)} | {settings(o['params'])}"
+    now = f"trial {o['number']}{run} epoch {len(o['curve'])}/{s.n_epoch}{now}"
+    return f"{now} | {progress(s)} | {settings(o['params'])}"
 
 def trial_line(o, s:Status)->str:
     "An ended trial `o` in one line"
-    shown,planned = plus_minus(o['value'], o.get('std')) or '-',s.n_epoch*o.get('runs', 1)
-    value = f"{s.monitor} {shown:8} epochs {o['epochs']}/{planned}"
+    shown = plus_minus(o['value'], o.get('std')) or '-'
+    value = f"{s.monitor} {shown:8} epochs {o['epochs']}/{s.n_epoch*o.get('runs', 1)}"
     parts = [f"trial {o['number']:<3} {o['state']:8} {value}", progress(s), settings(o['params'])]
     return ' | '.join([*parts, o['reason']] if o.get('reason') else parts)
 

@@ -8,7 +8,7 @@ __all__ = ['Ensemble']
 # %% ../../nbs/learner/23_ensemble.ipynb #ens
 def _mean(preds):
     "Mean of `preds`, tensors or tuples of them"
-    if isinstance(preds[0], (list, tuple)): return type(preds[0])(_mean(o) for o in zip(*preds))
+    if isinstance(preds[0], (list, tuple)): return tuple(map(_mean, zip(*preds)))
     return sum(preds)/len(preds)
 
 class Ensemble:

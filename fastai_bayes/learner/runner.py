@@ -28,8 +28,8 @@ from ..study.cache import fits
 from ..study.folder import check_folder, clear, copy_file, expect, has, make_folder, shut
 from ..study.identity import Pair
 from ..study.limits import nearest, verdict
-from ..study.records import (Latest, all_trials, attr, best_of, best_trial, current_run, curve_of, diverged,
-    ended, epochs_spent, epochs_trained, last_step, max_runs, measures_of, reason_of, resume_trial, run_values, runs_of,
+from ..study.records import (Latest, all_trials, attr, best_first, best_of, best_trial, current_run, curve_of, diverged,
+    epochs_spent, epochs_trained, last_step, max_runs, measures_of, reason_of, resume_trial, run_values, runs_of,
     saved_of, seconds_of, set_trial_attrs, standing, state_of, std_error, trial_at, trial_id, trials_of)
 from ..study.search_space import as_stored, distributions, suggest
 from ..study.searches import Job, search_of
@@ -152,7 +152,9 @@ class Run:
         "Folder of a run of `trial`, the current one if None: the first one's is that of the trial"
         run,home = current_run(trial) if run is None else run,self.home(trial)
         return expect(home/f'run_{run+1}', 'folder', '') if run else home
-    def places(self, trial): return [self.place(trial, i) for i in range(current_run(trial)+1)]
+    def places(self, trial):
+        n = current_run(trial)+1
+        return [self.place(trial, i) for i in range(n)]
     def checkpoint(self, trial): return self.place(trial)/'checkpoint.pt'
     def close(self):
         "End the work of this process"
@@ -212,7 +214,8 @@ def on_epoch(self:Run):
 def row(self:Run, t):
     "Row of the trial `t` in the status; None until it has ended"
     if not t.state.is_finished(): return
-    (value,_),found = best_of(t, self.plan.direction),[v for v,*_ in run_values(t, self.plan.direction)]
+    value,_ = best_of(t, self.plan.direction)
+    found = [v for v,*_ in run_values(t, self.plan.direction)]
     why = reason_of(t) or t.user_attrs.get('verdict', '')
     res = dict(number=trial_id(t), state=state_of(t), value=value, params=t.params,
                epochs=epochs_trained(t), saved=saved_of(t), reason=why, counts='infeasible' not in t.user_attrs)
@@ -433,7 +436,9 @@ def run_again(self:Run, trial, fit=None):
     "Queue another run of the complete `trial`"
     run,system = current_run(trial)+1,dict(engine=fit) if fit else {}
     n = run*trial.user_attrs['n_epoch']
-    resume_trial(self.study, trial, n, system, worker=self.worker.id, run=run, runs=max(self.plan.runs, run+1))
+    attrs = dict(worker=self.worker.id, run=run)
+    attrs['runs'] = max(self.plan.runs, run+1)
+    resume_trial(self.study, trial, n, system, **attrs)
 
 @patch
 def has_params(self:Run, trial):
@@ -481,12 +486,14 @@ class Underway:
         self.worker,self.epochs = '',0 # Name of its worker, if it has one; epochs trained since it began
         stored = run.trials()[trial.number]
         curve = [v for _,v in runs_of(stored)[-1]]
-        self.row = dict(number=trial_id(trial), params=trial.params, curve=curve, run=current_run(stored))
+        self.row = dict(number=trial_id(trial), params=trial.params, curve=curve)
+        self.row['run'] = current_run(stored)
         known,longer = last_step(stored),'extended' in run.study.user_attrs
         every = max(run.checkpoint_every, run.pool.push)
         how = dict(every=every, hypers=run.search.keeps_hypers, longer=longer, named=run.warned)
         fixed = stored.system_attrs.get('fixed_params')
-        self.task = Task(trial, self._seed(), known, curve.copy(), fixed, how, run=self.row['run'])
+        seed,which = self._seed(),self.row['run']
+        self.task = Task(trial, seed, known, curve.copy(), fixed, how, run=which)
 
     def _seed(self):
         "Of the first run by the position of the trial in the study; a further run has the same in all trials"
@@ -598,7 +605,8 @@ def tell(self:Run, underway, o):
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)
-        self.study.tell(trial.number, self.value(trial, o) if o.state==TrialState.COMPLETE else None, o.state)
+        value = self.value(trial, o) if o.state==TrialState.COMPLETE else None
+        self.study.tell(trial.number, value, o.state)
     self.show_ended(trial.number)
     self.view.finished(self.status)
     if isinstance(o.error, AskError): raise o.error
@@ -623,7 +631,7 @@ def remove_old_files(self:Run):
             if not any(folder.iterdir()): folder.rmdir()
 
 @patch
-def standing(self:Run):
+def ranks(self:Run):
     "As `records.standing`, by the posterior means of now if there are several runs"
     if max_runs(self.trials())==1 or not self.search.trains_again: return standing(self.study)
     return self.search.means(self.study)
@@ -631,10 +639,11 @@ def standing(self:Run):
 @patch
 def needed(self:Run, ended):
     "Numbers, as from `trial_id`, of the `ended` trials whose files are kept: the best, resumable and interrupted ones"
-    place = self.standing()
+    place = self.ranks()
     def _best(trials):
         trials = [t for t in trials if t.state!=TrialState.FAIL]
-        values = {trial_id(t): place.get(trial_id(t), best_of(t, self.plan.direction)[0]) for t in trials}
+        values = {trial_id(t): best_of(t, self.plan.direction)[0] for t in trials}
+        values |= {n: place[n] for n in values.keys()&place.keys()}
         valued = [n for n,v in values.items() if math.isfinite(v)]
         return self.plan.direction.ranked(valued, key=values.get)[:self.n_best_kept]
     within = [t for t in ended if state_of(t)!='infeasible']
@@ -750,7 +759,8 @@ def give_up(self:Run):
 @patch
 def best_place(self:Run, trial):
     "Folder of the best run of `trial`, of those whose weights were kept"
-    places = [self.place(trial, run) for *_,run in self.plan.direction.ranked(run_values(trial, self.study))]
+    ranked = self.plan.direction.ranked(run_values(trial, self.study))
+    places = [self.place(trial, run) for *_,run in ranked]
     return next((o for o in places if has(o/'best.pth')), self.place(trial, 0))
 
 @patch
@@ -770,9 +780,7 @@ def check_curve(self:Run, trial):
 @patch
 def with_best(self:Run, load):
     "`load` the best trial whose weights can be loaded; warns unless it is the best of all"
-    place = standing(self.study)
-    def _place(t): return place[trial_id(t)]
-    ranked = self.plan.direction.ranked([t for t,_ in ended(self.study)], key=_place)
+    ranked = best_first(self.study)
     why,res,loaded = '',None,None
     for t in ranked:
         if not has(self.weights(t)):
@@ -825,10 +833,8 @@ def learner(self:Run, n=None):
 @patch
 def ensemble(self:Run, top=1):
     "The learners of all runs whose weights were kept, of the best `top` trials"
-    place = standing(self.study)
-    def _place(t): return place[trial_id(t)]
     found = []
-    for t in self.plan.direction.ranked([t for t,_ in ended(self.study)], key=_place)[:top]:
+    for t in best_first(self.study)[:top]:
         runs = [self.place(t, i) for *_,i in run_values(t, self.study)]
         found += [self.build_in(t, o) for o in runs if has(o/'best.pth')]
     if found: return Ensemble(found)

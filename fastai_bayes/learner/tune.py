@@ -316,7 +316,6 @@ def _plan(learn, args):
     plan = Plan(factory, space, fit, n_epoch, total, monitor, mode, _limits(args, total), fit_kwargs, cbs)
     as_given = 'sampler', 'pruner', 'storage', 'seed', 'verbose', 'extend', 'target', 'enough'
     for k in as_given: setattr(plan, k, vars(args)[k])
-    plan.runs = int(args.repeats or 1)
     plan.before,plan.subject_to = _before(learn, args, space), limits_from(args.subject_to, probe)
     _first_trials(plan, learn, args)
     plan.value_now = partial(_label_now, learn, fit, args.new_learner)
@@ -337,6 +336,7 @@ def _set_workers(plan, workers):
 
 def _first_trials(plan, learn, args):
     "Set the first trials; an error unless the search supports the space"
+    plan.runs = int(args.repeats or 1)
     search,asks = search_of(plan.sampler, plan.pruner, plan.total, plan.space),plan.factory.define_by_run
     _check_search(search, plan, asks)
     if isinstance(plan.sampler, BaseSampler): search.try_out(plan.factory.point)

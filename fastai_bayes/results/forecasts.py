@@ -15,8 +15,8 @@ from .style import (PlotError, alpha_for, blue, draw_curve, epoch_axis, finish, 
     message_axis, new_axis, orange, plain, plot, window)
 from .tables import one_line
 from ..study.cache import Trainings, horizon, no_params, space_of, unit_of
-from ..study.records import (Direction, Latest, all_trials, curve_of, epochs_trained, max_runs, of_study, points_of, state_of,
-    trial_at, trial_id, trials_of)
+from ..study.records import (Direction, Latest, all_trials, curve_of, epochs_trained, max_runs, of_study,
+    points_of, state_of, trial_at, trial_id, trials_of)
 
 # %% ../../nbs/results/05_forecasts.ipynb #view
 class Beliefs:

@@ -225,9 +225,11 @@ def runs_data(
     """
     df = trial_frame(study)
     if 'runs' not in df: return pd.DataFrame(columns=['number', 'run', 'value', 'mean', 'std'])
-    trials = {trial_id(t): t for t in trials_of(all_trials(study))}
-    rows = [(o.number, i+1, v, o.value, o.std) for o in df[df.runs>1].itertuples()
-            for v,_,i in run_values(trials[o.number], study)]
+    trials,rows = {trial_id(t): t for t in trials_of(all_trials(study))},[]
+    for o in df[df.runs>1].itertuples():
+        found = run_values(trials[o.number], study)
+        mean = o.value,o.std
+        rows += [(o.number, i+1, v, *mean) for v,_,i in found]
     return pd.DataFrame(rows, columns=['number', 'run', 'value', 'mean', 'std'])
 
 @plot('Runs')
@@ -247,16 +249,23 @@ def plot_runs(
     df = runs_data(study)
     if df.empty: return message_axis(ax, 'no trial has several runs')
     order = [*dict.fromkeys(df.number)][:most]
-    df = df[df.number.isin(order)].assign(x=lambda o: o.number.map(order.index))
-    ax,colors = new_axis(ax),[cmap(o) for o in np.linspace(.9, .3, df.run.max())]
-    for run,o in df.groupby('run'):
-        ax.plot(o.x+.16, o.value, marker='o', ms=4, lw=.8, color=colors[run-1], label=f'run {run}')
-    means = df.drop_duplicates('number')
-    edge = [orange if n==best_number(study) else grey for n in means.number]
-    ax.errorbar(means.x-.16, means['mean'], means['std'], fmt='none', ecolor=edge, lw=1.5)
-    ax.scatter(means.x-.16, means['mean'], color=edge, marker='D', s=28, zorder=3, label='mean')
-    ax.set(xlabel='trial', xticks=[*means.x], xticklabels=[*map(str, means.number)], xlim=(-.6, len(order)-.4))
+    df = df[df.number.isin(order)]
+    df['x'] = df.number.map(order.index)
+    ax,colors = new_axis(ax),cmap(np.linspace(1, .15, df.run.max()))
+    look = dict(marker='o', ms=4, lw=.8)
+    for (run,o),color in zip(df.groupby('run'), colors):
+        ax.plot(o.x+.16, o.value, label=f'run {run}', color=color, **look)
+    _means(ax, df.drop_duplicates('number'), best_number(study))
+    ax.set(xlabel='trial', xlim=(-.6, len(order)-.4))
+    ax.set_xticks(range(len(order)), map(str, order))
     return finish(ax, ylabel=label(study))
+
+def _means(ax, df, best):
+    "Means of the rows of `df` with their standard errors, the one of trial `best` in orange"
+    colors,x = [orange if n==best else grey for n in df.number],df.x-.16
+    ax.errorbar(x, df['mean'], df['std'], fmt='none', ecolor=colors, lw=1.5)
+    look = dict(marker='D', s=28, zorder=3)
+    ax.scatter(x, df['mean'], color=colors, label='mean', **look)
 
 # %% ../../nbs/results/02_history.ipynb #enough
 @of_study

@@ -43,7 +43,9 @@ def clock(s):
 
 def table(df, n):
     "First `n` rows of `df` as lists of short texts, headers first, without empty columns; std stands beside value"
-    if 'std' in df: df = df.assign(value=[*map(plus_minus, df.value, df['std'])]).drop(columns='std')
+    if 'std' in df:
+        both = [*map(plus_minus, df.value, df['std'])]
+        df = df.assign(value=both).drop(columns='std')
     rows = df.head(n).itertuples(index=False)
     columns = zip(df.columns, *(map(short, o) for o in rows))
     shown = [o for o in columns if any(o[1:])]

@@ -68,7 +68,8 @@ def _several(trial, x, sign):
     "`trial` with several runs for the engine"
     def _run(points, state):
         at,curve = [e for e,_ in points],[sign*v for _,v in points]
-        return Training(x, curve, state, at=at if len(at)<max(at, default=0) else None, diverged=False)
+        gaps = len(at)<max(at, default=0)
+        return Training(x, curve, state, at=at if gaps else None, diverged=False)
     state = 'paused' if was_stopped(trial) else _states[trial.state.name]
     first,*later = runs_of(trial)
     ended = ['complete']*(len(later)-1)

@@ -7,8 +7,8 @@ __all__ = ['python_strings', 'rung_attr', 'Direction', 'of_study', 'all_trials',
            'trial_id', 'numbered', 'trials_of', 'Latest', 'steps_of', 'curve_of', 'last_step', 'current_run', 'runs_of',
            'points_of', 'epochs_trained', 'value_at', 'best_of', 'run_values', 'std_error', 'seconds_of',
            'is_infeasible', 'was_stopped', 'state_of', 'diverged', 'reason_of', 'saved_of', 'all_params', 'own_params',
-           'epochs_spent', 'epochs_saved', 'ended', 'best_trial', 'max_runs', 'standing', 'resume_trial', 'Record',
-           'measures_of', 'records', 'column', 'trial_frame', 'curve_frame']
+           'epochs_spent', 'epochs_saved', 'ended', 'best_trial', 'best_first', 'max_runs', 'standing', 'resume_trial',
+           'Record', 'measures_of', 'records', 'column', 'trial_frame', 'curve_frame']
 
 # %% ../../nbs/study/02_records.ipynb #imports
 import functools, math
@@ -300,7 +300,8 @@ def run_values(
     runs = [points_of(trial, i) for i in range(current_run(trial)+1)]
     ended = trial.state==TrialState.COMPLETE and not was_stopped(trial)
     if len(runs)>1 and not ended: runs.pop()
-    best = [(i, Direction.of(direction).best(o, key=lambda o: o[1])) for i,o in enumerate(runs) if o]
+    def _best(points): return Direction.of(direction).best(points, key=lambda o: o[1])
+    best = [(i, _best(o)) for i,o in enumerate(runs) if o]
     return [(v, e, i) for i,(e,v) in best]
 
 def std_error(
@@ -481,9 +482,13 @@ def best_trial(
         study: A study
         returns: None if nothing has ended
     """
-    found,place = ended(study),standing(study)
-    best = Direction.of(study).best(found, key=lambda o: place[trial_id(o[0])])
-    return best and best[0]
+    return next(iter(best_first(study)), None)
+
+def best_first(study):
+    "The `ended` trials of `study` by their `standing`"
+    place = standing(study)
+    def _place(t): return place[trial_id(t)]
+    return Direction.of(study).ranked([t for t,_ in ended(study)], key=_place)
 
 def max_runs(
     trials # Optuna trials
@@ -511,20 +516,24 @@ def standing(
     found = ended(study)
     if max_runs(t for t,_ in found)==1: return {trial_id(t): v for t,v in found}
     stored = study.user_attrs.get('means') or {}
-    if stored.get('epochs')==epochs_spent(study): known = {int(k): v for k,v in stored['values'].items()}
-    else: known = _cautious_means(study, found)
+    now = stored.get('epochs')==epochs_spent(study)
+    known = stored['values'] if now else _cautious_means(study, found)
     worst = -Direction.of(study)*math.inf
-    return {trial_id(t): known.get(trial_id(t), worst) if diverged(t) is not True else worst for t,_ in found}
+    def _of(t): return worst if diverged(t) else known.get(str(trial_id(t)), worst)
+    return {trial_id(t): _of(t) for t,_ in found}
 
 def _cautious_means(study, found):
-    "Number of each trial in `found` -> its mean, worse by one standard error"
-    sign,several = Direction.of(study),max(current_run(t)+1 for t,_ in found)
+    "Number of each trial in `found`, as text, -> its mean, worse by one standard error"
+    several = max(current_run(t)+1 for t,_ in found)
     M = np.full((len(found), several), np.nan)
     for i,(t,v) in enumerate(found):
-        for value,_,run in run_values(t, study) or [(v, 0, 0)]: M[i,run] = value
+        M[i,0] = v
+        for best,_,run in run_values(t, study): M[i,run] = best
     effects,noise = run_effects(M, 0.)
-    means = np.nanmean(M-effects, 1)-sign*np.sqrt(noise/np.isfinite(M).sum(1))
-    return {trial_id(t): float(m) for (t,_),m in zip(found, means)}
+    error = np.sqrt(noise/np.isfinite(M).sum(1))
+    means = np.nanmean(M-effects, 1)-Direction.of(study)*error
+    numbers = [str(trial_id(t)) for t,_ in found]
+    return dict(zip(numbers, means.tolist()))
 
 # %% ../../nbs/study/02_records.ipynb #carry
 # Attributes that a resumed trial does not take over
@@ -621,8 +630,9 @@ def records(
     def _record(t):
         value,epoch = best_of(t, study)
         n,found = trial_id(t),[v for v,*_ in run_values(t, study)]
-        return Record(n, state_of(t), value, epoch, epochs_trained(t), seconds[n], all_params(t), reason_of(t),
-                      measures_of(t), len(found) or 1, std_error(found))
+        return Record(n, state_of(t), value, epoch, epochs_trained(t),
+                      seconds[n], all_params(t), reason_of(t), measures_of(t),
+                      len(found) or 1, std_error(found))
     return list(map(_record, trials_of(trials)))
 
 def column(
@@ -658,8 +668,8 @@ def trial_frame(
     rows,sign = records(study),Direction.of(study)
     several,place = max_runs(all_trials(study))>1,standing(study)
     names = dict.fromkeys(k for o in rows for k in o.params)
-    def _place(o): return place.get(o.number, o.value)
-    rows.sort(key=lambda o: math.inf if math.isnan(o.value) else -sign*_place(o))
+    def _place(o): return -sign*place.get(o.number, o.value)
+    rows.sort(key=lambda o: math.inf if math.isnan(o.value) else _place(o))
     rows.sort(key=lambda o: _ranks[o.state])
     heads = [o.name for o in fields(Record) if several or o.name not in ('runs', 'std')]
     df = pd.DataFrame([vars(o) for o in rows], columns=heads)
@@ -683,7 +693,9 @@ def curve_frame(
         returns: number, epoch, value
     """
     trials = _last_trials(study)
-    def _rows(t): return [(trial_id(t), i, e, v) for i,run in enumerate(runs_of(t), 1) for e,v in run]
+    def _rows(t):
+        runs = enumerate(runs_of(t), 1)
+        return [(trial_id(t), i, e, v) for i,run in runs for e,v in run]
     rows = sum(map(_rows, trials), [])
     df = pd.DataFrame(rows, columns=['number', 'run', 'epoch', 'value'])
     return df if max_runs(trials)>1 else df.drop(columns='run')
