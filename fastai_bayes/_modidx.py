@@ -1862,6 +1862,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'fastai_bayes/learner/trackers.py'),
                                                'fastai_bayes.learner.trackers._run_of_wandb': ( 'learner/trackers.html#_run_of_wandb',
                                                                                                 'fastai_bayes/learner/trackers.py'),
+                                               'fastai_bayes.learner.trackers._title': ( 'learner/trackers.html#_title',
+                                                                                         'fastai_bayes/learner/trackers.py'),
                                                'fastai_bayes.learner.trackers._used': ( 'learner/trackers.html#_used',
                                                                                         'fastai_bayes/learner/trackers.py'),
                                                'fastai_bayes.learner.trackers.resume_csv_log': ( 'learner/trackers.html#resume_csv_log',
