@@ -29,7 +29,7 @@ class Training:
         timed: Number of epochs that were measured
         at: Epochs of the values; 1, 2, 3 ... if None
         diverged: Did it diverge? If None, it did if its last value is missing
-        later: Further runs of the configuration, as `Training`s ([Runs](15_runs.ipynb))
+        later: Further runs of the configuration, as `Training`s
     """
     x:np.ndarray # (d,) point of the unit cube
     curve:list=field(default_factory=list) # Value after each epoch, more is better; missing if not finite
@@ -39,7 +39,7 @@ class Training:
     timed:int=0 # Number of epochs that were measured
     at:list=None # Epochs of the values; 1, 2, 3 ... if None
     diverged:bool=None # Did it diverge? If None, it did if its last value is missing
-    later:list=field(default_factory=list) # Further runs of the configuration, as `Training`s ([Runs](15_runs.ipynb))
+    later:list=field(default_factory=list) # Further runs of the configuration, as `Training`s
     _row:tuple=field(default=(None,), repr=False, compare=False)
 
     def add(self, epoch, value):

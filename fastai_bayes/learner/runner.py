@@ -439,7 +439,7 @@ def run_again(self:Run, trial, fit=None):
     attrs = dict(worker=self.worker.id, run=run)
     attrs['runs'] = max(self.plan.runs, run+1)
     resume_trial(self.study, trial, n, system, **attrs)
-    clear(self.checkpoint(trial))  # it is not resumed any more
+    self.discard(self.checkpoint(trial))  # it is not resumed any more
 
 @patch
 def has_params(self:Run, trial):

@@ -152,7 +152,8 @@ def trial_data(
     others = [points_of(o) for o in earlier if trial_id(o)!=trial_id(t)]
     res = dict(number=trial_id(t), state=state_of(t), epochs=epochs_trained(t))
     first,*later = [points_of(t, i) for i in range(current_run(t)+1)]
-    res.update(n_epoch=b.T, points=first, later=[o for o in later if o], others=[o for o in others if o])
+    res.update(n_epoch=b.T, points=first)
+    res.update(later=[*filter(None, later)], others=[*filter(None, others)])
     res['reason'] = t.user_attrs.get('verdict') or t.user_attrs.get('reason')
     i = next((i for i,o in enumerate(b.trials) if o.number==t.number), None)
     if i is None or not res['epochs']: return res
