@@ -8,7 +8,7 @@ more, so losses are negative. Gains are paired by seeds; optimism is the value i
 runs, `plain` those that training each complete trial `--repeats` times would have taken. Other sets need `pip install -e '.[sweeps]'`."""
 import argparse, tempfile, warnings
 import numpy as np, torch
-from fastai.vision.all import CrossEntropyLossFlat, DataLoaders, Learner, TfmdDL, accuracy, nn
+from fastai.vision.all import CrossEntropyLossFlat, DataLoaders, Learner, ProgressCallback, TfmdDL, accuracy, nn
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 from racing import header, hush, race, row, versions
@@ -41,6 +41,7 @@ def of_sweeps(name):
 
 def of_predictions(ensemble, test, learn):
     "The metric of `learn`, accuracy, rmse or squared error, of the mean predictions of `ensemble` on `test`"
+    for o in ensemble.learners: o.remove_cb(ProgressCallback)
     preds,targs,decoded = ensemble.get_preds(dl=test, with_decoded=True)
     if learn.metrics and learn.metrics[0].name=='accuracy': return float((decoded.flatten()==targs.flatten()).float().mean())
     mse = float(((preds.flatten()-targs.flatten())**2).mean())
