@@ -22,13 +22,14 @@ class BayesSearch(Searcher):
     """Gaussian-process Expected Improvement that learns from every epoch of every trial
 
     Parameters:
-        n_epoch: Results of a full trial, counted by `training_iteration`
+        n_epoch: Results of a full trial, counted by `training_iteration`; a range makes it a
+            hyperparameter
         metric: Name of the result to optimize; that of `TuneConfig` if None
         mode: 'min' or 'max'; that of `TuneConfig` if None
         seed: The same seed and the same results give the same proposals
     """
     def __init__(self,
-        n_epoch:int, # Results of a full trial, counted by `training_iteration`
+        n_epoch:int, # Results of a full trial, counted by `training_iteration`; a range makes it a hyperparameter
         metric:str=None, # Name of the result to optimize; that of `TuneConfig` if None
         mode:str=None, # 'min' or 'max'; that of `TuneConfig` if None
         seed:int=None # The same seed and the same results give the same proposals
@@ -95,9 +96,10 @@ class BayesScheduler(FIFOScheduler):
         super().__init__()
         self.search = search
     def on_trial_result(self, tune_controller, trial, result):
-        if result['training_iteration']>=self.search.n_epoch: return self.STOP
+        id = self.search.ids[trial.trial_id]
+        if result['training_iteration']>=self.search.opt.epochs_of(id): return self.STOP
         stop = self.search.note(trial.trial_id, result)
-        if stop: self.search.opt.finish(self.search.ids[trial.trial_id])
+        if stop: self.search.opt.finish(id)
         return self.PAUSE if stop else self.CONTINUE
     def choose_trial_to_run(self, tune_controller):
         trials,wanted = tune_controller.get_trials(),self.search.wanted

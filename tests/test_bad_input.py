@@ -34,7 +34,7 @@ bad = {
     'empty monitor': (plain, dict(space=lr, monitor=''), MonitorError, "'' is not recorded"),
     'unknown direction': (lambda p: digits(p, metrics=my_metric), dict(space=lr), MonitorError, 'mode='),
     'wrong mode': (plain, dict(space=lr, mode='up'), MonitorError, "'min' or 'max'"),
-    'no epochs': (plain, dict(n_epoch=0, space=lr), TuneError, 'n_epoch: expected a whole number of 1 or more, got 0'),
+    'no epochs': (plain, dict(n_epoch=0, space=lr), TuneError, r'n_epoch: expected a whole number of 1 or more, or a range such as \(5, 20\), got 0'),
     'negative epochs': (plain, dict(n_epoch=-2, space=lr), TuneError, 'n_epoch'),
     'half an epoch': (plain, dict(n_epoch=.5, space=lr), TuneError, 'n_epoch'),
     'epochs missing': (plain, dict(n_epoch=None, space=lr), TuneError, 'n_epoch'),
@@ -100,7 +100,12 @@ def named(*, params): "A factory that takes its argument by name"
 
 reals,wholes = [None, True, -1, 0, 'x', '3', math.inf, math.nan, [3], 1j],[None, True, -1, 0, .5, 2., '3', math.inf, [3], np.array([1, 2])]
 bad |= {
-    **args('n_epoch', wholes, TuneError, '^n_epoch: expected a whole number of 1 or more, got'),
+    **args('n_epoch', [None, True, -1, 0, .5, 2., '3', math.inf, np.array([1, 2]), dict(a=3)], TuneError, r'^n_epoch: expected a whole number of 1 or more, or a range such as \(5, 20\), got'),
+    **args('n_epoch', [(20, 5), (5, 5)], SpaceError, '^n_epoch: expected low < high'), **args('n_epoch', [(0, 5), (2., 6.), (1, 6, .5), [2, 4.5], ['2', '6'], [True, False]], SpaceError, '^n_epoch: expected whole numbers of 1 or more'),
+    **args('n_epoch', [[]], SpaceError, '^n_epoch: expected at least one choice'), **args('n_epoch', [[3, 3]], SpaceError, '^n_epoch: choices must have different names'), **args('n_epoch', [(1,), (1, 2, 3, 4)], SpaceError, '^n_epoch: expected .low, high.'),
+    'epochs in the space, not whole': (plain, dict(n_epoch=None, space=dict(n_epoch=(1., 5.), **lr)), SpaceError, 'n_epoch: expected whole numbers of 1 or more'),
+    'epochs twice': (plain, dict(n_epoch=(2, 4), space=dict(n_epoch=(1, 5), **lr)), SpaceError, 'an argument, and in the space as well'),
+    'lengths in population based training': (plain, dict(n_epoch=(2, 4), space=lr, sampler='pbt'), TuneError, 'whose length must stay; give n_epoch as one number'),
     **args('n_trials', wholes[1:], TuneError, '^n_trials: expected a whole number of 1 or more, got'),
     **args('budget', wholes[1:], TuneError, '^budget: expected a whole number of 1 or more, got'),
     **args('timeout', reals[1:], TuneError, '^timeout: expected a positive number, got'),
@@ -192,7 +197,7 @@ bad |= {
     **dict(elsewhere('cbs', 'callbacks')), **dict(elsewhere("the fit sets the schedule", 'scheduler')), **dict(elsewhere('seed', 'random_state')),
     **dict(elsewhere('loss_func', 'criterion')), **dict(elsewhere('max_norm', 'gradient_clip')),
     'a knob as an argument': (plain, dict(space=lr, bs=32), TuneError, r"unknown argument 'bs'; bs is a hyperparameter.*space=dict\(bs=...\)"),
-    'an argument in the space': (plain, dict(space=dict(n_epoch=(1, 5))), KnobError, "'n_epoch'; n_epoch is an argument of bayes_tune"),
+    'an argument in the space': (plain, dict(space=dict(n_epoch=(1, 5))), SpaceError, 'n_epoch is an argument, and in the space as well; drop one'),
     'epochs missing, called epochs': (plain, dict(n_epoch=None, space=lr, epochs=3), TuneError, "unknown argument 'epochs', did you mean 'n_epoch'"),
     'torchvision by name': (small_vision, dict(space=dict(arch=['alexnet'])), KnobError, 'pass the function, as in torchvision.models.alexnet'),
 }
@@ -273,7 +278,9 @@ def reported(**kwargs):
     return opt.report(**{'id': opt.next().id, 'epoch': 1, 'value': .5, **kwargs})
 numbers,trials = [0, -1, .5, True, 'x', '3', [1], math.nan],[-1, 99, 1., '1', True, None, [0], math.nan, slice(1)]
 wrong = {  # function of a value, of a result and of a folder; what is wrong; what it says
-    'BayesOptimizer n_epoch': (lambda v, *o: BayesOptimizer(space, v), [*numbers, None], '^n_epoch: expected a whole number of 1 or more, got'),
+    'BayesOptimizer n_epoch': (lambda v, *o: BayesOptimizer(space, v), [o for o in numbers if o!=[1]]+[None], '^n_epoch: expected a whole number of 1 or more, got'),
+    'BayesOptimizer range': (lambda v, *o: BayesOptimizer(space, v), [(0, 5), (2., 6.), ['a']], '^n_epoch: expected whole numbers of 1 or more'),
+    'BayesOptimizer short': (lambda v, *o: BayesOptimizer(dict(space, n_epoch=(2, 9)), v), [3, 8], '^n_epoch: expected at least 9'),
     'BayesOptimizer seed': (lambda v, *o: BayesOptimizer(space, 3, seed=v), [-1, .5, True, 'x', [1]], '^seed: expected a whole number of 0 or more, got'),
     'BayesOptimizer mode': (lambda v, *o: BayesOptimizer(space, 3, mode=v), ['maximize', None, 3, ['max']], "^mode: expected 'max' or 'min', got"),
     'BayesOptimizer resume': (lambda v, *o: BayesOptimizer(space, 3, resume=v), ['no', None, 2], '^resume: expected True or False, got'),

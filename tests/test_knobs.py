@@ -71,7 +71,7 @@ def tune(learn, space, see=None, **kwargs):
     args = dict(n_trials=3, sampler=RandomSampler(seed=1), pruner=NopPruner(), cbs=Look(see, notes) if see else None, **quick)
     return learn.bayes_tune(1, space, **{**args, **kwargs}),notes
 
-def test_every_knob_has_a_case(): assert set(knobs)-set(cases)=={'freeze_epochs'}  # below
+def test_every_knob_has_a_case(): assert set(knobs)-set(cases)=={'n_epoch', 'freeze_epochs'}  # test_lengths, and below
 
 @pytest.mark.parametrize('name', cases)
 def test_what_is_suggested_is_what_is_seen(tmp_path, name):

@@ -50,7 +50,8 @@ def _by_open(surrogate, level, epochs, rng):
     luck = _luck(surrogate, len(idx), rng)
     p = ndtr((m+luck-level)/np.sqrt(v+1e-12)).mean(0)
     order = np.argsort(-p)
-    cost = surrogate.T-surrogate.epochs[idx[order]]
+    idx = idx[order]
+    cost = surrogate.planned[idx]-surrogate.own(idx, surrogate.epochs[idx])
     before = np.cumsum(cost)-cost  # the last one may get a part of its epochs
     return 1-np.prod(1-p[order[before<epochs]])
 
@@ -74,4 +75,5 @@ def _untried(surrogate, rng):
 
 def _mean_epochs(surrogate):
     "Epochs per trial so far"
-    return surrogate.epochs.sum()/max((surrogate.epochs>0).sum(), 1)
+    spent = surrogate.own(..., surrogate.epochs)
+    return spent.sum()/max((spent>0).sum(), 1)

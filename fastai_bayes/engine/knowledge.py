@@ -71,7 +71,7 @@ class EarlierStudy:
         within = [(p, c) for p,c in trials if names and c and _within(p)]
         if not within:
             raise OptimizerError(f'{name}: no trial of the study is in the search space of {", ".join(space)}')
-        T = max(len(c) for _,c in within)
+        T = max(self.space.longest, *(len(c) for _,c in within))
         trainings = [self._training(p, [sign*v for v in c], T) for p,c in within]
         if not any(t.last for t in trainings): raise OptimizerError(f'{name}: no trial of the study has a finite value')
         self.surrogate = Surrogate(self.space, T, trainings)
@@ -86,7 +86,8 @@ class EarlierStudy:
         return GP(data, fit(data, prior)[None])
     def _training(self, params, curve, T):
         x = self.space.encode({k: params[k] for k in self.space if k in params})
-        state = 'complete' if len(curve)==T else 'paused'
+        full = T,self.space.epochs(x[None], T)[0],params.get('n_epoch')  # or that of a study whose trials differ
+        state = 'complete' if len(curve) in full else 'paused'
         return Training(self.space.snap(x[None])[0], curve, state)
     def predict(self,
         X # (m,d) points of the current unit cube

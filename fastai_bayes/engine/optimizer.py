@@ -8,7 +8,7 @@ __all__ = ['Trial', 'BayesOptimizer']
 # %% ../../nbs/engine/13_optimizer.ipynb #imports
 from dataclasses import dataclass
 import numpy as np
-from .space import Space, is_int
+from .space import Space, is_int, is_range
 from .checks import OptimizerError, check_acq, check_bool, check_cost, check_float, check_int, check_option
 from .optimize_acqf import untried
 from .trainings import Training, one_thread
@@ -40,7 +40,8 @@ class BayesOptimizer:
 
     Parameters:
         space: `Space`, or a dictionary in its notation
-        n_epoch: Epochs of a full trial; 1 if there is one value per trial
+        n_epoch: Epochs of a full trial; 1 if there is one value per trial; a range or options if
+            that varies
         mode: Is more of the monitored value better ('max') or less ('min')?
         seed: The same seed and the same reports give the same proposals
         resume: May `next` return a trial that was stopped earlier?
@@ -54,7 +55,7 @@ class BayesOptimizer:
     """
     def __init__(self,
         space, # `Space`, or a dictionary in its notation
-        n_epoch:int, # Epochs of a full trial; 1 if there is one value per trial
+        n_epoch:int, # Epochs of a full trial; 1 if there is one value per trial; a range or options if that varies
         mode:str='max', # Is more of the monitored value better ('max') or less ('min')?
         seed:int=None, # The same seed and the same reports give the same proposals
         resume:bool=True, # May `next` return a trial that was stopped earlier?
@@ -65,14 +66,14 @@ class BayesOptimizer:
         runs:int=1 # Maximum number of runs per trial: contenders get more than one
     ):
         self.runs = check_int(runs, 'runs', 1)
-        self.n_epoch,self.resume = check_int(n_epoch, 'n_epoch', 1),check_bool(resume, 'resume')
+        self.resume = check_bool(resume, 'resume')
         self.mode = check_option(mode, 'mode', ('max', 'min'))
         if seed is not None: check_int(seed, 'seed', 0)
         self.cost,self.acq = check_cost(cost),check_acq(acq, cost)
-        self.space = space if isinstance(space, Space) else Space(space)
+        self.space,self.n_epoch = self._lengths(space if isinstance(space, Space) else Space(space), n_epoch)
         self.sign,self.seed = (1 if mode=='max' else -1),np.random.SeedSequence(seed).entropy
         self.trainings,self.fitted = [],{}
-        self.first = start_points(self.space, n_epoch, self._rng(0))
+        self.first = start_points(self.space, self.n_epoch, self._rng(0))
         def _earlier(i, o): return EarlierStudy(o, self.space, self.sign, f'from_studies[{i}]')
         if from_studies is None: from_studies = ()
         if not isinstance(from_studies, (list, tuple)):
@@ -80,8 +81,20 @@ class BayesOptimizer:
                                  f'{from_studies!r:.80}; BayesSampler and bayes_tune take studies and folders')
         points = first_points(self.space, [_earlier(*o) for o in enumerate(from_studies)], prior)
         self.knowledge = Knowledge(points) if len(points) else None
-        self.resumable = resume and n_epoch>1
+        self.resumable = resume and self.n_epoch>1
 
+    def _lengths(self, space, n_epoch):
+        "`space` with the name `n_epoch` if that varies, and the epochs of the longest trial"
+        if is_range(n_epoch):
+            space = space.with_epochs(n_epoch)
+            n_epoch = space.longest
+        n = check_int(n_epoch, 'n_epoch', 1)
+        if n>=space.longest: return space,n
+        raise OptimizerError(f'n_epoch: expected at least {space.longest}, as in the space, got {n}')
+    def epochs_of(self, id:int)->int:
+        "Epochs of the trial when it is complete"
+        x = self._known(id).x
+        return int(self.space.epochs(x[None], self.n_epoch)[0])
     def _rng(self, n): return np.random.default_rng([self.seed, n])
     @property
     def surrogate(self):
@@ -143,9 +156,9 @@ class BayesOptimizer:
                 value is missing
         """
         t = self._running(id).runs[-1]
-        n = t.epochs
-        if not is_int(epoch) or not n<epoch<=self.n_epoch:
-            raise OptimizerError(f'expected epoch {n+1} of {self.n_epoch} of trial {id}, or a later one, '
+        n,own = t.epochs,self.epochs_of(id)
+        if not is_int(epoch) or not n<epoch<=own:
+            raise OptimizerError(f'expected epoch {n+1} of {own} of trial {id}, or a later one, '
                                  f'got {epoch!r}; report epochs in order')
         value = np.nan if value is None else check_float(value, 'value')
         secs = 0. if seconds is None else check_float(seconds, 'seconds')
@@ -190,7 +203,7 @@ class BayesOptimizer:
         "The trial has ended, at its last epoch or because it should stop"
         t = self._running(id)
         run = t.runs[-1]
-        t.state = run.state = 'complete' if run.epochs==self.n_epoch else 'paused'
+        t.state = run.state = 'complete' if run.epochs==self.epochs_of(id) else 'paused'
         if t.failed or not run.last: t.state = run.state = 'failed'
     def fail(self, id:int, reason:str=''):
         "The trial has failed; its configuration counts as the worst and is not tried again"

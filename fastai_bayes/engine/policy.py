@@ -13,6 +13,7 @@ import functools, math
 from dataclasses import dataclass
 import numpy as np
 from .gp import GP
+from .cost import Length
 from .acquisition import IfFeasible, LogEI, PerCost, Within, acquisitions, log_ei
 from .optimize_acqf import distinct, maximize, sobol
 from .curves import rung_ratio
@@ -107,6 +108,7 @@ def _after_one_run(noise, gp, best):
 
 def _weighed(f, surrogate, allowed):
     "The acquisition `f`, weighted by feasibility, cost and constraints"
+    if surrogate.lengths_differ and f.log: f = PerCost(f, Length(surrogate.space, surrogate.T))
     if surrogate.feasible is not None: f = IfFeasible(f, surrogate.feasible)
     if surrogate.cost is not None: f = PerCost(f, surrogate.cost)
     return Within(f, allowed) if allowed else f
@@ -183,27 +185,33 @@ def decide(
     if t.later: return _in_a_race(surrogate, i, resumable)
     if l>=T: return Verdict(False, 'finished')
     least = surrogate.look if resumable else least_final_epochs(T)
-    if l<least: return Verdict(False, f'fewer than {in_epochs(least)}')
+    if l<least: return Verdict(False, f'fewer than {in_epochs(surrogate.own(i, least))}')
     if t.last<t.epochs or surrogate.before(i)==l:
         return Verdict(False, f'nothing to compare after {in_epochs(t.epochs)}')
     starts = n_starts(surrogate)+surrogate.are('running').sum()-1  # as many more as are under way
     pause = resumable and i<min(n_startup, starts) and _pause(surrogate, i)
-    if pause: return Verdict(True, f'{pause} {in_epochs(l)}')
+    if pause: return Verdict(True, f'{pause} {_so_far(surrogate, i)}')
     if not resumable and np.nanmax(surrogate.Y[i])>=surrogate.transform.best:
         return Verdict(False, 'the best value so far')  # Optuna ignores stopped trials
     return _judged(surrogate, i, min_prob if resumable else min_prob_final)
 
 def _in_a_race(surrogate, i, resumable):
     "`Verdict` on a further run of trial `i`: it goes on while the mean of its runs may be the best"
-    t,T = surrogate.trainings[i],surrogate.T
+    t,T,own = surrogate.trainings[i],surrogate.T,surrogate.planned[i]
     run,least = t.later[-1],surrogate.look if resumable else least_final_epochs(T)
-    if run.epochs>=T: return Verdict(False, 'finished')
-    if run.epochs<least: return Verdict(False, f'fewer than {in_epochs(least)}')
+    place = run.epochs*T//own
+    if place>=T: return Verdict(False, 'finished')
+    if place<least: return Verdict(False, f'fewer than {in_epochs(surrogate.own(i, least))}')
     if run.last<run.epochs: return Verdict(False, f'nothing to compare after {in_epochs(run.epochs)}')
     p = surrogate.prob_beats(i)
     word = 'too small' if p<min_prob else 'large enough'
     where = f'run {len(t.runs)}, epoch {run.epochs}'
     return Verdict(p<min_prob, f'{where}: the probability of a better mean, {p:.0%}, is {word}', p)
+
+def _so_far(surrogate, i):
+    "Epochs of trial `i`, in words"
+    n,own = surrogate.own(i, surrogate.epochs[i]),surrogate.planned[i]
+    return f'{n} of {in_epochs(own)}' if surrogate.lengths_differ else in_epochs(n)
 
 def _pause(surrogate, i):
     "Why trial `i`, one of the first, pauses now; empty if it does not"
@@ -216,7 +224,7 @@ def _pause(surrogate, i):
 def _judged(surrogate, i, least):
     "`Verdict` by rank and probability, with threshold `least`"
     rank,of = surrogate.rank(i)
-    place = f'number {rank+1} of {of} after {in_epochs(surrogate.epochs[i])}'
+    place = f'number {rank+1} of {of} after {_so_far(surrogate, i)}'
     if rank<max(1, top_share*of): return Verdict(False, place, rank=rank, of=of)
     p = float(surrogate.prob_best([i])[0])
     word = 'too small' if p<least else 'large enough'
@@ -308,7 +316,7 @@ def _paused_rates(surrogate, among):
     for k in np.flatnonzero(likely): likely[k] = not _waits(surrogate, paused[k], paused)
     if not likely.any(): return _none()
     paused,m,v = paused[likely],m[likely],v[likely]
-    left = surrogate.T-np.array([surrogate.trainings[i].epochs for i in paused])
+    left = surrogate.planned[paused]-np.array([surrogate.trainings[i].epochs for i in paused])
     rate = log_ei(m, np.maximum(v, 1e-12), surrogate.incumbent)[0]-np.log(left)
     if surrogate.cost is not None: rate = rate-surrogate.cost(surrogate.X[paused])
     return paused,rate
@@ -323,7 +331,7 @@ def _run_rates(surrogate, among, gp):
     able |= paused & (runs>1) & np.isin(idx, [*among])
     m,v = (o[idx] for o in surrogate.true_values(gp))
     done = [o.runs[-1].epochs if o.state=='paused' else 0 for o in now]
-    left = np.maximum(surrogate.T-np.array(done, int), 1)
+    left = np.maximum(surrogate.planned[idx]-np.array(done, int), 1)
     rate = log_gain(m, v, surrogate.runs.noise, able, runs==1)-np.log(left)
     if surrogate.cost is not None: rate = rate-surrogate.cost(surrogate.X[idx])
     use = np.isfinite(rate)
@@ -335,4 +343,5 @@ def race_epochs(surrogate, gp):
     "Epochs that the further runs of those trials may take that may be the best"
     idx,_ = _run_rates(surrogate, (), gp)
     missing = [surrogate.n_runs-len(surrogate.trainings[i].runs) for i in idx]
-    return sum(sorted(missing)[-most_racing:])*surrogate.T
+    epochs = surrogate.planned[idx]*np.array(missing, int)
+    return int(np.sort(epochs)[-most_racing:].sum())

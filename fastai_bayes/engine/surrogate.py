@@ -96,7 +96,7 @@ class Surrogate:
 
     Parameters:
         space: `Space` of the configurations
-        T: Epochs of a full trial
+        T: Epochs of a full trial, of the longest if they differ
         trainings: List of `Training`
         cost: What is limited: 'epochs', or 'seconds' if they were measured
         fitted: Fitted parameters of the previous proposal, from `propose`
@@ -105,7 +105,7 @@ class Surrogate:
     """
     def __init__(self,
         space, # `Space` of the configurations
-        T:int, # Epochs of a full trial
+        T:int, # Epochs of a full trial, of the longest if they differ
         trainings, # List of `Training`
         cost:str='epochs', # What is limited: 'epochs', or 'seconds' if they were measured
         fitted:dict=None, # Fitted parameters of the previous proposal, from `propose`
@@ -121,6 +121,8 @@ class Surrogate:
         self.X,self.Y,ends = map(np.ascontiguousarray, parts)
         last,failed,self.state = ends.T
         self.last,self.failed = last.astype(int),failed>0
+        self.planned = space.epochs(self.X, T)  # (n,) epochs of each trial when it is complete
+        self.first = T//self.planned  # where its first one is placed
         self.lens = lengths(self.Y)
         self.epochs = np.r_[0, self.grid][self.lens]  # at which they are compared
         self.infeasible = self.are('infeasible')
@@ -131,12 +133,20 @@ class Surrogate:
         res = np.resize(before.rows, shape) if before else np.empty(shape)
         known = before.trainings if before else ()
         new = map(operator.is_not, self.trainings, [*known, *[None]*shape[0]])
-        for i in np.flatnonzero([*new]): res[i] = self.trainings[i].row(self.T)
+        for i in np.flatnonzero([*new]):
+            t = self.trainings[i]
+            own, = self.space.epochs(t.x[None], self.T)
+            res[i] = t.row(self.T, int(own))
         return res
     def are(self, state): return self.state==states.index(state)
     def _place(self, l):
         "Number of grid epochs up to `l`, a number or an array"
         return np.searchsorted(self.grid, l, 'right')
+    def own(self, i, l):
+        "Epochs of trial `i` up to the place `l`, numbers or arrays"
+        return -(-l*self.planned[i]//self.T)
+    @property
+    def lengths_differ(self): return self.space.longest>0
     @functools.cached_property
     def transform(self): return OutputTransform(self.Y if self.lens.any() else np.zeros((1, 1)))
     @functools.cached_property
@@ -148,11 +158,17 @@ class Surrogate:
     @functools.cached_property
     def is_shown(self): return np.arange(len(self.grid))<self.shown[:,None] # (n,G)
 
+    def _as_trained(self):
+        "Transformed values of all trials at their own epochs, one trial after the other; number of values of each"
+        curves = [t.points[1] for t in self.trainings]
+        counts = [*map(len, curves)]
+        return self.transform(np.concatenate([[], *curves])), np.array(counts, int)
     @functools.cached_property
     def noise(self):
         "Standard deviation of the noise, from differences in the later halves of curves (Gasser et al. 1986)"
-        z,n = self.Z[self.is_shown],self.shown
-        at,of = np.nonzero(self.is_shown)[1],np.repeat(n, n)
+        z,n = self._as_trained() if self.lengths_differ else (self.Z[self.is_shown], self.shown)
+        at = np.concatenate([[], *map(np.arange, n)])
+        of = np.repeat(n, n)
         late = (of>=6) & (at>=of//2) & ~np.repeat(self.failed, n)
         if not late.any(): return 0.
         sds = []
@@ -202,16 +218,17 @@ class Surrogate:
         "Indices of curves that can be forecast"
         return np.flatnonzero((self.epochs>0) & (self.epochs<self.T))
     @functools.cached_property
-    def first(self):
+    def first_runs(self):
         "As `final`, of the first runs"
-        done,left = self.epochs>=self.T,self.noise**2*noise_left(self.T)
+        rest = {n: self.noise**2*noise_left(n) for n in {*self.planned.tolist()}}
+        done,left = self.epochs>=self.T,np.array([rest[n] for n in self.planned])
         m,v = np.where(done, self.smooth[:,-1], 0.),np.where(done, left, 0.)
         if len(self.open): m[self.open],v[self.open] = self.forecast(self.open)
         return m,v
     @functools.cached_property
     def final(self):
         "Transformed final values: mean (n,) and variance (n,), forecast if unknown; 0 without a value"
-        if not self.several: return self.first
+        if not self.several: return self.first_runs
         m,v = self.runs.mean
         return m, np.where(np.isinf(v), 0., v)
     @functools.cached_property
@@ -219,18 +236,18 @@ class Surrogate:
         "`Runs` of all trials"
         most = max(map(len, (o.runs for o in self.trainings)), default=1)
         M,V = np.full((2, len(self.trainings), most), np.nan)
-        m,v = self.first
+        m,v = self.first_runs
         shown = self.epochs>0
         known = np.where(self.epochs>=self.T, 0., v)
         M[shown,0],V[shown,0] = m[shown],known[shown]
         for i,t in enumerate(self.trainings):
             for j,run in enumerate(t.later, 1):
-                M[i,j],V[i,j] = self._of_later(run)
+                M[i,j],V[i,j] = self._of_later(run, self.planned[i])
         measured = ((self.shown>=6) & ~self.failed).any()  # as for `noise`
         return Runs(M, V, between*self.noise if measured else unknown_noise)
-    def _of_later(self, run):
-        "Transformed final value of a further `run`, and its variance, 0 if it has ended; NaN without a value"
-        y = run.values(self.T)
+    def _of_later(self, run, own):
+        "Transformed final value of a further `run` of `own` epochs, and its variance, 0 if it has ended; NaN without"
+        y = run.values(self.T, own)
         if not len(y): return np.nan,np.nan
         z = np.full((1, len(self.grid)), np.nan)
         z[0,:len(y)] = self.transform(y)
@@ -264,11 +281,11 @@ class Surrogate:
         least = max(1/((self.epochs>=self.T).sum()+2), unknown)
         return (1-d)*ndtr((m-self.incumbent)/np.sqrt(v+1e-12))+d*least
     def reached(self, l):
-        "(n,) Which trials were trained for at least `l` epochs, and have not failed?"
-        return (self.epochs>=l) & ~self.failed
+        "(n,) Which trials were trained for at least `l` epochs, have a value there, and have not failed?"
+        return (self.epochs>=l) & (self.first<=max(l, 1)) & ~self.failed
     def went_on(self, l):
         "(n,) Which trials show how curves go on from epoch `l`, at least to the next rung?"
-        return self.reached(max(rung_ratio*l, l+1))
+        return self.reached(max(rung_ratio*l, l+1)) & (self.first<=l)
     def _pairs(self, trials):
         "(2,p) pairs of the `trials` (n,)"
         use = np.flatnonzero(trials)
@@ -278,7 +295,7 @@ class Surrogate:
     def look(self):
         "Epochs of a first look: `least_epochs`, or the fewest that order trials in the same way"
         full = least_epochs(self.T)
-        i,j = self._pairs(self.reached(full))
+        i,j = self._pairs(self.reached(full) & (self.first==1))
         if len(i)<pilots*(pilots-1)/2: return full
         def _differ(l): return np.subtract(*self.Z[[i, j],self._place(l)-1])
         later = _differ(full)
@@ -295,8 +312,9 @@ class Surrogate:
         return float(np.clip((reversed-usual)/(1/2-usual), 0, 1))
     def is_rising(self, l):
         "Are most trials better after `l` epochs than one rung before? If not, as in a warm-up, values say little"
-        now,then = self._place(l),self._place(max(int(l/rung_ratio), 1))
-        Y = self.Y[self.reached(l)]
+        before = max(int(l/rung_ratio), 1)
+        now,then = self._place(l),self._place(before)
+        Y = self.Y[self.reached(l) & (self.first<=before)]
         return 2*(Y[:,now-1]>Y[:,then-1]).sum()>len(Y)
     def better(self, i):
         "(n,) Which trials were better than trial `i` after as many epochs, or fewer if curves do not fall from there?"
@@ -305,7 +323,8 @@ class Surrogate:
         rises = (Z[:,-1:]-Z).mean(0)>=-fall
         ok = np.append(rises, False)[n-1]  # the last is for trials without a value
         then = self.Y[np.arange(len(n)),n-1]
-        return ok & ~self.failed & (then>self.Y[i,l-1])
+        ok &= (self.first<=self.epochs[i]) & ~self.failed
+        return ok & (then>self.Y[i,l-1])
     def rank(self, i):
         "How many trials were `better` than trial `i`, and how many these are with those that got as far"
         better = self.better(i)
@@ -313,7 +332,7 @@ class Surrogate:
         return int(better.sum()), int(of.sum())
     def before(self, i):
         "Epoch at which trial `i` was compared the last time before now"
-        known = self.trainings[i].points[0]
+        known,_ = self.trainings[i].placed(self.T, self.planned[i])
         return int(self.grid[self._place(known[-2])-1]) if len(known)>1 else 0
 
     @functools.cached_property

@@ -73,19 +73,26 @@ class Training:
         return own or any(o.failed for o in self.later)
     @property
     def runs(self): return [self, *self.later]
-    def values(self, T):
-        "The curve at `grid(T)`, up to the last value; after early stopping it continues at its best"
-        at,y = (o[self.points[0]<=T] for o in self.points)
+    def placed(self, T, own):
+        "`points` of a trial of `own` epochs among `T`, by the share that is done"
+        at,y = self.points
+        at = at*T//own
+        return at[at<=T], y[at<=T]
+    def values(self, T, own=None):
+        "The curve of `own` epochs at `grid(T)`, up to the last value; after early stopping it continues at its best"
+        at,y = self.placed(T, own or T)
         if not len(y): return y
         g = grid(T)
         res = y if at[-1]==len(y)<=len(g)==T else _filled(at, y, g)
         return _padded(res, len(g), y.max()) if self.state=='complete' or self.later else res
-    def row(self, T):
-        "(d+G+3,) `x`; `values(T)`, NaN after the last; its epoch; `failed`; which of `states`. Cached"
-        key = T,[(o.state, o.diverged, len(o.curve)) for o in self.runs]
+    def row(self, T, own=None):
+        "(d+G+3,) `x`; `values(T, own)`, NaN after the last; its place; `failed`; which of `states`. Cached"
+        own = own or T
+        now = [(o.state, o.diverged, len(o.curve)) for o in self.runs]
+        key = T,own,now
         if self._row[0]!=key:
-            y = _padded(self.values(T), len(grid(T)), np.nan)
-            ends = self.last,self.failed,states.index(self.state)
+            y = _padded(self.values(T, own), len(grid(T)), np.nan)
+            ends = self.last*T//own,self.failed,states.index(self.state)
             self._row = key,np.r_[self.x, y, ends]
         return self._row[1]
 

@@ -28,7 +28,7 @@ class Status:
     Parameters:
         monitor: Name of the monitored quantity
         mode: 'min' or 'max'
-        n_epoch: Planned epochs of one trial
+        n_epoch: Planned epochs of one trial, unless its entry has others
         n_trials: Limits; None is no limit
         target: Value that ends the study
         chance: Of a gain that matters, by the rest of the budget
@@ -41,7 +41,7 @@ class Status:
     """
     monitor:str # Name of the monitored quantity
     mode:str # 'min' or 'max'
-    n_epoch:int # Planned epochs of one trial
+    n_epoch:int # Planned epochs of one trial, unless its entry has others
     n_trials:int=None # Limits; None is no limit
     budget:int=None
     timeout:float=None
@@ -59,8 +59,10 @@ class Status:
         "The best ended trial, or None"
         def _ok(o): return o['state'] in ('complete', 'stopped') and math.isfinite(o['value'])
         valued = filter(_ok, self.trials)
-        def _place(o): return o.get('place', o['value'])
-        return Direction.of(self.mode).best(valued, key=_place)
+        d = Direction.of(self.mode)
+        def _key(o): return d.key(o.get('place', o['value']), o['params'])
+        return d.best(valued, key=_key)
+    def epochs_of(self, o): return o.get('n_epoch', self.n_epoch)*o.get('runs', 1)
     @property
     def reached(self):
         "Has a trial reached the target?"
@@ -117,18 +119,18 @@ def status_line(s:Status)->str:
     "`s` in one line"
     if not s.running: return progress(s)
     if len(s.running)>1:
-        now = ', '.join(f"{o['number']} ({len(o['curve'])}/{s.n_epoch})" for o in s.running)
+        now = ', '.join(f"{o['number']} ({len(o['curve'])}/{s.epochs_of(o)})" for o in s.running)
         return f'trials {now} | {progress(s)}'
     o,*_ = s.running
     now = f" | {s.monitor} {short(o['curve'][-1])}" if o['curve'] else ''
     run = f" run {o['run']+1}" if o.get('run') else ''
-    now = f"trial {o['number']}{run} epoch {len(o['curve'])}/{s.n_epoch}{now}"
+    now = f"trial {o['number']}{run} epoch {len(o['curve'])}/{s.epochs_of(o)}{now}"
     return f"{now} | {progress(s)} | {settings(o['params'])}"
 
 def trial_line(o, s:Status)->str:
     "An ended trial `o` in one line"
     shown = plus_minus(o['value'], o.get('std')) or '-'
-    value = f"{s.monitor} {shown:8} epochs {o['epochs']}/{s.n_epoch*o.get('runs', 1)}"
+    value = f"{s.monitor} {shown:8} epochs {o['epochs']}/{s.epochs_of(o)}"
     parts = [f"trial {o['number']:<3} {o['state']:8} {value}", progress(s), settings(o['params'])]
     return ' | '.join([*parts, o['reason']] if o.get('reason') else parts)
 
@@ -158,7 +160,7 @@ def status_rows(
     def _row(o):
         mark = '*'*(o is s.best)
         values = [short(o['params'].get(k)) for k in names]
-        epochs = f"{o['epochs']}/{s.n_epoch*o.get('runs', 1)}"
+        epochs = f"{o['epochs']}/{s.epochs_of(o)}"
         head = [f"{mark}{o['number']}", _state(o), plus_minus(o['value'], o.get('std')), epochs]
         return [*head, *values, o.get('reason') or '']
     rows = [['trial', 'state', s.monitor, 'epochs', *names, 'reason'], *map(_row, shown)]

@@ -317,7 +317,7 @@ def _unread(factory, fit):
     def reaches(n):
         k = knobs.get(n)
         on_learner = k and (k.apply or k.hyper) and not k.by_factory
-        return n in factory.read or own_arg(n, fit) or on_learner or k and k.arg(fit)
+        return n in factory.read or n=='n_epoch' or own_arg(n, fit) or on_learner or k and k.arg(fit)
     return [n for n in factory.given if not reaches(n)]
 
 def _corners(space):

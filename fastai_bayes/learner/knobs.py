@@ -401,12 +401,13 @@ _add_arg('div', 'maximum learning rate divided by the first', 'div_factor', bad=
 _add_arg('div_final', 'maximum learning rate divided by the last', 'final_div_factor lrf', bad=_positive)
 _add_arg('lr_mult', 'learning rate of the last layers divided by the first', 'discriminative_lr layer_decay llrd',
     bad=_positive, check=_check_lr_mult, current=lambda learn: 1)
+add_knob('n_epoch', 'epochs of the training',
+    'epochs n_epochs max_epochs num_epochs epoch nb_epochs num_train_epochs n_iter', bad=_count)  # `call_fit` passes it
 _add_arg('freeze_epochs', 'epochs of fine_tune in which only the last layers are trained', 'frozen_epochs n_freeze',
     bad=_count, check=_check_frozen)
 
 # %% ../../nbs/learner/05_knobs.ipynb #names
 _arguments = dict(  # of `bayes_tune` -> their names elsewhere
-    n_epoch='epochs n_epochs max_epochs num_epochs epoch nb_epochs num_train_epochs n_iter',
     n_trials='trials max_trials num_trials num_samples n_calls', timeout='max_time time_limit time_budget',
     monitor='metric metrics objective scoring eval_metric metric_for_best_model',
     mode='direction directions goal maximize minimize greater_is_better',
@@ -457,7 +458,7 @@ def own_arg(
         name: Of a hyperparameter
         fit: Name of a fit method, or a function
     """
-    if isinstance(fit, str) or name in ('cbs', 'reset_opt', 'start_epoch'): return False
+    if isinstance(fit, str) or name in ('n_epoch', 'cbs', 'reset_opt', 'start_epoch'): return False
     known = takes(fit)
     return name in known or '**' in known and name not in knobs and name in mentioned(fit)
 
@@ -631,6 +632,6 @@ def fit_args(
     return own | {a: params[n] for n,a in args.items() if a}
 
 def call_fit(learn, fit, n_epoch, params, kwargs, cbs):
-    "Call `fit`, the name of a method or a function, with `kwargs` and the hyperparameters `params`"
+    "Call `fit`, the name of a method or a function, with `kwargs` and hyperparameters `params`, perhaps `n_epoch`"
     f = getattr(learn, fit) if isinstance(fit, str) else partial(fit, learn)
-    f(n_epoch, cbs=cbs, **kwargs | fit_args(params, fit))
+    f(params.get('n_epoch', n_epoch), cbs=cbs, **kwargs | fit_args(params, fit))

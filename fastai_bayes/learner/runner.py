@@ -178,10 +178,10 @@ def epochs_left(self:Run):
     s,limits,trials = self.status,self.limits,self.trials_of()
     left = [limits['budget']-s.spent] if limits['budget'] else []
     if limits['n_trials']:
-        lengths = [*filter(None, map(epochs_trained, trials))]
+        begun = [*filter(epochs_trained, trials)]
         new = limits['n_trials']-len(self.counted())
-        rest = sum(max(self.plan.total-n, 0) for n in lengths)
-        left.append(new*s.spent/max(len(lengths), 1)+rest)
+        rest = sum(max(self.plan.epochs(t.params)-epochs_trained(t), 0) for t in begun)
+        left.append(new*s.spent/max(len(begun), 1)+rest)
     if limits['timeout']:
         seconds = limits['timeout']-s.seconds
         left.append(seconds*s.spent/max(s.seconds, 1e-3))
@@ -218,7 +218,8 @@ def row(self:Run, t):
     found = [v for v,*_ in run_values(t, self.plan.direction)]
     why = reason_of(t) or t.user_attrs.get('verdict', '')
     res = dict(number=trial_id(t), state=state_of(t), value=value, params=t.params,
-               epochs=epochs_trained(t), saved=saved_of(t), reason=why, counts='infeasible' not in t.user_attrs)
+               epochs=epochs_trained(t), n_epoch=self.plan.epochs(t.params),
+               saved=saved_of(t), reason=why, counts='infeasible' not in t.user_attrs)
     return dict(res, std=std_error(found), runs=current_run(t)+1) if current_run(t) else res
 
 @patch
@@ -488,7 +489,7 @@ class Underway:
         stored = run.trials()[trial.number]
         curve = [v for _,v in runs_of(stored)[-1]]
         self.row = dict(number=trial_id(trial), params=trial.params, curve=curve)
-        self.row['run'] = current_run(stored)
+        self.row.update(n_epoch=run.plan.epochs(trial.params), run=current_run(stored))
         known,longer = last_step(stored),'extended' in run.study.user_attrs
         every = max(run.checkpoint_every, run.pool.push)
         how = dict(every=every, hypers=run.search.keeps_hypers, longer=longer, named=run.warned)
@@ -643,10 +644,13 @@ def needed(self:Run, ended):
     place = self.ranks()
     def _best(trials):
         trials = [t for t in trials if t.state!=TrialState.FAIL]
-        values = {trial_id(t): best_of(t, self.plan.direction)[0] for t in trials}
-        values |= {n: place[n] for n in values.keys()&place.keys()}
-        valued = [n for n,v in values.items() if math.isfinite(v)]
-        return self.plan.direction.ranked(valued, key=values.get)[:self.n_best_kept]
+        d = self.plan.direction
+        def _key(t):
+            value,_ = best_of(t, d)
+            return d.key(place.get(trial_id(t), value), t.params)
+        values = {trial_id(t): _key(t) for t in trials}
+        valued = [n for n,(v,_) in values.items() if math.isfinite(v)]
+        return d.ranked(valued, key=values.get)[:self.n_best_kept]
     within = [t for t in ended if state_of(t)!='infeasible']
     best = _best(within)+_best([t for t in ended if t not in within])  # the study may be extended, or its limits change
     cut = [trial_id(t) for t in ended if 'cut' in t.user_attrs]

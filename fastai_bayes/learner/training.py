@@ -48,7 +48,7 @@ class Plan:
         factory: Builds a learner per trial
         space: Search space
         fit: Name of a method of `Learner`, or a function `f(learn, n_epoch, cbs, **kwargs)`
-        n_epoch: Argument of the fit
+        n_epoch: Argument of the fit; the largest if that is a hyperparameter
         total: Epochs of a full trial: those of the longest fit
         monitor: Name of the monitored quantity
         mode: 'min' or 'max'
@@ -72,7 +72,7 @@ class Plan:
     factory:LearnerFactory # Builds a learner per trial
     space:Space # Search space
     fit:object # Name of a method of `Learner`, or a function `f(learn, n_epoch, cbs, **kwargs)`
-    n_epoch:int # Argument of the fit
+    n_epoch:int # Argument of the fit; the largest if that is a hyperparameter
     total:int # Epochs of a full trial: those of the longest fit
     monitor:str # Name of the monitored quantity
     mode:str # 'min' or 'max'
@@ -100,21 +100,24 @@ class Plan:
 
     @property
     def direction(self): return Direction.of(self.mode)
+    def epochs(self, params):
+        "Epochs of a trial with the hyperparameters `params` when it is complete"
+        return epochs_of(self.fit, self.n_epoch, {**self.fit_kwargs, **params})
 
 # %% ../../nbs/learner/18_training.ipynb #epochs
 def epochs_of(
     fit, # As in a `Plan`
     n_epoch:int, # Argument of the fit
-    kwargs:dict # Other arguments of the fit
+    kwargs:dict # Other arguments of the fit; may hold another `n_epoch`
 )->int:
     """Epochs of a full trial
 
     Parameters:
         fit: As in a `Plan`
         n_epoch: Argument of the fit
-        kwargs: Other arguments of the fit
+        kwargs: Other arguments of the fit; may hold another `n_epoch`
     """
-    return n_epoch+(kwargs.get('freeze_epochs', 1) if fit=='fine_tune' else 0)
+    return kwargs.get('n_epoch', n_epoch)+(kwargs.get('freeze_epochs', 1) if fit=='fine_tune' else 0)
 
 # %% ../../nbs/learner/18_training.ipynb #best
 class BestEpoch(Measured, SaveModelCallback):
@@ -313,11 +316,11 @@ def _watchers(plan, task, learn, params, folder, chief):
     checkpoint = Checkpoint(folder/'checkpoint.pt', trial=task.trial.number, **task.checkpoint)
     starts = not (checkpoint.done or task.run)
     if starts and plan.factory.rebuilds(params): _check_start(task.trial, learn.model, chief)
-    total = epochs_of(plan.fit, plan.n_epoch, {**plan.fit_kwargs, **params})
     limits,what = plan.subject_to,(plan.monitor, plan.mode)
     watch = [limits.watch(learn, task, chief, *what)] if limits.bounds else []
     runs = task.run,max(plan.runs, task.run+1)
-    cb = BayesPruningCallback(ReportingTrial(task, chief, checkpoint, *watch), *what, total, *runs)
+    trial = ReportingTrial(task, chief, checkpoint, *watch)
+    cb = BayesPruningCallback(trial, *what, plan.epochs(params), *runs)
     return BestEpoch(*what, shapes(learn.model)),checkpoint,cb,*watch
 
 def _digest(model):

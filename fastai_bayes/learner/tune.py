@@ -17,12 +17,12 @@ from fastcore.foundation import L
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from optuna.samplers import BaseSampler
-from ..engine.space import Space, did_you_mean, is_int, is_number, label_of
+from ..engine.space import Space, did_you_mean, is_int, is_number, is_range, label_of
 from .copies import copies, seeded
 from .display import ranges
 from .facts import facts_of
 from .factory import LearnerFactory, TuneError, asks_trial, check_read, warn_unread
-from .knobs import check_args, check_knobs, default_space, knobs, left_out, losses_compare, named_here, values_of
+from .knobs import check_args, check_knobs, default_space, knobs, left_out, losses_compare, named_here
 from .loaders import LoaderError
 from .measures import limits_from
 from .monitor import monitor_and_mode
@@ -45,7 +45,8 @@ def _is_list(v): return isinstance(v, (list, tuple)) and all(map(_is_dict, v))
 
 _count = 'a whole number of 1 or more',partial(is_int, least=1)
 _flag = 'True or False',lambda v: isinstance(v, Integral) and v in (True, False)
-_arguments = dict(n_epoch=_count, verbose=_flag, recipes=_flag, # Name -> what is expected, and is a value that?
+_length = 'a whole number of 1 or more, or a range such as (5, 20)',lambda v: is_range(v) or is_int(v, 1)
+_arguments = dict(n_epoch=_length, verbose=_flag, recipes=_flag, # Name -> what is expected, and is a value that?
     extend=('True, False, or values in the trials of new or removed hyperparameters, as in dict(mom=.9)',
             lambda v: isinstance(v, bool) or _is_dict(v)))
 _optional = dict(n_trials=_count, budget=_count, repeats=_count, # The same; None is also allowed
@@ -109,7 +110,7 @@ def _as_fit(fit, kwargs):
 def _hint(name, fit, known):
     "Hint for the unknown argument `name` of a fit with arguments `known`"
     here,own = named_here(name),inspect.signature(Learner.bayes_tune).parameters
-    if here in knobs:
+    if here in knobs and here not in own:
         arg = knobs[here].arg(fit)
         given = f', or pass {arg}= to {fit}' if arg in known and arg!=name else ''
         return f'; {here} is a hyperparameter: tune it, as in space=dict({here}=...){given}'
@@ -220,16 +221,18 @@ def _check_space(learn, space, given, fit, fit_kwargs, monitor, free):
     if monitor in ('train_loss', 'valid_loss') and not losses_compare(space):
         raise KnobError(f'{monitor} of different losses cannot be compared; '
                         'give the learner a metric, and pass monitor=')
-    if 'freeze_epochs' in space and 'freeze_epochs' not in given:
-        raise KnobError('freeze_epochs: the length of trials must be known in advance; put it into space')
+    for n in ('n_epoch', 'freeze_epochs'):
+        if n not in space or n in given: continue
+        raise KnobError(f'{n}: the length of trials must be known in advance; put it into space')
 
 def _check_search(search, plan, asks):
     name,space,before,enough = type(search.sampler).__name__,plan.space,plan.before,plan.enough
     if before is not None and not search.uses_knowledge:
         raise TuneError(f"from_studies, prior and recipes are for our sampler, and {name} cannot use them; "
                         "use sampler='bayes'")
-    if 'freeze_epochs' in space.dims and search.fixed_length:
-        raise TuneError('pbt changes hyperparameters during trials, which freeze_epochs does not allow')
+    if space.longest and search.fixed_length:
+        raise TuneError('pbt changes hyperparameters during trials, whose length must stay; '
+                        'give n_epoch as one number, and freeze_epochs as an argument')
     if enough is not None and not search.foresees:
         raise TuneError(f"enough: {name} does not know what the rest of the budget may bring; use sampler='bayes'")
     if plan.runs>1 and not search.trains_again:
@@ -295,24 +298,44 @@ def _before(learn, args, space):
     if res and stored: res.check(stored)
     return res
 
+def _apart(space, n_epoch):
+    "`space` without `n_epoch`, and the range that it has for that if the argument `n_epoch` is None"
+    if n_epoch is not None or not isinstance(space, dict) or 'n_epoch' not in space: return space,n_epoch
+    rest = {k: v for k,v in space.items() if k!='n_epoch'}
+    return rest or Space.of({}),space['n_epoch']
+
+def _whole_space(learn, args, fit, fit_kwargs):
+    "As from `_space`, with `n_epoch` if that is a range"
+    space,inferred = _space(learn, args.space, fit, fit_kwargs, args.new_learner)
+    names = ('n_epoch', 'freeze_epochs') if fit=='fine_tune' else ('n_epoch',)
+    space = Space.of(space.dims, space.conditions, space.optional, names)
+    varies = is_range(args.n_epoch) or 'n_epoch' in space.dims
+    if varies: space = space.with_epochs(args.n_epoch)
+    return space,inferred
+
+def _longest(space, fit, n_epoch, kwargs):
+    "Argument `n_epoch` of the longest fit, and the epochs of its trial"
+    n = int(space.of_longest.get('n_epoch', n_epoch))
+    return n,epochs_of(fit, n, kwargs | space.of_longest)
+
 def _plan(learn, args):
     "Check the arguments of `bayes_tune`, and put them into a `Plan`"
     fit,fit_kwargs = _as_fit(args.fit, args.fit_kwargs)
     _check_fit(fit, fit_kwargs, ())
+    args.space,args.n_epoch = _apart(args.space, args.n_epoch)
     _check_values(args), _check_factory(args.new_learner)
-    space,inferred = _space(learn, args.space, fit, fit_kwargs, args.new_learner)
+    space,inferred = _whole_space(learn, args, fit, fit_kwargs)
     cbs = _callbacks(learn, args.cbs, space)
     _check_fit(fit, fit_kwargs, space.names), check_args(fit, fit_kwargs)
     if args.new_learner is None: awake(learn)
-    factory,n_epoch = LearnerFactory(learn, args.new_learner, space),int(args.n_epoch)
+    factory = LearnerFactory(learn, args.new_learner, space)
     probe = factory.probe()
     _check_callbacks(probe, []), _check_data(probe)
     monitor,mode = monitor_and_mode(probe, args.monitor, args.mode)
     free = args.new_learner is not None
     factory.check = partial(_check_space, given=space, fit=fit, fit_kwargs=fit_kwargs, monitor=monitor, free=free)
     factory.check_new(probe)
-    most = {n: max(values_of(space[n])) for n in ('freeze_epochs',) if n in space.dims}
-    total = epochs_of(fit, n_epoch, fit_kwargs | most)
+    n_epoch,total = _longest(space, fit, args.n_epoch, fit_kwargs)
     plan = Plan(factory, space, fit, n_epoch, total, monitor, mode, _limits(args, total), fit_kwargs, cbs)
     as_given = 'sampler', 'pruner', 'storage', 'seed', 'verbose', 'extend', 'target', 'enough'
     for k in as_given: setattr(plan, k, vars(args)[k])
@@ -342,6 +365,7 @@ def _first_trials(plan, learn, args):
     if isinstance(plan.sampler, BaseSampler): search.try_out(plan.factory.point)
     if search.begins_with_present and args.enqueue is not False:
         plan.present = current_params(learn, plan.space, plan.fit, args.new_learner)
+        if 'n_epoch' in plan.space.dims and not args.new_learner: plan.present['n_epoch'] = plan.n_epoch
     plan.enqueued = _enqueued(args.enqueue, plan.space, asks)
 
 # %% ../../nbs/learner/21_tune.ipynb #tune
@@ -383,7 +407,7 @@ def _remove_new(folder, absent):
 
 @patch
 def bayes_tune(self:Learner,
-    n_epoch:int=None, # Epochs of a full trial, required (with `fine_tune`: after the frozen ones)
+    n_epoch:int=None, # Epochs of a full trial, required (`fine_tune`: after the frozen ones); a range if that is tuned
     space:dict=None, # Name of a knob -> range as in `Space`, None for the inferred one; lr, wd, bs, opt_func if None
     n_trials:int=None, # Maximum number of trials, complete or not
     budget:int=None, # Maximum number of epochs of all trials; that of 20 full trials if no limit is given
@@ -414,7 +438,8 @@ def bayes_tune(self:Learner,
     """Tune this learner, and load the best trial into it
 
     Parameters:
-        n_epoch: Epochs of a full trial, required (with `fine_tune`: after the frozen ones)
+        n_epoch: Epochs of a full trial, required (`fine_tune`: after the frozen ones); a range if
+            that is tuned
         space: Name of a knob -> range as in `Space`, None for the inferred one; lr, wd, bs,
             opt_func if None
         n_trials: Maximum number of trials, complete or not

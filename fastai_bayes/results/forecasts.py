@@ -34,8 +34,9 @@ class Beliefs:
         self.sign = Direction.of(study)
         trials = all_trials(study)
         known = (getattr(o, 'n_epoch', None) for o in (study.sampler, study.pruner))
-        self.T = next(filter(None, known), None) or horizon(trials)
         self.space = space_of(study) or no_params
+        T = next(filter(None, known), None) or horizon(trials) or 0
+        self.T = max(T, self.space.longest) or None
         if until is not None: trials = trials[:until+1]
         if self.T is None: return
         how = max_runs(trials),self.sign,unit_of(trials, self.T)
@@ -44,6 +45,10 @@ class Beliefs:
         last = Latest(lambda t: t)(trials)
         self.trials = [last[n] for n in begun]
 
+    def epochs(self, t):
+        "Epochs of the trial `t` when it is complete; None if that is unknown"
+        numbers = [o.number for o in self.trials]
+        return int(self.surrogate.planned[numbers.index(t.number)]) if t.number in numbers else self.T
     @property
     def enough(self):
         "Are there two trials with values? One does not show how others end"
@@ -152,13 +157,13 @@ def trial_data(
     others = [points_of(o) for o in earlier if trial_id(o)!=trial_id(t)]
     res = dict(number=trial_id(t), state=state_of(t), epochs=epochs_trained(t))
     first,*later = [points_of(t, i) for i in range(current_run(t)+1)]
-    res.update(n_epoch=b.T, points=first)
+    res.update(n_epoch=b.epochs(t), points=first)
     res.update(later=[*filter(None, later)], others=[*filter(None, others)])
     res['reason'] = t.user_attrs.get('verdict') or t.user_attrs.get('reason')
     i = next((i for i,o in enumerate(b.trials) if o.number==t.number), None)
     if i is None or not res['epochs']: return res
     res['best'] = b.best
-    if res['epochs']>=b.T or not b.enough: return res
+    if res['epochs']>=res['n_epoch'] or not b.enough: return res
     pruner = [getattr(study.pruner, k, 0) for k in ('n_startup', 'resumable')]
     e = explain(b.surrogate, i, b.sign, *pruner)
     sure = e.verdict.stop or res['state']!='stopped'  # another fit may disagree near the threshold

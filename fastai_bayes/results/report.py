@@ -43,10 +43,10 @@ def best_code(
     p,attrs = res.best_params,res.study.user_attrs
     dropped = res.best_trial.user_attrs.get('dropped', {})
     asked = [k for k in p if k not in attrs.get('about', p) and k not in dropped]  # by a factory
-    given = [f'{k}=[{_written(v)}]' for k,v in p.items() if k not in asked]
+    given = [f'{k}=[{_written(v)}]' for k,v in p.items() if k not in (*asked, 'n_epoch')]
     lines = [_assigned('space', given)] if given else []
     if asked: lines.append(_assigned('first', [f'{k}={_written(p[k])}' for k in asked]))
-    start = f"{attrs.get('n_epoch', 'n_epoch')}{', space' if given else ''}, n_trials=1"
+    start = f"{p.get('n_epoch', attrs.get('n_epoch', 'n_epoch'))}{', space' if given else ''}, n_trials=1"
     rest = 'enqueue=[first], new_learner=new_learner' if asked else 'enqueue=False'
     return '\n'.join([*lines, f'learn.bayes_tune({start}, {rest})'])
 
@@ -99,7 +99,7 @@ def _about(res):
     "Space, seed and versions: name -> text"
     attrs,direction = res.study.user_attrs,res.study.direction.name.lower()
     facts = describe(res.space) | dict(direction=direction, Python=platform.python_version())
-    facts |= {k: attrs[k] for k in ('monitor', 'n_epoch', 'seed') if k in attrs}
+    facts |= {k: attrs[k] for k in ('monitor', 'n_epoch', 'seed') if k in attrs and k not in facts}
     if attrs.get('knowledge'): facts['known beforehand'] = attrs['knowledge'].get('of')
     if attrs.get('chance'): facts['chance of a gain'] = '{1:.0%} after {0} epochs'.format(*attrs['chance'][-1])
     return facts | {o: _version(o) for o in ('fastai_bayes', 'fastai', 'torch', 'optuna', 'numpy', 'scipy')}

@@ -80,7 +80,7 @@ def _several(trial, x, sign):
 
 def _training(trial, space, sign, unit=1):
     "`trial` for the engine, None if it lacks an active dimension of `space`"
-    params = {'': 0, **trial.params}  # for `no_params`
+    params = {'': 0, **space.of_longest, **trial.params}  # for `no_params`; a trial without a length is as long as any
     if is_infeasible(trial): return _infeasible(trial, params, space)
     if not fits(params, space): return None
     if current_run(trial): return _several(trial, space.encode(params), sign)
@@ -191,7 +191,7 @@ class StudyCache:
             n_runs: Maximum number of runs per trial; what the trials say if None
             returns: `Surrogate`, and the numbers of the trials in it
         """
-        trials = [*all_trials(study)]
+        trials,T = [*all_trials(study)],max(T, space.longest)
         if trial is not None: trials[trial.number:trial.number+1] = [trial]
         how = T,cost,n_runs or max_runs(trials),Direction.of(study),unit_of(trials, T)
         key = fit_key(space, how)

@@ -50,7 +50,8 @@ class BayesPruner(BasePruner):
 
     def _horizon(self, study, trial):
         one_objective(study)
-        return self.n_epoch or horizon([*all_trials(study), trial])
+        known = self.n_epoch or horizon([*all_trials(study), trial])
+        return known or self._space(study, trial).longest or None
     def _space(self, study, trial):
         "The space of the study, or that of `trial` if it is not inside"
         space = space_of(study, self.known)

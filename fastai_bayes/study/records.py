@@ -42,6 +42,10 @@ class Direction(IntEnum):
     def best(self, items, key=None, default=None):
         "The best of `items`, the first of equals"
         return (max if self>0 else min)(items, key=key, default=default)
+    def key(self, value, params):
+        "What `best` and `ranked` compare: `value`, and of equal ones `n_epoch` in `params`, the fewest"
+        n = params.get('n_epoch')
+        return value, -self*n if is_int(n) else 0
     def ranked(self, items, key=None):
         "`items`, best first; equals keep their order"
         return sorted(items, key=key, reverse=self>0)
@@ -487,8 +491,9 @@ def best_trial(
 def best_first(study):
     "The `ended` trials of `study` by their `standing`"
     place = standing(study)
-    def _place(t): return place[trial_id(t)]
-    return Direction.of(study).ranked([t for t,_ in ended(study)], key=_place)
+    d = Direction.of(study)
+    def _key(t): return d.key(place[trial_id(t)], t.params)
+    return d.ranked([t for t,_ in ended(study)], key=_key)
 
 def max_runs(
     trials # Optuna trials
@@ -668,8 +673,10 @@ def trial_frame(
     rows,sign = records(study),Direction.of(study)
     several,place = max_runs(all_trials(study))>1,standing(study)
     names = dict.fromkeys(k for o in rows for k in o.params)
-    def _place(o): return -sign*place.get(o.number, o.value)
-    rows.sort(key=lambda o: math.inf if math.isnan(o.value) else _place(o))
+    def _key(o):
+        v = place.get(o.number, o.value)
+        return sign.key(-sign*math.inf if math.isnan(v) else v, o.params)
+    rows = sign.ranked(rows, _key)
     rows.sort(key=lambda o: _ranks[o.state])
     heads = [o.name for o in fields(Record) if several or o.name not in ('runs', 'std')]
     df = pd.DataFrame([vars(o) for o in rows], columns=heads)

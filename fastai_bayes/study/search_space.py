@@ -228,4 +228,5 @@ def search_space(
     conditions = _conditions(some, trials, has, asked, dims, dists) if some else {}
     optional = set(some)-set(conditions)
     if given: conditions = given.conditions | conditions
-    return Space.of(dims, conditions, optional) if dims else None, dists
+    of_length = (given or Space).of_length
+    return Space.of(dims, conditions, optional, of_length) if dims else None, dists

@@ -11,7 +11,7 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
-from ..engine.space import Space
+from ..engine.space import Space, is_int
 from .extend import extend_study, find_study, load, of_fit, replace_trials
 from .limits import judged
 from .records import trial_id
@@ -46,7 +46,8 @@ def _compared(study, about, facts):
     both = [k for k in ('n_epoch', 'setup') if attrs.get(k) and facts.get(k)]
     def _flat(about, facts):
         res = dict(about)
-        for k in both: res.update(facts[k] if k=='setup' else {k: facts[k]})
+        if 'n_epoch' in both: res.setdefault('n_epoch', facts['n_epoch'])  # a range in the space says more
+        if 'setup' in both: res.update(facts['setup'])
         if 'loss' not in (attrs.get('setup') or {}): res.pop('loss', None)  # earlier versions did not note it
         return res
     plain = {**about, 'direction': study.direction.name.lower()}  # created with Optuna alone
@@ -69,7 +70,11 @@ def check_same(
     """
     old,new = _compared(study, about, facts)
     names = {*about, *study.user_attrs.get('about', {})}-{'direction', 'monitor'}
-    def _may(k): return k.removesuffix(of_fit) in names or k=='n_epoch' and new[k]>old[k]
+    def _may(k):
+        if k!='n_epoch': return k.removesuffix(of_fit) in names
+        was,now = old.get(k),new.get(k)
+        if isinstance(now, str): return True  # a range
+        return is_int(was) and is_int(now) and now>was
     def _of(names):
         return [{k: d.get(k) for k in names} for d in (old, new)]
     changed = _changed(old, new)
@@ -112,7 +117,8 @@ def _same_or_extended(storage, study, space, facts, extend, owner):
     if not (old or new): return
     owner.free(study, new)
     history = [*study.user_attrs.get('extended', []), diff(old, new)]
-    extend_study(storage, study, space, extend if isinstance(extend, dict) else {}, owner.present, 'n_epoch' in new,
+    given,longer = extend if isinstance(extend, dict) else {},isinstance(new.get('n_epoch'), int)
+    extend_study(storage, study, space, given, owner.present, longer,
                  **facts, extended=history)
 
 def _judge(storage, study, limits, owner):
