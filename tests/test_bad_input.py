@@ -110,6 +110,8 @@ bad |= {
     **args('budget', wholes[1:], TuneError, '^budget: expected a whole number of 1 or more, got'),
     **args('timeout', reals[1:], TuneError, '^timeout: expected a positive number, got'),
     **args('target', ['x', True, [], math.nan, math.inf], TuneError, '^target: expected a number, got'),
+    **args('repeats', ['x', True, 0, 1.5, -1], TuneError, '^repeats: expected a whole number of 1 or more, got'),
+    **{f'repeats with {o}': (plain, dict(space=lr, repeats=3, sampler=o), TuneError, "^repeats: .* does not know which trials deserve another run; use sampler='bayes'") for o in ('tpe', 'pbt', 'random')},
     **args('enough', ['x', True, -1, math.nan, math.inf], TuneError, '^enough: expected a number of 0 or more, the gain that would not matter, got'),
     **{f'enough with {o}': (plain, dict(space=lr, enough=.01, sampler=o), TuneError, "^enough: .* does not know what the rest of the budget may bring; use sampler='bayes'") for o in ('tpe', 'pbt')},
     **args('seed', [True, -1, 1., .5, '0', 2**32, 10**30, [1]], TuneError, '^seed: expected a whole number from 0 to 4294967295, got'),

@@ -32,7 +32,9 @@ def prob_gain(
     """
     shown = surrogate.is_shown.any(1).sum()
     if shown<max(n_starts(surrogate), fewest): return float(epochs>0)
-    level = float(surrogate.transform(surrogate.transform.best+gain))
+    t = surrogate.transform
+    best = t.inverse(surrogate.incumbent) if surrogate.several else t.best
+    level = float(t(best+gain))
     how = surrogate,level,epochs,rng
     return float(1-(1-_by_open(*how))*(1-_by_new(*how)))
 

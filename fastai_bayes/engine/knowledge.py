@@ -358,7 +358,7 @@ def next_training(
     allowed=None, # Function from points (m,d) to whether they may be proposed (m,); None for all
     acq='logei', # As `propose` takes it
     new:bool=True # May a new trial start?
-): # Index of the trial to resume, or None; configuration (d,) of a new one, or None; the fitted models
+): # Index of the trial to resume or to run again, or None; configuration (d,) of a new one, or None; the fitted models
     """What to train next
 
     Parameters:
@@ -371,8 +371,8 @@ def next_training(
         allowed: Function from points (m,d) to whether they may be proposed (m,); None for all
         acq: As `propose` takes it
         new: May a new trial start?
-        returns: Index of the trial to resume, or None; configuration (d,) of a new one, or None;
-            the fitted models
+        returns: Index of the trial to resume or to run again, or None; configuration (d,) of a new
+            one, or None; the fitted models
     """
     x,value,fitted,first = None,-np.inf,surrogate.fitted,()
     if new:
@@ -380,7 +380,8 @@ def next_training(
             points = starts()
             first = knowledge.next_start(surrogate, points) if knowledge else next_start(surrogate, points, n)
         if len(first) and (allowed is None or allowed(first)[0]): return None, first[0], fitted
-        x,value,fitted = propose(surrogate, rng, allowed, acq)
-    i = resume(surrogate, value, resumable)
+    process = surrogate.process(rng) if new or surrogate.several else (None, fitted)
+    if new: x,value,fitted = propose(surrogate, rng, allowed, acq, process)
+    i = resume(surrogate, value, resumable, process[0])
     if knowledge and new and i is None: x = knowledge.instead(surrogate, x, allowed)
     return i, x, fitted

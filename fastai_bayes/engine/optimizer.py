@@ -25,11 +25,14 @@ class Trial:
     Parameters:
         id: For `report`, `should_stop`, `finish` and `fail`
         params: Hyperparameters
-        epoch: Epochs already trained: 0 for a new trial, more for a resumed one
+        epoch: Epochs of the run already trained: 0 for a new trial or run, more for a resumed one
+        run: Which run of the trial: 0, or more if it is trained again with another seed or on
+            another fold
     """
     id:int # For `report`, `should_stop`, `finish` and `fail`
     params:dict # Hyperparameters
-    epoch:int # Epochs already trained: 0 for a new trial, more for a resumed one
+    epoch:int # Epochs of the run already trained: 0 for a new trial or run, more for a resumed one
+    run:int=0 # Which run of the trial: 0, or more if it is trained again with another seed or on another fold
 
 # %% ../../nbs/engine/13_optimizer.ipynb #opt
 class BayesOptimizer:
@@ -48,6 +51,7 @@ class BayesOptimizer:
         from_studies: Earlier studies to start from, each a list of `(params, curve)`, with the same
             `mode`
         prior: Where the best is believed to be, as `belief_points` takes it
+        runs: Maximum number of runs per trial: contenders get more than one
     """
     def __init__(self,
         space, # `Space`, or a dictionary in its notation
@@ -58,8 +62,10 @@ class BayesOptimizer:
         cost:str='epochs', # What is limited: 'epochs', or 'seconds', which `report` takes
         acq:str='logei', # 'logei' (Expected Improvement), 'ucb' (confidence bound) or 'pi' (probability of improvement)
         from_studies=(), # Earlier studies to start from, each a list of `(params, curve)`, with the same `mode`
-        prior:dict=None # Where the best is believed to be, as `belief_points` takes it
+        prior:dict=None, # Where the best is believed to be, as `belief_points` takes it
+        runs:int=1 # Maximum number of runs per trial: contenders get more than one
     ):
+        self.runs = check_int(runs, 'runs', 1)
         self.resume = check_bool(resume, 'resume')
         self.mode = check_option(mode, 'mode', ('max', 'min'))
         if seed is not None: check_int(seed, 'seed', 0)
@@ -93,7 +99,7 @@ class BayesOptimizer:
     @property
     def surrogate(self):
         "Conclusions from all reports so far"
-        return Surrogate(self.space, self.n_epoch, self.trainings, self.cost, self.fitted)
+        return Surrogate(self.space, self.n_epoch, self.trainings, self.cost, self.fitted, n_runs=self.runs)
     def _known(self, id):
         if is_int(id, 0) and id<len(self.trainings): return self.trainings[id]
         raise OptimizerError(f'there is no trial {id!r}; ids come from next()')
@@ -115,22 +121,26 @@ class BayesOptimizer:
         n,surrogate = len(self.trainings),self.surrogate
         left = untried(self.space, surrogate.X)
         new = check_bool(new, 'new') and (left is None or len(left)>0)
-        rng = self._rng(n+int(surrogate.lens.sum()))
+        later = sum(o.epochs for t in self.trainings for o in t.later)
+        rng = self._rng(n+int(surrogate.lens.sum())+later)
         i,x,self.fitted = next_training(surrogate, rng, n, lambda: self.first, self.knowledge,
                                         resumable=None if self.resume else (), acq=self.acq, new=new)
         if i is None: return self._begin(x) if new else None
-        self.trainings[i].state = 'running'
+        t = self.trainings[i]
+        if t.state=='complete': t.later.append(Training(t.x))
+        t.state = 'running'
         return self._trial(i)
     def _begin(self, x):
         self.trainings.append(Training(x))
         return self._trial(len(self.trainings)-1)
     def _trial(self, i):
         t = self.trainings[i]
-        return Trial(i, self.space.decode(t.x), t.epochs)
+        *earlier,now = t.runs
+        return Trial(i, self.space.decode(t.x), now.epochs, len(earlier))
 
     def report(self,
         id:int, # Of the trial
-        epoch:int, # Epochs trained so far, including this one; skipped epochs have missing values
+        epoch:int, # Epochs of the run so far, including this one; skipped epochs have missing values
         value:float=None, # Monitored value; missing if None or not finite
         seconds:float=None, # Seconds since the last report, if measured
         diverged:bool=None # Has it diverged, for example with a NaN loss? If None, it has if its last value is missing
@@ -139,13 +149,13 @@ class BayesOptimizer:
 
         Parameters:
             id: Of the trial
-            epoch: Epochs trained so far, including this one; skipped epochs have missing values
+            epoch: Epochs of the run so far, including this one; skipped epochs have missing values
             value: Monitored value; missing if None or not finite
             seconds: Seconds since the last report, if measured
             diverged: Has it diverged, for example with a NaN loss? If None, it has if its last
                 value is missing
         """
-        t = self._running(id)
+        t = self._running(id).runs[-1]
         n,own = t.epochs,self.epochs_of(id)
         if not is_int(epoch) or not n<epoch<=own:
             raise OptimizerError(f'expected epoch {n+1} of {own} of trial {id}, or a later one, '
@@ -192,8 +202,9 @@ class BayesOptimizer:
     def finish(self, id:int):
         "The trial has ended, at its last epoch or because it should stop"
         t = self._running(id)
-        t.state = 'complete' if t.epochs==self.epochs_of(id) else 'paused'
-        if t.failed or not t.last: t.state = 'failed'
+        run = t.runs[-1]
+        t.state = run.state = 'complete' if run.epochs==self.epochs_of(id) else 'paused'
+        if t.failed or not run.last: t.state = run.state = 'failed'
     def fail(self, id:int, reason:str=''):
         "The trial has failed; its configuration counts as the worst and is not tried again"
         t = self._running(id)
@@ -208,9 +219,25 @@ class BayesOptimizer:
     @property
     def best(self):
         "Hyperparameters, value and epoch (1-based) of the best value reported; None before the first"
+        if self.runs>1: return self._best_of_means()
         shown = [t for t in self.trainings if t.last]
         t = max(shown, key=lambda t: t.points[1].max(), default=None)
         if t is None: return None
         at,y = t.points
         i = y.argmax()
         return self.space.decode(t.x), self.sign*float(y[i]), int(at[i])
+    @one_thread
+    def _best_of_means(self):
+        "As `best`, with several runs: the trial with the largest posterior mean, the mean of its best values, and 0"
+        means = self.means
+        if not means: return None
+        t = self.trainings[max(means, key=means.get)]
+        bests = [o.points[1].max() for o in t.runs if o.last]
+        return self.space.decode(t.x), self.sign*float(np.mean(bests)), 0
+    @property
+    def means(self):
+        "Trial -> posterior mean, transformed, of those with a run that has ended"
+        surrogate = self.surrogate
+        gp,_ = surrogate.process(self._rng(len(self.trainings)))
+        m,_ = surrogate.true_values(gp)
+        return {int(i): float(m[i]) for i in np.flatnonzero(surrogate.is_whole)}

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['final_share', 'new_share', 'most_starts', 'one_epoch_starts', 'start_share', 'top_share', 'min_prob',
-           'min_prob_final', 'few', 'least_final_epochs', 'expected_epochs', 'pause_epochs', 'in_epochs', 'n_starts',
-           'start_points', 'begins', 'first_feasible', 'next_start', 'believing', 'propose', 'Verdict', 'decide',
-           'Explanation', 'explain', 'resume']
+           'min_prob_final', 'few', 'most_racing', 'least_final_epochs', 'expected_epochs', 'pause_epochs', 'in_epochs',
+           'n_starts', 'start_points', 'begins', 'first_feasible', 'next_start', 'believing', 'incumbent', 'propose',
+           'Verdict', 'decide', 'Explanation', 'explain', 'resume', 'race_epochs']
 
 # %% ../../nbs/engine/11_policy.ipynb #imports
 import functools, math
@@ -17,6 +17,7 @@ from .cost import Length
 from .acquisition import IfFeasible, LogEI, PerCost, Within, acquisitions, log_ei
 from .optimize_acqf import distinct, maximize, sobol
 from .curves import rung_ratio
+from .runs import log_gain
 from .surrogate import Surrogate, final_data, least_epochs, pilots
 
 # %% ../../nbs/engine/11_policy.ipynb #epochs
@@ -93,6 +94,18 @@ def believing(gp, X):
     both = [np.r_[o] for o in ((d.X, X), (d.y, guess), (d.v, v))]
     return GP(final_data(*both, d.choice), gp.thetas, gp.Li)
 
+def incumbent(surrogate, gp):
+    "Transformed value to beat; if there are several runs, the largest posterior mean by `gp`, not the luckiest draw"
+    if not (surrogate.several and surrogate.is_whole.any()): return surrogate.incumbent
+    m,_ = surrogate.true_values(gp)
+    return float(m[surrogate.is_whole].max())
+
+def _after_one_run(noise, gp, best):
+    "`LogEI` of what one run, with the variance `noise`, will tell of a value"
+    res = LogEI(gp, best)
+    res.of = lambda m, v, best: log_ei(m, v*v/(v+noise), best)
+    return res
+
 def _weighed(f, surrogate, allowed):
     "The acquisition `f`, weighted by feasibility, cost and constraints"
     if surrogate.lengths_differ and f.log: f = PerCost(f, Length(surrogate.space, surrogate.T))
@@ -104,7 +117,8 @@ def propose(
     surrogate:Surrogate, # Conclusions from the trials
     rng, # numpy Generator
     allowed=None, # Function from points (m,d) to whether they may be proposed (m,); None for all
-    acq='logei' # What to maximize: 'logei', 'ucb' or 'pi'
+    acq='logei', # What to maximize: 'logei', 'ucb' or 'pi'
+    process=None # `surrogate.process(rng)`, if it is known
 ): # configuration (d,); its log-EI, per cost of an epoch if that is known; fitted parameters for the next surrogate
     """The configuration that maximizes the acquisition; one that was tried before only if no other is left
 
@@ -113,17 +127,21 @@ def propose(
         rng: numpy Generator
         allowed: Function from points (m,d) to whether they may be proposed (m,); None for all
         acq: What to maximize: 'logei', 'ucb' or 'pi'
+        process: `surrogate.process(rng)`, if it is known
         returns: configuration (d,); its log-EI, per cost of an epoch if that is known; fitted
             parameters for the next surrogate
     """
-    gp,fitted = surrogate.process(rng)
+    gp,fitted = process or surrogate.process(rng)
     X,m,_,pending = surrogate.targets()
+    best_mean = incumbent(surrogate, gp)
     gp = believing(gp, pending)
-    def _of(kind): return _weighed(kind(gp, surrogate.incumbent), surrogate, allowed)
+    def _of(kind): return _weighed(kind(gp, best_mean), surrogate, allowed)
     f,best = _of(acquisitions[acq]),X[np.argsort(-m, kind='stable')[:4]]
     found = maximize(f, surrogate.space, rng, best, surrogate.X) or maximize(f, surrogate.space, rng, best)
     x,value = found
-    return x, value if acq=='logei' else _of(LogEI)(x[None])[0], fitted
+    gain = functools.partial(_after_one_run, surrogate.runs.noise) if surrogate.several else LogEI
+    if acq!='logei' or surrogate.several: value = _of(gain)(x[None])[0]
+    return x, value, fitted
 
 # %% ../../nbs/engine/11_policy.ipynb #decide
 top_share = .34 # Share of the trials with as many epochs that continue whatever the model says
@@ -164,6 +182,7 @@ def decide(
     t,l,T = surrogate.trainings[i],surrogate.epochs[i],surrogate.T
     if surrogate.failed[i]: return Verdict(True, t.reason or 'diverged')
     if surrogate.infeasible[i]: return Verdict(True, t.reason or 'infeasible')
+    if t.later: return _in_a_race(surrogate, i, resumable)
     if l>=T: return Verdict(False, 'finished')
     least = surrogate.look if resumable else least_final_epochs(T)
     if l<least: return Verdict(False, f'fewer than {in_epochs(surrogate.own(i, least))}')
@@ -175,6 +194,19 @@ def decide(
     if not resumable and np.nanmax(surrogate.Y[i])>=surrogate.transform.best:
         return Verdict(False, 'the best value so far')  # Optuna ignores stopped trials
     return _judged(surrogate, i, min_prob if resumable else min_prob_final)
+
+def _in_a_race(surrogate, i, resumable):
+    "`Verdict` on a further run of trial `i`: it goes on while the mean of its runs may be the best"
+    t,T,own = surrogate.trainings[i],surrogate.T,surrogate.planned[i]
+    run,least = t.later[-1],surrogate.look if resumable else least_final_epochs(T)
+    place = run.epochs*T//own
+    if place>=T: return Verdict(False, 'finished')
+    if place<least: return Verdict(False, f'fewer than {in_epochs(surrogate.own(i, least))}')
+    if run.last<run.epochs: return Verdict(False, f'nothing to compare after {in_epochs(run.epochs)}')
+    p = surrogate.prob_beats(i)
+    word = 'too small' if p<min_prob else 'large enough'
+    where = f'run {len(t.runs)}, epoch {run.epochs}'
+    return Verdict(p<min_prob, f'{where}: the probability of a better mean, {p:.0%}, is {word}', p)
 
 def _so_far(surrogate, i):
     "Epochs of trial `i`, in words"
@@ -232,7 +264,8 @@ def explain(
         n_startup: As for `decide`
         resumable: Same
     """
-    m,v = (float(o[0]) for o in surrogate.forecast([i]))
+    ends = [o[[i]] for o in surrogate.final] if surrogate.several else surrogate.forecast([i])
+    m,v = (float(o[0]) for o in ends)
     band = m+v**.5*np.array([0,-1.96,1.96])
     mid,*ends = map(float, sign*surrogate.transform.inverse(band))
     verdict,p = decide(surrogate, i, n_startup, resumable),float(surrogate.prob_best([i])[0])
@@ -250,7 +283,8 @@ def _waits(surrogate, i, paused):
 def resume(
     surrogate:Surrogate, # Conclusions from the trials
     log_ei_new:float, # Log-EI of the best new configuration, from `propose`
-    among=None # Indices of the trials that can be resumed; all if None
+    among=None, # Indices of the trials that can be resumed; all if None
+    gp=None # From `surrogate.process`; only needed if there are several runs
 ): # index of a trial, or None
     """The paused trial that is worth more per epoch than a new one (freeze-thaw: Swersky, Snoek and Adams 2014)
 
@@ -258,19 +292,56 @@ def resume(
         surrogate: Conclusions from the trials
         log_ei_new: Log-EI of the best new configuration, from `propose`
         among: Indices of the trials that can be resumed; all if None
+        gp: From `surrogate.process`; only needed if there are several runs
         returns: index of a trial, or None
     """
     among = range(len(surrogate.trainings)) if among is None else among
-    ok = surrogate.are('paused') & ~surrogate.failed
+    rates = [_paused_rates(surrogate, among)]
+    if surrogate.several: rates.append(_run_rates(surrogate, among, gp))
+    idx,rate = map(np.concatenate, zip(*rates))
+    if not len(rate): return None
+    least = log_ei_new-np.log(expected_epochs(surrogate.T, surrogate.look))
+    return int(idx[rate.argmax()]) if rate.max()>=least else None
+
+def _none(): return np.array([], int),np.array([])
+
+def _paused_rates(surrogate, among):
+    "Those of the trials `among` that paused in their first run and may end best, and their log-EI per epoch"
+    first = np.array([not o.later for o in surrogate.trainings], bool)
+    ok = surrogate.are('paused') & ~surrogate.failed & first
     paused = np.array([i for i in among if ok[i]], int)
-    if not len(paused): return None
+    if not len(paused): return _none()
     m,v = (o[paused] for o in surrogate.final)
     likely = surrogate.prob_best(paused, (m, v))>=min_prob
     for k in np.flatnonzero(likely): likely[k] = not _waits(surrogate, paused[k], paused)
-    if not likely.any(): return None
+    if not likely.any(): return _none()
     paused,m,v = paused[likely],m[likely],v[likely]
     left = surrogate.planned[paused]-np.array([surrogate.trainings[i].epochs for i in paused])
     rate = log_ei(m, np.maximum(v, 1e-12), surrogate.incumbent)[0]-np.log(left)
     if surrogate.cost is not None: rate = rate-surrogate.cost(surrogate.X[paused])
-    least = log_ei_new-np.log(expected_epochs(surrogate.T, surrogate.look))
-    return int(paused[rate.argmax()]) if rate.max()>=least else None
+    return paused,rate
+
+def _run_rates(surrogate, among, gp):
+    "The trials that may have another run, or resume one if they are `among` those that can, and log gain per epoch"
+    idx = np.flatnonzero(surrogate.is_whole & ~surrogate.infeasible)
+    now = [surrogate.trainings[i] for i in idx]
+    complete,paused = (surrogate.are(o)[idx] for o in ('complete', 'paused'))
+    runs = np.array([len(o.runs) for o in now], int)
+    able = complete & (runs<surrogate.n_runs)
+    able |= paused & (runs>1) & np.isin(idx, [*among])
+    m,v = (o[idx] for o in surrogate.true_values(gp))
+    done = [o.runs[-1].epochs if o.state=='paused' else 0 for o in now]
+    left = np.maximum(surrogate.planned[idx]-np.array(done, int), 1)
+    rate = log_gain(m, v, surrogate.runs.noise, able, runs==1)-np.log(left)
+    if surrogate.cost is not None: rate = rate-surrogate.cost(surrogate.X[idx])
+    use = np.isfinite(rate)
+    return idx[use],rate[use]
+
+most_racing = 4 # Trials whose further runs are reckoned with, at most
+
+def race_epochs(surrogate, gp):
+    "Epochs that the further runs of those trials may take that may be the best"
+    idx,_ = _run_rates(surrogate, (), gp)
+    missing = [surrogate.n_runs-len(surrogate.trainings[i].runs) for i in idx]
+    epochs = surrogate.planned[idx]*np.array(missing, int)
+    return int(np.sort(epochs)[-most_racing:].sum())

@@ -29,6 +29,7 @@ class Training:
         timed: Number of epochs that were measured
         at: Epochs of the values; 1, 2, 3 ... if None
         diverged: Did it diverge? If None, it did if its last value is missing
+        later: Further runs of the configuration, as `Training`s
     """
     x:np.ndarray # (d,) point of the unit cube
     curve:list=field(default_factory=list) # Value after each epoch, more is better; missing if not finite
@@ -38,6 +39,7 @@ class Training:
     timed:int=0 # Number of epochs that were measured
     at:list=None # Epochs of the values; 1, 2, 3 ... if None
     diverged:bool=None # Did it diverge? If None, it did if its last value is missing
+    later:list=field(default_factory=list) # Further runs of the configuration, as `Training`s
     _row:tuple=field(default=(None,), repr=False, compare=False)
 
     def add(self, epoch, value):
@@ -67,7 +69,10 @@ class Training:
     def failed(self):
         "Does it count as the worst?"
         ended = self.state in ('paused', 'complete') and self.last<self.epochs
-        return self.state=='failed' or (ended if self.diverged is None else self.diverged)
+        own = self.state=='failed' or (ended if self.diverged is None else self.diverged)
+        return own or any(o.failed for o in self.later)
+    @property
+    def runs(self): return [self, *self.later]
     def placed(self, T, own):
         "`points` of a trial of `own` epochs among `T`, by the share that is done"
         at,y = self.points
@@ -79,11 +84,12 @@ class Training:
         if not len(y): return y
         g = grid(T)
         res = y if at[-1]==len(y)<=len(g)==T else _filled(at, y, g)
-        return _padded(res, len(g), y.max()) if self.state=='complete' else res
+        return _padded(res, len(g), y.max()) if self.state=='complete' or self.later else res
     def row(self, T, own=None):
         "(d+G+3,) `x`; `values(T, own)`, NaN after the last; its place; `failed`; which of `states`. Cached"
         own = own or T
-        key = T,own,self.state,self.diverged,len(self.curve)
+        now = [(o.state, o.diverged, len(o.curve)) for o in self.runs]
+        key = T,own,now
         if self._row[0]!=key:
             y = _padded(self.values(T, own), len(grid(T)), np.nan)
             ends = self.last*T//own,self.failed,states.index(self.state)

@@ -23,6 +23,18 @@ def _check_trial(o):
     raise MonitorError('trial: expected the argument of the objective, or the result of study.ask(), '
                        f'got {o!r}{hint}')
 
+def _check_run(trial, run, runs):
+    "Raise unless `run` of `runs` may begin now"
+    if not is_int(runs, 1): raise MonitorError(f'runs: expected a whole number of 1 or more, got {runs!r}')
+    if not is_int(run, 0) or run>=runs:
+        raise MonitorError(f'run: expected a whole number from 0 to {runs-1}, as in `for i in range({runs})`, '
+                           f'got {run!r}')
+    if runs==1: return
+    done = trial.user_attrs.get('run', 0) if 'n_epoch' in trial.user_attrs else -1
+    if run-done in (0, 1): return
+    last = f'the last one was {done}' if done>=0 else 'there was none yet'
+    raise MonitorError(f'run: expected the runs of a trial one after the other, from 0; {last}, got {run}')
+
 class BayesPruningCallback(Measured):
     """Report every epoch to `trial`, and stop the fit if the study's pruner says so
 
@@ -31,19 +43,24 @@ class BayesPruningCallback(Measured):
         monitor: Name of a loss or metric; the first metric, else `valid_loss`, if None
         mode: 'min' or 'max'; if None by the name of the metric, else the direction of the study
         n_epoch: Planned epochs of all fits together; those of the fits so far if None
+        run: Which run of the trial this is, from 0: another seed, or another fold of the data
+        runs: How many runs the trial may have
     """
     order,remove_on_fetch,_only_train_loop = EarlyStoppingCallback.order-.5,True,True
-    _stateattrs = 'trial','planned'
+    _stateattrs = 'trial','planned','nth','runs'
     def __init__(self,
         trial, # Any Optuna trial
         monitor:str=None, # Name of a loss or metric; the first metric, else `valid_loss`, if None
         mode:str=None, # 'min' or 'max'; if None by the name of the metric, else the direction of the study
-        n_epoch:int=None # Planned epochs of all fits together; those of the fits so far if None
+        n_epoch:int=None, # Planned epochs of all fits together; those of the fits so far if None
+        run:int=0, # Which run of the trial this is, from 0: another seed, or another fold of the data
+        runs:int=1 # How many runs the trial may have
     ):
-        _check_trial(trial), check_mode(mode), check_name(monitor)
+        _check_trial(trial), check_mode(mode), check_name(monitor), _check_run(trial, run, runs)
         if n_epoch is not None and not is_int(n_epoch, 1):
             raise MonitorError(f'n_epoch: expected a whole number of 1 or more, got {n_epoch!r}')
         self.trial,self.monitor,self.mode,self.planned = trial,monitor,mode,n_epoch
+        self.nth,self.runs,self.before = run,runs,0 # `run` is fastai's own; `before`: steps of the earlier runs
         self.curve = [] # Value of each epoch, of all fits
         self.stopped = False # Did the pruner stop it?
         self.diverged = False # Was it stopped because its loss is not finite?
@@ -64,8 +81,22 @@ class BayesPruningCallback(Measured):
         if self.stopped or self.diverged: raise CancelFitException  # the second fit of `fine_tune` ends as well
         if self.total is None: self.monitor,self.mode = self._resolve()
         total = self.planned or self.seen+self.n_epoch-self.epoch
-        if total!=self.total: self.trial.set_user_attr('n_epoch', total)
+        if self.runs>1 and self.total is None: self._begin_run()
+        if total!=self.total: self._plan(total)
         self.total,self.live = total,True
+
+    def _begin_run(self):
+        "Say which run begins; its steps follow those of the earlier runs"
+        self.before = self.nth*self.trial.user_attrs['n_epoch'] if self.nth else 0
+        self.trial.set_user_attr('run', self.nth)
+        self.trial.set_user_attr('runs', self.runs)
+    def _plan(self, total):
+        "Say how many epochs are planned: as many in each run"
+        if not self.nth: return self.trial.set_user_attr('n_epoch', total)
+        first = self.before//self.nth
+        if total<=first: return
+        raise MonitorError(f'run {self.nth} has {total} epochs, but run 0 had {first}; '
+                           'all runs of a trial are equally long')
 
     def after_epoch(self):
         "Report the value; stop if the trial has diverged or, unless it is the last epoch, if the pruner says so"
@@ -91,7 +122,7 @@ class BayesPruningCallback(Measured):
         self.curve.append(v)
         self.live,self.diverged = False,diverged
         if diverged: self.trial.set_user_attr('diverged', self.seen)
-        self.trial.report(v, self.seen)
+        self.trial.report(v, self.before+self.seen)
 
     def _resolve(self):
         "Name and direction, which must agree with the study"

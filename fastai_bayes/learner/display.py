@@ -13,7 +13,7 @@ from fastcore.imports import IN_NOTEBOOK
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
-from ..results.tables import clock, html_table, short, text_table
+from ..results.tables import clock, html_table, plus_minus, short, text_table
 from ..study.records import Direction
 
 # %% ../../nbs/learner/17_display.ipynb #status
@@ -60,8 +60,9 @@ class Status:
         def _ok(o): return o['state'] in ('complete', 'stopped') and math.isfinite(o['value'])
         valued = filter(_ok, self.trials)
         d = Direction.of(self.mode)
-        return d.best(valued, key=lambda o: d.key(o['value'], o['params']))
-    def epochs_of(self, o): return o.get('n_epoch', self.n_epoch)
+        def _key(o): return d.key(o.get('place', o['value']), o['params'])
+        return d.best(valued, key=_key)
+    def epochs_of(self, o): return o.get('n_epoch', self.n_epoch)*o.get('runs', 1)
     @property
     def reached(self):
         "Has a trial reached the target?"
@@ -107,7 +108,7 @@ def progress(s:Status)->str:
     "Progress of the study in one line"
     n,left = s.trained,s.left is not None and s.share<1
     return ' | '.join(filter(None, [
-        s.best and f"best {short(s.best['value'])} (trial {s.best['number']})",
+        s.best and f"best {plus_minus(s.best['value'], s.best.get('std'))} (trial {s.best['number']})",
         f'{n} of {s.n_trials} trials' if s.n_trials else f"{n} trial{'s'*(n!=1)}",
         f'{s.spent} of {s.budget} epochs' if s.budget else f'{s.spent} epochs',
         s.reached and 'target reached', s.chance is not None and f'chance of a gain {s.chance:.0%}',
@@ -122,16 +123,20 @@ def status_line(s:Status)->str:
         return f'trials {now} | {progress(s)}'
     o,*_ = s.running
     now = f" | {s.monitor} {short(o['curve'][-1])}" if o['curve'] else ''
-    epoch = f"{len(o['curve'])}/{s.epochs_of(o)}"
-    return f"trial {o['number']} epoch {epoch}{now} | {progress(s)} | {settings(o['params'])}"
+    run = f" run {o['run']+1}" if o.get('run') else ''
+    now = f"trial {o['number']}{run} epoch {len(o['curve'])}/{s.epochs_of(o)}{now}"
+    return f"{now} | {progress(s)} | {settings(o['params'])}"
 
 def trial_line(o, s:Status)->str:
     "An ended trial `o` in one line"
-    value = f"{s.monitor} {short(o['value']) or '-':8} epochs {o['epochs']}/{s.epochs_of(o)}"
+    shown = plus_minus(o['value'], o.get('std')) or '-'
+    value = f"{s.monitor} {shown:8} epochs {o['epochs']}/{s.epochs_of(o)}"
     parts = [f"trial {o['number']:<3} {o['state']:8} {value}", progress(s), settings(o['params'])]
     return ' | '.join([*parts, o['reason']] if o.get('reason') else parts)
 
 # %% ../../nbs/learner/17_display.ipynb #rows
+def _state(o): return f"run {o['run']+1}" if o['state']=='running' and o.get('run') else o['state']
+
 def status_rows(
     s:Status, # State of the study
     last:int=4 # Number of ended trials to show
@@ -155,7 +160,8 @@ def status_rows(
     def _row(o):
         mark = '*'*(o is s.best)
         values = [short(o['params'].get(k)) for k in names]
-        head = [f"{mark}{o['number']}", o['state'], short(o['value']), f"{o['epochs']}/{s.epochs_of(o)}"]
+        epochs = f"{o['epochs']}/{s.epochs_of(o)}"
+        head = [f"{mark}{o['number']}", _state(o), plus_minus(o['value'], o.get('std')), epochs]
         return [*head, *values, o.get('reason') or '']
     rows = [['trial', 'state', s.monitor, 'epochs', *names, 'reason'], *map(_row, shown)]
     reasons = any(o[-1] for o in rows[1:])

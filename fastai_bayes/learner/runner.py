@@ -15,6 +15,7 @@ from optuna.trial import Trial, TrialState, create_trial
 from .checkpoint import CheckpointError, read as read_file, read_training
 from .copies import seeded
 from .display import Status, view
+from .ensemble import Ensemble
 from .factory import AskError, TuneError, load_weights
 from .out_of_memory import MemoryLimit
 from .store import pointer, pointers_below
@@ -27,9 +28,9 @@ from ..study.cache import fits
 from ..study.folder import check_folder, clear, copy_file, expect, has, make_folder, shut
 from ..study.identity import Pair
 from ..study.limits import nearest, verdict
-from ..study.records import (Latest, all_trials, attr, best_of, best_trial, curve_of, diverged, ended, epochs_trained,
-    measures_of, reason_of, resume_trial, saved_of, seconds_of, set_trial_attrs, state_of,
-    trial_at, trial_id, trials_of)
+from ..study.records import (Latest, all_trials, attr, best_first, best_of, best_trial, current_run, curve_of, diverged,
+    epochs_spent, epochs_trained, last_step, max_runs, measures_of, reason_of, resume_trial, run_values, runs_of,
+    saved_of, seconds_of, set_trial_attrs, standing, state_of, std_error, trial_at, trial_id, trials_of)
 from ..study.search_space import as_stored, distributions, suggest
 from ..study.searches import Job, search_of
 from ..study.storage import StudyError, buffered, forget, quiet_optuna
@@ -50,6 +51,7 @@ class Run:
     most_infeasible = 50 # Infeasible configurations in a row after which the study ends
     max_failures = 3 # Failures in a row after which the study ends if no trial has succeeded
     max_crashes = 5 # Deaths of its process in the same epoch after which a trial has failed
+    race_share = 1/4 # Share of the limits that is kept for further runs of the trials that may win, at most
     unlikely = .05 # Probability of a gain that matters below which the study ends, if `enough` was given
     early_death = 1/4 # How much a death counts before the resumed fit has started, which says less about the trial
     def __init__(self,
@@ -118,6 +120,7 @@ class Run:
         study.sampler,study.pruner = self.search.sampler,self.search.pruner
         study.stop = lambda: None  # for samplers that are through, which `is_exhausted` sees to
         self.search.prepare(self.limits, plan.total, plan.factory.define_by_run)
+        self.search.allow(plan.runs)
         known = self.search.inform(study, plan.before)
         first = (known, 'known') if known else (plan.present, 'present')
         if not self.trials(): self.enqueue(*first)
@@ -142,9 +145,16 @@ class Run:
     def trials_of(self): return [*self.latest(self.trials()).values()]
     def running(self, trials): return [t for t in trials if t.state==TrialState.RUNNING]
     def ended_trials(self): return [t for t in self.trials_of() if t.state.is_finished()]
-    def place(self, trial):
+    def home(self, trial):
         "Folder of `trial`"
         return expect(self.folder/f'trial_{trial_id(trial)}', 'folder', '')
+    def place(self, trial, run=None):
+        "Folder of a run of `trial`, the current one if None: the first one's is that of the trial"
+        run,home = current_run(trial) if run is None else run,self.home(trial)
+        return expect(home/f'run_{run+1}', 'folder', '') if run else home
+    def places(self, trial):
+        n = current_run(trial)+1
+        return [self.place(trial, i) for i in range(n)]
     def checkpoint(self, trial): return self.place(trial)/'checkpoint.pt'
     def close(self):
         "End the work of this process"
@@ -205,10 +215,12 @@ def row(self:Run, t):
     "Row of the trial `t` in the status; None until it has ended"
     if not t.state.is_finished(): return
     value,_ = best_of(t, self.plan.direction)
+    found = [v for v,*_ in run_values(t, self.plan.direction)]
     why = reason_of(t) or t.user_attrs.get('verdict', '')
-    return dict(number=trial_id(t), state=state_of(t), value=value, params=t.params,
-                epochs=epochs_trained(t), n_epoch=self.plan.epochs(t.params),
-                saved=saved_of(t), reason=why, counts='infeasible' not in t.user_attrs)
+    res = dict(number=trial_id(t), state=state_of(t), value=value, params=t.params,
+               epochs=epochs_trained(t), n_epoch=self.plan.epochs(t.params),
+               saved=saved_of(t), reason=why, counts='infeasible' not in t.user_attrs)
+    return dict(res, std=std_error(found), runs=current_run(t)+1) if current_run(t) else res
 
 @patch
 def show_ended(self:Run, last=None):
@@ -217,6 +229,8 @@ def show_ended(self:Run, last=None):
     def _order(o): return o[0]==last, o[0]
     rows = sorted(self.rows.known.values(), key=_order)
     self.status.trials = [o for _,o in rows if o]
+    place = standing(self.study) if self.plan.runs>1 else {}
+    for o in self.status.trials: o['place'] = place.get(o['number'], o['value'])
     self.status.saved = sum(o['saved'] for o in self.status.trials)
     self.status.running = [o.row for o in self.underway]
 
@@ -313,7 +327,7 @@ def fail_dead(self:Run, t):
 @patch
 def death(self:Run, t):
     "Attributes of the trial `t` whose process has died; `deaths` counts this for its epoch"
-    n,resumed = epochs_trained(t),attr(t, 'resumed_from', 0)
+    n,resumed = last_step(t),attr(t, 'resumed_from', 0)
     saved = self.read(t)
     if saved and saved.get('trial')!=t.number: saved = None  # it is of the trial before
     before = t.user_attrs.get('deaths', 0) if n==resumed else 0
@@ -361,10 +375,19 @@ def chosen(self:Run):
     trials,new = self.counted(),self.may_begin() and not self.is_exhausted()
     cut = [Job(t) for t in trials if t.state.is_finished() and 'cut' in t.user_attrs]
     allows,resumable = MemoryLimit(trials).allows,self.resumable(trials)
-    jobs = cut[:1] or self.search.next(self.study, trials, resumable, allows, new)
+    def _next(new): return self.search.next(self.study, trials, resumable, allows, new)
+    jobs = cut[:1] or (self.races(new) and _next(False)) or _next(new)
     if len(jobs)<2: return first(jobs)
     self.store_round(jobs)
     return waiting
+
+@patch
+def races(self:Run, new):
+    "Is what the limits leave needed to find the winner among the trials that may be it?"
+    if self.plan.runs==1 or not (new and self.status.spent): return False
+    left = self.epochs_left()
+    if left>self.race_share*(self.status.spent+left): return False
+    return left<=self.search.race_epochs(self.study)
 
 @patch
 def lacks_present(self:Run, trials):
@@ -400,12 +423,24 @@ def resumable(self:Run, trials):
 def resume(self:Run, trial, source=None, params=None, fit=None):
     "Queue a trial that resumes `trial`, from its checkpoint or that of `source`, with other `params`"
     if source is not None and source.number!=trial.number: self.copy(source, trial)
+    if trial.state==TrialState.COMPLETE: return self.run_again(trial, fit)
     saved,attrs = self.read(trial),dict(worker=self.worker.id)
-    n = saved['trained'] if saved else 0
-    if trial.intermediate_values and not n:
+    before = current_run(trial)*trial.user_attrs.get('n_epoch', 0)
+    n = before+(saved['trained'] if saved else 0)
+    if last_step(trial)>before and not saved:
         attrs['reason'] = 'trained again from the start: its checkpoint was missing or damaged'
     system = dict(engine=fit) if fit else {}
     resume_trial(self.study, trial, n, system, source, params, self.has_params(trial), **attrs)
+
+@patch
+def run_again(self:Run, trial, fit=None):
+    "Queue another run of the complete `trial`"
+    run,system = current_run(trial)+1,dict(engine=fit) if fit else {}
+    n = run*trial.user_attrs['n_epoch']
+    attrs = dict(worker=self.worker.id, run=run)
+    attrs['runs'] = max(self.plan.runs, run+1)
+    resume_trial(self.study, trial, n, system, **attrs)
+    self.discard(self.checkpoint(trial))  # it is not resumed any more
 
 @patch
 def has_params(self:Run, trial):
@@ -452,20 +487,22 @@ class Underway:
         self.run,self.trial,self.began = run,trial,time.monotonic()
         self.worker,self.epochs = '',0 # Name of its worker, if it has one; epochs trained since it began
         stored = run.trials()[trial.number]
-        self.row = dict(number=trial_id(trial), params=trial.params, curve=curve_of(stored))
-        self.row['n_epoch'] = run.plan.epochs(trial.params)
-        known,longer = epochs_trained(stored),'extended' in run.study.user_attrs
+        curve = [v for _,v in runs_of(stored)[-1]]
+        self.row = dict(number=trial_id(trial), params=trial.params, curve=curve)
+        self.row.update(n_epoch=run.plan.epochs(trial.params), run=current_run(stored))
+        known,longer = last_step(stored),'extended' in run.study.user_attrs
         every = max(run.checkpoint_every, run.pool.push)
         how = dict(every=every, hypers=run.search.keeps_hypers, longer=longer, named=run.warned)
         fixed = stored.system_attrs.get('fixed_params')
-        curve = self.row['curve'].copy()
-        self.task = Task(trial, self._seed(), known, curve, fixed, how)
+        seed,which = self._seed(),self.row['run']
+        self.task = Task(trial, seed, known, curve.copy(), fixed, how, run=which)
 
     def _seed(self):
-        "Of the trial, by its position in the study"
-        run = self.run
+        "Of the first run by the position of the trial in the study; a further run has the same in all trials"
+        run,which = self.run,self.row['run']
         place = sum(k<self.row['number'] for k in run.latest(run.trials()))
-        return int(np.random.SeedSequence([run.seed, place]).generate_state(1)[0])
+        entropy = [run.seed, which, 1] if which else [run.seed, place]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     def note(self, key, value):
         "Store an attribute of the trial"
@@ -547,6 +584,13 @@ def died(self:Run, o):
     self.view.finished(self.status)
 
 @patch
+def value(self:Run, trial, o):
+    "Value of the `trial` that ends with the outcome `o`: the mean over its runs"
+    if not current_run(trial): return o.value
+    earlier = run_values(self.trials()[trial.number], self.plan.direction)
+    return float(np.mean([*(v for v,*_ in earlier), o.value]))
+
+@patch
 def tell(self:Run, underway, o):
     "Record the outcome `o` of a trial"
     trial,failed = underway.trial,o.state==TrialState.FAIL
@@ -563,7 +607,8 @@ def tell(self:Run, underway, o):
     with recording(), quiet_optuna():
         for k,v in facts.items():
             if v: trial.set_user_attr(k, v)
-        self.study.tell(trial.number, o.value if o.state==TrialState.COMPLETE else None, o.state)
+        value = self.value(trial, o) if o.state==TrialState.COMPLETE else None
+        self.study.tell(trial.number, value, o.state)
     self.show_ended(trial.number)
     self.view.finished(self.status)
     if isinstance(o.error, AskError): raise o.error
@@ -579,20 +624,30 @@ def remove_old_files(self:Run):
     ended = [t for t in self.ended_trials() if t.number not in self.tidied]
     needed = self.needed(ended)
     for t in ended:
-        n,folder = trial_id(t),self.place(t)
+        n = trial_id(t)
         if n not in needed: self.tidied.add(t.number)  # nothing is written there unless it is resumed
-        if not folder.exists(): continue
-        unused = _half_written+(() if n in needed else _kept)
-        for name in unused: self.discard(folder/name)
-        if not any(folder.iterdir()): folder.rmdir()
+        for folder in reversed(self.places(t)):
+            if not folder.exists(): continue
+            unused = _half_written+(() if n in needed else _kept)
+            for name in unused: self.discard(folder/name)
+            if not any(folder.iterdir()): folder.rmdir()
+
+@patch
+def ranks(self:Run):
+    "As `records.standing`, by the posterior means of now if there are several runs"
+    if max_runs(self.trials())==1 or not self.search.trains_again: return standing(self.study)
+    return self.search.means(self.study)
 
 @patch
 def needed(self:Run, ended):
     "Numbers, as from `trial_id`, of the `ended` trials whose files are kept: the best, resumable and interrupted ones"
+    place = self.ranks()
     def _best(trials):
         trials = [t for t in trials if t.state!=TrialState.FAIL]
         d = self.plan.direction
-        def _key(t): return d.key(best_of(t, d)[0], t.params)
+        def _key(t):
+            value,_ = best_of(t, d)
+            return d.key(place.get(trial_id(t), value), t.params)
         values = {trial_id(t): _key(t) for t in trials}
         valued = [n for n,(v,_) in values.items() if math.isfinite(v)]
         return d.ranked(valued, key=values.get)[:self.n_best_kept]
@@ -707,14 +762,21 @@ def give_up(self:Run):
 
 # %% ../../nbs/learner/20_runner.ipynb #weights
 @patch
+def best_place(self:Run, trial):
+    "Folder of the best run of `trial`, of those whose weights were kept"
+    ranked = self.plan.direction.ranked(run_values(trial, self.study))
+    places = [self.place(trial, run) for *_,run in ranked]
+    return next((o for o in places if has(o/'best.pth')), self.place(trial, 0))
+
+@patch
 def weights(self:Run, trial):
     "File with the best weights of `trial`"
-    return self.place(trial)/'best.pth'
+    return self.best_place(trial)/'best.pth'
 
 @patch
 def check_curve(self:Run, trial):
     "Raise a `CheckpointError` if what is in the folder of `trial` is of another training, as far as that is known"
-    file = self.place(trial)/'recorder.pt'
+    file = self.best_place(trial)/'recorder.pt'
     try: known = {v for row in read_file(file)['values'] for v in row}
     except (CheckpointError, KeyError, TypeError): return
     if known and known.isdisjoint(curve_of(trial)):  # the recorder of a fit that ended at once has none
@@ -723,9 +785,7 @@ def check_curve(self:Run, trial):
 @patch
 def with_best(self:Run, load):
     "`load` the best trial whose weights can be loaded; warns unless it is the best of all"
-    trials,d = self.trials(),self.plan.direction
-    values = {t.number: d.key(v, t.params) for t,v in ended(self.study)}
-    ranked = [trials[n] for n in d.ranked(values, key=values.get)]
+    ranked = best_first(self.study)
     why,res,loaded = '',None,None
     for t in ranked:
         if not has(self.weights(t)):
@@ -743,9 +803,13 @@ def with_best(self:Run, load):
 @patch
 def build(self:Run, trial):
     "A learner with the hyperparameters and weights of `trial`"
+    return self.build_in(trial, self.best_place(trial))
+@patch
+def build_in(self:Run, trial, place):
+    "As `build`, of the run with the folder `place`"
     factory = self.plan.factory
-    with seeded(): res = factory(factory.params_of(trial), self.place(trial))
-    load_weights(res, self.fetched(self.weights(trial)))
+    with seeded(): res = factory(factory.params_of(trial), place)
+    load_weights(res, self.fetched(place/'best.pth'))
     return res
 
 @patch
@@ -754,7 +818,7 @@ def load(self:Run, trial):
     factory = self.plan.factory
     file = self.fetched(self.weights(trial))
     with seeded(): factory.load(factory.params_of(trial), file, self.plan.fit)
-    show_curves(factory.learn, self.place(trial))
+    show_curves(factory.learn, self.best_place(trial))
     return True
 
 @patch
@@ -772,14 +836,32 @@ def learner(self:Run, n=None):
         raise TuneError(f'trial {n}: {e}; train it again with enqueue=, or use another trial') from e
 
 @patch
+def ensemble(self:Run, top=1):
+    "The learners of all runs whose weights were kept, of the best `top` trials"
+    found = []
+    for t in best_first(self.study)[:top]:
+        runs = [self.place(t, i) for *_,i in run_values(t, self.study)]
+        found += [self.build_in(t, o) for o in runs if has(o/'best.pth')]
+    if found: return Ensemble(found)
+    raise TuneError(f'no weights of the best {top} trials were kept in {self.folder}')
+
+@patch
 def result(self:Run):
     "Load the winner, if there is one, into the user's learner"
     with self.worker.turn:
         self.name_running()
+        self.rank_by_posterior()
         self.with_best(self.load)
-    res = TuneResult(self.study, self.plan.factory.space, self.folder, self.learner)
+    res = TuneResult(self.study, self.plan.factory.space, self.folder, self.learner, self.ensemble)
     res.note = self.ended
     return res
+
+@patch
+def rank_by_posterior(self:Run):
+    "Store the posterior means, by which trials with several runs are ranked"
+    if max_runs(self.trials())==1 or not self.search.trains_again: return
+    means = {str(n): v for n,v in self.search.means(self.study).items()}
+    with recording(): self.study.set_user_attr('means', dict(epochs=epochs_spent(self.study), values=means))
 
 @patch
 def name_running(self:Run):

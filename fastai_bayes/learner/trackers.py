@@ -66,6 +66,11 @@ def _ids(file):
     is_id = lambda v: isinstance(v, str) and re.fullmatch('[0-9A-Za-z_-]{1,64}', v)
     return {k: res[k] for k in ('wandb', 'mlflow') if is_id(res.get(k))}
 
+def _title(folder):
+    "Name of the run in the `folder` of a trial, or of one of its runs"
+    own = folder.name
+    return f'{folder.parent.name} {own}' if own.startswith('run_') else own
+
 class Loggers:
     """Gives each trial its own run in the tracking services that are used
 
@@ -84,14 +89,14 @@ class Loggers:
         if not any(c.__name__=='WandbCallback' for o in cbs for c in type(o).__mro__): return
         import wandb
         quiet = wandb.Settings(silent=True, console='off')
-        wandb.init(**self.like, name=folder.name, id=id, dir=str(folder),
+        wandb.init(**self.like, name=_title(folder), id=id, dir=str(folder),
                    config=params, group=self.group, resume='allow', reinit='finish_previous', settings=quiet)
 
     def _mlflow(self, id, folder, params):
         "Start a child of the active run, if there is one; otherwise let the next run be `id`"
         m = _used('mlflow', 'active_run')
         if m and m.active_run():
-            m.start_run(id, run_name=None if id else folder.name, nested=True)
+            m.start_run(id, run_name=None if id else _title(folder), nested=True)
             m.log_params(params)
         elif m and id: os.environ['MLFLOW_RUN_ID'] = id
 

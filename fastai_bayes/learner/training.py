@@ -62,6 +62,7 @@ class Plan:
         subject_to: What limits the winner
         target: Value that ends the study
         enough: Gain that would not matter
+        runs: Maximum number of runs per trial
         value_now: Function from a name to the label of the learner's current value, or None
         facts: What must not change during the study, as from `facts_of`
         notes: Lines to show at the start
@@ -88,6 +89,7 @@ class Plan:
     subject_to:Limits=field(default_factory=Limits) # What limits the winner
     target:float=None # Value that ends the study
     enough:float=None # Gain that would not matter
+    runs:int=1 # Maximum number of runs per trial
     verbose:bool=True
     extend:object=False
     value_now:object=None # Function from a name to the label of the learner's current value, or None
@@ -216,21 +218,23 @@ class Task:
     Parameters:
         trial: The Optuna trial, or a `FarTrial` in another process
         seed: Of the trial
-        known: Epochs reported before
-        curve: Their values; grows
+        known: Last step reported before: epochs, of all runs
+        curve: Values of the run so far; grows
         fixed: Hyperparameters with which it was queued, by name; None if it was not
         checkpoint: Arguments of `Checkpoint`
         name: Of the folder of the trial
         suggested: Name -> dimension, of all suggestions in the study
+        run: Which run of the trial
     """
     trial:object # The Optuna trial, or a `FarTrial` in another process
     seed:int # Of the trial
-    known:int # Epochs reported before
-    curve:list # Their values; grows
+    known:int # Last step reported before: epochs, of all runs
+    curve:list # Values of the run so far; grows
     fixed:dict # Hyperparameters with which it was queued, by name; None if it was not
     checkpoint:dict # Arguments of `Checkpoint`
     name:str='' # Of the folder of the trial
     suggested:dict=None # Name -> dimension, of all suggestions in the study
+    run:int=0 # Which run of the trial
 
 class ReportingTrial(GetAttr):
     "The trial of `task` for the callback: reports each epoch to the `chief`, and stops when told"
@@ -310,10 +314,13 @@ def train(
 def _watchers(plan, task, learn, params, folder, chief):
     "The callbacks that save the best epoch, write checkpoints, report, and watch limits if there are any"
     checkpoint = Checkpoint(folder/'checkpoint.pt', trial=task.trial.number, **task.checkpoint)
-    if plan.factory.rebuilds(params) and not checkpoint.done: _check_start(task.trial, learn.model, chief)
+    starts = not (checkpoint.done or task.run)
+    if starts and plan.factory.rebuilds(params): _check_start(task.trial, learn.model, chief)
     limits,what = plan.subject_to,(plan.monitor, plan.mode)
     watch = [limits.watch(learn, task, chief, *what)] if limits.bounds else []
-    cb = BayesPruningCallback(ReportingTrial(task, chief, checkpoint, *watch), *what, plan.epochs(params))
+    runs = task.run,max(plan.runs, task.run+1)
+    trial = ReportingTrial(task, chief, checkpoint, *watch)
+    cb = BayesPruningCallback(trial, *what, plan.epochs(params), *runs)
     return BestEpoch(*what, shapes(learn.model)),checkpoint,cb,*watch
 
 def _digest(model):

@@ -49,7 +49,7 @@ _length = 'a whole number of 1 or more, or a range such as (5, 20)',lambda v: is
 _arguments = dict(n_epoch=_length, verbose=_flag, recipes=_flag, # Name -> what is expected, and is a value that?
     extend=('True, False, or values in the trials of new or removed hyperparameters, as in dict(mom=.9)',
             lambda v: isinstance(v, bool) or _is_dict(v)))
-_optional = dict(n_trials=_count, budget=_count, # The same; None is also allowed
+_optional = dict(n_trials=_count, budget=_count, repeats=_count, # The same; None is also allowed
     timeout=('a positive number', lambda v: is_number(v) and 0<v<math.inf),
     target=('a number', lambda v: is_number(v) and math.isfinite(v)),
     enough=('a number of 0 or more, the gain that would not matter', lambda v: is_number(v) and 0<=v<math.inf),
@@ -225,8 +225,8 @@ def _check_space(learn, space, given, fit, fit_kwargs, monitor, free):
         if n not in space or n in given: continue
         raise KnobError(f'{n}: the length of trials must be known in advance; put it into space')
 
-def _check_search(search, space, asks, before, enough):
-    name = type(search.sampler).__name__
+def _check_search(search, plan, asks):
+    name,space,before,enough = type(search.sampler).__name__,plan.space,plan.before,plan.enough
     if before is not None and not search.uses_knowledge:
         raise TuneError(f"from_studies, prior and recipes are for our sampler, and {name} cannot use them; "
                         "use sampler='bayes'")
@@ -235,6 +235,9 @@ def _check_search(search, space, asks, before, enough):
                         'give n_epoch as one number, and freeze_epochs as an argument')
     if enough is not None and not search.foresees:
         raise TuneError(f"enough: {name} does not know what the rest of the budget may bring; use sampler='bayes'")
+    if plan.runs>1 and not search.trains_again:
+        raise TuneError(f"repeats: {name} does not know which trials deserve another run; use sampler='bayes', or a "
+                        'loop over runs in an objective of your own, with BayesPruningCallback(trial, run=i, runs=3)')
     if asks and search.needs_space:
         raise TuneError(f'{name} needs the whole space in advance, but new_learner(trial) defines it by run; '
                         'use another sampler, or pass space= and a function new_learner(params)')
@@ -356,8 +359,9 @@ def _set_workers(plan, workers):
 
 def _first_trials(plan, learn, args):
     "Set the first trials; an error unless the search supports the space"
+    plan.runs = int(args.repeats or 1)
     search,asks = search_of(plan.sampler, plan.pruner, plan.total, plan.space),plan.factory.define_by_run
-    _check_search(search, plan.space, asks, plan.before, plan.enough)
+    _check_search(search, plan, asks)
     if isinstance(plan.sampler, BaseSampler): search.try_out(plan.factory.point)
     if search.begins_with_present and args.enqueue is not False:
         plan.present = current_params(learn, plan.space, plan.fit, args.new_learner)
@@ -427,6 +431,7 @@ def bayes_tune(self:Learner,
     subject_to:dict=None, # Limits: name of a measure -> (low, high), or (function of a learner, low, high)
     target:float=None, # Value of `monitor` at which the study ends
     enough:float=None, # Gain that would not matter: the study ends if more than that is unlikely to come
+    repeats:int=None, # Train contenders with up to so many seeds; the value of a trial is the mean over its runs
     extend=False, # Allow another space and more epochs? True, or values in the trials of new or removed hyperparameters
     **fit_kwargs # Other arguments of the fit, the same for each trial, as in `pct_start=.3` for 'fit_one_cycle'
 )->TuneResult: # Table, plots and learners of the trials
@@ -468,6 +473,8 @@ def bayes_tune(self:Learner,
         subject_to: Limits: name of a measure -> (low, high), or (function of a learner, low, high)
         target: Value of `monitor` at which the study ends
         enough: Gain that would not matter: the study ends if more than that is unlikely to come
+        repeats: Train contenders with up to so many seeds; the value of a trial is the mean over
+            its runs
         extend: Allow another space and more epochs? True, or values in the trials of new or removed
             hyperparameters
         **fit_kwargs: Other arguments of the fit, the same for each trial, as in `pct_start=.3` for

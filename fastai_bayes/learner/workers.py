@@ -487,7 +487,8 @@ class Pool:
         o.note('on', worker.i)
         folder,suggested = run.place(o.trial),run.plan.factory.suggested
         stored = run.trials()[o.trial.number]
-        task = replace(o.task, trial=stored, name=folder.name, suggested=suggested)
+        name = folder.relative_to(run.home(o.trial).parent).as_posix()
+        task = replace(o.task, trial=stored, name=name, suggested=suggested)
         try: worker.send((task, files_in(folder)))
         except OSError: self.lost(worker)
 

@@ -15,8 +15,8 @@ from .style import (PlotError, alpha_for, blue, draw_curve, epoch_axis, finish, 
     message_axis, new_axis, orange, plain, plot, window)
 from .tables import one_line
 from ..study.cache import Trainings, horizon, no_params, space_of, unit_of
-from ..study.records import (Direction, Latest, all_trials, curve_of, epochs_trained, of_study, points_of, state_of,
-    trial_at, trial_id, trials_of)
+from ..study.records import (Direction, Latest, all_trials, current_run, curve_of, epochs_trained, max_runs,
+    of_study, points_of, state_of, trial_at, trial_id, trials_of)
 
 # %% ../../nbs/results/05_forecasts.ipynb #view
 class Beliefs:
@@ -39,7 +39,8 @@ class Beliefs:
         self.T = max(T, self.space.longest) or None
         if until is not None: trials = trials[:until+1]
         if self.T is None: return
-        trainings = Trainings(self.space, self.T, 'epochs', self.sign, unit_of(trials, self.T))
+        how = max_runs(trials),self.sign,unit_of(trials, self.T)
+        trainings = Trainings(self.space, self.T, 'epochs', *how)
         self.surrogate,begun = trainings.surrogate(trials)
         last = Latest(lambda t: t)(trials)
         self.trials = [last[n] for n in begun]
@@ -141,22 +142,23 @@ def _ends(ax, df, points, state, color):
 def trial_data(
     study:optuna.Study, # A study
     n:int # Number of a trial
-)->dict: # number, state, epochs, n_epoch, points (epoch, value), others (points of earlier trials), reason
+)->dict: # number, state, epochs, n_epoch, points (epoch, value), later (of further runs), others (of trials), reason
     """Curve and forecast of trial `n` when it ended; with best, forecast, low, high, prob_best if known
 
     Parameters:
         study: A study
         n: Number of a trial
-        returns: number, state, epochs, n_epoch, points (epoch, value), others (points of earlier
-            trials), reason
+        returns: number, state, epochs, n_epoch, points (epoch, value), later (of further runs),
+            others (of trials), reason
     """
     t = trial_at(study, n)
     b = Beliefs(study, t.number)
     earlier = trials_of(all_trials(study)[:t.number])
     others = [points_of(o) for o in earlier if trial_id(o)!=trial_id(t)]
     res = dict(number=trial_id(t), state=state_of(t), epochs=epochs_trained(t))
-    res.update(n_epoch=b.epochs(t), points=points_of(t))
-    res['others'] = [o for o in others if o]
+    first,*later = [points_of(t, i) for i in range(current_run(t)+1)]
+    res.update(n_epoch=b.epochs(t), points=first)
+    res.update(later=[*filter(None, later)], others=[*filter(None, others)])
     res['reason'] = t.user_attrs.get('verdict') or t.user_attrs.get('reason')
     i = next((i for i,o in enumerate(b.trials) if o.number==t.number), None)
     if i is None or not res['epochs']: return res
@@ -190,6 +192,8 @@ def plot_trial(
     faint = dict(color=grey, lw=.8, alpha=.5*alpha_for(len(o['others'])))
     for c in o['others']: draw_curve(ax, c, **faint)
     draw_curve(ax, o['points'], color=blue, lw=2.5, label=f'trial {n}')
+    for i,c in enumerate(o['later']):
+        draw_curve(ax, c, color=blue, lw=1.2, label=None if i else 'further runs')
     if 'forecast' in o and l<T:
         low,high = [v, o['low']],[v, o['high']]
         ax.fill_between([l, T], low, high, label='95 % band',
@@ -203,7 +207,7 @@ def plot_trial(
 
 def _limits(study, o):
     "Limits of an axis that shows the whole curve, and the band unless it is too wide"
-    known = [v for _,v in o['points']]
+    known = [v for c in (o['points'], *o['later']) for _,v in c]
     known += [o[k] for k in ('best', 'forecast') if k in o]
     lo,hi = window(study, known, reach=1000)
     band = o.get('low', lo),o.get('high', hi)

@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['history_data', 'plot_history', 'curves_data', 'plot_curves', 'knowledge_data', 'plot_knowledge', 'limits_data',
-           'plot_limits', 'enough_data', 'plot_enough']
+           'plot_limits', 'runs_data', 'plot_runs', 'enough_data', 'plot_enough']
 
 # %% ../../nbs/results/02_history.ipynb #imports
 import math
 import numpy as np, optuna, pandas as pd
 from matplotlib.ticker import MaxNLocator
-from .style import (best_number, blue, dots, epoch_axis, finish, grey, is_max, label, message_axis,
+from ..engine.space import is_int
+from .style import (PlotError, best_number, blue, cmap, dots, epoch_axis, finish, grey, is_max, label, message_axis,
     new_axes, new_axis, orange, plain, plot, ranked, whole, window)
 from ..study.limits import limits_of
-from ..study.records import all_trials, curve_of, measures_of, of_study, steps_of, trial_frame, trial_id, trials_of
+from ..study.records import (all_trials, measures_of, of_study, run_values, runs_of, trial_frame, trial_id,
+                                        trials_of)
 from ..study.storage import check_study
 
 # %% ../../nbs/results/02_history.ipynb #history
@@ -59,18 +61,20 @@ def plot_history(
 @of_study
 def curves_data(
     study:optuna.Study # A study
-)->pd.DataFrame: # number, state, value, curve, epochs (of its values)
+)->pd.DataFrame: # number, state, value, curve, epochs (of its values); a row per run
     """Learning curve, state and value of each trial that has begun
 
     Parameters:
         study: A study
-        returns: number, state, value, curve, epochs (of its values)
+        returns: number, state, value, curve, epochs (of its values); a row per run
     """
     df = trial_frame(study)[['number', 'state', 'value']].sort_values('number')
     trials = trials_of(all_trials(study))  # in the same order
-    df['curve'] = [*map(curve_of, trials)]
-    df['epochs'] = [*map(steps_of, trials)]
-    return df[df.curve.map(len)>0]
+    df['points'] = [*map(runs_of, trials)]
+    df = df.explode('points')
+    df['curve'] = [[v for _,v in o] for o in df.points]
+    df['epochs'] = [[e for e,_ in o] for o in df.points]
+    return df[df.curve.map(len)>0].drop(columns='points')
 
 @plot('Learning curves', 'intermediate_values')
 def plot_curves(
@@ -86,13 +90,14 @@ def plot_curves(
     df = curves_data(study)
     values = sum(df.curve, [])
     if not np.isfinite(values).any(): return message_axis(ax, 'no epoch has a finite value')
-    ax,best = new_axis(ax),best_number(study)
+    ax,best,named = new_axis(ax),best_number(study),False
     for o,look in ranked(study, df):
         ok = np.isfinite(o.curve)  # a line connects the values around a missing one
         x,y = np.array([o.epochs, o.curve])[:,ok]
         mark = {'stopped': 'o', 'failed': 'x'}.get(o.state, '.' if len(x)==1 else None)
         size = (9 if mark=='.' else 5)*look.get('alpha', 1)
-        name = f'best: trial {best}' if o.number==best else None
+        name = f'best: trial {best}' if o.number==best and not named else None
+        named |= o.number==best
         look.update(marker=mark, markevery=[-1], ms=size, mfc='none' if mark=='o' else None)
         if len(x): ax.plot(x, y, label=name, **look)
     epoch_axis(ax, df.epochs.map(max).max())
@@ -205,6 +210,62 @@ def plot_limits(
     for a,k in zip(axs, names): _limit_panel(a, study, k, lim)
     axs[0].set_ylabel(label(study))
     return axs
+
+# %% ../../nbs/results/02_history.ipynb #runs
+@of_study
+def runs_data(
+    study:optuna.Study # A study
+)->pd.DataFrame: # number, run (from 1), value; those of the trial (its mean), and std; best trials first
+    """Value of each run of the trials with several
+
+    Parameters:
+        study: A study
+        returns: number, run (from 1), value; those of the trial (its mean), and std; best trials
+            first
+    """
+    df = trial_frame(study)
+    if 'runs' not in df: return pd.DataFrame(columns=['number', 'run', 'value', 'mean', 'std'])
+    trials,rows = {trial_id(t): t for t in trials_of(all_trials(study))},[]
+    for o in df[df.runs>1].itertuples():
+        found = run_values(trials[o.number], study)
+        mean = o.value,o.std
+        rows += [(o.number, i+1, v, *mean) for v,_,i in found]
+    return pd.DataFrame(rows, columns=['number', 'run', 'value', 'mean', 'std'])
+
+@plot('Runs')
+def plot_runs(
+    study:optuna.Study, # A study
+    ax=None, # Axis to draw on; a new one if None
+    most:int=15 # Maximum number of trials
+):
+    """Runs of the trials with several, the same run in the same color, with mean and standard error; best first
+
+    Parameters:
+        study: A study
+        ax: Axis to draw on; a new one if None
+        most: Maximum number of trials
+    """
+    if not is_int(most, 1): raise PlotError(f'most: expected a whole number of 1 or more, got {most!r}')
+    df = runs_data(study)
+    if df.empty: return message_axis(ax, 'no trial has several runs')
+    order = [*dict.fromkeys(df.number)][:most]
+    df = df[df.number.isin(order)]
+    df['x'] = df.number.map(order.index)
+    ax,colors = new_axis(ax),cmap(np.linspace(1, .15, df.run.max()))
+    look = dict(marker='o', ms=4, lw=.8)
+    for (run,o),color in zip(df.groupby('run'), colors):
+        ax.plot(o.x+.16, o.value, label=f'run {run}', color=color, **look)
+    _means(ax, df.drop_duplicates('number'), best_number(study))
+    ax.set(xlabel='trial', xlim=(-.6, len(order)-.4))
+    ax.set_xticks(range(len(order)), map(str, order))
+    return finish(ax, ylabel=label(study))
+
+def _means(ax, df, best):
+    "Means of the rows of `df` with their standard errors, the one of trial `best` in orange"
+    colors,x = [orange if n==best else grey for n in df.number],df.x-.16
+    ax.errorbar(x, df['mean'], df['std'], fmt='none', ecolor=colors, lw=1.5)
+    look = dict(marker='D', s=28, zorder=3)
+    ax.scatter(x, df['mean'], color=colors, label='mean', **look)
 
 # %% ../../nbs/results/02_history.ipynb #enough
 @of_study

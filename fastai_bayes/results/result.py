@@ -10,15 +10,15 @@ import functools, inspect, shutil, warnings
 from pathlib import Path
 import optuna
 from fastcore.basics import patch
-from ..engine.space import Space, did_you_mean
+from ..engine.space import Space, did_you_mean, is_int
 from . import forecasts, history, hyperparameters, surrogate_plots, timeline  # they register their plots
 from .hyperparameters import completed
 from .style import plots
-from .tables import html_table, one_line, short, table, template, text_table
+from .tables import html_table, one_line, plus_minus, table, template, text_table
 from ..study.folder import has
 from ..study.limits import nearest
-from ..study.records import (best_of, best_trial, curve_frame, epochs_saved, epochs_spent, of_study,
-                                        numbered, own_params, trial_at, trial_frame, trial_id)
+from ..study.records import (Direction, best_of, best_trial, curve_frame, epochs_saved, epochs_spent, of_study,
+    numbered, own_params, run_values, std_error, trial_at, trial_frame, trial_id)
 from ..study.storage import StudyError, quiet_optuna
 
 # %% ../../nbs/results/07_result.ipynb #res
@@ -30,6 +30,7 @@ class TuneResult:
         space: Its search space
         folder: Holds a folder for each trial
         make: Function from the number of a trial, None for the best, to its learner
+        together: Function from a number of trials to the `Ensemble` of their runs
     """
     note = '' # How the study ended
     max_rows = 10 # Rows of the table to show
@@ -37,10 +38,11 @@ class TuneResult:
         study:optuna.Study, # The study
         space:Space, # Its search space
         folder=None, # Holds a folder for each trial
-        make=None # Function from the number of a trial, None for the best, to its learner
+        make=None, # Function from the number of a trial, None for the best, to its learner
+        together=None # Function from a number of trials to the `Ensemble` of their runs
     ):
         of_study(TuneResult._check)(study, space, folder, make)
-        self.study,self.space,self._make = study,space,make
+        self.study,self.space,self._make,self._together = study,space,make,together
         self.folder = None if folder is None else Path(folder)
     @staticmethod
     def _check(study, space, folder, make):
@@ -68,8 +70,11 @@ class TuneResult:
     @property
     def best_path(self):
         "File with the weights of the best trial, None if there is none"
-        file = self.folder and self.folder/f'trial_{trial_id(self.best_trial)}'/'best.pth'
-        return file if file and has(file) else None
+        if not self.folder: return None
+        best,home = self.best_trial,self.folder/f'trial_{trial_id(self.best_trial)}'
+        ranked = Direction.of(self.study).ranked(run_values(best, self.study))
+        files = [home/(f'run_{i+1}' if i else '')/'best.pth' for *_,i in ranked] or [home/'best.pth']
+        return next(filter(has, files), None)
     @property
     def trials(self): return trial_frame(self.study)
     @property
@@ -96,6 +101,17 @@ class TuneResult:
         if self._make is None: raise StudyError('this result cannot build learners; use one from `bayes_tune`')
         if n is None and self.best_trial: return self._make(None)
         return self._make(trial_id(trial_at(self.study, n)))
+    def ensemble(self,
+        top:int=1 # Number of best trials
+    ):
+        """The runs of the `top` trials whose weights were kept, as one predictor: `get_preds` averages over them
+
+        Parameters:
+            top: Number of best trials
+        """
+        if self._together is None: raise StudyError('this result cannot build learners; use one from `bayes_tune`')
+        if not is_int(top, 1): raise StudyError(f'top: expected a whole number of 1 or more, got {top!r}')
+        return self.best_trial and self._together(top)
 
 # %% ../../nbs/results/07_result.ipynb #plots
 def _method(f):
@@ -107,6 +123,13 @@ def _method(f):
 for k,f in plots.items(): setattr(TuneResult, k, _method(f))
 
 # %% ../../nbs/results/07_result.ipynb #repr
+def _best(res, best):
+    "Value of the trial `best`, and where it is from"
+    runs = [v for v,*_ in run_values(best, res.study)]
+    name,value = res.study.user_attrs.get('monitor') or 'value',plus_minus(res.best_value, std_error(runs))
+    where = f'mean of {len(runs)} runs' if len(runs)>1 else f'epoch {res.best_epoch}'
+    return f'{name} {value} (trial {trial_id(best)}, {where})'
+
 def headline(res):
     "The state of the study in one line"
     df,best,saved = res.trials,best_trial(res.study),epochs_saved(res.study)
@@ -116,8 +139,7 @@ def headline(res):
     parts.append(f'{epochs_spent(res.study)} epochs')
     if saved: parts.append(f'{saved} saved by stopping')
     if res.note: parts.append(res.note)
-    value = f"{res.study.user_attrs.get('monitor') or 'value'} {short(res.best_value)}" if best else ''
-    parts.append(f'best {value} (trial {trial_id(best)}, epoch {res.best_epoch})' if best else 'none finished yet')
+    parts.append(f'best {_best(res, best)}' if best else 'none finished yet')
     return one_line(f"{res.study.study_name}: {', '.join(parts)}")
 
 def _more(res): return max(0, len(res.trials)-res.max_rows)

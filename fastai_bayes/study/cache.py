@@ -17,8 +17,9 @@ from ..engine.optimize_acqf import distinct
 from ..engine.trainings import Training
 from ..engine.surrogate import Surrogate, sound_fit
 from .search_space import search_space
-from .records import (Direction, Latest, all_trials, attr, curve_of, diverged, epochs_trained,
-                                        is_infeasible, seconds_of, steps_of, trial_id, trials_of, was_stopped)
+from .records import (Direction, Latest, all_trials, attr, current_run, curve_of, diverged, epochs_trained,
+                                        is_infeasible, last_step, max_runs, runs_of, seconds_of, steps_of, trial_id,
+                                        trials_of, was_stopped)
 
 # %% ../../nbs/study/07_cache.ipynb #horizon
 def unit_of(trials, T=None)->int:
@@ -58,27 +59,47 @@ def _infeasible(trial, params, space):
     why = trial.user_attrs.get('infeasible', '')
     return Training(space.encode(rest | known), state='infeasible', reason=why)
 
+def _seconds(trial, n):
+    "Seconds per epoch of `trial` with values up to step `n`; None if unknown"
+    seconds = seconds_of(trial)/max(n-attr(trial, 'resumed_from', 0), 1)
+    return seconds if n and seconds>=0 else None
+
+def _several(trial, x, sign):
+    "`trial` with several runs for the engine"
+    def _run(points, state):
+        at,curve = [e for e,_ in points],[sign*v for _,v in points]
+        gaps = len(at)<max(at, default=0)
+        return Training(x, curve, state, at=at if gaps else None, diverged=False)
+    state = 'paused' if was_stopped(trial) else _states[trial.state.name]
+    first,*later = runs_of(trial)
+    ended = ['complete']*(len(later)-1)
+    res = _run(first, state)
+    res.later,res.diverged = [*map(_run, later, [*ended, state])],diverged(trial)
+    res.seconds = _seconds(trial, last_step(trial))
+    return res
+
 def _training(trial, space, sign, unit=1):
     "`trial` for the engine, None if it lacks an active dimension of `space`"
     params = {'': 0, **space.of_longest, **trial.params}  # for `no_params`; a trial without a length is as long as any
     if is_infeasible(trial): return _infeasible(trial, params, space)
     if not fits(params, space): return None
+    if current_run(trial): return _several(trial, space.encode(params), sign)
     at,curve = steps_of(trial, unit),[sign*v for v in curve_of(trial)]
     n = max(at, default=0)
     if trial.state==TrialState.COMPLETE and not any(map(math.isfinite, curve)):
         at,curve = [max(n, 1)],[sign*trial.value]
     state = 'paused' if was_stopped(trial) else _states[trial.state.name]
     res = Training(space.encode(params), curve, state, diverged=diverged(trial))
-    seconds = seconds_of(trial)/max(n-attr(trial, 'resumed_from', 0), 1)
-    res.seconds = seconds if curve and seconds>=0 else None
+    res.seconds = _seconds(trial, n)
     res.at = at if len(at)<max(at, default=0) else None
     return res
 
 # %% ../../nbs/study/07_cache.ipynb #cache
 class Trainings(Latest):
     "Trainings of a study in one space"
-    def __init__(self, space, T, cost, *how):
+    def __init__(self, space, T, cost, n_runs, *how):
         super().__init__(lambda t: _training(t, space, *how))
+        self.n_runs = n_runs
         self.about,self.fits,self.last = (space, T, cost),Fits(space, T),None
         self.numbers,self.place = [],{} # Numbers of the trainings in `last`; number -> place
     def surrogate(self, trials):
@@ -87,7 +108,7 @@ class Trainings(Latest):
         if new or not self.last:
             self.fits.note(new)
             now = self._now({*map(trial_id, new)})
-            self.last = Surrogate(space, T, now, cost, self.fits(), self.last)
+            self.last = Surrogate(space, T, now, cost, self.fits(), self.last, self.n_runs)
         return self.last, self.numbers
     def _now(self, changed):
         "All trainings, where those with the numbers `changed` have changed"
@@ -156,7 +177,8 @@ class StudyCache:
         space:Space, # Search space
         T:int, # Epochs of a full trial
         trial=None, # One that is newer than in `study`
-        cost:str='epochs' # What is limited
+        cost:str='epochs', # What is limited
+        n_runs:int=None # Maximum number of runs per trial; what the trials say if None
     )->tuple: # `Surrogate`, and the numbers of the trials in it
         """Conclusions from all trials that have parameters in `space`
 
@@ -166,11 +188,12 @@ class StudyCache:
             T: Epochs of a full trial
             trial: One that is newer than in `study`
             cost: What is limited
+            n_runs: Maximum number of runs per trial; what the trials say if None
             returns: `Surrogate`, and the numbers of the trials in it
         """
         trials,T = [*all_trials(study)],max(T, space.longest)
         if trial is not None: trials[trial.number:trial.number+1] = [trial]
-        how = T,cost,Direction.of(study),unit_of(trials, T)
+        how = T,cost,n_runs or max_runs(trials),Direction.of(study),unit_of(trials, T)
         key = fit_key(space, how)
         with self.lock:
             self.trainings[key] = known = self.trainings.pop(key, None) or Trainings(space, *how)

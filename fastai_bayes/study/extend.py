@@ -14,7 +14,7 @@ from numbers import Real
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ..engine.space import Choice, Space, label_of
-from .records import all_trials, Direction, all_params, attr, best_of, curve_of, trials_of
+from .records import all_trials, Direction, all_params, attr, best_of, current_run, curve_of, trials_of
 from .search_space import distributions
 from .storage import StudyError
 
@@ -191,6 +191,9 @@ def extend_study(
     for k,v in given.items():
         if k not in space or isinstance(space[k], Choice) or isinstance(v, Real): continue
         raise StudyError(f'extend: {k}: expected a number, got {v!r}')
+    if longer and any(map(current_run, all_trials(study))):
+        raise StudyError('extend: trials with several runs cannot become longer; use another study_name, and give '
+                         'from_studies= this one')
     trials = [move(t) for t in all_trials(study)]
     if longer: _resume_best(trials, Direction.of(study))
     replace_trials(storage, study, trials, **attrs)

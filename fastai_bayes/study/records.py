@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['python_strings', 'rung_attr', 'Direction', 'of_study', 'all_trials', 'trial_at', 'attr', 'set_trial_attrs',
-           'trial_id', 'numbered', 'trials_of', 'Latest', 'steps_of', 'curve_of', 'points_of', 'epochs_trained',
-           'value_at', 'best_of', 'seconds_of', 'is_infeasible', 'was_stopped', 'state_of', 'diverged', 'reason_of',
-           'saved_of', 'all_params', 'own_params', 'epochs_spent', 'epochs_saved', 'ended', 'best_trial',
-           'resume_trial', 'Record', 'measures_of', 'records', 'column', 'trial_frame', 'curve_frame']
+           'trial_id', 'numbered', 'trials_of', 'Latest', 'steps_of', 'curve_of', 'last_step', 'current_run', 'runs_of',
+           'points_of', 'epochs_trained', 'value_at', 'best_of', 'run_values', 'std_error', 'seconds_of',
+           'is_infeasible', 'was_stopped', 'state_of', 'diverged', 'reason_of', 'saved_of', 'all_params', 'own_params',
+           'epochs_spent', 'epochs_saved', 'ended', 'best_trial', 'best_first', 'max_runs', 'standing', 'resume_trial',
+           'Record', 'measures_of', 'records', 'column', 'trial_frame', 'curve_frame']
 
 # %% ../../nbs/study/02_records.ipynb #imports
 import functools, math
@@ -15,9 +16,11 @@ from collections import defaultdict
 from copy import copy
 from dataclasses import dataclass, fields
 from enum import IntEnum
-import optuna, pandas as pd
+from statistics import mean, stdev
+import numpy as np, optuna, pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 from ..engine.policy import in_epochs
+from ..engine.runs import run_effects
 from ..engine.space import is_int
 from .storage import StudyError
 
@@ -214,27 +217,49 @@ def curve_of(
     values = [v for _,v in sorted(trial.intermediate_values.items())]
     return [math.nan if v is None else v for v in values]  # null in a journal
 
-def points_of(
+def last_step(trial): return max(steps_of(trial), default=0)
+
+def current_run(trial): return attr(trial, 'run', 0)
+
+def runs_of(
     trial # An Optuna trial
-)->list: # Pairs of an epoch and its value
-    """Learning curve of `trial` without missing values
+)->list: # A list per run of pairs of an epoch, which begins at 1 in each run, and its value
+    """Learning curves of the runs of `trial`; one, unless it was trained with several seeds or on several folds
 
     Parameters:
         trial: An Optuna trial
+        returns: A list per run of pairs of an epoch, which begins at 1 in each run, and its value
+    """
+    points,n = [*zip(steps_of(trial), curve_of(trial))],current_run(trial)
+    if not n: return [points]
+    T,res = trial.user_attrs['n_epoch'],[[] for _ in range(n+1)]
+    for e,v in points:
+        i = min((e-1)//T, n)
+        res[i].append((e-i*T, v))
+    return res
+
+def points_of(
+    trial, # An Optuna trial
+    run:int=0 # Which run
+)->list: # Pairs of an epoch and its value
+    """Learning curve of a run of `trial` without missing values
+
+    Parameters:
+        trial: An Optuna trial
+        run: Which run
         returns: Pairs of an epoch and its value
     """
-    points = zip(steps_of(trial), curve_of(trial))
-    return [(e,v) for e,v in points if math.isfinite(v)]
+    return [(e,v) for e,v in runs_of(trial)[run] if math.isfinite(v)]
 
 def epochs_trained(
     trial # An Optuna trial
 )->int:
-    """Epochs of `trial`, including those before it was resumed
+    """Epochs of all runs of `trial`, including those before it was resumed
 
     Parameters:
         trial: An Optuna trial
     """
-    return max(steps_of(trial), default=0)
+    return sum(max((e for e,_ in run), default=0) for run in runs_of(trial))
 
 def value_at(
     trial, # An Optuna trial
@@ -253,17 +278,46 @@ def best_of(
     trial, # An Optuna trial
     direction # As for `Direction.of`
 )->tuple: # Value, and its epoch, counted from 1
-    """Best epoch of `trial`; without reports its value, or NaN, and epoch 0
+    """Value of `trial`: that of its best epoch, or the mean over its runs; without reports its own, or NaN, and epoch 0
 
     Parameters:
         trial: An Optuna trial
         direction: As for `Direction.of`
         returns: Value, and its epoch, counted from 1
     """
-    points = points_of(trial)
-    if not points: return (math.nan if trial.value is None else trial.value), 0
-    epoch,value = Direction.of(direction).best(points, key=lambda o: o[1])
-    return value,epoch
+    found = run_values(trial, direction)
+    if not found: return (math.nan if trial.value is None else trial.value), 0
+    value,epoch,_ = Direction.of(direction).best(found)
+    return mean([v for v,*_ in found]) if len(found)>1 else value, epoch
+
+def run_values(
+    trial, # An Optuna trial
+    direction # As for `Direction.of`
+)->list: # Value, its epoch, and number of the run, from 0
+    """Best epoch of each run of `trial` that has ended; a first run counts also if it has not
+
+    Parameters:
+        trial: An Optuna trial
+        direction: As for `Direction.of`
+        returns: Value, its epoch, and number of the run, from 0
+    """
+    runs = [points_of(trial, i) for i in range(current_run(trial)+1)]
+    ended = trial.state==TrialState.COMPLETE and not was_stopped(trial)
+    if len(runs)>1 and not ended: runs.pop()
+    def _best(points): return Direction.of(direction).best(points, key=lambda o: o[1])
+    best = [(i, _best(o)) for i,o in enumerate(runs) if o]
+    return [(v, e, i) for i,(e,v) in best]
+
+def std_error(
+    values # Of the runs of a trial
+)->float: # NaN for a single run
+    """Standard error of the mean of `values`
+
+    Parameters:
+        values: Of the runs of a trial
+        returns: NaN for a single run
+    """
+    return stdev(values)/len(values)**.5 if len(values)>1 else math.nan
 
 def seconds_of(
     trial # An Optuna trial
@@ -339,7 +393,10 @@ def reason_of(
         returns: Empty if there is nothing to say
     """
     n,before = attr(trial, 'resumed_from'),attr(trial, 'complete_at')
-    res = [f'resumed after {in_epochs(n)}'] if n else []
+    run = current_run(trial)
+    if n and run: n -= run*trial.user_attrs['n_epoch']
+    where = f' of run {run+1}' if run else ''
+    res = [f'resumed after {in_epochs(n)}{where}'] if n else []
     if 'outside' in trial.user_attrs: res.append('outside the space after a change')
     if before is not None: res.append(f'complete with {in_epochs(before)}, before trials became longer')
     res += map(trial.user_attrs.get, ('reason', 'excluded'))
@@ -354,7 +411,8 @@ def saved_of(
         trial: An Optuna trial
     """
     if state_of(trial)!='stopped' or 'cut' in trial.user_attrs or diverged(trial): return 0
-    return max(trial.user_attrs.get('n_epoch', 0)-epochs_trained(trial), 0)
+    last = max((e for e,_ in runs_of(trial)[-1]), default=0)
+    return max(trial.user_attrs.get('n_epoch', 0)-last, 0)
 
 def all_params(
     trial # An Optuna trial
@@ -422,16 +480,65 @@ def ended(
 def best_trial(
     study:optuna.Study # A study
 )->FrozenTrial: # None if nothing has ended
-    """Best of the `ended` trials of `study`, the first of equals; or the shortest, if `n_epoch` is a hyperparameter
+    """Best of the `ended` trials of `study` by its `standing`, the first of equals
 
     Parameters:
         study: A study
         returns: None if nothing has ended
     """
+    return next(iter(best_first(study)), None)
+
+def best_first(study):
+    "The `ended` trials of `study` by their `standing`"
+    place = standing(study)
     d = Direction.of(study)
-    def _key(o): return d.key(o[1], o[0].params)
-    best = d.best(ended(study), key=_key)
-    return best and best[0]
+    def _key(t): return d.key(place[trial_id(t)], t.params)
+    return d.ranked([t for t,_ in ended(study)], key=_key)
+
+def max_runs(
+    trials # Optuna trials
+)->int:
+    """How many runs each of `trials` may have, or has
+
+    Parameters:
+        trials: Optuna trials
+    """
+    return max((t.user_attrs.get('runs', 1) for t in trials), default=1)
+
+def standing(
+    study:optuna.Study # A study
+)->dict: # Number as from `trial_id` -> a number, in the direction of the study
+    """By what the `ended` trials of `study` are ranked: their values, unless they may have several runs
+
+    Then it is the posterior mean of our sampler, as stored at the end of `bayes_tune`. Before that, and for other
+    samplers, it is the mean, without what all trials have in common in a run, made worse by its standard error, which
+    the noise between the runs of all trials gives: one lucky run does not win against several good ones.
+
+    Parameters:
+        study: A study
+        returns: Number as from `trial_id` -> a number, in the direction of the study
+    """
+    found = ended(study)
+    if max_runs(t for t,_ in found)==1: return {trial_id(t): v for t,v in found}
+    stored = study.user_attrs.get('means') or {}
+    now = stored.get('epochs')==epochs_spent(study)
+    known = stored['values'] if now else _cautious_means(study, found)
+    worst = -Direction.of(study)*math.inf
+    def _of(t): return worst if diverged(t) else known.get(str(trial_id(t)), worst)
+    return {trial_id(t): _of(t) for t,_ in found}
+
+def _cautious_means(study, found):
+    "Number of each trial in `found`, as text, -> its mean, worse by one standard error"
+    several = max(current_run(t)+1 for t,_ in found)
+    M = np.full((len(found), several), np.nan)
+    for i,(t,v) in enumerate(found):
+        M[i,0] = v
+        for best,_,run in run_values(t, study): M[i,run] = best
+    effects,noise = run_effects(M, 0.)
+    error = np.sqrt(noise/np.isfinite(M).sum(1))
+    means = np.nanmean(M-effects, 1)-Direction.of(study)*error
+    numbers = [str(trial_id(t)) for t,_ in found]
+    return dict(zip(numbers, means.tolist()))
 
 # %% ../../nbs/study/02_records.ipynb #carry
 # Attributes that a resumed trial does not take over
@@ -495,6 +602,8 @@ class Record:
         params: Hyperparameters, as from `all_params`
         reason: As from `reason_of`
         measures: Name -> number, of what `subject_to` limits
+        runs: Number of runs that have ended, or the first
+        std: Standard error of the mean over them, which `value` is; NaN for one run
     """
     number:int # As from `trial_id`
     state:str # As from `state_of`
@@ -505,6 +614,8 @@ class Record:
     params:dict # Hyperparameters, as from `all_params`
     reason:str # As from `reason_of`
     measures:dict # Name -> number, of what `subject_to` limits
+    runs:int=1 # Number of runs that have ended, or the first
+    std:float=math.nan # Standard error of the mean over them, which `value` is; NaN for one run
 
 def measures_of(trial):
     "What was measured of `trial`: name -> number"
@@ -523,9 +634,10 @@ def records(
     for t in trials: seconds[trial_id(t)] += seconds_of(t)
     def _record(t):
         value,epoch = best_of(t, study)
-        n = trial_id(t)
+        n,found = trial_id(t),[v for v,*_ in run_values(t, study)]
         return Record(n, state_of(t), value, epoch, epochs_trained(t),
-                      seconds[n], all_params(t), reason_of(t), measures_of(t))
+                      seconds[n], all_params(t), reason_of(t), measures_of(t),
+                      len(found) or 1, std_error(found))
     return list(map(_record, trials_of(trials)))
 
 def column(
@@ -551,7 +663,7 @@ _ranks = dict(complete=0, stopped=0, running=1, waiting=2, failed=3, outside=3,
 def trial_frame(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, state, value, best_epoch, epochs, seconds, columns of hyperparameters and measures, reason
-    """One row per trial, best first
+    """One row per trial, best first; with several runs per trial also std, the standard error of value, and runs
 
     Parameters:
         study: A study
@@ -559,13 +671,14 @@ def trial_frame(
             measures, reason
     """
     rows,sign = records(study),Direction.of(study)
+    several,place = max_runs(all_trials(study))>1,standing(study)
     names = dict.fromkeys(k for o in rows for k in o.params)
     def _key(o):
-        v = -sign*math.inf if math.isnan(o.value) else o.value
-        return sign.key(v, o.params)
+        v = place.get(o.number, o.value)
+        return sign.key(-sign*math.inf if math.isnan(v) else v, o.params)
     rows = sign.ranked(rows, _key)
     rows.sort(key=lambda o: _ranks[o.state])
-    heads = [o.name for o in fields(Record)]
+    heads = [o.name for o in fields(Record) if several or o.name not in ('runs', 'std')]
     df = pd.DataFrame([vars(o) for o in rows], columns=heads)
     cols = {column(k, heads): [o.params.get(k) for o in rows] for k in names}
     for k in dict.fromkeys(k for o in rows for k in o.measures):
@@ -573,20 +686,23 @@ def trial_frame(
         cols[name] = [o.measures.get(k) for o in rows]
     df = df.drop(columns=['params', 'measures'])
     df = df.join(pd.DataFrame(cols, index=df.index))
-    return df[[*df.columns.drop('reason'), 'reason']]
+    first = ['number', 'state', 'value', *(('std', 'runs') if several else ())]
+    return df[[*first, *df.columns.drop([*first, 'reason']), 'reason']]
 
 @of_study
 def curve_frame(
     study:optuna.Study # A study
 )->pd.DataFrame: # number, epoch, value
-    """One row per epoch that was reported
+    """One row per epoch that was reported; with several runs per trial also run, from 1, before epoch
 
     Parameters:
         study: A study
         returns: number, epoch, value
     """
+    trials = _last_trials(study)
     def _rows(t):
-        points = zip(steps_of(t), curve_of(t))
-        return [(trial_id(t), e, v) for e,v in points]
-    rows = sum(map(_rows, _last_trials(study)), [])
-    return pd.DataFrame(rows, columns=['number', 'epoch', 'value'])
+        runs = enumerate(runs_of(t), 1)
+        return [(trial_id(t), i, e, v) for i,run in runs for e,v in run]
+    rows = sum(map(_rows, trials), [])
+    df = pd.DataFrame(rows, columns=['number', 'run', 'epoch', 'value'])
+    return df if max_runs(trials)>1 else df.drop(columns='run')

@@ -20,9 +20,9 @@ from ..engine.optimize_acqf import untried
 from ..engine.trainings import one_thread
 from ..engine.knowledge import Knowledge, next_training
 from ..engine.enough import prob_gain
-from ..engine.policy import start_points
+from ..engine.policy import race_epochs, start_points
 from .search_space import as_stored, distributions
-from .records import all_trials, trial_id, trials_of
+from .records import Direction, all_trials, trial_id, trials_of
 from .storage import StudyError
 from .cache import StudyCache, fit_key, fits, horizon, new_fit, no_params, space_of
 from .earlier import Before, load_studies, recorded_points
@@ -118,7 +118,7 @@ class BayesSampler(BaseSampler):
 
     def _surrogate(self, study, space):
         T = self.n_epoch or horizon(all_trials(study)) or 1
-        return StudyCache.of(study).surrogate(study, space, T, cost=self.cost)
+        return StudyCache.of(study).surrogate(study, space, T, cost=self.cost, n_runs=self.runs)
     def _proposal(self, study, space, number=math.inf, resumable=None, allowed=None, new=True):
         "As `next`, for trial `number`"
         begun = StudyCache.of(study).begun(study)
@@ -147,6 +147,25 @@ class BayesSampler(BaseSampler):
             X = recorded_points(record, space)
             known[key] = Knowledge(X) if len(X) else None
         return known[key]
+
+    runs = None # Maximum number of runs per trial that `bayes_tune` allows; what the trials say if None
+    @one_thread
+    def means(self, study, space):
+        "Number of each trial with a run that has ended -> posterior mean of its value, in units of the value"
+        surrogate,numbers,gp = self._process(study, space)
+        m,_ = surrogate.true_values(gp)
+        values = Direction.of(study)*surrogate.transform.inverse(m)
+        return {numbers[i]: float(values[i]) for i in np.flatnonzero(surrogate.is_whole)}
+
+    @one_thread
+    def race_epochs(self, study, space):
+        "As `policy.race_epochs`"
+        surrogate,_,gp = self._process(study, space)
+        return race_epochs(surrogate, gp)
+    def _process(self, study, space):
+        "`Surrogate`, numbers of its trials, and the process of final values"
+        surrogate,numbers = self._surrogate(study, space_of(study, as_stored(space)) or no_params)
+        return surrogate, numbers, surrogate.process(self._rng(int(surrogate.lens.sum())))[0]
 
     repeats = False # Were all configurations tried?
     def _warn_repeats(self, space, X):

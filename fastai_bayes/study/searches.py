@@ -26,7 +26,7 @@ from .sampler import BayesSampler
 from .search_space import as_stored
 from ..engine.policy import most_starts, start_points
 from ..engine.space import Choice, Space, did_you_mean
-from .records import Direction, all_trials, attr, numbered, rung_attr, trial_id, trials_of
+from .records import Direction, all_trials, attr, current_run, numbered, rung_attr, trial_id, trials_of
 from .search_space import ask
 
 # %% ../../nbs/study/13_searches.ipynb #grid
@@ -222,6 +222,7 @@ class Search:
     end_without_value = False # May the pruner stop a trial after an epoch without a value?
     uses_knowledge = False # Can it use earlier studies and beliefs?
     foresees = False # Has it `prob_gain`?
+    trains_again = False # Can it give contenders several runs?
     note = '' # Shown at the start
     def __init__(self, sampler, pruner, space, seed=0):
         self.sampler,self.pruner,self.space,self.seed = sampler,pruner,space,seed
@@ -237,6 +238,7 @@ class Search:
            n_epoch: Epochs of a full trial
            by_factory: May a factory suggest more than the space?
        """
+    def allow(self, runs): "Let each trial have at most `runs` runs, if the search `trains_again`"
     def inform(self,
         study, # The study
         before # `Before`: what was known before
@@ -311,7 +313,7 @@ class Search:
 
 class BayesSearch(Search):
     "The engine as sampler, which resumes trials that the engine as pruner has stopped"
-    uses_knowledge,foresees,draws_in_order,knows = True,True,False,False
+    uses_knowledge,foresees,trains_again,draws_in_order,knows = True,True,True,False,False
     @property
     def can_resume(self): return self.sampler.resume and self.prunes_itself
     def prepare(self, limits, n_epoch, by_factory):
@@ -329,13 +331,17 @@ class BayesSearch(Search):
         if not known: return None
         self.note = f"known beforehand: {study.user_attrs['knowledge'].get('of')}"
         return space.decode(known.points[0])
-    def spares(self, trial): return super().spares(trial) and not self.knows  # something better may be known
+    def spares(self, trial):  # something better may be known, or it has run before
+        return super().spares(trial) and not self.knows and not current_run(trial)
     def ask(self, study): return ask(study, self.space)
     def next(self, study, trials, resumable, allowed, new):
         n,params,fit = self.sampler.next(study, self.space, resumable, allowed, new)
         old = [t for t in trials if n is not None and trial_id(t)==n]
         if old: return [Job(*old, fit=fit)]
         return [Job(params=params, fit=fit)] if new else []
+    def allow(self, runs): self.sampler.runs = runs
+    def means(self, study): return self.sampler.means(study, self.space)
+    def race_epochs(self, study): return self.sampler.race_epochs(study, self.space)
     def prob_gain(self, study, gain, epochs): return self.sampler.prob_gain(study, self.space, gain, epochs)
     def worth_keeping(self, study, resumable, n):
         return resumable if len(resumable)<=n else self.sampler.promising(study, self.space, resumable)[:n]

@@ -349,6 +349,10 @@ def _is_knowledge(v):
     return _all(points, _is_config) and _all(expected, _is_number) and _is_text(v.get('of', ''))
 
 def _are_measures(v): return isinstance(v, dict) and all(map(_is_number, v.values()))
+def _are_means(v):
+    if not isinstance(v, dict) or type(v.get('epochs')) is not int: return False
+    values = v.get('values')
+    return _are_measures(values) and all(k.isdecimal() for k in values)
 def _is_limit(v):
     def _is_bound(o): return o is None or _is_number(o)
     return _is_list(v) and len(v)==3 and all(map(_is_bound, v[:2]))
@@ -356,13 +360,14 @@ def _are_limits(v): return isinstance(v, dict) and all(map(_is_limit, v.values()
 
 _attrs = [  # types of our attributes by name, including those of older versions
     ('a whole number of 0 or more', lambda v: type(v) is int and 0<=v<2**32,
-     'resumes resumed_from carries_on carried n_epoch n_params size seed stopped diverged complete_at whole'),
+     'resumes resumed_from carries_on carried n_epoch n_params size seed stopped diverged complete_at whole run runs'),
     ('a number of 0 or more', lambda v: _is_number(v) and v>=0, 'deaths'),
     ('a number', _is_number, 'seconds'),
     ('text', _is_text, 'reason verdict cut monitor infeasible excluded id stamp'),
     ('numbers by name', _are_measures, 'measures'),
     ('limits by name', _are_limits, 'subject_to'),
     ('the state of a trial', lambda v: _is_text(v) and v in TrialState.__members__, 'was'),
+    ('means by trial', _are_means, 'means'),
     ('a list', _is_list, 'extended'),
     ('what was known beforehand', _is_knowledge, 'knowledge'),
     ('True or False', lambda v: type(v) is bool, 'present enqueued out_of_memory partial begun'),
