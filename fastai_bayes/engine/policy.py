@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['final_share', 'new_share', 'most_starts', 'one_epoch_starts', 'start_share', 'top_share', 'min_prob',
            'min_prob_final', 'few', 'least_final_epochs', 'expected_epochs', 'pause_epochs', 'in_epochs', 'n_starts',
-           'start_points', 'begins', 'first_feasible', 'next_start', 'believing', 'propose', 'Verdict', 'decide',
-           'Explanation', 'explain', 'resume']
+           'start_points', 'begins', 'first_feasible', 'next_start', 'believing', 'weighed', 'propose', 'Verdict',
+           'decide', 'Explanation', 'explain', 'resume']
 
 # %% ../../nbs/engine/11_policy.ipynb #imports
 import functools, math
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from .gp import GP
 from .cost import Length
-from .acquisition import IfFeasible, LogEI, PerCost, Within, acquisitions, log_ei
+from .acquisition import IfFeasible, LogEI, PerCost, Within, acquisitions
 from .optimize_acqf import distinct, maximize, sobol
 from .curves import rung_ratio
 from .surrogate import Surrogate, final_data, least_epochs, pilots
@@ -93,13 +93,14 @@ def believing(gp, X):
     both = [np.r_[o] for o in ((d.X, X), (d.y, guess), (d.v, v))]
     return GP(final_data(*both, d.choice), gp.thetas, gp.Li)
 
-def _weighed(f, surrogate, allowed):
+def weighed(f, surrogate, allowed):
     "The acquisition `f`, weighted by feasibility, cost and constraints"
     if surrogate.lengths_differ and f.log: f = PerCost(f, Length(surrogate.space, surrogate.T))
     if surrogate.feasible is not None: f = IfFeasible(f, surrogate.feasible)
     if surrogate.cost is not None: f = PerCost(f, surrogate.cost)
     return Within(f, allowed) if allowed else f
 
+@functools.singledispatch
 def propose(
     surrogate:Surrogate, # Conclusions from the trials
     rng, # numpy Generator
@@ -119,7 +120,7 @@ def propose(
     gp,fitted = surrogate.process(rng)
     X,m,_,pending = surrogate.targets()
     gp = believing(gp, pending)
-    def _of(kind): return _weighed(kind(gp, surrogate.incumbent), surrogate, allowed)
+    def _of(kind): return weighed(kind(gp, surrogate.incumbent), surrogate, allowed)
     f,best = _of(acquisitions[acq]),X[np.argsort(-m, kind='stable')[:4]]
     found = maximize(f, surrogate.space, rng, best, surrogate.X) or maximize(f, surrogate.space, rng, best)
     x,value = found
@@ -172,8 +173,8 @@ def decide(
     starts = n_starts(surrogate)+surrogate.are('running').sum()-1  # as many more as are under way
     pause = resumable and i<min(n_startup, starts) and _pause(surrogate, i)
     if pause: return Verdict(True, f'{pause} {_so_far(surrogate, i)}')
-    if not resumable and np.nanmax(surrogate.Y[i])>=surrogate.transform.best:
-        return Verdict(False, 'the best value so far')  # Optuna ignores stopped trials
+    if not resumable and surrogate.leads(i):
+        return Verdict(False, f'{surrogate.lead} so far')  # Optuna ignores stopped trials
     return _judged(surrogate, i, min_prob if resumable else min_prob_final)
 
 def _so_far(surrogate, i):
@@ -196,7 +197,7 @@ def _judged(surrogate, i, least):
     if rank<max(1, top_share*of): return Verdict(False, place, rank=rank, of=of)
     p = float(surrogate.prob_best([i])[0])
     word = 'too small' if p<least else 'large enough'
-    return Verdict(p<least, f'{place}, and the probability of ending best, {p:.0%}, is {word}', p, rank, of)
+    return Verdict(p<least, f'{place}, and the probability of {surrogate.aim}, {p:.0%}, is {word}', p, rank, of)
 
 # %% ../../nbs/engine/11_policy.ipynb #explain
 @dataclass(frozen=True)
@@ -270,7 +271,7 @@ def resume(
     if not likely.any(): return None
     paused,m,v = paused[likely],m[likely],v[likely]
     left = surrogate.planned[paused]-np.array([surrogate.trainings[i].epochs for i in paused])
-    rate = log_ei(m, np.maximum(v, 1e-12), surrogate.incumbent)[0]-np.log(left)
+    rate = surrogate.log_gain(paused, m, np.maximum(v, 1e-12))-np.log(left)
     if surrogate.cost is not None: rate = rate-surrogate.cost(surrogate.X[paused])
     least = log_ei_new-np.log(expected_epochs(surrogate.T, surrogate.look))
     return int(paused[rate.argmax()]) if rate.max()>=least else None

@@ -29,6 +29,7 @@ class Training:
         timed: Number of epochs that were measured
         at: Epochs of the values; 1, 2, 3 ... if None
         diverged: Did it diverge? If None, it did if its last value is missing
+        others: Values of the study's other goals, more is better; NaN if unknown
     """
     x:np.ndarray # (d,) point of the unit cube
     curve:list=field(default_factory=list) # Value after each epoch, more is better; missing if not finite
@@ -38,6 +39,7 @@ class Training:
     timed:int=0 # Number of epochs that were measured
     at:list=None # Epochs of the values; 1, 2, 3 ... if None
     diverged:bool=None # Did it diverge? If None, it did if its last value is missing
+    others:tuple=() # Values of the study's other goals, more is better; NaN if unknown
     _row:tuple=field(default=(None,), repr=False, compare=False)
 
     def add(self, epoch, value):
