@@ -2007,7 +2007,7 @@ def test_brute_force_ends_by_itself(tmp_path, by_run):
         assert len(res.trials)==4 and {tuple(sorted(t.params.items())) for t in res.study.trials}=={(('bs', b), ('lr', l)) for b in (8, 16) for l in (.01, .1)}
         if not by_run: assert res.note=='all 4 configurations were tried'
 
-def test_studies_of_several_directions_are_refused(tmp_path):
+def test_studies_of_several_directions_are_refused_by_all_but_the_sampler(tmp_path):
     "Wherever one may come from: its values could not be ranked"
     storage,ways = f'sqlite:///{tmp_path}/a.db',['maximize', 'minimize']
     study = optuna.create_study(directions=ways, storage=storage, study_name='m')
@@ -2018,7 +2018,7 @@ def test_studies_of_several_directions_are_refused(tmp_path):
     with (learn := digits(tmp_path)).no_bar(), pytest.raises(MonitorError, match='expected a study with one direction, got 2'):
         learn.fit(1, cbs=BayesPruningCallback(study.ask(), 'accuracy'))
     own = optuna.create_study(directions=ways, sampler=BayesSampler())
-    with pytest.raises(StudyError, match='expected a study with one objective, got 2'): own.optimize(lambda t: (t.suggest_float('x', 0, 1), 1), n_trials=1)
+    with pytest.raises(StudyError, match='expected a study with one objective, got 2'): BayesPruner().prune(own, own.ask())
 
 def test_the_training_loader_need_not_be_the_first(tmp_path):
     "All but the batch size can be tuned: fastai's own `new_empty` and copies take the first for it"

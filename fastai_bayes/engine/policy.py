@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['final_share', 'new_share', 'most_starts', 'one_epoch_starts', 'start_share', 'top_share', 'min_prob',
            'min_prob_final', 'few', 'most_racing', 'least_final_epochs', 'expected_epochs', 'pause_epochs', 'in_epochs',
-           'n_starts', 'start_points', 'begins', 'first_feasible', 'next_start', 'believing', 'incumbent', 'propose',
-           'Verdict', 'decide', 'Explanation', 'explain', 'resume', 'race_epochs']
+           'n_starts', 'start_points', 'begins', 'first_feasible', 'next_start', 'believing', 'incumbent', 'weighed',
+           'propose', 'Verdict', 'decide', 'Explanation', 'explain', 'resume', 'race_epochs']
 
 # %% ../../nbs/engine/11_policy.ipynb #imports
 import functools, math
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from .gp import GP
 from .cost import Length
-from .acquisition import IfFeasible, LogEI, PerCost, Within, acquisitions, log_ei
+from .acquisition import IfFeasible, LogEI, PerCost, Within, acquisitions
 from .optimize_acqf import distinct, maximize, sobol
 from .curves import rung_ratio
 from .runs import log_gain
@@ -106,13 +106,14 @@ def _after_one_run(noise, gp, best):
     res.of = lambda m, v, best: log_ei(m, v*v/(v+noise), best)
     return res
 
-def _weighed(f, surrogate, allowed):
+def weighed(f, surrogate, allowed):
     "The acquisition `f`, weighted by feasibility, cost and constraints"
     if surrogate.lengths_differ and f.log: f = PerCost(f, Length(surrogate.space, surrogate.T))
     if surrogate.feasible is not None: f = IfFeasible(f, surrogate.feasible)
     if surrogate.cost is not None: f = PerCost(f, surrogate.cost)
     return Within(f, allowed) if allowed else f
 
+@functools.singledispatch
 def propose(
     surrogate:Surrogate, # Conclusions from the trials
     rng, # numpy Generator
@@ -135,7 +136,7 @@ def propose(
     X,m,_,pending = surrogate.targets()
     best_mean = incumbent(surrogate, gp)
     gp = believing(gp, pending)
-    def _of(kind): return _weighed(kind(gp, best_mean), surrogate, allowed)
+    def _of(kind): return weighed(kind(gp, best_mean), surrogate, allowed)
     f,best = _of(acquisitions[acq]),X[np.argsort(-m, kind='stable')[:4]]
     found = maximize(f, surrogate.space, rng, best, surrogate.X) or maximize(f, surrogate.space, rng, best)
     x,value = found
@@ -191,8 +192,8 @@ def decide(
     starts = n_starts(surrogate)+surrogate.are('running').sum()-1  # as many more as are under way
     pause = resumable and i<min(n_startup, starts) and _pause(surrogate, i)
     if pause: return Verdict(True, f'{pause} {_so_far(surrogate, i)}')
-    if not resumable and np.nanmax(surrogate.Y[i])>=surrogate.transform.best:
-        return Verdict(False, 'the best value so far')  # Optuna ignores stopped trials
+    if not resumable and surrogate.leads(i):
+        return Verdict(False, f'{surrogate.lead} so far')  # Optuna ignores stopped trials
     return _judged(surrogate, i, min_prob if resumable else min_prob_final)
 
 def _in_a_race(surrogate, i, resumable):
@@ -228,7 +229,7 @@ def _judged(surrogate, i, least):
     if rank<max(1, top_share*of): return Verdict(False, place, rank=rank, of=of)
     p = float(surrogate.prob_best([i])[0])
     word = 'too small' if p<least else 'large enough'
-    return Verdict(p<least, f'{place}, and the probability of ending best, {p:.0%}, is {word}', p, rank, of)
+    return Verdict(p<least, f'{place}, and the probability of {surrogate.aim}, {p:.0%}, is {word}', p, rank, of)
 
 # %% ../../nbs/engine/11_policy.ipynb #explain
 @dataclass(frozen=True)
@@ -317,7 +318,7 @@ def _paused_rates(surrogate, among):
     if not likely.any(): return _none()
     paused,m,v = paused[likely],m[likely],v[likely]
     left = surrogate.planned[paused]-np.array([surrogate.trainings[i].epochs for i in paused])
-    rate = log_ei(m, np.maximum(v, 1e-12), surrogate.incumbent)[0]-np.log(left)
+    rate = surrogate.log_gain(paused, m, np.maximum(v, 1e-12))-np.log(left)
     if surrogate.cost is not None: rate = rate-surrogate.cost(surrogate.X[paused])
     return paused,rate
 

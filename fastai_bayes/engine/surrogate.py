@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import expit, ndtr
 from .kernels import Prior, with_shapes
 from .gp import Data, GP, Posterior, fit
+from .acquisition import log_ei
 from .cost import Cost
 from .feasible import Feasible
 from .runs import Runs, true_values
@@ -42,8 +43,9 @@ def sound_fit(
         ok = [_fit(n, theta) and k in (0, int(j>0)) for j,(n,theta,k) in enumerate(levels)]
         return all(ok) and len(ok)==len(rungs(T))
     def cost(n, theta): return _fit(n, theta)
+    def goals(*finals): return all(final(*o) for o in finals)
     res = {}
-    for ok in (final, curves, cost):
+    for ok in (final, curves, cost, goals):
         with suppress(TypeError, ValueError, KeyError):
             if ok(*fitted[ok.__name__]): res[ok.__name__] = fitted[ok.__name__]
     return res
@@ -272,6 +274,21 @@ class Surrogate:
         known = known[informative(self.infeasible[known].astype(int), most)]
         return Feasible(self.X[known], ~self.infeasible[known], self.space.choice)
 
+    lead,aim = 'the best value','ending best' # In words: what is never lost, and what must be unlikely if a trial stops
+    def leads(self, i):
+        "Has trial `i` reached the best value?"
+        return np.nanmax(self.Y[i])>=self.transform.best
+    def to_beat(self, idx):
+        "Transformed value that the trials `idx` (k,) must exceed: one, or (k,)"
+        return self.incumbent
+    def rivals(self, i):
+        "(n,) Which trials is trial `i` compared with?"
+        return np.ones(len(self.trainings), bool)
+    @property
+    def promise(self): return self.final[0] # (n,) what trials are sorted by if only some can be resumed
+    def log_gain(self, idx, m, v):
+        "(k,) log of what the trials `idx` (k,) gain if they end at `m` (k,) with variances `v` (k,)"
+        return log_ei(m, v, self.incumbent)[0]
     def prob_best(self, idx, ends=None):
         "(k,) probabilities that the trials `idx` (k,) end better than the best value seen; `ends` is their `forecast`"
         if ends is None and self.several: ends = [o[idx] for o in self.final]
@@ -279,7 +296,7 @@ class Surrogate:
         epochs,of = np.unique(self.epochs[idx], return_inverse=True)
         d = np.array([self.rank_reversal(max(l, 1)) for l in epochs])[of]
         least = max(1/((self.epochs>=self.T).sum()+2), unknown)
-        return (1-d)*ndtr((m-self.incumbent)/np.sqrt(v+1e-12))+d*least
+        return (1-d)*ndtr((m-self.to_beat(idx))/np.sqrt(v+1e-12))+d*least
     def reached(self, l):
         "(n,) Which trials were trained for at least `l` epochs, have a value there, and have not failed?"
         return (self.epochs>=l) & (self.first<=max(l, 1)) & ~self.failed
@@ -324,11 +341,11 @@ class Surrogate:
         ok = np.append(rises, False)[n-1]  # the last is for trials without a value
         then = self.Y[np.arange(len(n)),n-1]
         ok &= (self.first<=self.epochs[i]) & ~self.failed
-        return ok & (then>self.Y[i,l-1])
+        return ok & (then>self.Y[i,l-1]) & self.rivals(i)
     def rank(self, i):
         "How many trials were `better` than trial `i`, and how many these are with those that got as far"
         better = self.better(i)
-        of = better | self.reached(self.epochs[i])
+        of = better | self.reached(self.epochs[i]) & self.rivals(i)
         return int(better.sum()), int(of.sum())
     def before(self, i):
         "Epoch at which trial `i` was compared the last time before now"

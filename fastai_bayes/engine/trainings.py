@@ -30,6 +30,7 @@ class Training:
         at: Epochs of the values; 1, 2, 3 ... if None
         diverged: Did it diverge? If None, it did if its last value is missing
         later: Further runs of the configuration, as `Training`s
+        others: Values of the study's other goals, more is better; NaN if unknown
     """
     x:np.ndarray # (d,) point of the unit cube
     curve:list=field(default_factory=list) # Value after each epoch, more is better; missing if not finite
@@ -40,6 +41,7 @@ class Training:
     at:list=None # Epochs of the values; 1, 2, 3 ... if None
     diverged:bool=None # Did it diverge? If None, it did if its last value is missing
     later:list=field(default_factory=list) # Further runs of the configuration, as `Training`s
+    others:tuple=() # Values of the study's other goals, more is better; NaN if unknown
     _row:tuple=field(default=(None,), repr=False, compare=False)
 
     def add(self, epoch, value):

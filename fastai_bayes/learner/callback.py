@@ -128,7 +128,8 @@ class BayesPruningCallback(Measured):
         "Name and direction, which must agree with the study"
         dirs = getattr(getattr(self.trial, 'study', None), 'directions', ())
         if len(dirs)>1:
-            raise MonitorError(f'expected a study with one direction, got {len(dirs)}; Optuna prunes no other')
+            raise MonitorError(f'expected a study with one direction, got {len(dirs)}: Optuna prunes no other; '
+                               'learn.bayes_tune(goals=...) stops trials of several goals')
         wanted = dirs[0].name[:3].lower() if len(dirs)==1 else None
         if wanted=='not': wanted = None
         name = find_monitor(self.learn, self.monitor)

@@ -26,6 +26,7 @@ from ..results.tables import short
 from ..results.report import TuneResult  # it adds the report
 from ..study.cache import fits
 from ..study.folder import check_folder, clear, copy_file, expect, has, make_folder, shut
+from ..study.goals import front_of
 from ..study.identity import Pair
 from ..study.limits import nearest, verdict
 from ..study.records import (Latest, all_trials, attr, best_first, best_of, best_trial, current_run, curve_of, diverged,
@@ -85,7 +86,7 @@ class Run:
             self.check_store()
             self.study = open_study(plan.space, plan.direction.optuna, folder.name, storage, extend=plan.extend,
                                     owner=pair, monitor=plan.monitor, n_epoch=plan.total, setup=plan.facts,
-                                    subject_to=plan.subject_to.bounds)
+                                    subject_to=plan.subject_to.bounded, goals=plan.goals)
             pair.join(self.study)
             self.study = buffered(self.study)
             worker.sweep([t.user_attrs.get('worker') for t in self.running(self.trials())])
@@ -656,6 +657,7 @@ def needed(self:Run, ended):
     cut = [trial_id(t) for t in ended if 'cut' in t.user_attrs]
     stopped = self.resumable([t for t in ended if 'cut' not in t.user_attrs])
     best += [trial_id(t) for t in ended if 'outside' in t.user_attrs]  # the space may grow again
+    best += map(trial_id, front_of(self.study))
     if cut: return {*best, *cut, *stopped}  # which are worth less is asked when that has ended
     return {*best, *self.search.worth_keeping(self.study, stopped, self.n_resumable)}
 

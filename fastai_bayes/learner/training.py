@@ -59,7 +59,8 @@ class Plan:
         enqueued: Hyperparameters to try next
         sampler: As for `bayes_tune`, like the following ones
         before: `Before`: what is known before the study begins
-        subject_to: What limits the winner
+        subject_to: What limits the winner, and what else is measured
+        goals: Name -> direction, and when it is known, if there are several
         target: Value that ends the study
         enough: Gain that would not matter
         runs: Maximum number of runs per trial
@@ -86,7 +87,8 @@ class Plan:
     storage:object=None
     seed:int=None
     before:object=None # `Before`: what is known before the study begins
-    subject_to:Limits=field(default_factory=Limits) # What limits the winner
+    subject_to:Limits=field(default_factory=Limits) # What limits the winner, and what else is measured
+    goals:dict=field(default_factory=dict) # Name -> direction, and when it is known, if there are several
     target:float=None # Value that ends the study
     enough:float=None # Gain that would not matter
     runs:int=1 # Maximum number of runs per trial

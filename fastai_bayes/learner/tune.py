@@ -25,7 +25,7 @@ from .factory import LearnerFactory, TuneError, asks_trial, check_read, warn_unr
 from .knobs import check_args, check_knobs, default_space, knobs, left_out, losses_compare, named_here
 from .loaders import LoaderError
 from .measures import limits_from
-from .monitor import monitor_and_mode
+from .goals import goals_from
 from .probe import Probe, awake
 from .recipes import recipes_for
 from .runner import Run
@@ -242,6 +242,19 @@ def _check_search(search, plan, asks):
         raise TuneError(f'{name} needs the whole space in advance, but new_learner(trial) defines it by run; '
                         'use another sampler, or pass space= and a function new_learner(params)')
 
+def _check_goals(search, plan):
+    "Raise unless `search` can tune for several goals"
+    sampler,pruner = (type(o).__name__ for o in (search.sampler, search.pruner))
+    if not search.finds_fronts: raise TuneError(f"goals: {sampler} searches for one goal; use sampler='bayes'")
+    if getattr(search.sampler, 'acq', 'logei')!='logei':
+        raise TuneError(f"goals: {sampler} with acq={search.sampler.acq!r} searches for one goal; leave acq out")
+    if not search.prunes_itself and pruner!='NopPruner':
+        raise TuneError(f'goals: {pruner} judges one goal, and may stop what is best in another; '
+                        "use pruner='bayes' or 'none'")
+    if plan.enough is not None:
+        raise TuneError('enough: is for one goal; with goals give budget=, n_trials= or timeout=')
+    if plan.runs>1: raise TuneError('repeats: is for one goal, and cannot be combined with goals')
+
 def _check_twice(cbs, space):
     "Raise if one of `cbs` is of a class that a hyperparameter in `space` adds"
     for n in knobs.keys()&space.dims:
@@ -331,15 +344,15 @@ def _plan(learn, args):
     factory = LearnerFactory(learn, args.new_learner, space)
     probe = factory.probe()
     _check_callbacks(probe, []), _check_data(probe)
-    monitor,mode = monitor_and_mode(probe, args.monitor, args.mode)
+    goals = goals_from(args.goals, probe, args.monitor, args.mode)
+    monitor = goals.monitor
     free = args.new_learner is not None
     factory.check = partial(_check_space, given=space, fit=fit, fit_kwargs=fit_kwargs, monitor=monitor, free=free)
     factory.check_new(probe)
     n_epoch,total = _longest(space, fit, args.n_epoch, fit_kwargs)
-    plan = Plan(factory, space, fit, n_epoch, total, monitor, mode, _limits(args, total), fit_kwargs, cbs)
-    as_given = 'sampler', 'pruner', 'storage', 'seed', 'verbose', 'extend', 'target', 'enough'
-    for k in as_given: setattr(plan, k, vars(args)[k])
-    plan.before,plan.subject_to = _before(learn, args, space), limits_from(args.subject_to, probe)
+    what = factory,space,fit,n_epoch,total,monitor,goals.mode
+    plan = Plan(*what, _limits(args, total), fit_kwargs, cbs, before=_before(learn, args, space))
+    _set_given(plan, args, goals, probe)
     _first_trials(plan, learn, args)
     plan.value_now = partial(_label_now, learn, fit, args.new_learner)
     plan.facts = facts_of(probe, space.names, fit, fit_kwargs, free, monitor)
@@ -349,6 +362,13 @@ def _plan(learn, args):
     _set_workers(plan, args.workers)
     plan.notes = _notes(learn, args, space, inferred, plan.before)
     return plan
+
+def _set_given(plan, args, goals, probe):
+    "Set what `plan` takes as it was given, and what is measured"
+    as_given = 'sampler', 'pruner', 'storage', 'seed', 'verbose', 'extend', 'target', 'enough'
+    for k in as_given: setattr(plan, k, vars(args)[k])
+    plan.goals = goals.all
+    plan.subject_to = limits_from(args.subject_to, probe, goals.measured)
 
 def _set_workers(plan, workers):
     "Let `workers` train; an error unless what they need can be sent"
@@ -362,6 +382,7 @@ def _first_trials(plan, learn, args):
     plan.runs = int(args.repeats or 1)
     search,asks = search_of(plan.sampler, plan.pruner, plan.total, plan.space),plan.factory.define_by_run
     _check_search(search, plan, asks)
+    if plan.goals: _check_goals(search, plan)
     if isinstance(plan.sampler, BaseSampler): search.try_out(plan.factory.point)
     if search.begins_with_present and args.enqueue is not False:
         plan.present = current_params(learn, plan.space, plan.fit, args.new_learner)
@@ -429,6 +450,7 @@ def bayes_tune(self:Learner,
     recipes:bool=False, # Begin with hyperparameters that worked well on other data of this kind?
     prior:dict=None, # Where the best is: name -> value, (value, standard deviation), option, or {option: weight}
     subject_to:dict=None, # Limits: name of a measure -> (low, high), or (function of a learner, low, high)
+    goals:dict=None, # Several goals: name of a metric or measure -> 'max', 'min', or (function of a learner, 'min')
     target:float=None, # Value of `monitor` at which the study ends
     enough:float=None, # Gain that would not matter: the study ends if more than that is unlikely to come
     repeats:int=None, # Train contenders with up to so many seeds; the value of a trial is the mean over its runs
@@ -471,6 +493,8 @@ def bayes_tune(self:Learner,
         prior: Where the best is: name -> value, (value, standard deviation), option, or {option:
             weight}
         subject_to: Limits: name of a measure -> (low, high), or (function of a learner, low, high)
+        goals: Several goals: name of a metric or measure -> 'max', 'min', or (function of a
+            learner, 'min')
         target: Value of `monitor` at which the study ends
         enough: Gain that would not matter: the study ends if more than that is unlikely to come
         repeats: Train contenders with up to so many seeds; the value of a trial is the mean over

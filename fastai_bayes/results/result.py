@@ -11,7 +11,8 @@ from pathlib import Path
 import optuna
 from fastcore.basics import patch
 from ..engine.space import Space, did_you_mean, is_int
-from . import forecasts, history, hyperparameters, surrogate_plots, timeline  # they register their plots
+from . import forecasts, goals, history, hyperparameters, surrogate_plots, timeline  # they register their plots
+from .goals import pareto_frame
 from .hyperparameters import completed
 from .style import plots
 from .tables import html_table, one_line, plus_minus, table, template, text_table
@@ -79,6 +80,8 @@ class TuneResult:
     def trials(self): return trial_frame(self.study)
     @property
     def curves(self): return curve_frame(self.study)
+    @property
+    def pareto(self): return pareto_frame(self.study)
 
     def params_of(self,
         n:int # Number of a trial

@@ -16,7 +16,9 @@ from ..engine.space import Space
 from ..engine.optimize_acqf import distinct
 from ..engine.trainings import Training
 from ..engine.surrogate import Surrogate, sound_fit
+from ..engine.goals import GoalSurrogate
 from .search_space import search_space
+from .goals import goals_of, others_of
 from .records import (Direction, Latest, all_trials, attr, current_run, curve_of, diverged, epochs_trained,
                                         is_infeasible, last_step, max_runs, runs_of, seconds_of, steps_of, trial_id,
                                         trials_of, was_stopped)
@@ -49,7 +51,7 @@ def fits(params, space):
     def _ok(k): return params[k] in space[k] if k in params else k in space.optional
     return any(k in params for k in active) and all(map(_ok, active))
 
-def _infeasible(trial, params, space):
+def _infeasible(trial, params, space, others):
     "`trial` that ended without a value; names that were not yet suggested are as queued, or random"
     known = {**trial.system_attrs.get('fixed_params', {}), **params}
     known = {k: v for k,v in known.items() if k in space}
@@ -57,7 +59,7 @@ def _infeasible(trial, params, space):
     u = np.random.default_rng(trial.number).random(len(space))  # a fixed value would look like the cause
     rest = {k: space[k].from_unit(o) for k,o in zip(space, u)}
     why = trial.user_attrs.get('infeasible', '')
-    return Training(space.encode(rest | known), state='infeasible', reason=why)
+    return Training(space.encode(rest | known), state='infeasible', reason=why, others=others)
 
 def _seconds(trial, n):
     "Seconds per epoch of `trial` with values up to step `n`; None if unknown"
@@ -78,18 +80,19 @@ def _several(trial, x, sign):
     res.seconds = _seconds(trial, last_step(trial))
     return res
 
-def _training(trial, space, sign, unit=1):
+def _training(trial, space, sign, unit=1, goals=()):
     "`trial` for the engine, None if it lacks an active dimension of `space`"
     params = {'': 0, **space.of_longest, **trial.params}  # for `no_params`; a trial without a length is as long as any
-    if is_infeasible(trial): return _infeasible(trial, params, space)
+    others = others_of(trial, goals)
+    if is_infeasible(trial): return _infeasible(trial, params, space, others)
     if not fits(params, space): return None
     if current_run(trial): return _several(trial, space.encode(params), sign)
     at,curve = steps_of(trial, unit),[sign*v for v in curve_of(trial)]
     n = max(at, default=0)
     if trial.state==TrialState.COMPLETE and not any(map(math.isfinite, curve)):
-        at,curve = [max(n, 1)],[sign*trial.value]
+        at,curve = [max(n, 1)],[sign*trial.values[0]]
     state = 'paused' if was_stopped(trial) else _states[trial.state.name]
-    res = Training(space.encode(params), curve, state, diverged=diverged(trial))
+    res = Training(space.encode(params), curve, state, diverged=diverged(trial), others=others)
     res.seconds = _seconds(trial, n)
     res.at = at if len(at)<max(at, default=0) else None
     return res
@@ -97,9 +100,9 @@ def _training(trial, space, sign, unit=1):
 # %% ../../nbs/study/07_cache.ipynb #cache
 class Trainings(Latest):
     "Trainings of a study in one space"
-    def __init__(self, space, T, cost, n_runs, *how):
-        super().__init__(lambda t: _training(t, space, *how))
-        self.n_runs = n_runs
+    def __init__(self, space, T, cost, n_runs, sign, unit, goals):
+        super().__init__(lambda t: _training(t, space, sign, unit, goals))
+        self.kind,self.n_runs = GoalSurrogate if goals else Surrogate,n_runs
         self.about,self.fits,self.last = (space, T, cost),Fits(space, T),None
         self.numbers,self.place = [],{} # Numbers of the trainings in `last`; number -> place
     def surrogate(self, trials):
@@ -108,7 +111,7 @@ class Trainings(Latest):
         if new or not self.last:
             self.fits.note(new)
             now = self._now({*map(trial_id, new)})
-            self.last = Surrogate(space, T, now, cost, self.fits(), self.last, self.n_runs)
+            self.last = self.kind(space, T, now, cost, self.fits(), self.last, self.n_runs)
         return self.last, self.numbers
     def _now(self, changed):
         "All trainings, where those with the numbers `changed` have changed"
@@ -166,7 +169,7 @@ class StudyCache:
     def __init__(self):
         self.trainings,self.epochs = {},Latest(epochs_trained)
         self.dists = Latest(lambda t: t.distributions, lambda t: t.state)
-        self.warned = False
+        self.warned,self.goals = False,None # Warned of a trial? Goals of the study, once they are asked for
         self.knowledge = {}  # space -> what was known before
         self.known = self.common = self.found = None  # key of `found`, distributions of all trials if equal
     @classmethod
@@ -193,7 +196,9 @@ class StudyCache:
         """
         trials,T = [*all_trials(study)],max(T, space.longest)
         if trial is not None: trials[trial.number:trial.number+1] = [trial]
-        how = T,cost,n_runs or max_runs(trials),Direction.of(study),unit_of(trials, T)
+        if self.goals is None: self.goals = goals_of(study)
+        n_runs,sign = n_runs or max_runs(trials),Direction.of(study.directions[0])
+        how = T,cost,n_runs,sign,unit_of(trials, T),self.goals
         key = fit_key(space, how)
         with self.lock:
             self.trainings[key] = known = self.trainings.pop(key, None) or Trainings(space, *how)

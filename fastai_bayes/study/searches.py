@@ -223,6 +223,7 @@ class Search:
     uses_knowledge = False # Can it use earlier studies and beliefs?
     foresees = False # Has it `prob_gain`?
     trains_again = False # Can it give contenders several runs?
+    finds_fronts = False # Can it search for several goals?
     note = '' # Shown at the start
     def __init__(self, sampler, pruner, space, seed=0):
         self.sampler,self.pruner,self.space,self.seed = sampler,pruner,space,seed
@@ -313,7 +314,8 @@ class Search:
 
 class BayesSearch(Search):
     "The engine as sampler, which resumes trials that the engine as pruner has stopped"
-    uses_knowledge,foresees,trains_again,draws_in_order,knows = True,True,True,False,False
+    uses_knowledge,foresees,trains_again,finds_fronts = True,True,True,True
+    draws_in_order,knows = False,False
     @property
     def can_resume(self): return self.sampler.resume and self.prunes_itself
     def prepare(self, limits, n_epoch, by_factory):

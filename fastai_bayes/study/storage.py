@@ -356,6 +356,10 @@ def _are_means(v):
 def _is_limit(v):
     def _is_bound(o): return o is None or _is_number(o)
     return _is_list(v) and len(v)==3 and all(map(_is_bound, v[:2]))
+def _is_goal(v):
+    "Is `v` a direction, and when the goal is known?"
+    return _is_pair(v) and v[0] in ('min', 'max')
+def _are_goals(v): return isinstance(v, dict) and all(map(_is_goal, v.values()))
 def _are_limits(v): return isinstance(v, dict) and all(map(_is_limit, v.values()))
 
 _attrs = [  # types of our attributes by name, including those of older versions
@@ -366,6 +370,7 @@ _attrs = [  # types of our attributes by name, including those of older versions
     ('text', _is_text, 'reason verdict cut monitor infeasible excluded id stamp'),
     ('numbers by name', _are_measures, 'measures'),
     ('limits by name', _are_limits, 'subject_to'),
+    ('goals by name', _are_goals, 'goals'),
     ('the state of a trial', lambda v: _is_text(v) and v in TrialState.__members__, 'was'),
     ('means by trial', _are_means, 'means'),
     ('a list', _is_list, 'extended'),

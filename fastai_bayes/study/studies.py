@@ -158,6 +158,8 @@ def open_study(
     check_storage(storage), _check_args(name, direction, sampler, pruner)
     if not isinstance(space, Space): space = Space(space)
     about = {**describe(space), 'direction': direction, 'monitor': facts.get('monitor')}
+    goals = [f'{k} {d}' for k,(d,_) in (facts.get('goals') or {}).items()]
+    if goals: about['goals'] = ', '.join(goals)
     facts = dict(about=about, **facts)
     owner = owner or Owner()
     if is_new_file(storage): owner.check(None)  # before a file is created
