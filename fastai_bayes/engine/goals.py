@@ -270,7 +270,7 @@ class GoalSurrogate(Surrogate):
         return log_growth(m, v, Y[:,1:], self.corners)
 
 @propose.register
-def propose_to_front(surrogate:GoalSurrogate, rng, allowed=None, acq='logei'):
+def propose_to_front(surrogate:GoalSurrogate, rng, allowed=None, acq='logei', process=None):
     "The configuration that lets the front grow most; as `propose`"
     gps,fitted = surrogate.model
     f = weighed(LogEHVI(gps, surrogate.corners), surrogate, allowed)

@@ -380,8 +380,8 @@ def next_training(
             points = starts()
             first = knowledge.next_start(surrogate, points) if knowledge else next_start(surrogate, points, n)
         if len(first) and (allowed is None or allowed(first)[0]): return None, first[0], fitted
-    process = surrogate.process(rng) if new or surrogate.several else (None, fitted)
+    process = surrogate.process(rng) if surrogate.several else None
     if new: x,value,fitted = propose(surrogate, rng, allowed, acq, process)
-    i = resume(surrogate, value, resumable, process[0])
+    i = resume(surrogate, value, resumable, process and process[0])
     if knowledge and new and i is None: x = knowledge.instead(surrogate, x, allowed)
     return i, x, fitted

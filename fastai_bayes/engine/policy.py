@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from .gp import GP
 from .cost import Length
-from .acquisition import IfFeasible, LogEI, PerCost, Within, acquisitions
+from .acquisition import IfFeasible, LogEI, PerCost, Within, acquisitions, log_ei
 from .optimize_acqf import distinct, maximize, sobol
 from .curves import rung_ratio
 from .runs import log_gain

@@ -100,7 +100,7 @@ def _training(trial, space, sign, unit=1, goals=()):
 # %% ../../nbs/study/07_cache.ipynb #cache
 class Trainings(Latest):
     "Trainings of a study in one space"
-    def __init__(self, space, T, cost, n_runs, sign, unit, goals):
+    def __init__(self, space, T, cost, n_runs, sign, unit, goals=()):
         super().__init__(lambda t: _training(t, space, sign, unit, goals))
         self.kind,self.n_runs = GoalSurrogate if goals else Surrogate,n_runs
         self.about,self.fits,self.last = (space, T, cost),Fits(space, T),None
