@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['final_share', 'new_share', 'most_starts', 'one_epoch_starts', 'start_share', 'top_share', 'min_prob',
-           'min_prob_final', 'few', 'most_racing', 'least_final_epochs', 'expected_epochs', 'pause_epochs', 'in_epochs',
-           'n_starts', 'start_points', 'begins', 'first_feasible', 'next_start', 'believing', 'incumbent', 'weighed',
-           'propose', 'Verdict', 'decide', 'Explanation', 'explain', 'resume', 'race_epochs']
+           'min_prob_final', 'few', 'most_racing', 'least_final_epochs', 'expected_epochs', 'pause_epochs',
+           'real_epochs', 'in_epochs', 'n_starts', 'start_points', 'begins', 'first_feasible', 'next_start',
+           'believing', 'incumbent', 'weighed', 'propose', 'Verdict', 'decide', 'Explanation', 'explain', 'resume',
+           'race_epochs']
 
 # %% ../../nbs/engine/11_policy.ipynb #imports
 import functools, math
@@ -36,9 +37,16 @@ def pause_epochs(T, look):
         if l>T/rung_ratio: return res
         res.append(l)
 
-def in_epochs(n):
-    "`n` epochs, in words"
-    return '1 epoch' if n==1 else f'{n} epochs'
+def real_epochs(n, every=1):
+    "Epochs of `n` reports, one each `every` epochs if that is a part of one; a whole number if it is one"
+    if every>=1: return n
+    parts = round(1/every)
+    return n/parts if n%parts else n//parts
+
+def in_epochs(n, every=1):
+    "`real_epochs`, in words"
+    n = real_epochs(n, every)
+    return '1 epoch' if n==1 else f'{round(n, 2)} epochs'
 
 # %% ../../nbs/engine/11_policy.ipynb #propose
 most_starts,one_epoch_starts = 32,10 # Maximum number of initial configurations; and if a trial has one epoch
@@ -186,9 +194,9 @@ def decide(
     if t.later: return _in_a_race(surrogate, i, resumable)
     if l>=T: return Verdict(False, 'finished')
     least = surrogate.look if resumable else least_final_epochs(T)
-    if l<least: return Verdict(False, f'fewer than {in_epochs(surrogate.own(i, least))}')
+    if l<least: return Verdict(False, f'fewer than {in_epochs(surrogate.own(i, least), surrogate.every)}')
     if t.last<t.epochs or surrogate.before(i)==l:
-        return Verdict(False, f'nothing to compare after {in_epochs(t.epochs)}')
+        return Verdict(False, f'nothing to compare after {in_epochs(t.epochs, surrogate.every)}')
     starts = n_starts(surrogate)+surrogate.are('running').sum()-1  # as many more as are under way
     pause = resumable and i<min(n_startup, starts) and _pause(surrogate, i)
     if pause: return Verdict(True, f'{pause} {_so_far(surrogate, i)}')
@@ -212,7 +220,7 @@ def _in_a_race(surrogate, i, resumable):
 def _so_far(surrogate, i):
     "Epochs of trial `i`, in words"
     n,own = surrogate.own(i, surrogate.epochs[i]),surrogate.planned[i]
-    return f'{n} of {in_epochs(own)}' if surrogate.lengths_differ else in_epochs(n)
+    return f'{n} of {in_epochs(own)}' if surrogate.lengths_differ else in_epochs(n, surrogate.every)
 
 def _pause(surrogate, i):
     "Why trial `i`, one of the first, pauses now; empty if it does not"

@@ -105,6 +105,7 @@ class Surrogate:
         before: An earlier surrogate, whose trainings have not changed since
         n_runs: Maximum number of runs per trial
     """
+    every = 1 # Epochs between two reports, if that is a part of one; only for words
     def __init__(self,
         space, # `Space` of the configurations
         T:int, # Epochs of a full trial, of the longest if they differ

@@ -13,6 +13,7 @@ from fastcore.imports import IN_NOTEBOOK
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+from ..engine.policy import real_epochs
 from ..results.tables import clock, html_table, plus_minus, short, text_table
 from ..study.records import Direction
 
@@ -38,6 +39,8 @@ class Status:
         saved: Epochs saved by stopping early
         seconds: Time of all trials
         note: Another message
+        every: Epochs between two reports, if that is a part of one: what counts epochs counts
+            reports
     """
     monitor:str # Name of the monitored quantity
     mode:str # 'min' or 'max'
@@ -53,7 +56,10 @@ class Status:
     saved:int=0 # Epochs saved by stopping early
     seconds:float=0. # Time of all trials
     note:str='' # Another message
+    every:float=1 # Epochs between two reports, if that is a part of one: what counts epochs counts reports
 
+    def real(self, n): return round(real_epochs(n, self.every), 2)
+    def of_all(self, o, n): return f'{self.real(n)}/{self.real(self.epochs_of(o))}'
     @property
     def best(self):
         "The best ended trial, or None"
@@ -110,27 +116,27 @@ def progress(s:Status)->str:
     return ' | '.join(filter(None, [
         s.best and f"best {plus_minus(s.best['value'], s.best.get('std'))} (trial {s.best['number']})",
         f'{n} of {s.n_trials} trials' if s.n_trials else f"{n} trial{'s'*(n!=1)}",
-        f'{s.spent} of {s.budget} epochs' if s.budget else f'{s.spent} epochs',
+        f'{s.real(s.spent)} of {s.real(s.budget)} epochs' if s.budget else f'{s.real(s.spent)} epochs',
         s.reached and 'target reached', s.chance is not None and f'chance of a gain {s.chance:.0%}',
-        n<len(s.trials) and f'{len(s.trials)-n} infeasible', s.saved and f'{s.saved} saved by stopping',
+        n<len(s.trials) and f'{len(s.trials)-n} infeasible', s.saved and f'{s.real(s.saved)} saved by stopping',
         clock(s.seconds) + (f', about {clock(s.left)} left' if left else ''), s.note]))
 
 def status_line(s:Status)->str:
     "`s` in one line"
     if not s.running: return progress(s)
     if len(s.running)>1:
-        now = ', '.join(f"{o['number']} ({len(o['curve'])}/{s.epochs_of(o)})" for o in s.running)
+        now = ', '.join(f"{o['number']} ({s.of_all(o, len(o['curve']))})" for o in s.running)
         return f'trials {now} | {progress(s)}'
     o,*_ = s.running
     now = f" | {s.monitor} {short(o['curve'][-1])}" if o['curve'] else ''
     run = f" run {o['run']+1}" if o.get('run') else ''
-    now = f"trial {o['number']}{run} epoch {len(o['curve'])}/{s.epochs_of(o)}{now}"
+    now = f"trial {o['number']}{run} epoch {s.of_all(o, len(o['curve']))}{now}"
     return f"{now} | {progress(s)} | {settings(o['params'])}"
 
 def trial_line(o, s:Status)->str:
     "An ended trial `o` in one line"
     shown = plus_minus(o['value'], o.get('std')) or '-'
-    value = f"{s.monitor} {shown:8} epochs {o['epochs']}/{s.epochs_of(o)}"
+    value = f"{s.monitor} {shown:8} epochs {s.of_all(o, o['epochs'])}"
     parts = [f"trial {o['number']:<3} {o['state']:8} {value}", progress(s), settings(o['params'])]
     return ' | '.join([*parts, o['reason']] if o.get('reason') else parts)
 
@@ -160,7 +166,7 @@ def status_rows(
     def _row(o):
         mark = '*'*(o is s.best)
         values = [short(o['params'].get(k)) for k in names]
-        epochs = f"{o['epochs']}/{s.epochs_of(o)}"
+        epochs = s.of_all(o, o['epochs'])
         head = [f"{mark}{o['number']}", _state(o), plus_minus(o['value'], o.get('std')), epochs]
         return [*head, *values, o.get('reason') or '']
     rows = [['trial', 'state', s.monitor, 'epochs', *names, 'reason'], *map(_row, shown)]

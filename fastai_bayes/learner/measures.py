@@ -187,12 +187,15 @@ class LimitWatch(Measured):
     def after_epoch(self):
         if self.start is None or hasattr(self.learn, 'lr_finder'): return
         before = dict(self.measures)
-        if 'seconds_per_epoch' in self.late: self._keep('seconds_per_epoch', min, time.monotonic()-self.start)
+        seconds = self._parts*(time.monotonic()-self.start)
+        if 'seconds_per_epoch' in self.late: self._keep('seconds_per_epoch', min, seconds)
         if 'peak_mem_mb' in self.late:
             self._keep('peak_mem_mb', max, torch.cuda.max_memory_allocated(_device(self.learn))/1e6)
         self.start,self.epochs = None,self.epochs+1
         self._metrics()
         if self.measures!=before: self.note('measures', self.measures)
+    @property
+    def _parts(self): return getattr(getattr(self.learn, 'short_epochs', None), 'n', 1)
     def _keep(self, k, which, v):
         self.measures[k] = which(v, self.measures.get(k, v))
     def _metrics(self):

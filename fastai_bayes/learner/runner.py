@@ -74,7 +74,8 @@ class Run:
         self.rest = [*plan.enqueued] # What is still to be enqueued
         self.worker,self.loggers = Worker(folder),Loggers(folder.name)
         self.store = plan.workers and plan.workers.store_of(f'{folder.name}-{self.worker.home}')
-        self.status = Status(plan.monitor, plan.mode, plan.total, **self.limits, target=plan.target)
+        self.status = Status(plan.monitor, plan.mode, plan.total, **self.limits,
+                             target=plan.target, every=plan.every)
 
     def open(self):
         "Open the study"
@@ -86,7 +87,8 @@ class Run:
             self.check_store()
             self.study = open_study(plan.space, plan.direction.optuna, folder.name, storage, extend=plan.extend,
                                     owner=pair, monitor=plan.monitor, n_epoch=plan.total, setup=plan.facts,
-                                    subject_to=plan.subject_to.bounded, goals=plan.goals)
+                                    subject_to=plan.subject_to.bounded, goals=plan.goals,
+                                    **plan.parts)
             pair.join(self.study)
             self.study = buffered(self.study)
             worker.sweep([t.user_attrs.get('worker') for t in self.running(self.trials())])
@@ -201,7 +203,8 @@ def is_enough(self:Run):
     self.study.set_user_attr('chance', said)
     last = [p for _,p in said[-2:]]  # a single answer may be a slip
     if len(last)<2 or max(last)>=self.unlikely: return False
-    self.ended = f'enough: the chance of more than {short(gain)} better in the {left} epochs left is {s.chance:.1%}'
+    rest = f'the {s.real(left)} epochs left'
+    self.ended = f'enough: the chance of more than {short(gain)} better in {rest} is {s.chance:.1%}'
     return True
 
 @patch
@@ -217,7 +220,7 @@ def row(self:Run, t):
     if not t.state.is_finished(): return
     value,_ = best_of(t, self.plan.direction)
     found = [v for v,*_ in run_values(t, self.plan.direction)]
-    why = reason_of(t) or t.user_attrs.get('verdict', '')
+    why = reason_of(t, self.plan.every) or t.user_attrs.get('verdict', '')
     res = dict(number=trial_id(t), state=state_of(t), value=value, params=t.params,
                epochs=epochs_trained(t), n_epoch=self.plan.epochs(t.params),
                saved=saved_of(t), reason=why, counts='infeasible' not in t.user_attrs)
@@ -335,7 +338,8 @@ def death(self:Run, t):
     begun = not before or 'begun' in t.user_attrs
     crashes = before+(1 if begun else self.early_death)
     facts = dict(seconds=saved['seconds'] if saved else 0., deaths=crashes)
-    if crashes>=self.max_crashes: facts['reason'] = f'its process died {int(crashes)} times in epoch {n+1}'
+    epoch = int(self.status.real(n))+1
+    if crashes>=self.max_crashes: facts['reason'] = f'its process died {int(crashes)} times in epoch {epoch}'
     elif not (saved and saved['stopped']): facts.update(cut='died', reason='its process died')
     why = self.excluded(t)
     return facts | dict(excluded=why) if why else facts
@@ -514,7 +518,7 @@ class Underway:
         with recording(): self.trial.report(value, step)
         self.row['curve'].append(value)
         self.epochs += 1
-        rate = 60*self.epochs/(time.monotonic()-self.began)
+        rate = 60*self.run.status.real(self.epochs)/(time.monotonic()-self.began)
         if self.worker: self.row['worker'] = f'{self.worker}, {short(rate)} epochs per minute'
         self.run.on_epoch()
     def decide(self,

@@ -35,6 +35,7 @@ from .monitor import Measured, is_finite, recorded, recorded_now
 from .out_of_memory import error_text, free_memory, out_of_memory
 from .probe import Closure
 from .trackers import CSVHeaderOnce, resume_csv_log
+from .validation import n_short, paced
 from ..study.folder import put
 from ..study.records import Direction, trial_id
 from ..study.storage import Shared
@@ -69,6 +70,7 @@ class Plan:
         notes: Lines to show at the start
         workers: `Workers`; None if the trials are trained in this process
         packed: What workers need of all this
+        every: Epochs between two validations
     """
     factory:LearnerFactory # Builds a learner per trial
     space:Space # Search space
@@ -99,12 +101,15 @@ class Plan:
     notes:list=() # Lines to show at the start
     workers:object=None # `Workers`; None if the trials are trained in this process
     packed:bytes=None # What workers need of all this
+    every:float=1 # Epochs between two validations
 
     @property
     def direction(self): return Direction.of(self.mode)
+    @property
+    def parts(self): return dict(every=self.every) if self.every<1 else {}
     def epochs(self, params):
-        "Epochs of a trial with the hyperparameters `params` when it is complete"
-        return epochs_of(self.fit, self.n_epoch, {**self.fit_kwargs, **params})
+        "Reports, one or more per epoch, of a trial with the hyperparameters `params` when it is complete"
+        return n_short(self.every)*epochs_of(self.fit, self.n_epoch, {**self.fit_kwargs, **params})
 
 # %% ../../nbs/learner/18_training.ipynb #epochs
 def epochs_of(
@@ -299,6 +304,7 @@ def train(
                 chief.note('n_params', sum(map(torch.numel, learn.model.parameters())))
             best,checkpoint,cb,*_ = cbs[:] = _watchers(plan, task, learn, params, folder, chief)
             own = copies([o for o in plan.cbs if not isinstance(o, ShowGraphCallback)], folder)
+            cbs += paced(plan.every)
             cbs += [CSVHeaderOnce(), Closure(), *own, factory.watch(params, learn)]
             resume_csv_log([*learn.cbs, *cbs], folder, checkpoint.done)
             settle(learn.dls)
@@ -323,6 +329,7 @@ def _watchers(plan, task, learn, params, folder, chief):
     runs = task.run,max(plan.runs, task.run+1)
     trial = ReportingTrial(task, chief, checkpoint, *watch)
     cb = BayesPruningCallback(trial, *what, plan.epochs(params), *runs)
+    cb.parts = n_short(plan.every)
     return BestEpoch(*what, shapes(learn.model)),checkpoint,cb,*watch
 
 def _digest(model):
@@ -389,8 +396,9 @@ def outcome(
     trial,(value,_) = cb.trial,cb.best
     if not cb.curve: return Outcome(TrialState.FAIL, f'no epoch was reported; {_why_none(trial.checkpoint.cancelled)}')
     if cb.diverged:
-        why = f'diverged in epoch {cb.seen}: the loss is not finite'
-        if cb.seen==1: why += '; if this happens in every trial, check inputs and targets for NaN'
+        epoch = math.ceil(cb.seen/cb.parts)
+        why = f'diverged in epoch {epoch}: the loss is not finite'
+        if epoch==1: why += '; if this happens in every trial, check inputs and targets for NaN'
         return Outcome(some_or_fail(cb.curve), why)
     broken,final = trial.breaks(not cb.stopped)
     if final: return Outcome(TrialState.PRUNED, broken, infeasible=True)

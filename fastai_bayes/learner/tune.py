@@ -31,6 +31,7 @@ from .recipes import recipes_for
 from .runner import Run
 from .signatures import FIT_METHODS, KnobError, default_arg, takes
 from .training import Plan, epochs_of
+from .validation import check_every, check_parts, n_short
 from .workers import Workers, pack
 from ..results.result import TuneResult
 from ..study.earlier import Before, load_studies, study_folders
@@ -269,10 +270,11 @@ def _callbacks(learn, cbs, space):
     copies(cbs, learn.path)  # a `CloneError` if they cannot be copied
     return cbs
 
-def _limits(args, total):
-    "Limits of the study; by default the epochs of 20 full trials"
+def _limits(args, total, every):
+    "Limits of the study, the budget in reports if `every` is a part of an epoch; by default that of 20 full trials"
     kinds = dict(n_trials=int, budget=int, timeout=float) # numpy numbers cannot be stored
     given = {k: vars(args)[k] for k in kinds}
+    if given['budget']: given['budget'] *= n_short(every)
     if not any(given.values()): given['budget'] = 20*total
     return {k: v and kinds[k](v) for k,v in given.items()}
 
@@ -326,10 +328,21 @@ def _whole_space(learn, args, fit, fit_kwargs):
     if varies: space = space.with_epochs(args.n_epoch)
     return space,inferred
 
-def _longest(space, fit, n_epoch, kwargs):
-    "Argument `n_epoch` of the longest fit, and the epochs of its trial"
-    n = int(space.of_longest.get('n_epoch', n_epoch))
-    return n,epochs_of(fit, n, kwargs | space.of_longest)
+def _longest(args, learn, space, fit, kwargs):
+    "Argument `n_epoch` of the longest fit, the reports of its trial, and the epochs between two validations"
+    n = int(space.of_longest.get('n_epoch', args.n_epoch))
+    every = _every(args, learn, space, n)
+    return n,n_short(every)*epochs_of(fit, n, kwargs | space.of_longest),every
+
+def _every(args, learn, space, n_epoch):
+    "Epochs between two validations; an error if epochs of `learn`, at most `n_epoch`, cannot be divided so"
+    res = check_every(args.every, n_epoch)
+    if res==1: return res
+    if res<1 and space.of_longest:
+        raise TuneError(f'every: a part of an epoch does not go with {" and ".join(space.of_longest)} in the space; '
+                        'use a whole number of epochs')
+    if res<1: check_parts(learn.dls.train, n_short(res))
+    return res
 
 def _plan(learn, args):
     "Check the arguments of `bayes_tune`, and put them into a `Plan`"
@@ -349,13 +362,13 @@ def _plan(learn, args):
     free = args.new_learner is not None
     factory.check = partial(_check_space, given=space, fit=fit, fit_kwargs=fit_kwargs, monitor=monitor, free=free)
     factory.check_new(probe)
-    n_epoch,total = _longest(space, fit, args.n_epoch, fit_kwargs)
-    what = factory,space,fit,n_epoch,total,monitor,goals.mode
-    plan = Plan(*what, _limits(args, total), fit_kwargs, cbs, before=_before(learn, args, space))
+    n_epoch,total,every = _longest(args, probe, space, fit, fit_kwargs)
+    what = factory,space,fit,n_epoch,total,monitor,goals.mode,_limits(args, total, every)
+    plan = Plan(*what, fit_kwargs, cbs, before=_before(learn, args, space), every=every)
     _set_given(plan, args, goals, probe)
     _first_trials(plan, learn, args)
     plan.value_now = partial(_label_now, learn, fit, args.new_learner)
-    plan.facts = facts_of(probe, space.names, fit, fit_kwargs, free, monitor)
+    plan.facts = facts_of(probe, space.names, fit, fit_kwargs, free, monitor) | plan.parts
     check_read(factory, fit)
     for o in plan.enqueued: factory.check_enqueued(o)
     Probe(factory, fit, n_epoch, fit_kwargs, cbs, monitor).check(probe)
@@ -452,6 +465,7 @@ def bayes_tune(self:Learner,
     subject_to:dict=None, # Limits: name of a measure -> (low, high), or (function of a learner, low, high)
     goals:dict=None, # Several goals: name of a metric or measure -> 'max', 'min', or (function of a learner, 'min')
     target:float=None, # Value of `monitor` at which the study ends
+    every:float=1, # Epochs between two validations: a part of one such as .25, or a whole number
     enough:float=None, # Gain that would not matter: the study ends if more than that is unlikely to come
     repeats:int=None, # Train contenders with up to so many seeds; the value of a trial is the mean over its runs
     extend=False, # Allow another space and more epochs? True, or values in the trials of new or removed hyperparameters
@@ -496,6 +510,7 @@ def bayes_tune(self:Learner,
         goals: Several goals: name of a metric or measure -> 'max', 'min', or (function of a
             learner, 'min')
         target: Value of `monitor` at which the study ends
+        every: Epochs between two validations: a part of one such as .25, or a whole number
         enough: Gain that would not matter: the study ends if more than that is unlikely to come
         repeats: Train contenders with up to so many seeds; the value of a trial is the mean over
             its runs

@@ -8,15 +8,15 @@ __all__ = ['Beliefs', 'forecast_data', 'plot_forecast', 'trial_data', 'plot_tria
 # %% ../../nbs/results/05_forecasts.ipynb #imports
 import textwrap
 import numpy as np, optuna, pandas as pd
-from ..engine.policy import explain, in_epochs
+from ..engine.policy import explain, in_epochs, real_epochs
 from ..engine.space import is_int
 from ..engine.trainings import one_thread
 from .style import (PlotError, alpha_for, blue, draw_curve, epoch_axis, finish, grey, label,
     message_axis, new_axis, orange, plain, plot, window)
 from .tables import one_line
 from ..study.cache import Trainings, horizon, no_params, space_of, unit_of
-from ..study.records import (Direction, Latest, all_trials, current_run, curve_of, epochs_trained, max_runs,
-    of_study, points_of, state_of, trial_at, trial_id, trials_of)
+from ..study.records import (Direction, Latest, all_trials, current_run, curve_of, epochs_trained, every_of,
+    max_runs, of_study, points_of, state_of, trial_at, trial_id, trials_of)
 
 # %% ../../nbs/results/05_forecasts.ipynb #view
 class Beliefs:
@@ -31,7 +31,7 @@ class Beliefs:
         until:int=None # Number of an Optuna trial, for the time when it ended; None for now
     ):
         self.study,self.trials,self.surrogate = study,[],None
-        self.sign = Direction.of(study)
+        self.sign,self.every = Direction.of(study),every_of(study)
         trials = all_trials(study)
         known = (getattr(o, 'n_epoch', None) for o in (study.sampler, study.pruner))
         self.space = space_of(study) or no_params
@@ -42,6 +42,7 @@ class Beliefs:
         how = max_runs(trials),self.sign,unit_of(trials, self.T)
         trainings = Trainings(self.space, self.T, 'epochs', *how)
         self.surrogate,begun = trainings.surrogate(trials)
+        self.surrogate.every = self.every
         last = Latest(lambda t: t)(trials)
         self.trials = [last[n] for n in begun]
 
@@ -55,6 +56,10 @@ class Beliefs:
         return self.T is not None and np.isfinite(self.surrogate.Y).any(1).sum()>1
     @property
     def best(self): return self.sign*self.surrogate.transform.best
+    def real(self, n): return n and real_epochs(n, self.every)
+    def points(self, t, run=0):
+        "As `points_of`, in epochs"
+        return [(self.real(e), v) for e,v in points_of(t, run)]
     def values(self, z): return self.sign*self.surrogate.transform.inverse(z)
     def band(self, m, v):
         "Median and 95 % band of values, three arrays (n,), from mean `m` (n,) and variance `v` (n,) of transforms"
@@ -86,7 +91,7 @@ def _expected(b):
         begun = 0<s.epochs[i]<b.T and not s.failed[i]
         if not begun or state_of(t) not in ('stopped', 'running'): continue
         (mid,),(low,),(high,) = b.band(*s.forecast([i]))
-        known = trial_id(t),state_of(t),epochs_trained(t),curve_of(t)
+        known = trial_id(t),state_of(t),b.real(epochs_trained(t)),curve_of(t)
         rows.append((*known, mid, low, high, s.prob_best([i])[0]))
     df = pd.DataFrame(rows, columns=_columns)
     return df.sort_values(['prob_best', 'forecast'], ascending=[False, b.sign<0], ignore_index=True)
@@ -113,14 +118,15 @@ def plot_forecast(
     df = _expected(b)[:most].sort_values('state', kind='stable')  # running before stopped
     if not b.enough: return message_axis(ax, 'at least two trials with values are needed')
     if df.empty: return message_axis(ax, 'no trial was stopped or is running')
-    ax,gap = new_axis(ax),max(b.T/40, .12)
-    points = {trial_id(t): points_of(t) for t in b.trials}
-    df['x'] = b.T+gap*np.arange(2, len(df)+2)
+    ax,T = new_axis(ax),b.real(b.T)
+    gap = max(T/40, .12)
+    points = {trial_id(t): b.points(t) for t in b.trials}
+    df['x'] = T+gap*np.arange(2, len(df)+2)
     _ends(ax, df[df.state=='running'], points, 'running', orange)
     _ends(ax, df[df.state=='stopped'], points, 'stopped', blue)
     _best_line(ax, b.best)
-    ax.axvline(b.T+gap/2, color=grey, lw=.8)
-    epoch_axis(ax, b.T)
+    ax.axvline(T+gap/2, color=grey, lw=.8)
+    epoch_axis(ax, T)
     shown = [b.best, *df.low, *df.high, *sum(df.curve, [])]
     return finish(ax, ylabel=label(study), ylim=window(study, shown))
 
@@ -154,16 +160,17 @@ def trial_data(
     t = trial_at(study, n)
     b = Beliefs(study, t.number)
     earlier = trials_of(all_trials(study)[:t.number])
-    others = [points_of(o) for o in earlier if trial_id(o)!=trial_id(t)]
-    res = dict(number=trial_id(t), state=state_of(t), epochs=epochs_trained(t))
-    first,*later = [points_of(t, i) for i in range(current_run(t)+1)]
-    res.update(n_epoch=b.epochs(t), points=first)
+    others = [b.points(o) for o in earlier if trial_id(o)!=trial_id(t)]
+    epochs,own = epochs_trained(t),b.epochs(t)
+    res = dict(number=trial_id(t), state=state_of(t), epochs=b.real(epochs))
+    first,*later = [b.points(t, i) for i in range(current_run(t)+1)]
+    res.update(n_epoch=b.real(own), points=first)
     res.update(later=[*filter(None, later)], others=[*filter(None, others)])
     res['reason'] = t.user_attrs.get('verdict') or t.user_attrs.get('reason')
     i = next((i for i,o in enumerate(b.trials) if o.number==t.number), None)
     if i is None or not res['epochs']: return res
     res['best'] = b.best
-    if res['epochs']>=res['n_epoch'] or not b.enough: return res
+    if epochs>=own or not b.enough: return res
     pruner = [getattr(study.pruner, k, 0) for k in ('n_startup', 'resumable')]
     e = explain(b.surrogate, i, b.sign, *pruner)
     sure = e.verdict.stop or res['state']!='stopped'  # another fit may disagree near the threshold

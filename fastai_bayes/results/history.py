@@ -10,11 +10,12 @@ __all__ = ['history_data', 'plot_history', 'curves_data', 'plot_curves', 'knowle
 import math
 import numpy as np, optuna, pandas as pd
 from matplotlib.ticker import MaxNLocator
+from ..engine.policy import real_epochs
 from ..engine.space import is_int
 from .style import (PlotError, best_number, blue, cmap, dots, epoch_axis, finish, grey, is_max, label, message_axis,
     new_axes, new_axis, orange, plain, plot, ranked, whole, window)
 from ..study.limits import limits_of
-from ..study.records import (all_trials, measures_of, of_study, run_values, runs_of, trial_frame, trial_id,
+from ..study.records import (all_trials, every_of, measures_of, of_study, run_values, runs_of, trial_frame, trial_id,
                                         trials_of)
 from ..study.storage import check_study
 
@@ -70,10 +71,10 @@ def curves_data(
     """
     df = trial_frame(study)[['number', 'state', 'value']].sort_values('number')
     trials = trials_of(all_trials(study))  # in the same order
-    df['points'] = [*map(runs_of, trials)]
+    df['points'],every = [*map(runs_of, trials)],every_of(study)
     df = df.explode('points')
     df['curve'] = [[v for _,v in o] for o in df.points]
-    df['epochs'] = [[e for e,_ in o] for o in df.points]
+    df['epochs'] = [[real_epochs(e, every) for e,_ in o] for o in df.points]
     return df[df.curve.map(len)>0].drop(columns='points')
 
 @plot('Learning curves', 'intermediate_values')
@@ -279,7 +280,9 @@ def enough_data(
         returns: spent (epochs), chance (of a gain that matters, with the rest of the budget)
     """
     check_study(study)
-    return pd.DataFrame(study.user_attrs.get('chance') or [], columns=['spent', 'chance'], dtype=float)
+    said = study.user_attrs.get('chance') or []
+    res = pd.DataFrame(said, columns=['spent', 'chance'], dtype=float)
+    return res.assign(spent=res.spent*every_of(study))
 
 @plot()
 def plot_enough(

@@ -12,11 +12,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np
 from fastcore.basics import patch
 from matplotlib.text import Text
+from ..engine.policy import in_epochs, real_epochs
 from ..engine.space import label_of
 from .result import TuneResult, headline
 from .style import plots
 from .tables import html_table, one_line, table, template
-from ..study.records import best_trial, python_strings
+from ..study.records import best_trial, every_of, python_strings
 from ..study.search_space import describe
 from ..study.storage import StudyError
 
@@ -46,7 +47,8 @@ def best_code(
     given = [f'{k}=[{_written(v)}]' for k,v in p.items() if k not in (*asked, 'n_epoch')]
     lines = [_assigned('space', given)] if given else []
     if asked: lines.append(_assigned('first', [f'{k}={_written(p[k])}' for k in asked]))
-    start = f"{p.get('n_epoch', attrs.get('n_epoch', 'n_epoch'))}{', space' if given else ''}, n_trials=1"
+    start = f"{p.get('n_epoch', _n_epoch(res.study) or 'n_epoch')}{', space' if given else ''}, n_trials=1"
+    if 'every' in attrs: start += f", every={attrs['every']:.6g}"
     rest = 'enqueue=[first], new_learner=new_learner' if asked else 'enqueue=False'
     return '\n'.join([*lines, f'learn.bayes_tune({start}, {rest})'])
 
@@ -95,13 +97,21 @@ def _version(name):
     try: return version(name)
     except PackageNotFoundError: return 'not installed'
 
+def _n_epoch(study):
+    "Epochs of a full trial; None if unknown"
+    n = study.user_attrs.get('n_epoch')
+    return n and real_epochs(n, every_of(study))
+
 def _about(res):
     "Space, seed and versions: name -> text"
     attrs,direction = res.study.user_attrs,res.study.direction.name.lower()
     facts = describe(res.space) | dict(direction=direction, Python=platform.python_version())
     facts |= {k: attrs[k] for k in ('monitor', 'n_epoch', 'seed') if k in attrs and k not in facts}
+    if 'every' in attrs: facts.update(n_epoch=_n_epoch(res.study), every=attrs['every'])
     if attrs.get('knowledge'): facts['known beforehand'] = attrs['knowledge'].get('of')
-    if attrs.get('chance'): facts['chance of a gain'] = '{1:.0%} after {0} epochs'.format(*attrs['chance'][-1])
+    if attrs.get('chance'):
+        spent,chance = attrs['chance'][-1]
+        facts['chance of a gain'] = f'{chance:.0%} after {in_epochs(spent, every_of(res.study))}'
     return facts | {o: _version(o) for o in ('fastai_bayes', 'fastai', 'torch', 'optuna', 'numpy', 'scipy')}
 
 # %% ../../nbs/results/08_report.ipynb #report

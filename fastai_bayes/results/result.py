@@ -10,6 +10,7 @@ import functools, inspect, shutil, warnings
 from pathlib import Path
 import optuna
 from fastcore.basics import patch
+from ..engine.policy import real_epochs
 from ..engine.space import Space, did_you_mean, is_int
 from . import forecasts, goals, history, hyperparameters, surrogate_plots, timeline  # they register their plots
 from .goals import pareto_frame
@@ -18,8 +19,8 @@ from .style import plots
 from .tables import html_table, one_line, plus_minus, table, template, text_table
 from ..study.folder import has
 from ..study.limits import nearest
-from ..study.records import (Direction, best_of, best_trial, curve_frame, epochs_saved, epochs_spent, of_study,
-    numbered, own_params, run_values, std_error, trial_at, trial_frame, trial_id)
+from ..study.records import (Direction, best_of, best_trial, curve_frame, epochs_saved, epochs_spent, every_of,
+    of_study, numbered, own_params, run_values, std_error, trial_at, trial_frame, trial_id)
 from ..study.storage import StudyError, quiet_optuna
 
 # %% ../../nbs/results/07_result.ipynb #res
@@ -67,7 +68,9 @@ class TuneResult:
     @property
     def best_value(self): return best_of(self.best_trial, self.study.direction)[0]
     @property
-    def best_epoch(self): return best_of(self.best_trial, self.study.direction)[1]
+    def best_epoch(self):
+        _,n = best_of(self.best_trial, self.study.direction)
+        return real_epochs(n, every_of(self.study))
     @property
     def best_path(self):
         "File with the weights of the best trial, None if there is none"
@@ -130,7 +133,7 @@ def _best(res, best):
     "Value of the trial `best`, and where it is from"
     runs = [v for v,*_ in run_values(best, res.study)]
     name,value = res.study.user_attrs.get('monitor') or 'value',plus_minus(res.best_value, std_error(runs))
-    where = f'mean of {len(runs)} runs' if len(runs)>1 else f'epoch {res.best_epoch}'
+    where = f'mean of {len(runs)} runs' if len(runs)>1 else f'epoch {round(res.best_epoch, 2)}'
     return f'{name} {value} (trial {trial_id(best)}, {where})'
 
 def headline(res):
@@ -139,8 +142,8 @@ def headline(res):
     n = df.state.value_counts()
     parts = [f"{len(df)-n.get('infeasible', 0)} trials" + (f" ({n['stopped']} stopped)" if 'stopped' in n else '')]
     if 'infeasible' in n: parts.append(f"{n['infeasible']} infeasible")
-    parts.append(f'{epochs_spent(res.study)} epochs')
-    if saved: parts.append(f'{saved} saved by stopping')
+    parts.append(f'{round(epochs_spent(res.study), 2)} epochs')
+    if saved: parts.append(f'{round(saved, 2)} saved by stopping')
     if res.note: parts.append(res.note)
     parts.append(f'best {_best(res, best)}' if best else 'none finished yet')
     return one_line(f"{res.study.study_name}: {', '.join(parts)}")

@@ -130,7 +130,8 @@ def message_axis(ax, s):
 def whole(axis): axis.get_major_locator().set_params(integer=True)
 
 def epoch_axis(ax, T):
-    "Let the x axis of `ax` be epochs 1 to `T`"
+    "Let the x axis of `ax` be epochs 1 to `T`, rounded up"
+    T = math.ceil(T)
     ticks = np.linspace(1, T, min(T, 7)).astype(int)
     ax.margins(x=.02)
     ax.set(xlabel='epoch', xticks=ticks)

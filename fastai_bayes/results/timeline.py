@@ -9,11 +9,12 @@ __all__ = ['timeline_data', 'plot_timeline', 'saved_data', 'plot_saved']
 from datetime import datetime, timedelta
 from itertools import pairwise
 import numpy as np, optuna, pandas as pd
+from ..engine.policy import real_epochs
 from .style import (PlotError, best_number, blue, by_state, finish, grey, looks, message_axis,
     new_axis, orange, plain, plot, whole)
 from .tables import clock
-from fastai_bayes.study.records import (all_trials, epochs_trained, of_study, reason_of, saved_of, seconds_of, state_of,
-    trial_id, trials_of)
+from ..study.records import (all_trials, epochs_trained, every_of, of_study, reason_of, saved_of,
+    seconds_of, state_of, trial_id, trials_of)
 
 # %% ../../nbs/results/04_timeline.ipynb #time
 def _end(t, now):
@@ -54,7 +55,7 @@ def timeline_data(
     rows = []
     for t in all_trials(study):
         if t.datetime_start is None: continue
-        what = trial_id(t),state_of(t),reason_of(t)
+        what = trial_id(t),state_of(t),reason_of(t, every_of(study))
         rows.append((*what, _worker(t), t.datetime_start, _end(t, now)))
     df = pd.DataFrame(rows, columns=_columns).sort_values('start', ignore_index=True)
     return df.assign(row=_rows(df))
@@ -146,6 +147,8 @@ def saved_data(
     trials = trials_of(all_trials(study))
     rows = [(trial_id(t), state_of(t), epochs_trained(t), saved_of(t)) for t in trials]
     df = pd.DataFrame(rows, columns=['number', 'state', 'epochs', 'saved'])
+    def _real(n): return real_epochs(n, every_of(study))
+    for k in ('epochs', 'saved'): df[k] = [*map(_real, df[k])]
     full = df.epochs+df.saved
     return df.assign(spent=df.epochs.cumsum(), full=full.cumsum())
 
@@ -165,7 +168,7 @@ def plot_saved(
     ax,n = new_axis(ax, 3),df.saved.sum()
     spent,full = [0, *df.spent],[0, *df.full]
     x = range(len(full))
-    name = f'{n} saved ({n/full[-1]:.0%})'
+    name = f'{round(n, 2)} saved ({n/full[-1]:.0%})'
     ax.fill_between(x, spent, full, label=name, color=orange, alpha=.25, lw=0)
     ax.plot(x, full, color=orange, lw=1.5, label='all trained to the end')
     ax.plot(x, spent, color=blue, lw=2, label='spent')

@@ -20,8 +20,8 @@ from ..engine.goals import GoalSurrogate
 from .search_space import search_space
 from .goals import goals_of, others_of
 from .records import (Direction, Latest, all_trials, attr, current_run, curve_of, diverged, epochs_trained,
-                                        is_infeasible, last_step, max_runs, runs_of, seconds_of, steps_of, trial_id,
-                                        trials_of, was_stopped)
+                                        every_of, is_infeasible, last_step, max_runs, runs_of, seconds_of, steps_of,
+                                        trial_id, trials_of, was_stopped)
 
 # %% ../../nbs/study/07_cache.ipynb #horizon
 def unit_of(trials, T=None)->int:
@@ -203,7 +203,9 @@ class StudyCache:
         with self.lock:
             self.trainings[key] = known = self.trainings.pop(key, None) or Trainings(space, *how)
             for old in [*self.trainings][:-self.most]: del self.trainings[old]
-            return known.surrogate(trials)
+            res,numbers = known.surrogate(trials)
+            res.every = every_of(study)
+            return res,numbers
     def begun(self, study):
         "Number with which each trial of `study` began -> its epochs"
         with self.lock: return self.epochs(all_trials(study))

@@ -6,9 +6,9 @@
 __all__ = ['python_strings', 'rung_attr', 'Direction', 'of_study', 'all_trials', 'trial_at', 'attr', 'set_trial_attrs',
            'trial_id', 'numbered', 'trials_of', 'Latest', 'steps_of', 'curve_of', 'last_step', 'current_run', 'runs_of',
            'points_of', 'epochs_trained', 'value_at', 'best_of', 'run_values', 'std_error', 'seconds_of',
-           'is_infeasible', 'was_stopped', 'state_of', 'diverged', 'reason_of', 'saved_of', 'all_params', 'own_params',
-           'epochs_spent', 'epochs_saved', 'ended', 'best_trial', 'best_first', 'max_runs', 'standing', 'resume_trial',
-           'Record', 'measures_of', 'records', 'column', 'trial_frame', 'curve_frame']
+           'is_infeasible', 'was_stopped', 'state_of', 'diverged', 'every_of', 'reason_of', 'saved_of', 'all_params',
+           'own_params', 'epochs_spent', 'epochs_saved', 'ended', 'best_trial', 'best_first', 'max_runs', 'standing',
+           'resume_trial', 'Record', 'measures_of', 'records', 'column', 'trial_frame', 'curve_frame']
 
 # %% ../../nbs/study/02_records.ipynb #imports
 import functools, math
@@ -19,7 +19,7 @@ from enum import IntEnum
 from statistics import mean, stdev
 import numpy as np, optuna, pandas as pd
 from optuna.trial import FrozenTrial, TrialState
-from ..engine.policy import in_epochs
+from ..engine.policy import in_epochs, real_epochs
 from ..engine.runs import run_effects
 from ..engine.space import is_int
 from .storage import StudyError
@@ -383,22 +383,34 @@ def diverged(
     if 'diverged' in trial.user_attrs: return True
     return False if trial.state==TrialState.COMPLETE or 'cut' in trial.user_attrs else None
 
+def every_of(
+    study:optuna.Study # A study
+)->float:
+    """Epochs between two reports of the trials of `study`, if that is a part of one; else 1
+
+    Parameters:
+        study: A study
+    """
+    return study.user_attrs.get('every', 1)
+
 def reason_of(
-    trial # An Optuna trial
+    trial, # An Optuna trial
+    every:float=1 # As from `every_of`
 )->str: # Empty if there is nothing to say
     """Whether `trial` was resumed, and why it stopped or failed
 
     Parameters:
         trial: An Optuna trial
+        every: As from `every_of`
         returns: Empty if there is nothing to say
     """
     n,before = attr(trial, 'resumed_from'),attr(trial, 'complete_at')
     run = current_run(trial)
     if n and run: n -= run*trial.user_attrs['n_epoch']
     where = f' of run {run+1}' if run else ''
-    res = [f'resumed after {in_epochs(n)}{where}'] if n else []
+    res = [f'resumed after {in_epochs(n, every)}{where}'] if n else []
     if 'outside' in trial.user_attrs: res.append('outside the space after a change')
-    if before is not None: res.append(f'complete with {in_epochs(before)}, before trials became longer')
+    if before is not None: res.append(f'complete with {in_epochs(before, every)}, before trials became longer')
     res += map(trial.user_attrs.get, ('reason', 'excluded'))
     return '; '.join(filter(None, res))
 
@@ -451,7 +463,7 @@ def epochs_spent(
         study: A study
         returns: Of all trials
     """
-    return sum(map(epochs_trained, _last_trials(study)))
+    return real_epochs(sum(map(epochs_trained, _last_trials(study))), every_of(study))
 
 def epochs_saved(
     study:optuna.Study # A study
@@ -462,7 +474,7 @@ def epochs_saved(
         study: A study
         returns: Of all trials
     """
-    return sum(map(saved_of, _last_trials(study)))
+    return real_epochs(sum(map(saved_of, _last_trials(study))), every_of(study))
 
 def ended(
     study:optuna.Study # A study
@@ -608,8 +620,8 @@ class Record:
     number:int # As from `trial_id`
     state:str # As from `state_of`
     value:float # Its best value; NaN if it has none
-    best_epoch:int # Epoch of `value`; 0 if the trial reported none
-    epochs:int # Epochs trained
+    best_epoch:float # Epoch of `value`; 0 if the trial reported none
+    epochs:float # Epochs trained
     seconds:float # How long all its Optuna trials took; NaN if one is running
     params:dict # Hyperparameters, as from `all_params`
     reason:str # As from `reason_of`
@@ -630,13 +642,14 @@ def records(
         study: A study
         returns: In the order in which they began
     """
-    trials,seconds = all_trials(study),defaultdict(float)
+    trials,seconds,every = all_trials(study),defaultdict(float),every_of(study)
     for t in trials: seconds[trial_id(t)] += seconds_of(t)
     def _record(t):
-        value,epoch = best_of(t, study)
+        value,best = best_of(t, study)
+        best,epochs = (real_epochs(o, every) for o in (best, epochs_trained(t)))
         n,found = trial_id(t),[v for v,*_ in run_values(t, study)]
-        return Record(n, state_of(t), value, epoch, epochs_trained(t),
-                      seconds[n], all_params(t), reason_of(t), measures_of(t),
+        return Record(n, state_of(t), value, best, epochs,
+                      seconds[n], all_params(t), reason_of(t, every), measures_of(t),
                       len(found) or 1, std_error(found))
     return list(map(_record, trials_of(trials)))
 
@@ -700,9 +713,11 @@ def curve_frame(
         returns: number, epoch, value
     """
     trials = _last_trials(study)
+    every = every_of(study)
     def _rows(t):
+        n = trial_id(t)
         runs = enumerate(runs_of(t), 1)
-        return [(trial_id(t), i, e, v) for i,run in runs for e,v in run]
+        return [(n, i, real_epochs(e, every), v) for i,run in runs for e,v in run]
     rows = sum(map(_rows, trials), [])
     df = pd.DataFrame(rows, columns=['number', 'run', 'epoch', 'value'])
     return df if max_runs(trials)>1 else df.drop(columns='run')

@@ -378,6 +378,7 @@ _attrs = [  # types of our attributes by name, including those of older versions
     ('True or False', lambda v: type(v) is bool, 'present enqueued out_of_memory partial begun'),
     ('two texts', _is_pair, 'place'),
     ('pairs of numbers', _are_points, 'chance'),
+    ('a part of 1', lambda v: _is_number(v) and 1e-6<v<=1, 'every'),
     ('a dictionary', lambda v: isinstance(v, dict), 'about setup outside dropped fixed_params')]
 
 def _wrong_attrs(attrs):
