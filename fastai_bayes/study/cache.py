@@ -110,8 +110,8 @@ class Trainings(Latest):
         new,(space,T,cost) = self.note(trials),self.about
         if new or not self.last:
             self.fits.note(new)
-            now = self._now({*map(trial_id, new)})
-            self.last = self.kind(space, T, now, cost, self.fits(), self.last, self.n_runs)
+            now,fitted = self._now({*map(trial_id, new)}),self.fits()
+            self.last = self.kind(space, T, now, cost, fitted, self.last, self.n_runs)
         return self.last, self.numbers
     def _now(self, changed):
         "All trainings, where those with the numbers `changed` have changed"
