@@ -145,7 +145,7 @@ def test_less_often(tmp_path):
     assert (res.trials[res.trials.state=='stopped'].epochs%2==0).all() and 'stopped' in set(res.trials.state)
     assert math.isnan(learn.recorder.values[0][1]) and len(learn.recorder.metric_names)==5
 
-@pytest.mark.parametrize('pruner', [HyperbandPruner(), SuccessiveHalvingPruner(), MedianPruner(n_startup_trials=2), 'asha', 'none'], ids=str)
+@pytest.mark.parametrize('pruner', [HyperbandPruner(), SuccessiveHalvingPruner(), MedianPruner(n_startup_trials=2), 'asha', 'none'], ids=lambda o: o if isinstance(o, str) else type(o).__name__)
 @pytest.mark.parametrize('every', [.5, 2])
 def test_pruners_of_optuna(tmp_path, every, pruner):
     res = digits(tmp_path).bayes_tune(4, lrs, every=every, pruner=pruner, sampler='random', n_trials=5, **quick)
