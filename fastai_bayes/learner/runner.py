@@ -808,8 +808,13 @@ def with_best(self:Run, load):
 
 @patch
 def build(self:Run, trial):
-    "A learner with the hyperparameters and weights of `trial`"
-    return self.build_in(trial, self.best_place(trial))
+    "A learner with the hyperparameters and weights of `trial`, and the loaders of its fold if there are folds"
+    place,folds = self.best_place(trial),self.plan.folds
+    res = self.build_in(trial, place)
+    if folds:
+        run = next(i for i in range(len(folds)) if self.place(trial, i)==place)
+        res.dls = folds.on(res.dls, run, trial.params.get('bs'))
+    return res
 @patch
 def build_in(self:Run, trial, place):
     "As `build`, of the run with the folder `place`"

@@ -65,6 +65,8 @@ class Plan:
         target: Value that ends the study
         enough: Gain that would not matter
         runs: Maximum number of runs per trial
+        folds: `Folds` or `GivenFolds`, a run for each; None if all runs have the learner's own
+            loaders
         value_now: Function from a name to the label of the learner's current value, or None
         facts: What must not change during the study, as from `facts_of`
         notes: Lines to show at the start
@@ -94,6 +96,7 @@ class Plan:
     target:float=None # Value that ends the study
     enough:float=None # Gain that would not matter
     runs:int=1 # Maximum number of runs per trial
+    folds:object=None # `Folds` or `GivenFolds`, a run for each; None if all runs have the learner's own loaders
     verbose:bool=True
     extend:object=False
     value_now:object=None # Function from a name to the label of the learner's current value, or None
@@ -298,6 +301,7 @@ def train(
     if not factory.define_by_run: check_memory(chief)
     with seeded(task.seed):
         learn = factory(params, folder)
+        if plan.folds: learn.dls = plan.folds.on(learn.dls, task.run, params.get('bs'))
         try:
             if factory.define_by_run: check_memory(chief)  # its hyperparameters were unknown before
             if 'arch' in trial.params:

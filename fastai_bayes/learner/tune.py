@@ -21,6 +21,7 @@ from ..engine.space import Space, did_you_mean, is_int, is_number, is_range, lab
 from .copies import copies, seeded
 from .display import ranges
 from .facts import facts_of
+from .folds import GivenFolds, fold_loaders
 from .factory import LearnerFactory, TuneError, asks_trial, check_read, warn_unread
 from .knobs import check_args, check_knobs, default_space, knobs, left_out, losses_compare, named_here
 from .loaders import LoaderError
@@ -237,7 +238,8 @@ def _check_search(search, plan, asks):
     if enough is not None and not search.foresees:
         raise TuneError(f"enough: {name} does not know what the rest of the budget may bring; use sampler='bayes'")
     if plan.runs>1 and not search.trains_again:
-        raise TuneError(f"repeats: {name} does not know which trials deserve another run; use sampler='bayes', or a "
+        what = 'folds' if plan.folds else 'repeats'
+        raise TuneError(f"{what}: {name} does not know which trials deserve another run; use sampler='bayes', or a "
                         'loop over runs in an objective of your own, with BayesPruningCallback(trial, run=i, runs=3)')
     if asks and search.needs_space:
         raise TuneError(f'{name} needs the whole space in advance, but new_learner(trial) defines it by run; '
@@ -254,7 +256,7 @@ def _check_goals(search, plan):
                         "use pruner='bayes' or 'none'")
     if plan.enough is not None:
         raise TuneError('enough: is for one goal; with goals give budget=, n_trials= or timeout=')
-    if plan.runs>1: raise TuneError('repeats: is for one goal, and cannot be combined with goals')
+    if plan.runs>1: raise TuneError('repeats and folds are for one goal, and cannot be combined with goals')
 
 def _check_twice(cbs, space):
     "Raise if one of `cbs` is of a class that a hyperparameter in `space` adds"
@@ -366,9 +368,10 @@ def _plan(learn, args):
     what = factory,space,fit,n_epoch,total,monitor,goals.mode,_limits(args, total, every)
     plan = Plan(*what, fit_kwargs, cbs, before=_before(learn, args, space), every=every)
     _set_given(plan, args, goals, probe)
-    _first_trials(plan, learn, args)
+    _first_trials(plan, learn, args, probe)
     plan.value_now = partial(_label_now, learn, fit, args.new_learner)
     plan.facts = facts_of(probe, space.names, fit, fit_kwargs, free, monitor) | plan.parts
+    if plan.folds: plan.facts['folds'] = plan.folds.fact
     check_read(factory, fit)
     for o in plan.enqueued: factory.check_enqueued(o)
     Probe(factory, fit, n_epoch, fit_kwargs, cbs, monitor).check(probe)
@@ -390,9 +393,23 @@ def _set_workers(plan, workers):
     plan.workers.check()
     plan.packed = pack(plan)
 
-def _first_trials(plan, learn, args):
+def _folds(args, probe, space):
+    "The loaders of `folds`, None if there are none"
+    if args.folds is None:
+        if args.groups is not None: raise TuneError('groups: are kept together by folds; pass folds=5, for example')
+        return None
+    if args.repeats is not None:
+        raise TuneError('repeats: each fold is a run; for several of each use folds=RepeatedStratifiedKFold()')
+    res = fold_loaders(probe.dls, args.folds, args.groups)
+    tuned = [n for n in ('size', 'aug') if n in space.dims]
+    if tuned and isinstance(res, GivenFolds):
+        raise LoaderError(f'{tuned[0]}: is set in the loaders of the learner; pass a number or a splitter as folds')
+    return res
+
+def _first_trials(plan, learn, args, probe):
     "Set the first trials; an error unless the search supports the space"
-    plan.runs = int(args.repeats or 1)
+    plan.folds = _folds(args, probe, plan.space)
+    plan.runs = len(plan.folds or ()) or int(args.repeats or 1)
     search,asks = search_of(plan.sampler, plan.pruner, plan.total, plan.space),plan.factory.define_by_run
     _check_search(search, plan, asks)
     if plan.goals: _check_goals(search, plan)
@@ -468,6 +485,8 @@ def bayes_tune(self:Learner,
     every:float=1, # Epochs between two validations: a part of one such as .25, or a whole number
     enough:float=None, # Gain that would not matter: the study ends if more than that is unlikely to come
     repeats:int=None, # Train contenders with up to so many seeds; the value of a trial is the mean over its runs
+    folds=None, # The same for cross-validation: number of folds, a splitter of scikit-learn, or a list of `DataLoaders`
+    groups=None, # Items to keep together in `folds`: column of a table, function of an item, or one value per item
     extend=False, # Allow another space and more epochs? True, or values in the trials of new or removed hyperparameters
     **fit_kwargs # Other arguments of the fit, the same for each trial, as in `pct_start=.3` for 'fit_one_cycle'
 )->TuneResult: # Table, plots and learners of the trials
@@ -514,6 +533,10 @@ def bayes_tune(self:Learner,
         enough: Gain that would not matter: the study ends if more than that is unlikely to come
         repeats: Train contenders with up to so many seeds; the value of a trial is the mean over
             its runs
+        folds: The same for cross-validation: number of folds, a splitter of scikit-learn, or a list
+            of `DataLoaders`
+        groups: Items to keep together in `folds`: column of a table, function of an item, or one
+            value per item
         extend: Allow another space and more epochs? True, or values in the trials of new or removed
             hyperparameters
         **fit_kwargs: Other arguments of the fit, the same for each trial, as in `pct_start=.3` for

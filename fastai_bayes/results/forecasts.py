@@ -16,7 +16,7 @@ from .style import (PlotError, alpha_for, blue, draw_curve, epoch_axis, finish, 
 from .tables import one_line
 from ..study.cache import Trainings, horizon, no_params, space_of, unit_of
 from ..study.records import (Direction, Latest, all_trials, current_run, curve_of, epochs_trained, every_of,
-    max_runs, of_study, points_of, state_of, trial_at, trial_id, trials_of)
+    has_folds, max_runs, of_study, points_of, state_of, trial_at, trial_id, trials_of)
 
 # %% ../../nbs/results/05_forecasts.ipynb #view
 class Beliefs:
@@ -39,7 +39,7 @@ class Beliefs:
         self.T = max(T, self.space.longest) or None
         if until is not None: trials = trials[:until+1]
         if self.T is None: return
-        how = max_runs(trials),self.sign,unit_of(trials, self.T)
+        how = (max_runs(trials), has_folds(study)),self.sign,unit_of(trials, self.T)
         trainings = Trainings(self.space, self.T, 'epochs', *how)
         self.surrogate,begun = trainings.surrogate(trials)
         self.surrogate.every = self.every

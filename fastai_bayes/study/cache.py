@@ -19,9 +19,9 @@ from ..engine.surrogate import Surrogate, sound_fit
 from ..engine.goals import GoalSurrogate
 from .search_space import search_space
 from .goals import goals_of, others_of
-from .records import (Direction, Latest, all_trials, attr, current_run, curve_of, diverged, epochs_trained,
-                                        every_of, is_infeasible, last_step, max_runs, runs_of, seconds_of, steps_of,
-                                        trial_id, trials_of, was_stopped)
+from .records import (Direction, Latest, all_trials, attr, current_run, curve_of, diverged,
+    epochs_trained, every_of, has_folds, is_infeasible, last_step, max_runs, runs_of, seconds_of, steps_of,
+    trial_id, trials_of, was_stopped)
 
 # %% ../../nbs/study/07_cache.ipynb #horizon
 def unit_of(trials, T=None)->int:
@@ -100,9 +100,9 @@ def _training(trial, space, sign, unit=1, goals=()):
 # %% ../../nbs/study/07_cache.ipynb #cache
 class Trainings(Latest):
     "Trainings of a study in one space"
-    def __init__(self, space, T, cost, n_runs, sign, unit, goals=()):
+    def __init__(self, space, T, cost, runs, sign, unit, goals=()):
         super().__init__(lambda t: _training(t, space, sign, unit, goals))
-        self.kind,self.n_runs = GoalSurrogate if goals else Surrogate,n_runs
+        self.kind,self.runs = GoalSurrogate if goals else Surrogate,runs # `n_runs` and `by_folds`
         self.about,self.fits,self.last = (space, T, cost),Fits(space, T),None
         self.numbers,self.place = [],{} # Numbers of the trainings in `last`; number -> place
     def surrogate(self, trials):
@@ -111,7 +111,7 @@ class Trainings(Latest):
         if new or not self.last:
             self.fits.note(new)
             now,fitted = self._now({*map(trial_id, new)}),self.fits()
-            self.last = self.kind(space, T, now, cost, fitted, self.last, self.n_runs)
+            self.last = self.kind(space, T, now, cost, fitted, self.last, *self.runs)
         return self.last, self.numbers
     def _now(self, changed):
         "All trainings, where those with the numbers `changed` have changed"
@@ -169,7 +169,8 @@ class StudyCache:
     def __init__(self):
         self.trainings,self.epochs = {},Latest(epochs_trained)
         self.dists = Latest(lambda t: t.distributions, lambda t: t.state)
-        self.warned,self.goals = False,None # Warned of a trial? Goals of the study, once they are asked for
+        self.warned = False # Of a trial?
+        self.goals,self.by_folds = None,False # Of the study, once they are asked for
         self.knowledge = {}  # space -> what was known before
         self.known = self.common = self.found = None  # key of `found`, distributions of all trials if equal
     @classmethod
@@ -196,9 +197,9 @@ class StudyCache:
         """
         trials,T = [*all_trials(study)],max(T, space.longest)
         if trial is not None: trials[trial.number:trial.number+1] = [trial]
-        if self.goals is None: self.goals = goals_of(study)
-        n_runs,sign = n_runs or max_runs(trials),Direction.of(study.directions[0])
-        how = T,cost,n_runs,sign,unit_of(trials, T),self.goals
+        if self.goals is None: self.goals,self.by_folds = goals_of(study),has_folds(study)
+        runs,sign = (n_runs or max_runs(trials), self.by_folds),Direction.of(study.directions[0])
+        how = T,cost,runs,sign,unit_of(trials, T),self.goals
         key = fit_key(space, how)
         with self.lock:
             self.trainings[key] = known = self.trainings.pop(key, None) or Trainings(space, *how)

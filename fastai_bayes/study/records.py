@@ -7,8 +7,8 @@ __all__ = ['python_strings', 'rung_attr', 'Direction', 'of_study', 'all_trials',
            'trial_id', 'numbered', 'trials_of', 'Latest', 'steps_of', 'curve_of', 'last_step', 'current_run', 'runs_of',
            'points_of', 'epochs_trained', 'value_at', 'best_of', 'run_values', 'std_error', 'seconds_of',
            'is_infeasible', 'was_stopped', 'state_of', 'diverged', 'every_of', 'reason_of', 'saved_of', 'all_params',
-           'own_params', 'epochs_spent', 'epochs_saved', 'ended', 'best_trial', 'best_first', 'max_runs', 'standing',
-           'resume_trial', 'Record', 'measures_of', 'records', 'column', 'trial_frame', 'curve_frame']
+           'own_params', 'epochs_spent', 'epochs_saved', 'ended', 'best_trial', 'best_first', 'has_folds', 'max_runs',
+           'standing', 'resume_trial', 'Record', 'measures_of', 'records', 'column', 'trial_frame', 'curve_frame']
 
 # %% ../../nbs/study/02_records.ipynb #imports
 import functools, math
@@ -506,6 +506,10 @@ def best_first(study):
     d = Direction.of(study)
     def _key(t): return d.key(place[trial_id(t)], t.params)
     return d.ranked([t for t,_ in ended(study)], key=_key)
+
+def has_folds(study):
+    "Are the runs of the trials of `study` folds?"
+    return 'folds' in (study.user_attrs.get('setup') or {})
 
 def max_runs(
     trials # Optuna trials
