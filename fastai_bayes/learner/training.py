@@ -109,7 +109,10 @@ class Plan:
     @property
     def direction(self): return Direction.of(self.mode)
     @property
-    def parts(self): return dict(every=self.every) if self.every<1 else {}
+    def parts(self):
+        "What else must not change during a study"
+        res = dict(every=self.every) if self.every<1 else {}
+        return {**res, 'folds': self.folds.fact} if self.folds else res
     def epochs(self, params):
         "Reports, one or more per epoch, of a trial with the hyperparameters `params` when it is complete"
         return n_short(self.every)*epochs_of(self.fit, self.n_epoch, {**self.fit_kwargs, **params})
@@ -301,7 +304,8 @@ def train(
     if not factory.define_by_run: check_memory(chief)
     with seeded(task.seed):
         learn = factory(params, folder)
-        if plan.folds: learn.dls = plan.folds.on(learn.dls, task.run, params.get('bs'))
+        bs = params.get('bs')
+        if plan.folds: learn.dls = plan.folds.on(learn.dls, task.run, bs)
         try:
             if factory.define_by_run: check_memory(chief)  # its hyperparameters were unknown before
             if 'arch' in trial.params:

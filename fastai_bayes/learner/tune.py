@@ -371,7 +371,6 @@ def _plan(learn, args):
     _first_trials(plan, learn, args, probe)
     plan.value_now = partial(_label_now, learn, fit, args.new_learner)
     plan.facts = facts_of(probe, space.names, fit, fit_kwargs, free, monitor) | plan.parts
-    if plan.folds: plan.facts['folds'] = plan.folds.fact
     check_read(factory, fit)
     for o in plan.enqueued: factory.check_enqueued(o)
     Probe(factory, fit, n_epoch, fit_kwargs, cbs, monitor).check(probe)
