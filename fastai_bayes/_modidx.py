@@ -2858,6 +2858,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'fastai_bayes/study/cache.py'),
                                           'fastai_bayes.study.cache._infeasible': ( 'study/cache.html#_infeasible',
                                                                                     'fastai_bayes/study/cache.py'),
+                                          'fastai_bayes.study.cache._runs_of': ('study/cache.html#_runs_of', 'fastai_bayes/study/cache.py'),
                                           'fastai_bayes.study.cache._seconds': ('study/cache.html#_seconds', 'fastai_bayes/study/cache.py'),
                                           'fastai_bayes.study.cache._several': ('study/cache.html#_several', 'fastai_bayes/study/cache.py'),
                                           'fastai_bayes.study.cache._training': ( 'study/cache.html#_training',

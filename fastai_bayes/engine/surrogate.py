@@ -120,7 +120,8 @@ class Surrogate:
     ):
         self.space,self.T,self.trainings = space,T,trainings
         self.n_runs,self.by_folds = n_runs,by_folds
-        self.several = n_runs>1 or any(o.later for o in trainings) # Do trials have several runs, or may they?
+        later = map(operator.attrgetter('later'), trainings)
+        self.several = n_runs>1 or any(later) # Do trials have several runs, or may they?
         self.scarce,self.fitted = cost,fitted or {}
         self.grid = grid(T)
         self.rows = self._rows(before)
@@ -174,7 +175,7 @@ class Surrogate:
     def noise(self):
         "Standard deviation of the noise, from differences in the later halves of curves (Gasser et al. 1986)"
         z,n = self._as_trained() if self.lengths_differ else (self.Z[self.is_shown], self.shown)
-        at = np.concatenate([[], *map(np.arange, n)])
+        at = np.arange(n.sum())-np.repeat(np.cumsum(n)-n, n)
         of = np.repeat(n, n)
         late = (of>=6) & (at>=of//2) & ~np.repeat(self.failed, n)
         if not late.any(): return 0.

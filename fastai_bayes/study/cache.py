@@ -161,6 +161,8 @@ def last_fit(trials, space, T):
     res.note(trials)
     return res()
 
+def _runs_of(t): return t.state,t.user_attrs.get('runs')
+
 class StudyCache:
     "Cached conclusions from a study, shared by its sampler and its pruner"
     lock,of_study = threading.RLock(),WeakKeyDictionary()
@@ -171,6 +173,7 @@ class StudyCache:
         self.dists = Latest(lambda t: t.distributions, lambda t: t.state)
         self.warned = False # Of a trial?
         self.goals,self.by_folds = None,False # Of the study, once they are asked for
+        self.runs,self.n_runs = Latest(lambda t: None, _runs_of),1 # Maximum number of runs of the trials so far
         self.knowledge = {}  # space -> what was known before
         self.known = self.common = self.found = None  # key of `found`, distributions of all trials if equal
     @classmethod
@@ -198,10 +201,11 @@ class StudyCache:
         trials,T = [*all_trials(study)],max(T, space.longest)
         if trial is not None: trials[trial.number:trial.number+1] = [trial]
         if self.goals is None: self.goals,self.by_folds = goals_of(study),has_folds(study)
-        runs,sign = (n_runs or max_runs(trials), self.by_folds),Direction.of(study.directions[0])
-        how = T,cost,runs,sign,unit_of(trials, T),self.goals
-        key = fit_key(space, how)
         with self.lock:
+            self.n_runs = max(self.n_runs, max_runs(self.runs.note(trials)))
+            runs,sign = (n_runs or self.n_runs, self.by_folds),Direction.of(study.directions[0])
+            how = T,cost,runs,sign,unit_of(trials, T),self.goals
+            key = fit_key(space, how)
             self.trainings[key] = known = self.trainings.pop(key, None) or Trainings(space, *how)
             for old in [*self.trainings][:-self.most]: del self.trainings[old]
             res,numbers = known.surrogate(trials)
