@@ -134,3 +134,18 @@ def test_one_goal_has_no_front(tmp_path):
     (dict(sampler=BayesSampler(acq='pi')), 'leave acq out')])
 def test_errors(tmp_path, how, what):
     with pytest.raises(TuneError, match=what): tune(tmp_path, **how)
+
+def test_a_reference_point_says_where_to_look():
+    "What is below it counts nothing; without one the whole front does"
+    def proposed(point):
+        study = optuna.create_study(directions=['maximize', 'minimize'], sampler=BayesSampler(seed=0, reference_point=point))
+        study.optimize(lambda t: 2*[t.suggest_float('x', 0, 1)], n_trials=25)
+        return [t.params['x'] for t in study.trials[12:]]
+    assert min(proposed([.7, 1.]))>.65 and min(proposed(None))<.3
+
+@pytest.mark.parametrize('point, match', [(3, 'expected a list with a value for each goal'), (['x', 1], "reference_point: expected a number, got 'x'"),
+                                          ([1.], 'expected a value for each goal of the study, 2, got 1')])
+def test_bad_reference_point(point, match):
+    with pytest.raises(ValueError, match=match):
+        study = optuna.create_study(directions=['maximize']*2, sampler=BayesSampler(seed=0, reference_point=point))
+        study.optimize(lambda t: 2*[t.suggest_float('x', 0, 1)], n_trials=11)

@@ -186,6 +186,7 @@ def _measured(t, v):
 class GoalSurrogate(Surrogate):
     "Conclusions from trials with several goals: the first has curves, the `others` of a training are one number each"
     lead,aim = 'on the front','entering the front'
+    worst = None # Values of the goals, more is better, below which nothing counts; estimated from the front if None
 
     @functools.cached_property
     def others(self):
@@ -243,7 +244,10 @@ class GoalSurrogate(Surrogate):
             Y = np.r_[Y, np.fmax(values[running], expected)]
         return boxes(Y[on_front(Y)], self._reference(Y))
     def _reference(self, Y):
-        "(m,) a little below what is expected to be the front, given values `Y` (k,m)"
+        "(m,) `worst`, or a little below what is expected to be the front, given values `Y` (k,m)"
+        if self.worst is not None:
+            both = zip((self, *self.parts), self.worst)
+            return np.array([o.transform(v) for o,v in both])
         rng = np.random.default_rng(len(self.trainings))
         front = self.front[-around_front:]
         near = perturb(self.X[front], (.2, .07, .02), 4, rng)

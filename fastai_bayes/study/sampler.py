@@ -15,7 +15,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from ..engine.space import Space, dimension
 from ..engine.acquisition import acquisitions
-from ..engine.checks import check_acq, check_bool, check_cost, check_int
+from ..engine.checks import check_acq, check_bool, check_cost, check_float, check_int
 from ..engine.optimize_acqf import untried
 from ..engine.trainings import one_thread
 from ..engine.knowledge import Knowledge, next_training
@@ -26,6 +26,7 @@ from .records import Direction, all_trials, trial_id, trials_of
 from .storage import StudyError
 from .cache import StudyCache, fit_key, fits, horizon, new_fit, no_params, space_of
 from .earlier import Before, load_studies, recorded_points
+from .goals import worst_of
 
 # %% ../../nbs/study/10_sampler.ipynb #single
 def one_objective(study):
@@ -40,6 +41,12 @@ def check_goals(study, acq):
         raise StudyError(f"acq: expected 'logei' in a study with several goals, got {acq!r}; leave it out")
 
 # %% ../../nbs/study/10_sampler.ipynb #sampler
+def _point(values):
+    "`values`, a list of numbers"
+    if not isinstance(values, (list, tuple, np.ndarray)):
+        raise StudyError(f'reference_point: expected a list with a value for each goal, got {values!r}')
+    return [check_float(v, 'reference_point') for v in values]
+
 class BayesSampler(BaseSampler):
     """Gaussian-process Expected Improvement that learns from every epoch of every trial
 
@@ -53,6 +60,8 @@ class BayesSampler(BaseSampler):
             improvement)
         from_studies: Earlier studies: Optuna studies, results, folders, URLs, or a list of such
         prior: Where the best is believed to be, as `belief_points` takes it
+        reference_point: With several goals, the values below which nothing counts; estimated if
+            None
     """
     def __init__(self,
         n_epoch:int=None, # Epochs of a full trial; inferred from the trials if None
@@ -62,7 +71,8 @@ class BayesSampler(BaseSampler):
         resume:bool=True, # May `bayes_tune` resume stopped trials?
         acq:str='logei', # 'logei' (Expected Improvement), 'ucb' (confidence bound) or 'pi' (probability of improvement)
         from_studies=None, # Earlier studies: Optuna studies, results, folders, URLs, or a list of such
-        prior:dict=None # Where the best is believed to be, as `belief_points` takes it
+        prior:dict=None, # Where the best is believed to be, as `belief_points` takes it
+        reference_point=None # With several goals, the values below which nothing counts; estimated if None
     ):
         if n_epoch is not None: n_epoch = check_int(n_epoch, 'n_epoch', 1)
         if seed is not None: seed = check_int(seed, 'seed', 0)
@@ -71,6 +81,7 @@ class BayesSampler(BaseSampler):
         self.n_epoch,self.resume = n_epoch,check_bool(resume, 'resume')
         self.cost = 'epochs' if cost is None else check_cost(cost)
         self.acq = check_acq(acq, self.cost)
+        self.reference_point = None if reference_point is None else _point(reference_point)
         self._about(space)
         if space=={}: Space(space)  # which says that it is empty
         self._seed = np.random.SeedSequence(seed).entropy
@@ -122,7 +133,10 @@ class BayesSampler(BaseSampler):
 
     def _surrogate(self, study, space):
         T = self.n_epoch or horizon(all_trials(study)) or 1
-        return StudyCache.of(study).surrogate(study, space, T, cost=self.cost, n_runs=self.runs)
+        cache = StudyCache.of(study)
+        res,numbers = cache.surrogate(study, space, T, cost=self.cost, n_runs=self.runs)
+        if self.reference_point: res.worst = worst_of(study, self.reference_point)
+        return res,numbers
     def _proposal(self, study, space, number=math.inf, resumable=None, allowed=None, new=True):
         "As `next`, for trial `number`"
         begun = StudyCache.of(study).begun(study)
