@@ -49,7 +49,11 @@ class Phase(Callback):
     order = 100
     def before_train(self): shared[0] = phases.index('training')
     def before_validate(self): shared[0] = phases.index('validation')
-    def after_validate(self): shared[0],shared[1] = 0,shared[1]+hasattr(self.learn, 'bayes_pruning')  # not what only looks at the learner
+    validated = False # Has this epoch had a batch for validation? Those that are only announced, when a trial resumes, have none
+    def after_loss(self): self.validated = not self.training
+    def after_validate(self):
+        shared[0],shared[1] = 0,shared[1]+(self.validated and hasattr(self.learn, 'bayes_pruning'))  # not what only looks at the learner
+        self.validated = False
 
 def during(owner, name, phase):
     "Note when the function `name` of `owner` is at work"

@@ -330,3 +330,13 @@ def test_architectures_of_timm(tmp_path, lent):
     with again.no_bar(): assert again.validate()[1]==pytest.approx(res.best_value, abs=1e-6)
     with pytest.raises(KnobError, match="did you mean 'test_resnet'"): tune(learn, dict(arch=['test_resnett', small]))
     assert type(learn.model) is type(again.model)
+
+def test_a_trial_resumed_between_two_fits_counts_its_epochs(tmp_path):
+    "What callbacks are told when a fit that had ended is resumed is no epoch"
+    def study(**kwargs):
+        Break.count = 0
+        return plain(tmp_path).bayes_tune(4, dict(lr=(1e-3, 1e-1, 'log')), n_trials=1, fit='fine_tune', freeze_epochs=2, study_name='s', **quick, **kwargs)
+    class Later(Break): "With a state of its own in the checkpoint"
+    study(cbs=Break(KeyboardInterrupt(), (1,), 2))
+    study(cbs=Later(KeyboardInterrupt(), (2,), 2))
+    assert [t.user_attrs.get('resumed_from') for t in study().study.trials]==[None, 2, 4]

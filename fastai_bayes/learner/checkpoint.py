@@ -423,11 +423,12 @@ class Checkpoint(EventCallback):
 
     def _set_up(self):
         "Send callbacks the events of the saved epoch, without batches; their state does not change"
-        learn = self.learn
+        learn,trained = self.learn,self.trained
         held,random = callback_state(learn),_random(learn.dls)
         for event in _epoch_events:
             for o in learn.cbs.sorted('order'):
                 try: o(event)
                 except Exception: pass  # it needs a batch, or cancels
         set_callback_state(learn, held)
+        self.trained = trained
         _set_random(learn.dls, random)
