@@ -1,6 +1,7 @@
 "Several runs per trial: their curves, their mean, who gets them, and what is kept"
 import math, pytest, signal, statistics
 from fastai_bayes.all import *
+from fastai_bayes.learner.runner import Run
 from fastai_bayes.engine.optimizer import BayesOptimizer
 from fastai_bayes.engine.space import Space
 from fastai_bayes.engine.surrogate import Surrogate
@@ -156,11 +157,14 @@ def test_an_old_study_gets_runs(tmp_path):
     with pytest.raises(StudyError, match='several runs cannot become longer'):
         digits(tmp_path, loaders(tmp_path, n=96)).bayes_tune(6, space, n_trials=6, study_name='s', extend=True, **quick)
 
-def test_files_are_bounded(done):
-    folders = [o for o in done.folder.iterdir() if o.is_dir()]
-    weights = [*done.folder.rglob('best.pth')]
-    best = {f'trial_{n}' for n in done.trials.number[:3]}
-    assert {o.relative_to(done.folder).parts[0] for o in weights}<=best and len(folders)<=3
+def test_files_are_bounded(tmp_path, monkeypatch):
+    "Weights of one trial per run that it may have are kept, and the winner's are among them"
+    monkeypatch.setattr(Run, 'n_best_kept', 1)
+    res = digits(tmp_path).bayes_tune(2, dict(lr=(1e-3, .3, 'log')), budget=40, repeats=3, **quick)
+    folders = [o.name for o in res.folder.iterdir() if o.is_dir()]
+    kept = {o.relative_to(res.folder).parts[0] for o in res.folder.rglob('best.pth')}
+    assert len(res.trials)>9 and f'trial_{res.trials.number[0]}' in kept and len(kept)<=3+Run.n_resumable and len(folders)<=len(kept)+1
+    assert len(res.ensemble(top=3).learners)>=3
 
 @pytest.mark.parametrize('how', ['tpe', 'pbt', 'grid'])
 def test_other_samplers_refuse(tmp_path, how):

@@ -46,7 +46,7 @@ class Run:
         plan: Checked arguments
         folder: Path of the study's folder
     """
-    n_best_kept = 3 # Number of best trials whose weights are kept
+    n_best_kept = 3 # Number of best trials whose weights are kept, for each run that a trial may have
     n_resumable = 6 # Number of stopped trials that can be resumed: those with the best forecasts
     checkpoint_every = 0. # Minimum seconds between two checkpoints of a trial; 0 for one after every epoch
     most_infeasible = 50 # Infeasible configurations in a row after which the study ends
@@ -655,7 +655,8 @@ def needed(self:Run, ended):
             return d.key(place.get(trial_id(t), value), t.params)
         values = {trial_id(t): _key(t) for t in trials}
         valued = [n for n,(v,_) in values.items() if math.isfinite(v)]
-        return d.ranked(valued, key=values.get)[:self.n_best_kept]
+        most = self.n_best_kept*self.plan.runs  # a further run may make the best one of many
+        return d.ranked(valued, key=values.get)[:most]
     within = [t for t in ended if state_of(t)!='infeasible']
     best = _best(within)+_best([t for t in ended if t not in within])  # the study may be extended, or its limits change
     cut = [trial_id(t) for t in ended if 'cut' in t.user_attrs]
@@ -841,20 +842,20 @@ def learner(self:Run, n=None):
         return res
     t = trial_at(self.study, n)
     if not has(self.weights(t)):
-        raise TuneError(f'the weights of trial {n} were not kept, only those of the best {self.n_best_kept} trials')
+        raise TuneError(f'the weights of trial {n} were not kept, only those of the best ones')
     try: return self.build(t)
     except CheckpointError as e:
         raise TuneError(f'trial {n}: {e}; train it again with enqueue=, or use another trial') from e
 
 @patch
 def ensemble(self:Run, top=1):
-    "The learners of all runs whose weights were kept, of the best `top` trials"
-    found = []
-    for t in best_first(self.study)[:top]:
-        runs = [self.place(t, i) for *_,i in run_values(t, self.study)]
-        found += [self.build_in(t, o) for o in runs if has(o/'best.pth')]
-    if found: return Ensemble(found)
-    raise TuneError(f'no weights of the best {top} trials were kept in {self.folder}')
+    "The learners of all runs whose weights were kept, of the best `top` trials with such runs"
+    def _kept(t):
+        places = [self.place(t, i) for *_,i in run_values(t, self.study)]
+        return [(t, o) for o in places if has(o/'best.pth')]
+    found = [*filter(None, map(_kept, best_first(self.study)))][:top]
+    if found: return Ensemble([self.build_in(*o) for runs in found for o in runs])
+    raise TuneError(f'no weights of a trial were kept in {self.folder}')
 
 @patch
 def result(self:Run):
