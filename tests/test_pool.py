@@ -292,6 +292,13 @@ def test_a_study_with_a_store_goes_on(tmp_path, small):
         stored(tmp_path/'a', None, **given, budget=None)
     assert curves(stored(tmp_path/'a', tmp_path/'shared', **given, budget=None))==curves(wanted)
 
+def test_pbt_copies_what_is_in_the_store(tmp_path, small):
+    "A member that takes over the weights of another has them from there; curves are those of one process"
+    given = dict(sampler='pbt', n_trials=8, budget=None)
+    wanted = stored(tmp_path/'one', None, **given, workers=None)
+    res = stored(tmp_path/'a', tmp_path/'shared', **given)
+    assert curves(res)==curves(wanted) and content(tmp_path/'shared')
+
 def test_the_store_is_lost(tmp_path, small):
     "What cannot be fetched says so, and the study goes on with the others"
     given = dict(enqueue=points, n_trials=3, pruner='none')
