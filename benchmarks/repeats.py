@@ -7,6 +7,7 @@ to choose by, 400 to judge by. In a table and in ratings of `sweep_sets.py`, 150
 more, so losses are negative. Gains are paired by seeds; optimism is the value in the search less that on test data. `runs` counts complete
 runs, `plain` those that training each complete trial `--repeats` times would have taken. Other sets need `pip install -e '.[sweeps]'`."""
 import argparse, tempfile, warnings
+from copy import copy
 import numpy as np, torch
 from fastai.vision.all import CrossEntropyLossFlat, DataLoaders, Learner, ProgressCallback, TfmdDL, accuracy, nn
 from sklearn.datasets import load_digits
@@ -35,7 +36,8 @@ def of_sweeps(name):
         items = learn.dls.valid_ds.items if hasattr(learn.dls.valid_ds, 'items') else learn.dls.valid_ds
         at = np.random.default_rng(0).permutation(len(items))
         few,rest = (learn.dls.test_dl(items.iloc[o], with_labels=True) for o in (at[:CHOOSE], at[CHOOSE:]))
-        learn.dls.loaders[1] = few
+        learn.dls = copy(learn.dls)  # the set keeps its own for the next study
+        learn.dls.loaders = [learn.dls.loaders[0], few]
         return learn, rest, APPLICATIONS[app].n_epoch
     return _make
 
