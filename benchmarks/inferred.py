@@ -47,6 +47,12 @@ class Task:
     n_epoch:int # Of a full training
     monitor:str
     mode:str
+    def make(self, path, seed):
+        "Its learner in the folder `path`"
+        set_seed(seed)
+        learn = self.learner(Path(path))
+        learn.wd = learn.wd or .01
+        return learn
 
 SETS = {  # name on the command line: task
     'images': Task(images, 4, 'accuracy', 'max'), 'classes': Task(classes, 4, 'valid_loss', 'min'), 'numbers': Task(numbers, 4, 'rmse', 'min'),
@@ -59,9 +65,7 @@ def run(name, how, seed, n):
     hush()
     task,start = SETS[name],time.time()
     with tempfile.TemporaryDirectory() as d:
-        set_seed(seed)
-        learn = task.learner(Path(d))
-        learn.wd = learn.wd or .01
+        learn = task.make(d, seed)
         space = SPACES[how](learn) if callable(SPACES[how]) else SPACES[how]
         res = learn.bayes_tune(task.n_epoch, space, budget=n*task.n_epoch, monitor=task.monitor, seed=seed, verbose=False)
         trials = trials_of(res.study.trials)

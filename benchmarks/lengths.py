@@ -4,9 +4,7 @@
 
 Learners and data are those of `inferred.py`, the fit is one cycle, and its learning rate, weight decay and share of the rise are tuned. The budget is that of 20 of the longest trainings."""
 import argparse, tempfile, time
-from pathlib import Path
 import numpy as np
-from fastai.tabular.all import set_seed
 from fastai_bayes.study.records import attr, curve_of
 from inferred import SETS
 from racing import cells, header, hush, race, row, versions
@@ -24,9 +22,7 @@ def run(name, n_epoch, seed, longest, n):
     hush()
     task,start = SETS[name],time.time()
     with tempfile.TemporaryDirectory() as d:
-        set_seed(seed)
-        learn = task.learner(Path(d))
-        learn.wd = learn.wd or .01
+        learn = task.make(d, seed)
         res = learn.bayes_tune(length(n_epoch), SPACE, budget=n*longest, monitor=task.monitor, seed=seed, verbose=False)
         v = [o for t in res.study.trials for o in curve_of(t)[attr(t, 'resumed_from', 0):]]
         winner = res.best_params.get('n_epoch', length(n_epoch))

@@ -769,11 +769,15 @@ def give_up(self:Run):
 
 # %% ../../nbs/learner/20_runner.ipynb #weights
 @patch
-def best_place(self:Run, trial):
-    "Folder of the best run of `trial`, of those whose weights were kept"
+def best_run(self:Run, trial):
+    "Number of the best run of `trial`, from 0, of those whose weights were kept"
     ranked = self.plan.direction.ranked(run_values(trial, self.study))
-    places = [self.place(trial, run) for *_,run in ranked]
-    return next((o for o in places if has(o/'best.pth')), self.place(trial, 0))
+    kept = (i for *_,i in ranked if has(self.place(trial, i)/'best.pth'))
+    return next(kept, 0)
+@patch
+def best_place(self:Run, trial):
+    "Its folder"
+    return self.place(trial, self.best_run(trial))
 
 @patch
 def weights(self:Run, trial):
@@ -810,16 +814,14 @@ def with_best(self:Run, load):
 @patch
 def build(self:Run, trial):
     "A learner with the hyperparameters and weights of `trial`, and the loaders of its fold if there are folds"
-    place,folds = self.best_place(trial),self.plan.folds
-    res = self.build_in(trial, place)
-    if folds:
-        run = next(i for i in range(len(folds)) if self.place(trial, i)==place)
-        res.dls = folds.on(res.dls, run, trial.params.get('bs'))
+    run,folds = self.best_run(trial),self.plan.folds
+    res = self.build_in(trial, run)
+    if folds: res.dls = folds.on(res.dls, run, trial.params.get('bs'))
     return res
 @patch
-def build_in(self:Run, trial, place):
-    "As `build`, of the run with the folder `place`"
-    factory = self.plan.factory
+def build_in(self:Run, trial, run):
+    "As `build`, of that `run`, with the loaders that the learner has"
+    factory,place = self.plan.factory,self.place(trial, run)
     with seeded(): res = factory(factory.params_of(trial), place)
     load_weights(res, self.fetched(place/'best.pth'))
     return res
@@ -851,8 +853,8 @@ def learner(self:Run, n=None):
 def ensemble(self:Run, top=1):
     "The learners of all runs whose weights were kept, of the best `top` trials with such runs"
     def _kept(t):
-        places = [self.place(t, i) for *_,i in run_values(t, self.study)]
-        return [(t, o) for o in places if has(o/'best.pth')]
+        runs = [i for *_,i in run_values(t, self.study)]
+        return [(t, i) for i in runs if has(self.place(t, i)/'best.pth')]
     found = [*filter(None, map(_kept, best_first(self.study)))][:top]
     if found: return Ensemble([self.build_in(*o) for runs in found for o in runs])
     raise TuneError(f'no weights of a trial were kept in {self.folder}')

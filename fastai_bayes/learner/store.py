@@ -115,8 +115,8 @@ class Store:
             except Exception as e:
                 raise CheckpointError(f'{f.name} cannot be read from {self.url} ({type(e).__name__}: {e})') from e
     def remove(self, pointers):
-        "Remove what `pointers` stand for; None stands for nothing"
-        for o in filter(None, pointers):
+        "Remove what `pointers` stand for"
+        for o in pointers:
             with suppress(Exception): self.fs.rm_file(self._at(o['name']))  # what is left is only too much
 
 def files_below(

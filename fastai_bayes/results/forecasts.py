@@ -9,9 +9,8 @@ __all__ = ['Beliefs', 'forecast_data', 'plot_forecast', 'trial_data', 'plot_tria
 import textwrap
 import numpy as np, optuna, pandas as pd
 from ..engine.policy import explain, in_epochs, real_epochs
-from ..engine.space import is_int
 from ..engine.trainings import one_thread
-from .style import (PlotError, alpha_for, blue, draw_curve, epoch_axis, finish, grey, label,
+from .style import (alpha_for, blue, check_most, draw_curve, epoch_axis, finish, grey, label,
     message_axis, new_axis, orange, plain, plot, window)
 from .tables import one_line
 from ..study.cache import Trainings, horizon, no_params, space_of, unit_of
@@ -113,7 +112,7 @@ def plot_forecast(
         ax: Axis to draw on; a new one if None
         most: Maximum number of trials
     """
-    if not is_int(most, 1): raise PlotError(f'most: expected a whole number of 1 or more, got {most!r}')
+    check_most(most)
     b = Beliefs(study)
     df = _expected(b)[:most].sort_values('state', kind='stable')  # running before stopped
     if not b.enough: return message_axis(ax, 'at least two trials with values are needed')

@@ -11,8 +11,7 @@ import math
 import numpy as np, optuna, pandas as pd
 from matplotlib.ticker import MaxNLocator
 from ..engine.policy import real_epochs
-from ..engine.space import is_int
-from .style import (PlotError, best_number, blue, cmap, dots, epoch_axis, finish, grey, is_max, label, message_axis,
+from .style import (best_number, blue, check_most, cmap, dots, epoch_axis, finish, grey, is_max, label, message_axis,
     new_axes, new_axis, orange, plain, plot, ranked, whole, window)
 from ..study.limits import limits_of
 from ..study.records import (all_trials, every_of, measures_of, of_study, run_values, runs_of, trial_frame, trial_id,
@@ -246,7 +245,7 @@ def plot_runs(
         ax: Axis to draw on; a new one if None
         most: Maximum number of trials
     """
-    if not is_int(most, 1): raise PlotError(f'most: expected a whole number of 1 or more, got {most!r}')
+    check_most(most)
     df = runs_data(study)
     if df.empty: return message_axis(ax, 'no trial has several runs')
     order = [*dict.fromkeys(df.number)][:most]

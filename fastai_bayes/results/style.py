@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['plots', 'blue', 'orange', 'grey', 'cmap', 'unsure', 'looks', 'slanted', 'plot', 'by_state', 'alpha_for', 'dots',
-           'PlotError', 'new_axes', 'new_axis', 'message_axis', 'whole', 'epoch_axis', 'draw_curve', 'finish', 'plain',
-           'disambiguate', 'label', 'is_max', 'window', 'best_number', 'value_map', 'shade', 'ranked', 'places',
-           'ticks', 'scale', 'param_panel']
+           'PlotError', 'check_most', 'new_axes', 'new_axis', 'message_axis', 'whole', 'epoch_axis', 'draw_curve',
+           'finish', 'plain', 'disambiguate', 'label', 'is_max', 'window', 'best_number', 'value_map', 'shade',
+           'ranked', 'places', 'ticks', 'scale', 'param_panel']
 
 # %% ../../nbs/results/01_style.ipynb #imports
 import math, os
@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt, numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-from ..engine.space import Choice
+from ..engine.space import Choice, is_int
 from ..study.records import Direction, best_trial, of_study, trial_id
 from .tables import elided, one_line
 
@@ -91,6 +91,10 @@ def dots(
 # %% ../../nbs/results/01_style.ipynb #ax
 class PlotError(ValueError):
     "A plot cannot be drawn as asked; the message says what was expected"
+
+def check_most(most):
+    "Raise a `PlotError` unless `most` can be a maximum number of trials"
+    if not is_int(most, 1): raise PlotError(f'most: expected a whole number of 1 or more, got {most!r}')
 
 def new_axes(
     ax=None, # Axes to draw on; new ones in rows of at most three if None

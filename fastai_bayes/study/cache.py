@@ -172,7 +172,7 @@ class StudyCache:
         self.trainings,self.epochs = {},Latest(epochs_trained)
         self.dists = Latest(lambda t: t.distributions, lambda t: t.state)
         self.warned = False # Of a trial?
-        self.goals,self.by_folds = None,False # Of the study, once they are asked for
+        self.goals,self.by_folds,self.every = None,False,1 # Of the study, once they are asked for
         self.runs,self.n_runs = Latest(lambda t: None, _runs_of),1 # Maximum number of runs of the trials so far
         self.knowledge = {}  # space -> what was known before
         self.known = self.common = self.found = None  # key of `found`, distributions of all trials if equal
@@ -200,7 +200,9 @@ class StudyCache:
         """
         trials,T = [*all_trials(study)],max(T, space.longest)
         if trial is not None: trials[trial.number:trial.number+1] = [trial]
-        if self.goals is None: self.goals,self.by_folds = goals_of(study),has_folds(study)
+        if self.goals is None:
+            self.goals,self.every = goals_of(study),every_of(study)
+            self.by_folds = has_folds(study)
         with self.lock:
             self.n_runs = max(self.n_runs, max_runs(self.runs.note(trials)))
             runs,sign = (n_runs or self.n_runs, self.by_folds),Direction.of(study.directions[0])
@@ -209,7 +211,7 @@ class StudyCache:
             self.trainings[key] = known = self.trainings.pop(key, None) or Trainings(space, *how)
             for old in [*self.trainings][:-self.most]: del self.trainings[old]
             res,numbers = known.surrogate(trials)
-            res.every = every_of(study)
+            res.every = self.every
             return res,numbers
     def begun(self, study):
         "Number with which each trial of `study` began -> its epochs"
