@@ -1,11 +1,12 @@
-"""What `repeats=3` is worth: how good the winner is on data that no search has seen, with the same epochs with and without it.
+"""What `repeats=3` and `folds=3` are worth: how good the winner is on data that no search has seen, with the same epochs each way.
 
-    python benchmarks/repeats.py [--sets digits tumours ...] [--seeds 5] [--repeats 3] [--jobs 2]
+    python benchmarks/repeats.py [--sets digits tumours ...] [--seeds 5] [--runs 3] [--ways repeats folds] [--jobs 2]
 
 A set has a small validation set, on which the search chooses, and a large test set, on which its winner is judged. Digits have 150 pictures
 to choose by, 400 to judge by. In a table and in ratings of `sweep_sets.py`, 150 rows of the validation set choose, the others judge; better is
-more, so losses are negative. Gains are paired by seeds; optimism is the value in the search less that on test data. `runs` counts complete
-runs, `plain` those that training each complete trial `--repeats` times would have taken. Other sets need `pip install -e '.[sweeps]'`."""
+more, so losses are negative. Gains are over one run for each trial, paired by seeds; optimism is the value in the search less that on test data.
+`runs` counts complete runs, `plain` those that training each complete trial `--runs` times would have taken. Folds divide what is there to train
+and to choose by. Other sets than digits need `pip install -e '.[sweeps]'`."""
 import argparse, tempfile, warnings
 from copy import copy
 import numpy as np, torch
@@ -33,9 +34,10 @@ def of_sweeps(name):
     app, = [a for a,n in SETS if n==name]
     def _make(path):
         learn = SETS[app, name].maker()(path=path)
-        items = learn.dls.valid_ds.items if hasattr(learn.dls.valid_ds, 'items') else learn.dls.valid_ds
-        at = np.random.default_rng(0).permutation(len(items))
-        few,rest = (learn.dls.test_dl(items.iloc[o], with_labels=True) for o in (at[:CHOOSE], at[CHOOSE:]))
+        valid = learn.dls.valid
+        at = np.random.default_rng(0).permutation(len(valid.dataset))
+        def _part(o): return valid.new(valid.dataset.iloc[o])  # as they are: `test_dl` would normalize them again
+        few,rest = _part(at[:CHOOSE]),_part(at[CHOOSE:])
         learn.dls = copy(learn.dls)  # the set keeps its own for the next study
         learn.dls.loaders = [learn.dls.loaders[0], few]
         return learn, rest, APPLICATIONS[app].n_epoch
@@ -49,7 +51,7 @@ def of_predictions(ensemble, test, learn):
     mse = float(((preds.flatten()-targs.flatten())**2).mean())
     return mse**.5 if learn.metrics else mse
 
-def tune(name, seed, repeats):
+def tune(name, seed, way, n):
     "Values of the winner and of its runs together on test data, value in the search, complete runs, complete trials, epochs"
     hush()
     warnings.simplefilter('ignore')
@@ -57,7 +59,7 @@ def tune(name, seed, repeats):
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as path:
         learn,test,T = (digits if name=='digits' else of_sweeps(name))(path)
-        res = learn.bayes_tune(T, budget=TRIALS*T, repeats=repeats, seed=seed, verbose=False)
+        res = learn.bayes_tune(T, budget=TRIALS*T, seed=seed, verbose=False, **({} if way=='one' else {way: n}))
         sign = 1 if res.study.direction.name=='MAXIMIZE' else -1
         with learn.no_bar(): value = learn.validate(dl=test)[-1]
         together = of_predictions(res.ensemble(), test, learn)
@@ -71,18 +73,21 @@ def pm(v): return f'{np.mean(v):.4f} ± {np.std(v, ddof=1)/len(v)**.5:.4f}' if l
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--sets', nargs='+', default=['digits', 'tumours', 'diabetes', 'pixels'])
-    for k,v in dict(seeds=5, repeats=3, jobs=2).items(): p.add_argument(f'--{k}', type=int, default=v)
+    p.add_argument('--ways', nargs='+', choices=('repeats', 'folds'), default=['repeats', 'folds'])
+    for k,v in dict(seeds=5, runs=3, jobs=2).items(): p.add_argument(f'--{k}', type=int, default=v)
     args = p.parse_args()
     print(f"{versions('fastai_bayes', 'fastai', 'torch')}; seeds 0 to {args.seeds-1}, budget of {TRIALS} full trials")
-    todo = [(n, s, r) for n in args.sets for s in range(args.seeds) for r in (1, args.repeats)]
+    todo = [(n, s, w, args.runs) for n in args.sets for s in range(args.seeds) for w in ('one', *args.ways)]
     done = race(tune, todo, args.jobs, lambda o: [f'{o[0]:.4f}', f'{o[1]:.4f}', f'{o[3]} runs', f'{o[5]} epochs'])
-    header('set', 'test, 1 run', f'test, up to {args.repeats}', 'its runs together', 'gain', 'gain together', 'optimism, 1 run',
-           f'optimism, up to {args.repeats}', 'runs', 'plain', 'saved')
+    header('set', 'runs of a trial', 'test', 'its runs together', 'gain', 'gain together', 'optimism', 'runs', 'plain', 'saved')
     for n in args.sets:
-        one,more = (np.array([done[n, s, r] for s in range(args.seeds)]) for r in (1, args.repeats))
-        runs,plain = more[:,3].sum(),args.repeats*more[:,4].sum()
-        gains = pm(more[:,0]-one[:,0]),pm(more[:,1]-one[:,0])
-        optimism = pm(one[:,2]-one[:,0]),pm(more[:,2]-more[:,0])
-        row(n, pm(one[:,0]), pm(more[:,0]), pm(more[:,1]), *gains, *optimism, int(runs), int(plain), f'{1-runs/plain:.0%}')
+        def _all(way): return np.array([done[n, s, way, args.runs] for s in range(args.seeds)])
+        one = _all('one')
+        row(n, '1', pm(one[:,0]), '', '', '', pm(one[:,2]-one[:,0]), '', '', '')
+        for way in args.ways:
+            more = _all(way)
+            runs,plain = more[:,3].sum(),args.runs*more[:,4].sum()
+            gains = pm(more[:,0]-one[:,0]),pm(more[:,1]-one[:,0])
+            row(n, f'{way}={args.runs}', pm(more[:,0]), pm(more[:,1]), *gains, pm(more[:,2]-more[:,0]), int(runs), int(plain), f'{1-runs/plain:.0%}')
 
 if __name__=='__main__': main()
