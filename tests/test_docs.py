@@ -1,23 +1,25 @@
 "The documentation site: every page in a browser, at the width of a screen and of a phone, without a network"
-import ast, functools, json, os, shutil, subprocess, sys
+import ast, functools, json, os, re, shutil, subprocess, sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+from PIL import Image
 
 root = Path(__file__).resolve().parent.parent
 nightly = settings().max_examples>=1000
 sys.path.append(str(root/'tools'))
 import docs
+from badges import badges
 from browser import browsing, installed, names as browsers, served
 
 def build(dest):
     "Copy what the site is made of to `dest`, and build it there"
-    for o in ('nbs', 'fastai_bayes', 'docs', 'tools'):
+    for o in ('nbs', 'fastai_bayes', 'docs', 'tools', 'benchmarks/results', '.github'):
         shutil.copytree(root/o, dest/o, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'models'))
-    for o in ('README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'mkdocs.yml', 'pyproject.toml'): shutil.copy(root/o, dest)
+    for o in ('README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE', 'CITATION.cff', 'mkdocs.yml', 'pyproject.toml'): shutil.copy(root/o, dest)
     env = {**os.environ, 'PYTHONPATH': str(dest), 'PYTHONWARNINGS': 'ignore', 'NO_MKDOCS_2_WARNING': '1'}
     for cmd in ('tools/docs.py',), ('-m', 'mkdocs', 'build', '--strict'):
         r = subprocess.run([sys.executable, *cmd], cwd=dest, env=env, capture_output=True, text=True)
@@ -89,10 +91,31 @@ class Links(HTMLParser):
 def test_start_page_is_the_readme():
     assert docs.index()==json.loads((root/'nbs'/'index.ipynb').read_text())['cells'], 'README.md has changed: make index'
 
+def readme_parts(): return re.split(r'\n(?=## )', (root/'README.md').read_text())
+
+def test_readme_is_short():
+    words = re.sub(r'```.*?```|\]\([^)]*\)', '', '\n'.join(readme_parts()), flags=re.S).split()
+    assert len(words)<600 and len((root/'README.md').read_text().split())<700
+
+def test_readme_has_the_command_that_tests_it():
+    assert "pip install -e '.[dev,docs]' && pytest" in (root/'.ci'/'run').read_text()
+    assert "pip install -e '.[dev,docs]' && pytest" in (root/'README.md').read_text()
+
+def test_badges_say_what_is_so():
+    assert {k: (root/'docs'/'img'/k).read_text() for k in badges()}==badges(), 'python tools/badges.py'
+
+def test_links_of_the_readme_exist():
+    refs = re.findall(r'\]\((?!https?:|#)([^)#]+)', (root/'README.md').read_text())
+    assert len(refs)>10 and not [o for o in refs if not (root/o).exists()]
+
+def test_moving_picture_is_small():
+    im = Image.open(root/'docs'/'img'/'demo.webp')
+    assert im.n_frames>20 and (root/'docs'/'img'/'demo.webp').stat().st_size<1e6
+
 def test_every_page_is_in_the_menu(site):
     def leaves(o): return [o] if isinstance(o, str) else [l for x in (o.values() if isinstance(o, dict) else o) for l in leaves(x)]
     nav = leaves(json.loads((site.parent/'_md'/'nav.json').read_text()))
-    assert sorted(nav)==sorted(f'{o.slug}.md' for o in docs.pages().values())
+    assert sorted(nav)==sorted([f'{docs.gallery}.md', *(f'{o.slug}.md' for o in docs.pages().values())])
 
 def test_public_names_are_explained(site):
     body = ast.parse((root/'fastai_bayes'/'all.py').read_text()).body
