@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python tools/demo.py
 
-The study is that of examples/digits.py, with the same seed. Each frame is one epoch, and the table has no reasons."""
+The study is that of examples/digits.py, with the same seed. Each frame is one epoch, later on three, and the table has no reasons."""
 import io, math, sys, tempfile
 from copy import deepcopy
 from pathlib import Path
@@ -20,7 +20,7 @@ from fastai_bayes.learner.display import Silent, progress, status_rows
 from fastai_bayes.results.style import blue, grey, orange
 from fastai_bayes.results.tables import text_table
 
-size,columns,rows,px = (1640, 600),88,11,17 # Of the picture; of the table, and of its letters
+size,columns,rows,px = (1240, 452),88,11,13 # Of the picture; of the table, and of its letters
 ink,paper = '#24292f','#ffffff'
 line = 'res = learn.bayes_tune(5, space, budget=60)'
 font,bold = (ImageFont.truetype(findfont(FontProperties(family='DejaVu Sans Mono', weight=o)), px) for o in ('normal', 'bold'))
@@ -50,16 +50,16 @@ def colour(text):
     if text.strip().startswith('*'): return orange
     return blue if ' running ' in text else ink
 
-def draw_table(im, s, x=28, wide=880):
+def draw_table(im, s, x=20, wide=690):
     "The line, a bar, the progress, and the table of `s`"
     d = ImageDraw.Draw(im)
-    d.text((x, 24), '>>> ', grey, font)
-    d.text((x+d.textlength('>>> ', font), 24), line, ink, bold)
-    d.rectangle((x, 68, x+wide, 80), '#eaeef2')
-    d.rectangle((x, 68, x+round(wide*s.share), 80), blue)
-    d.text((x, 94), ' | '.join(progress(s).split(' | ')[:4]), ink, font)
+    d.text((x, 18), '>>> ', grey, font)
+    d.text((x+d.textlength('>>> ', font), 18), line, ink, bold)
+    d.rectangle((x, 50, x+wide, 58), '#eaeef2')
+    d.rectangle((x, 50, x+round(wide*s.share), 58), blue)
+    d.text((x, 70), ' | '.join(progress(s).split(' | ')[:4]), ink, font)
     for i,text in enumerate(text_table(status_rows(s, rows), columns)):
-        d.text((x, 146+34*i), text, colour(text), font if i else bold)
+        d.text((x, 112+25*i), text, colour(text), font if i else bold)
 
 def pieces(seen):
     "Epochs of each trial in a row: (number, epochs spent, values); one paused and resumed later has several"
@@ -74,7 +74,7 @@ def pieces(seen):
 
 def draw_history(seen, total):
     "The value of each epoch so far, and the best, as a picture"
-    fig,ax = plt.subplots(figsize=(6.4, 5.7), dpi=100, layout='constrained')
+    fig,ax = plt.subplots(figsize=(6.4, 5.7), dpi=77, layout='constrained')
     now,best = seen[-1],math.nan
     xs,bests = [],[]
     complete = {o['number']: o['value'] for o in now.trials if o['state']=='complete'}
@@ -106,18 +106,19 @@ def frame(seen, total):
     im = Image.new('RGB', size, paper)
     draw_table(im, seen[-1])
     plot = draw_history(seen, total)
-    im.paste(plot, (size[0]-plot.width-12, 15))
-    ImageDraw.Draw(im).rectangle((0, 0, size[0]-1, size[1]-1), outline='#d0d7de', width=2)
+    im.paste(plot, (size[0]-plot.width-8, 8))
+    ImageDraw.Draw(im).rectangle((0, 0, size[0]-1, size[1]-1), outline='#d0d7de', width=1)
     return im
 
 def few_colours(frames):
     "`frames` in the colours of the last, so that the file is small"
-    palette = frames[-1].quantize(24, dither=Image.Dither.NONE)
+    palette = frames[-1].quantize(16, dither=Image.Dither.NONE)
     return [o.quantize(palette=palette, dither=Image.Dither.NONE).convert('RGB') for o in frames]
 
 def main():
     seen = record()
-    frames = few_colours([frame(seen[:i+1], seen[-1].spent) for i in range(len(seen))])
+    shown = [*range(25), *range(25, len(seen)-1, 3), len(seen)-1]
+    frames = few_colours([frame(seen[:i+1], seen[-1].spent) for i in shown])
     fn = root/'docs'/'img'/'demo.webp'
     frames[0].save(fn, save_all=True, append_images=frames[1:], duration=[150]*(len(frames)-1)+[4000], loop=0, lossless=True, method=6, quality=100)
     print(fn.name, len(frames), 'frames', fn.stat().st_size//1000, 'kB;', progress(seen[-1]))

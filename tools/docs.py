@@ -142,9 +142,15 @@ def joined(outputs):
         else: res.append(o)
     return res
 
+def printed(s):
+    "A block of text; columns of a table stay side by side, other long lines wrap"
+    lines = [o for o in s.splitlines() if o.strip()]
+    aligned = sum(len(re.findall('  +', o.strip()))>1 for o in lines)>len(lines)/2
+    return fence(s, ' { .text .aligned }' if aligned else '')
+
 def output(o, ctx, name):
     "Markdown of one output of a cell; `name` for files"
-    if o['output_type']=='stream': return fence(text(o['text']))
+    if o['output_type']=='stream': return printed(text(o['text']))
     if o['output_type']=='error': return fence(f"{o['ename']}: {o['evalue']}")
     d = {k: text(v) for k,v in o['data'].items() if not k.endswith('json')}
     for mime,ext in (('image/svg+xml', 'svg'), ('image/png', 'png')):
@@ -155,7 +161,7 @@ def output(o, ctx, name):
         return f'![Plot of the code above]({ctx.to(fn.relative_to(md))}){{ .plot }}'
     if 'text/html' in d: return _html(d['text/html'])
     if 'text/markdown' in d: return ctx.link(d['text/markdown'])
-    return fence(d.get('text/plain', '').replace('__main__.', ''))
+    return printed(d.get('text/plain', '').replace('__main__.', ''))
 
 def _html(s):
     "HTML of an output in one block, without the styles of notebooks; nothing if it shows nothing"
@@ -196,6 +202,13 @@ def code(c, ctx, told):
     if 'hide_output' in d or d.get('output')=='false': return
     for i,o in enumerate(joined(c['outputs'])): yield output(o, ctx, f"{c['id']}-{i}")
 
+written = 'tutorials', 'guides', 'about', 'explanations', 'benchmarks', 'examples'  # found before the reference, in this order
+
+def front(page):
+    "What mkdocs must know of a page: the start page has no menus, and pages that are written are found before the reference"
+    if page.slug=='index': return '---\nhide: [navigation, toc]\n---'
+    if page.folder in written: return f'---\nsearch:\n  boost: {4-written.index(page.folder)/2:g}\n---'
+
 def page(ctx):
     "Markdown of a page"
     res,told = [],False
@@ -206,6 +219,7 @@ def page(ctx):
             if not res: s = re.sub(r'^> (.*?)(\n- [\w-]+:.*)*\Z', r'\1\n{: .lead }', s, flags=re.M)
             res.append(s)
         told = c['cell_type']=='markdown'
+    if (head := front(ctx.page)): res.insert(0, head)
     if ctx.page.module: res.insert(1, f'`from fastai_bayes.{ctx.page.module} import *`')
     return '\n\n'.join(o for o in res if o) + '\n'
 
