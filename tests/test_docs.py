@@ -45,13 +45,6 @@ def url(site):
     "Address of the site, served on loopback"
     with served(site) as res: yield res
 
-@pytest.fixture
-def quick_url(site):
-    "Address of the site with a search index of one entry: each page would take its time to read it"
-    name = 'search/search_index.json'
-    index = json.loads((site/name).read_text())
-    with served(site, {f'/{name}': json.dumps({**index, 'docs': index['docs'][:1]}).encode()}) as res: yield res
-
 @pytest.fixture(scope='module')
 def browser():
     if installed() is None: (pytest.fail if os.environ.get('CI') else pytest.skip)(f'no Chromium: none of {", ".join(browsers)} is installed')
@@ -140,6 +133,8 @@ look = """() => ({
     maths: [...document.querySelectorAll('math')].map(o => o.getBoundingClientRect()).map(o => o.width*o.height),
     tables: [...document.querySelectorAll('.md-content table')].map(o => o.rows.length),
     images: [...document.querySelectorAll('.md-content img')].filter(o => !o.naturalWidth).map(o => o.src)})"""
+cut = """() => [...document.querySelectorAll('.md-content div:not(.aligned) > pre > code')]
+    .filter(o => o.scrollWidth>o.clientWidth+1).map(o => o.innerText.slice(0, 60))"""
 leaks = r'\(', '{target', '{:', '{ #', '__main__.', '&lt;', '| ---', '|---', '#|', ':::'  # what a reader must not see of how pages are made
 generated = 'source/', 'learner/', 'results/', 'study/', 'engine/'
 
@@ -156,17 +151,19 @@ def to_open(site):
     return [o for o in pages_of(site) if nightly or o in few or not o.startswith(generated) or '<math' in (site/o).read_text()]
 
 @pytest.mark.parametrize('half', (0, 1))  # for two processes
-def test_pages_in_a_browser(site, quick_url, browser, half):
+def test_pages_in_a_browser(site, url, browser, half):
     page,bad = opened(browser)
     formulas = tables = 0
     for n in to_open(site)[half::2]:
         page.set_viewport_size(dict(width=1280, height=900))
-        page.goto(f'{quick_url}/{n}')
+        page.goto(f'{url}/{n}')
         seen = page.evaluate(look)
+        bad += [f'{n}: code is cut: {o}' for o in page.evaluate(cut)]
         bad += [f'{n}: image {o} is missing' for o in seen['images']] + [f'{n}: a formula cannot be seen' for o in seen['maths'] if o<=0]
         formulas,tables = formulas+len(seen['maths']),tables+sum(o>1 for o in seen['tables'])
         page.set_viewport_size(dict(width=390, height=844))
         width = page.evaluate('document.documentElement.scrollWidth')
+        bad += [f'{n}: code is cut on a phone: {o}' for o in page.evaluate(cut)]
         if width>390: bad.append(f'{n}: {width} pixels wide on a phone')
     assert not bad, '\n'.join(bad)
     assert formulas>5 and tables>40
@@ -179,6 +176,22 @@ def test_search(site, url, browser):
     hit.click()
     page.wait_for_url('**/learner/tune.html**')
     assert not bad
+
+@pytest.mark.parametrize('words,expected', {
+    'resume': 'tutorials/resume', 'reproduce': 'tutorials/resume', 'conditional': 'guides/spaces', 'cross-validation': 'guides/repeats',
+    'multi-objective': 'guides/goals', 'install': 'tutorials/first_tune', 'GPU': 'guides/processes', 'cluster': 'guides/processes',
+    'learning rate': 'guides/spaces'}.items())
+def test_search_finds_the_page_about(url, browser, words, expected):
+    page,bad = opened(browser, viewport=dict(width=1280, height=900))
+    page.goto(f'{url}/about/faq.html?q={words}')
+    hit = page.wait_for_selector('.md-search-result__item a')
+    assert f'{url}/{expected}.html' in hit.get_attribute('href') and not bad
+
+def test_start_page_is_light(url, browser):
+    page,got = browser.new_page(viewport=dict(width=1280, height=860)),[]
+    page.on('response', lambda o: got.append((o.url, len(o.body()))))
+    page.goto(f'{url}/index.html', wait_until='networkidle')
+    assert sum(n for _,n in got)<500_000 and not [o for o,_ in got if 'search_index' in o], sorted(got, key=lambda o: -o[1])[:5]
 
 def test_dark_and_light(url, browser):
     page,bad = opened(browser, viewport=dict(width=1280, height=900), color_scheme='light')
