@@ -148,8 +148,8 @@ def printed(s):
     aligned = sum(len(re.findall('  +', o.strip()))>1 for o in lines)>len(lines)/2
     return fence(s, ' { .text .aligned }' if aligned else '')
 
-def output(o, ctx, name):
-    "Markdown of one output of a cell; `name` for files"
+def output(o, ctx, name, kind='.plot'):
+    "Markdown of one output of a cell; `name` for files, `kind` of an image"
     if o['output_type']=='stream': return printed(text(o['text']))
     if o['output_type']=='error': return fence(f"{o['ename']}: {o['evalue']}")
     d = {k: text(v) for k,v in o['data'].items() if not k.endswith('json')}
@@ -158,7 +158,7 @@ def output(o, ctx, name):
         fn = md/f'{ctx.page.slug}_files'/f'{name}.{ext}'
         fn.parent.mkdir(parents=True, exist_ok=True)
         fn.write_bytes(base64.b64decode(d[mime]) if ext=='png' else d[mime].encode())
-        return f'![Plot of the code above]({ctx.to(fn.relative_to(md))}){{ .plot }}'
+        return f'![Plot of the code above]({ctx.to(fn.relative_to(md))}){{ {kind} }}'
     if 'text/html' in d: return _html(d['text/html'])
     if 'text/markdown' in d: return ctx.link(d['text/markdown'])
     return printed(d.get('text/plain', '').replace('__main__.', ''))
@@ -200,7 +200,8 @@ def code(c, ctx, told):
         elif told and all(o.startswith('fastai') for o in imports): yield fence(src, 'python')
     elif not d.keys()&{'hide_input'} and d.get('echo')!='false': yield fence(src, 'python')
     if 'hide_output' in d or d.get('output')=='false': return
-    for i,o in enumerate(joined(c['outputs'])): yield output(o, ctx, f"{c['id']}-{i}")
+    kind = '.plot .drawn' if re.search(r'plot|plt\.', src) else '.plot'  # lines and dots may be inverted on dark pages, photos not
+    for i,o in enumerate(joined(c['outputs'])): yield output(o, ctx, f"{c['id']}-{i}", kind)
 
 written = 'tutorials', 'guides', 'about', 'explanations', 'benchmarks', 'examples'  # found before the reference, in this order
 
