@@ -3,10 +3,12 @@ import ast, functools, json, os, re, shutil, subprocess, sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
-import pytest
+import numpy as np, pytest
 from filelock import FileLock
 from hypothesis import settings
 from PIL import Image
+from scipy.stats import norm
+from fastai_bayes.engine.kernels import matern52
 
 root = Path(__file__).resolve().parent.parent
 nightly = settings().max_examples>=1000
@@ -192,6 +194,48 @@ def test_start_page_is_light(url, browser):
     page.on('response', lambda o: got.append((o.url, len(o.body()))))
     page.goto(f'{url}/index.html', wait_until='networkidle')
     assert sum(n for _,n in got)<500_000 and not [o for o,_ in got if 'search_index' in o], sorted(got, key=lambda o: -o[1])[:5]
+
+def ten_minutes(url, browser):
+    "The page with the moving picture, a function that reads its state, and its errors"
+    page,bad = opened(browser, viewport=dict(width=1280, height=900))
+    page.goto(f'{url}/tutorials/ten_minutes.html')
+    def _state():
+        o = page.evaluate("({...document.querySelector('.gp-demo').dataset})")
+        return {k: json.loads(v) for k,v in o.items()}
+    return page,_state,bad
+
+def by_hand(points, x):
+    "Mean, standard deviation and Expected Improvement at `x` of the process in the picture"
+    a,y = np.array(points).T
+    def _k(a, b): return .25*matern52((a[:,None]-b)**2/.15**2)
+    K,k = _k(a, a)+1e-4*np.eye(len(a)),_k(np.array([x]), a)[0]
+    mean,sd = .3+k@np.linalg.solve(K, y-.3),(.25-k@np.linalg.solve(K, k))**.5
+    z = (mean-y.max())/sd
+    return mean, sd, sd*(z*norm.cdf(z)+norm.pdf(z))
+
+def test_moving_picture_is_a_gaussian_process(url, browser):
+    page,state,bad = ten_minutes(url, browser)
+    for _ in range(3):
+        o = state()
+        assert np.allclose((o['mean'], o['sd'], o['ei']), by_hand(o['points'], o['next']), atol=1e-6)
+        assert o['ei']>=max(by_hand(o['points'], x)[2] for x in np.linspace(.005, .995, 100))-1e-3
+        page.click('.gp-demo .train')
+    assert len(state()['points'])==6 and state()['best']>.8 and not bad
+    page.click('.gp-demo .again')
+    assert len(state()['points'])==3
+
+def test_observations_are_dragged(url, browser):
+    page,state,bad = ten_minutes(url, browser)
+    dot,before = page.locator('.gp-demo circle').nth(1),state()
+    dot.scroll_into_view_if_needed()
+    box = dot.bounding_box()
+    x,y = box['x']+box['width']/2,box['y']+box['height']/2
+    page.mouse.move(x, y), page.mouse.down(), page.mouse.move(x+40, y-120, steps=4), page.mouse.up()
+    after = state()
+    moved = np.array(after['points'])-before['points']
+    assert moved[1].min()>.03 and not moved[[0, 2]].any() and after['best']>before['best'] and after['next']!=before['next']
+    dot.press('ArrowLeft')
+    assert state()['points'][1][0]<after['points'][1][0] and not bad
 
 def test_dark_and_light(url, browser):
     page,bad = opened(browser, viewport=dict(width=1280, height=900), color_scheme='light')

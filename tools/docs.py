@@ -124,6 +124,7 @@ class Context:
             if path in self.pages: return f'{m[1]}({self.to(self.pages[path].slug)}.md{m[3] or ""})'
             return f'{m[1]}({self.file(m[2])})' if (self.page.fn.parent/m[2]).is_file() else m[0]
         s = re.sub(r'(\])\(([^)\s#]+)(#[^)\s]*)?\)', target, s)
+        s = re.sub(r'(<script src=")([^"]+)', lambda m: m[1]+self.file(m[2]), s)
         return re.sub(r'^(?!#)(?:.*)$', lambda l: re.sub(r'(?<![\[`\w])`([\w.]+(?:\(\))?)`(?![`\]])', self.symbol, l[0]), s, flags=re.M)
 
     def file(self, path):
