@@ -122,7 +122,7 @@ def gp(trainer, seed, known):
 
 METHODS = {  # name on the command line: name in the table, search
     'ours': ('ours, with earlier studies', with_knowledge),
-    'none': ('ours, without', lambda trainer, seed, known: ours(trainer, trainer.space, seed)),
+    'none': ('ours, without earlier studies', lambda trainer, seed, known: ours(trainer, trainer.space, seed)),
     'portfolio': ('portfolio of the same studies, no search', from_portfolio),
     'first': ('one epoch each for half the epochs, then the best (a budget each)', None),
     'tpe-warm': ('Optuna TPE + median, portfolio enqueued', functools.partial(tpe, warm=True)),
