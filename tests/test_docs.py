@@ -8,6 +8,7 @@ from filelock import FileLock
 from hypothesis import settings
 from PIL import Image
 from scipy.stats import norm
+import fastai_bayes.all
 from fastai_bayes.engine.kernels import matern52
 
 root = Path(__file__).resolve().parent.parent
@@ -117,6 +118,8 @@ def test_public_names_are_explained(site):
     public = next(ast.literal_eval(o.value) for o in body if isinstance(o, ast.Assign) and o.targets[0].id=='__all__')
     ids = {i for n in pages_of(site) for i in links(site/n).ids}
     assert len(public)>20 and not {o.lower() for o in [*public, 'Learner.bayes_tune']}-ids
+    text = ''.join(''.join(c['source']) for c in docs.read(root/'nbs'/'00_all.ipynb') if c['cell_type']=='markdown')
+    assert not [o for o in fastai_bayes.all.__all__ if f'`{o}`' not in text]
 
 def test_links_lead_somewhere(site):
     pages,bad = {n: links(site/n) for n in pages_of(site)},[]

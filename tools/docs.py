@@ -66,7 +66,8 @@ def navigation(pages):
     start = [f'{o.slug}.md' for o in top if o.slug=='index']
     rest = [{o.title: f'{o.slug}.md'} for o in top if o.slug!='index']
     nav = [{'Start': o} for o in start] + [{k: entry(v)} for k,v in menu.items()]
-    next(o for o in nav if 'API' in o)['API'] += rest
+    api = next(o for o in nav if 'API' in o)
+    api['API'] = rest+api['API']
     return [o for o in nav if all(o.values())]
 
 # Cells
