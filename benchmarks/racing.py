@@ -3,7 +3,7 @@
 A search is given a trainer, the distributions of a space, and a seed. A trainer has `n_epoch` and `mode` ('max' or 'min'); `step(params, epoch)`
 is the value after one more epoch, and raises when the run is over; `stop(number, params)` and `resume(number)` are told of trainings that are
 stopped or taken up again. Our engine gives `stop` a function, too, that says what it expects of the training."""
-import functools, platform, warnings
+import functools, platform, sys, warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -85,10 +85,10 @@ def hush():
     threadpool_limits(1)
 
 def race(run, jobs, n, say):
-    "{job: run(*job)}, in `n` processes; of each result, as it comes, what `say` makes of it is printed"
+    "{job: run(*job)}, in `n` processes; of each result, as it comes, what `say` makes of it goes to stderr"
     with ProcessPoolExecutor(n, mp_context=get_context('spawn')) as pool:
         todo = {pool.submit(run, *o): o for o in jobs}
-        for o in as_completed(todo): print(*todo[o], *say(o.result()), flush=True)
+        for o in as_completed(todo): print(*todo[o], *say(o.result()), file=sys.stderr, flush=True)
     return {job: o.result() for o,job in todo.items()}
 
 def versions(*names): return ', '.join([*(f'{o} {version(o)}' for o in names), f'Python {platform.python_version()}'])

@@ -1,6 +1,6 @@
 """Normalised regret on recorded learning curves, with what studies of the other tables know beforehand, and without.
 
-    python benchmarks/tables.py CURVES [--family lcbench] [--seeds 3] [--methods ours none ...] [--studies 10 | --full] [--wrong] [--jobs 2] [--plot FILE]
+    python benchmarks/tables.py CURVES [--family lcbench] [--seeds 3] [--methods ours none ...] [--studies 10 | --full] [--wrong] [--at 1 2 5 ...] [--jobs 2] [--plot FILE]
 
 CURVES is a folder with `curves.py`, which gives tables of real curves of LCBench (Zimmer et al. 2021) or TaskSet (Metz et al. 2020): a search
 proposes hyperparameters, and trains the nearest configuration of the table that it has not begun. Each table in turn is the new data set; the
@@ -10,8 +10,8 @@ import argparse, functools, random, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from optuna.pruners import MedianPruner
-from optuna.samplers import TPESampler
+from optuna.pruners import MedianPruner, NopPruner
+from optuna.samplers import GPSampler, TPESampler
 from fastai_bayes.engine.knowledge import EarlierStudy, portfolio
 from fastai_bayes.engine.space import Space
 from fastai_bayes.study.search_space import distributions
@@ -116,13 +116,18 @@ def tpe(trainer, seed, known, warm=False):
     def _sampler(n_epoch, seed, space): return TPESampler(seed=seed)
     through_optuna(trainer, distributions(Space(trainer.space)), seed, _sampler, lambda n_epoch: MedianPruner(), first)
 
+def gp(trainer, seed, known):
+    def _sampler(n_epoch, seed, space): return GPSampler(seed=seed)
+    through_optuna(trainer, distributions(Space(trainer.space)), seed, _sampler, lambda n_epoch: NopPruner())
+
 METHODS = {  # name on the command line: name in the table, search
     'ours': ('ours, with earlier studies', with_knowledge),
-    'none': ('ours, without', lambda trainer, seed, known: ours(trainer, trainer.space, seed)),
+    'none': ('ours, without earlier studies', lambda trainer, seed, known: ours(trainer, trainer.space, seed)),
     'portfolio': ('portfolio of the same studies, no search', from_portfolio),
     'first': ('one epoch each for half the epochs, then the best (a budget each)', None),
     'tpe-warm': ('Optuna TPE + median, portfolio enqueued', functools.partial(tpe, warm=True)),
     'tpe': ('Optuna TPE + median', tpe),
+    'gp': ('Optuna GPSampler, full trainings', gp),
     'random': ('random, full trainings', random_search)}
 
 def trace(search, table, *args):
@@ -150,12 +155,12 @@ def run(setup, name, method, seed):
     regret = trace(search, table, seed, _known) if search else by_budget(table, seed)
     return regret, time.process_time()-start
 
-def report(res):
+def report(res, at):
     "A row for each method: means over tables and seeds, standard errors over tables"
-    header('method', *AT, 'CPU s')
+    header('method', *(f'{o:g}' for o in at), 'CPU s')
     for m,runs in res.items():
         T = len(next(iter(runs.values()))[0][0])//FULL
-        per_table = np.array([np.mean([o[0][[T*n-1 for n in AT]] for o in v], 0) for v in runs.values()])
+        per_table = np.array([np.mean([o[0][[round(T*n)-1 for n in at]] for o in v], 0) for v in runs.values()])
         row(METHODS[m][0], *cells(per_table), f'{np.mean([o[1] for v in runs.values() for o in v]):.1f}')
 
 def plot(fn, res):
@@ -177,6 +182,7 @@ def main():
     p.add_argument('--family', choices=('lcbench', 'taskset'), default='lcbench')
     p.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS), metavar='METHOD', help=', '.join(METHODS))
     for k,v in dict(seeds=3, jobs=2, studies=10).items(): p.add_argument(f'--{k}', type=int, default=v)
+    p.add_argument('--at', nargs='+', type=float, default=AT, help='full trainings after which the table looks')
     for k in ('full', 'wrong'): p.add_argument(f'--{k}', action='store_true')
     p.add_argument('--plot', help='file for the plot')
     args = p.parse_args()
@@ -189,7 +195,7 @@ def main():
     done = race(run, jobs, args.jobs, lambda o: [f'{o[0][-1]:.3f}'])
     print('\nMean normalised regret (standard error over tables) after the epochs of so many full trainings\n')
     res = {m: {n: [done[setup, n, m, s] for s in range(args.seeds)] for n in names} for m in args.methods}
-    report(res)
+    report(res, args.at)
     if args.plot: plot(args.plot, res)
 
 if __name__=='__main__': main()

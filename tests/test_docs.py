@@ -1,23 +1,28 @@
 "The documentation site: every page in a browser, at the width of a screen and of a phone, without a network"
-import ast, functools, json, os, shutil, subprocess, sys
+import ast, functools, json, os, re, shutil, subprocess, sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
-import pytest
+import numpy as np, pytest
 from filelock import FileLock
 from hypothesis import settings
+from PIL import Image
+from scipy.stats import norm
+import fastai_bayes.all
+from fastai_bayes.engine.kernels import matern52
 
 root = Path(__file__).resolve().parent.parent
 nightly = settings().max_examples>=1000
 sys.path.append(str(root/'tools'))
 import docs
+from badges import badges
 from browser import browsing, installed, names as browsers, served
 
 def build(dest):
     "Copy what the site is made of to `dest`, and build it there"
-    for o in ('nbs', 'fastai_bayes', 'docs', 'tools'):
+    for o in ('nbs', 'fastai_bayes', 'docs', 'tools', 'benchmarks/results', '.github'):
         shutil.copytree(root/o, dest/o, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'models'))
-    for o in ('README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'mkdocs.yml', 'pyproject.toml'): shutil.copy(root/o, dest)
+    for o in ('README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE', 'CITATION.cff', 'mkdocs.yml', 'pyproject.toml'): shutil.copy(root/o, dest)
     env = {**os.environ, 'PYTHONPATH': str(dest), 'PYTHONWARNINGS': 'ignore', 'NO_MKDOCS_2_WARNING': '1'}
     for cmd in ('tools/docs.py',), ('-m', 'mkdocs', 'build', '--strict'):
         r = subprocess.run([sys.executable, *cmd], cwd=dest, env=env, capture_output=True, text=True)
@@ -42,13 +47,6 @@ def site(tmp_path_factory, worker_id):
 def url(site):
     "Address of the site, served on loopback"
     with served(site) as res: yield res
-
-@pytest.fixture
-def quick_url(site):
-    "Address of the site with a search index of one entry: each page would take its time to read it"
-    name = 'search/search_index.json'
-    index = json.loads((site/name).read_text())
-    with served(site, {f'/{name}': json.dumps({**index, 'docs': index['docs'][:1]}).encode()}) as res: yield res
 
 @pytest.fixture(scope='module')
 def browser():
@@ -89,16 +87,39 @@ class Links(HTMLParser):
 def test_start_page_is_the_readme():
     assert docs.index()==json.loads((root/'nbs'/'index.ipynb').read_text())['cells'], 'README.md has changed: make index'
 
+def readme_parts(): return re.split(r'\n(?=## )', (root/'README.md').read_text())
+
+def test_readme_is_short():
+    words = re.sub(r'```.*?```|\]\([^)]*\)', '', '\n'.join(readme_parts()), flags=re.S).split()
+    assert len(words)<600 and len((root/'README.md').read_text().split())<700
+
+def test_readme_has_the_command_that_tests_it():
+    assert "pip install -e '.[dev,docs]' && pytest" in (root/'.ci'/'run').read_text()
+    assert "pip install -e '.[dev,docs]' && pytest" in (root/'README.md').read_text()
+
+def test_badges_say_what_is_so():
+    assert {k: (root/'docs'/'img'/k).read_text() for k in badges()}==badges(), 'python tools/badges.py'
+
+def test_links_of_the_readme_exist():
+    refs = re.findall(r'\]\((?!https?:|#)([^)#]+)', (root/'README.md').read_text())
+    assert len(refs)>10 and not [o for o in refs if not (root/o).exists()]
+
+def test_moving_picture_is_small():
+    im = Image.open(root/'docs'/'img'/'demo.webp')
+    assert im.n_frames>20 and (root/'docs'/'img'/'demo.webp').stat().st_size<1e6
+
 def test_every_page_is_in_the_menu(site):
     def leaves(o): return [o] if isinstance(o, str) else [l for x in (o.values() if isinstance(o, dict) else o) for l in leaves(x)]
     nav = leaves(json.loads((site.parent/'_md'/'nav.json').read_text()))
-    assert sorted(nav)==sorted(f'{o.slug}.md' for o in docs.pages().values())
+    assert sorted(nav)==sorted([f'{docs.gallery}.md', *(f'{o.slug}.md' for o in docs.pages().values())])
 
 def test_public_names_are_explained(site):
     body = ast.parse((root/'fastai_bayes'/'all.py').read_text()).body
     public = next(ast.literal_eval(o.value) for o in body if isinstance(o, ast.Assign) and o.targets[0].id=='__all__')
     ids = {i for n in pages_of(site) for i in links(site/n).ids}
     assert len(public)>20 and not {o.lower() for o in [*public, 'Learner.bayes_tune']}-ids
+    text = ''.join(''.join(c['source']) for c in docs.read(root/'nbs'/'00_all.ipynb') if c['cell_type']=='markdown')
+    assert not [o for o in fastai_bayes.all.__all__ if f'`{o}`' not in text]
 
 def test_links_lead_somewhere(site):
     pages,bad = {n: links(site/n) for n in pages_of(site)},[]
@@ -117,6 +138,8 @@ look = """() => ({
     maths: [...document.querySelectorAll('math')].map(o => o.getBoundingClientRect()).map(o => o.width*o.height),
     tables: [...document.querySelectorAll('.md-content table')].map(o => o.rows.length),
     images: [...document.querySelectorAll('.md-content img')].filter(o => !o.naturalWidth).map(o => o.src)})"""
+cut = """() => [...document.querySelectorAll('.md-content div:not(.aligned) > pre > code')]
+    .filter(o => o.scrollWidth>o.clientWidth+1).map(o => o.innerText.slice(0, 60))"""
 leaks = r'\(', '{target', '{:', '{ #', '__main__.', '&lt;', '| ---', '|---', '#|', ':::'  # what a reader must not see of how pages are made
 generated = 'source/', 'learner/', 'results/', 'study/', 'engine/'
 
@@ -133,17 +156,19 @@ def to_open(site):
     return [o for o in pages_of(site) if nightly or o in few or not o.startswith(generated) or '<math' in (site/o).read_text()]
 
 @pytest.mark.parametrize('half', (0, 1))  # for two processes
-def test_pages_in_a_browser(site, quick_url, browser, half):
+def test_pages_in_a_browser(site, url, browser, half):
     page,bad = opened(browser)
     formulas = tables = 0
     for n in to_open(site)[half::2]:
         page.set_viewport_size(dict(width=1280, height=900))
-        page.goto(f'{quick_url}/{n}')
+        page.goto(f'{url}/{n}')
         seen = page.evaluate(look)
+        bad += [f'{n}: code is cut: {o}' for o in page.evaluate(cut)]
         bad += [f'{n}: image {o} is missing' for o in seen['images']] + [f'{n}: a formula cannot be seen' for o in seen['maths'] if o<=0]
         formulas,tables = formulas+len(seen['maths']),tables+sum(o>1 for o in seen['tables'])
         page.set_viewport_size(dict(width=390, height=844))
         width = page.evaluate('document.documentElement.scrollWidth')
+        bad += [f'{n}: code is cut on a phone: {o}' for o in page.evaluate(cut)]
         if width>390: bad.append(f'{n}: {width} pixels wide on a phone')
     assert not bad, '\n'.join(bad)
     assert formulas>5 and tables>40
@@ -156,6 +181,64 @@ def test_search(site, url, browser):
     hit.click()
     page.wait_for_url('**/learner/tune.html**')
     assert not bad
+
+@pytest.mark.parametrize('words,expected', {
+    'resume': 'tutorials/resume', 'reproduce': 'tutorials/resume', 'conditional': 'guides/spaces', 'cross-validation': 'guides/repeats',
+    'multi-objective': 'guides/goals', 'install': 'tutorials/first_tune', 'GPU': 'guides/processes', 'cluster': 'guides/processes',
+    'learning rate': 'guides/spaces'}.items())
+def test_search_finds_the_page_about(url, browser, words, expected):
+    page,bad = opened(browser, viewport=dict(width=1280, height=900))
+    page.goto(f'{url}/about/faq.html?q={words}')
+    hit = page.wait_for_selector('.md-search-result__item a')
+    assert f'{url}/{expected}.html' in hit.get_attribute('href') and not bad
+
+def test_start_page_is_light(url, browser):
+    page,got = browser.new_page(viewport=dict(width=1280, height=860)),[]
+    page.on('response', lambda o: got.append((o.url, len(o.body()))))
+    page.goto(f'{url}/index.html', wait_until='networkidle')
+    assert sum(n for _,n in got)<500_000 and not [o for o,_ in got if 'search_index' in o], sorted(got, key=lambda o: -o[1])[:5]
+
+def ten_minutes(url, browser):
+    "The page with the moving picture, a function that reads its state, and its errors"
+    page,bad = opened(browser, viewport=dict(width=1280, height=900))
+    page.goto(f'{url}/tutorials/ten_minutes.html')
+    def _state():
+        o = page.evaluate("({...document.querySelector('.gp-demo').dataset})")
+        return {k: json.loads(v) for k,v in o.items()}
+    return page,_state,bad
+
+def by_hand(points, x):
+    "Mean, standard deviation and Expected Improvement at `x` of the process in the picture"
+    a,y = np.array(points).T
+    def _k(a, b): return .25*matern52((a[:,None]-b)**2/.15**2)
+    K,k = _k(a, a)+1e-4*np.eye(len(a)),_k(np.array([x]), a)[0]
+    mean,sd = .3+k@np.linalg.solve(K, y-.3),(.25-k@np.linalg.solve(K, k))**.5
+    z = (mean-y.max())/sd
+    return mean, sd, sd*(z*norm.cdf(z)+norm.pdf(z))
+
+def test_moving_picture_is_a_gaussian_process(url, browser):
+    page,state,bad = ten_minutes(url, browser)
+    for _ in range(3):
+        o = state()
+        assert np.allclose((o['mean'], o['sd'], o['ei']), by_hand(o['points'], o['next']), atol=1e-6)
+        assert o['ei']>=max(by_hand(o['points'], x)[2] for x in np.linspace(.005, .995, 100))-1e-3
+        page.click('.gp-demo .train')
+    assert len(state()['points'])==6 and state()['best']>.8 and not bad
+    page.click('.gp-demo .again')
+    assert len(state()['points'])==3
+
+def test_observations_are_dragged(url, browser):
+    page,state,bad = ten_minutes(url, browser)
+    dot,before = page.locator('.gp-demo circle').nth(1),state()
+    dot.scroll_into_view_if_needed()
+    box = dot.bounding_box()
+    x,y = box['x']+box['width']/2,box['y']+box['height']/2
+    page.mouse.move(x, y), page.mouse.down(), page.mouse.move(x+40, y-120, steps=4), page.mouse.up()
+    after = state()
+    moved = np.array(after['points'])-before['points']
+    assert moved[1].min()>.03 and not moved[[0, 2]].any() and after['best']>before['best'] and after['next']!=before['next']
+    dot.press('ArrowLeft')
+    assert state()['points'][1][0]<after['points'][1][0] and not bad
 
 def test_dark_and_light(url, browser):
     page,bad = opened(browser, viewport=dict(width=1280, height=900), color_scheme='light')

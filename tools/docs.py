@@ -10,8 +10,10 @@ from symbols import defined, explanation, line, methods, parameters, resolve, si
 root = Path(__file__).resolve().parent.parent
 nbs,md,pkg = root/'nbs',root/'_md',root/'fastai_bayes'
 menu = {  # heading -> folder of notebooks, or headings of its parts
-    'Tutorials': 'tutorials', 'Examples': 'examples', 'Guides': 'guides', 'How it works': 'explanations', 'Benchmarks': 'benchmarks',
-    'API': {'Learner': 'learner', 'Results': 'results', 'Study': 'study', 'Engine': 'engine'}, 'About': '..'}
+    'Get started': 'tutorials', 'Guides': 'guides', 'Examples': 'examples', 'How it works': 'explanations', 'Benchmarks': 'benchmarks',
+    'API': {'Learner': 'learner', 'Results': 'results', 'Study': 'study', 'Engine': 'engine'}, 'About': 'about'}
+moved = {'..': 'about'}  # folder of files that are no notebooks -> where they stand in the menu
+gallery = 'examples/gallery'  # the page to which links to the folder of examples lead
 
 # Notebooks
 
@@ -34,7 +36,8 @@ class Page:
     "What the other pages must know of a notebook"
     def __init__(self, fn):
         self.fn,self.cells = fn,read(fn)
-        self.path,self.folder = (os.path.relpath(o, nbs) for o in (fn, fn.parent))
+        self.path,folder = (os.path.relpath(o, nbs) for o in (fn, fn.parent))
+        self.folder = moved.get(folder, folder)
         self.slug = re.sub(r'(^|/)\d+_', r'\1', self.path.rsplit('.', 1)[0]).removeprefix('../').lower()  # engine/00_space.ipynb -> engine/space
         srcs = [directives(text(c['source'])) for c in self.cells if c['cell_type']=='code']
         self.module = next((d['default_exp'] for d,_ in srcs if 'default_exp' in d), None)
@@ -55,13 +58,16 @@ def pages():
 
 def navigation(pages):
     "The site's menu, as mkdocs wants it"
-    def of(folder): return [{o.title: f'{o.slug}.md'} for o in pages.values() if o.folder==folder]
+    def of(folder):
+        first = [{'Gallery': f'{gallery}.md'}] if folder==Path(gallery).parent.name else []
+        return first + [{o.title: f'{o.slug}.md'} for o in pages.values() if o.folder==folder]
     def entry(part): return of(part) if isinstance(part, str) else [{k: entry(v)} for k,v in part.items()]
     top = [o for o in pages.values() if o.folder=='.']
     start = [f'{o.slug}.md' for o in top if o.slug=='index']
     rest = [{o.title: f'{o.slug}.md'} for o in top if o.slug!='index']
     nav = [{'Start': o} for o in start] + [{k: entry(v)} for k,v in menu.items()]
-    next(o for o in nav if 'API' in o)['API'] += rest
+    api = next(o for o in nav if 'API' in o)
+    api['API'] = rest+api['API']
     return [o for o in nav if all(o.values())]
 
 # Cells
@@ -115,18 +121,20 @@ class Context:
         def target(m):
             if '://' in m[2]: return m[0]
             path = os.path.relpath(self.page.fn.parent/m[2], nbs)
+            if path==Path(gallery).parent.name: return f'{m[1]}({self.to(gallery)}.md)'
             if path in self.pages: return f'{m[1]}({self.to(self.pages[path].slug)}.md{m[3] or ""})'
-            return m[0] if path.endswith(('.ipynb', '.md')) else f'{m[1]}({self.image(m[2])})'
-        s = re.sub(r'(\])\(([^)\s#]+\.(?:ipynb|md|png|svg|jpg))(#[^)\s]*)?\)', target, s)
+            return f'{m[1]}({self.file(m[2])})' if (self.page.fn.parent/m[2]).is_file() else m[0]
+        s = re.sub(r'(\])\(([^)\s#]+)(#[^)\s]*)?\)', target, s)
+        s = re.sub(r'(<script src=")([^"]+)', lambda m: m[1]+self.file(m[2]), s)
         return re.sub(r'^(?!#)(?:.*)$', lambda l: re.sub(r'(?<![\[`\w])`([\w.]+(?:\(\))?)`(?![`\]])', self.symbol, l[0]), s, flags=re.M)
 
-    def image(self, path):
-        "Copy of an image of the repository, beside the pages"
+    def file(self, path):
+        "Copy of a file of the repository, an image for one, beside the pages"
         src = (self.page.fn.parent/path).resolve()
-        dest = md/'img'/src.name
+        dest = md/'files'/src.name
         dest.parent.mkdir(exist_ok=True)
         shutil.copy(src, dest)
-        return self.to(f'img/{src.name}')
+        return self.to(f'files/{src.name}')
 
 def joined(outputs):
     "`outputs` with what was printed in one go, though a notebook may keep it in pieces"
@@ -136,9 +144,15 @@ def joined(outputs):
         else: res.append(o)
     return res
 
-def output(o, ctx, name):
-    "Markdown of one output of a cell; `name` for files"
-    if o['output_type']=='stream': return fence(text(o['text']))
+def printed(s):
+    "A block of text; columns of a table stay side by side, other long lines wrap"
+    lines = [o for o in s.splitlines() if o.strip()]
+    aligned = sum(len(re.findall('  +', o.strip()))>1 for o in lines)>len(lines)/2
+    return fence(s, ' { .text .aligned }' if aligned else '')
+
+def output(o, ctx, name, kind='.plot'):
+    "Markdown of one output of a cell; `name` for files, `kind` of an image"
+    if o['output_type']=='stream': return printed(text(o['text']))
     if o['output_type']=='error': return fence(f"{o['ename']}: {o['evalue']}")
     d = {k: text(v) for k,v in o['data'].items() if not k.endswith('json')}
     for mime,ext in (('image/svg+xml', 'svg'), ('image/png', 'png')):
@@ -146,10 +160,10 @@ def output(o, ctx, name):
         fn = md/f'{ctx.page.slug}_files'/f'{name}.{ext}'
         fn.parent.mkdir(parents=True, exist_ok=True)
         fn.write_bytes(base64.b64decode(d[mime]) if ext=='png' else d[mime].encode())
-        return f'![Plot of the code above]({ctx.to(fn.relative_to(md))}){{ .plot }}'
+        return f'![Plot of the code above]({ctx.to(fn.relative_to(md))}){{ {kind} }}'
     if 'text/html' in d: return _html(d['text/html'])
     if 'text/markdown' in d: return ctx.link(d['text/markdown'])
-    return fence(d.get('text/plain', '').replace('__main__.', ''))
+    return printed(d.get('text/plain', '').replace('__main__.', ''))
 
 def _html(s):
     "HTML of an output in one block, without the styles of notebooks; nothing if it shows nothing"
@@ -188,7 +202,15 @@ def code(c, ctx, told):
         elif told and all(o.startswith('fastai') for o in imports): yield fence(src, 'python')
     elif not d.keys()&{'hide_input'} and d.get('echo')!='false': yield fence(src, 'python')
     if 'hide_output' in d or d.get('output')=='false': return
-    for i,o in enumerate(joined(c['outputs'])): yield output(o, ctx, f"{c['id']}-{i}")
+    kind = '.plot .drawn' if re.search(r'plot|plt\.', src) else '.plot'  # lines and dots may be inverted on dark pages, photos not
+    for i,o in enumerate(joined(c['outputs'])): yield output(o, ctx, f"{c['id']}-{i}", kind)
+
+written = 'tutorials', 'guides', 'about', 'explanations', 'benchmarks', 'examples'  # found before the reference, in this order
+
+def front(page):
+    "What mkdocs must know of a page: the start page has no menus, and pages that are written are found before the reference"
+    if page.slug=='index': return '---\nhide: [navigation, toc]\n---'
+    if page.folder in written: return f'---\nsearch:\n  boost: {4-written.index(page.folder)/2:g}\n---'
 
 def page(ctx):
     "Markdown of a page"
@@ -200,6 +222,7 @@ def page(ctx):
             if not res: s = re.sub(r'^> (.*?)(\n- [\w-]+:.*)*\Z', r'\1\n{: .lead }', s, flags=re.M)
             res.append(s)
         told = c['cell_type']=='markdown'
+    if (head := front(ctx.page)): res.insert(0, head)
     if ctx.page.module: res.insert(1, f'`from fastai_bayes.{ctx.page.module} import *`')
     return '\n\n'.join(o for o in res if o) + '\n'
 
@@ -210,12 +233,31 @@ def source_page(module):
     src = (pkg/f"{module.replace('.', '/')}.py").read_text()
     return f'---\nsearch:\n  exclude: true\nhide: [toc]\n---\n# {module}.py\n\n' + fence(src, 'python', linenums=1) + '\n'
 
+def picture(page):
+    "The first plot of a page, as bytes of a PNG"
+    outputs = (o.get('data', {}) for c in page.cells for o in c.get('outputs', ()))
+    return base64.b64decode(next(text(o['image/png']) for o in outputs if 'image/png' in o))
+
+def gallery_page(pages):
+    "Markdown of a page with a picture of each example, which leads there"
+    res = ['# Examples', 'One page for each kind of data, to copy from.\n{: .lead }', '<div class="gallery" markdown>']
+    folder = Path(gallery).parent
+    for o in pages.values():
+        if o.folder!=folder.name: continue
+        name = Path(o.slug).name
+        put(folder/f'gallery_files/{name}.png', picture(o))
+        lead = next(m[1] for c in o.cells if (m := re.search('^> (.*)', text(c['source']), re.M)))
+        res.append(f'[![{o.title}](gallery_files/{name}.png) **{o.title}**<br>{lead}]({name}.md)')
+    return '\n\n'.join([*res, '</div>'])+'\n'
+
 # All of it
 
 def index():
     "Cells of nbs/index.ipynb: one for each section of README.md"
-    s = (root/'README.md').read_text().replace('](nbs/', '](').replace('](nbs)', '](00_all.ipynb)')
-    s = re.sub(r'\]\((?!https?:|#|[\w./]+\.ipynb)([^)]+)\)', r'](../\1)', s)
+    def target(m):
+        path = m[1].removeprefix('nbs/') if m[1].startswith('nbs/') else f'../{m[1]}'
+        return f"]({'00_all.ipynb' if m[1]=='nbs' else path})"
+    s = re.sub(r'\]\((?!https?:|#)([^)]+)\)', target, (root/'README.md').read_text())
     parts = re.split(r'\n(?=## )', s)
     return [dict(cell_type='markdown', id=f'readme{i}', metadata={}, source=o.strip('\n').splitlines(keepends=True)) for i,o in enumerate(parts)]
 
@@ -225,9 +267,9 @@ def write_index():
     (nbs/'index.ipynb').write_text(json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True)+'\n')
 
 def put(path, text):
-    "Write `text` to `path` below the pages"
+    "Write `text`, or bytes, to `path` below the pages"
     (md/path).parent.mkdir(parents=True, exist_ok=True)
-    (md/path).write_text(text)
+    (md/path).write_bytes(text.encode() if isinstance(text, str) else text)
 
 def main():
     write_index()
@@ -236,6 +278,7 @@ def main():
     for p in ps.values():
         put(f'{p.slug}.md', page(Context(p, ps)))
         if p.module: put(source_of(p.module), source_page(p.module))
+    put(f'{gallery}.md', gallery_page(ps))
     put('nav.json', json.dumps(navigation(ps)))
     shutil.copy(root/'tools'/'docs.css', md/'docs.css')
 

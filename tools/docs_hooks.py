@@ -1,11 +1,23 @@
-"What mkdocs does while building: the menu that tools/docs.py found, and formulas as MathML, which browsers show without scripts or fonts"
+"What mkdocs does while building: menu and version, formulas as MathML, which browsers show without scripts or fonts, and a short search index"
 import html, json, re
 from pathlib import Path
 from latex2mathml.converter import convert
+from fastai_bayes import __version__
+
+reference = 'learner/', 'results/', 'study/', 'engine/', 'all.html', 'ray.html'
 
 def on_config(config):
     config['nav'] = json.loads((Path(config['docs_dir'])/'nav.json').read_text())
+    config['site_name'] += f' {__version__}'
     return config
+
+def on_post_build(config):
+    "The search index without the code of the reference, which is most of it"
+    fn = Path(config['site_dir'])/'search'/'search_index.json'
+    index = json.loads(fn.read_text())
+    for o in index['docs']:
+        if o['location'].startswith(reference): o['text'] = re.sub('<pre.*?</pre>', '', o['text'], flags=re.S)
+    fn.write_text(json.dumps(index, ensure_ascii=False, separators=(',', ':')))
 
 def _math(m): return convert(html.unescape(m[2]).strip(), display='block' if m[1]=='div' else 'inline')
 
