@@ -488,6 +488,7 @@ def is_exhausted(self:Run):
 # %% ../../nbs/learner/20_runner.ipynb #one
 class Underway:
     "A trial that is trained now, here or by a worker: what its training tells the study, and asks it"
+    far = False # Is this the chief of a training in another process?
     def __init__(self, run, trial):
         self.run,self.trial,self.began = run,trial,time.monotonic()
         self.worker,self.epochs = '',0 # Name of its worker, if it has one; epochs trained since it began

@@ -135,6 +135,7 @@ class Chief:
         folder: Of the trial, in the worker
         store: `Store` for large files; the chief gets them if None
     """
+    far = True # Files are handed over as soon as they are written, so the training waits for them
     def __init__(self,
         ask, # Function from a name and arguments to the reply
         folder, # Of the trial, in the worker
