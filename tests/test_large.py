@@ -97,7 +97,9 @@ def test_memory_is_used_again(aside, tmp_path):
     writer,states = Writer(),[dict(w=torch.full((50, 50), float(i)), n=i, l=[torch.ones(3)*i]) for i in range(3)]
     places,seen = set(),[]
     for o in states:
-        writer.put('f', o, lambda s: seen.append((float(s['w'][0, 0]), s['n'], float(s['l'][0][0]))), None)
+        for state in (states[0], o):  # what is put last before it is written counts
+            writer.put('f', state, lambda s: seen.append((float(s['w'][0, 0]), s['n'], float(s['l'][0][0]))), None)
+            assert len(seen)==o['n']
         writer.wait()
         places.add(writer.copies['f']['w'].data_ptr())
     assert len(places)==1 and seen==[(0, 0, 0), (1, 1, 1), (2, 2, 2)]
@@ -131,9 +133,20 @@ def test_copied_while_it_writes():
     free,writer = threading.Event(),Writer()
     writer.large = 0
     writer.put('f', torch.ones(3), lambda s: free.wait(20), None)
+    writer.go()
     for other in (deepcopy(writer), pickle.loads(pickle.dumps(writer))): assert other.aside and not other.threads
     assert writer.threads['f'].is_alive()
     free.set(), writer.end()
+
+def test_stop_is_written_once(tmp_path, aside, monkeypatch):
+    "What the pruner decides after the checkpoint was put is in it, without another one"
+    usual,puts = checkpoint.write,[]
+    def write(state, file):
+        puts.append((file.parent.name, state['done'], state['stopped']))
+        usual(state, file)
+    monkeypatch.setattr(checkpoint, 'write', write)
+    res = digits(tmp_path).bayes_tune(4, dict(lr=(1e-3, 1e-1, 'log')), n_trials=5, **quick)
+    assert any(stopped for *_,stopped in puts) and len(puts)==res.trials.epochs.sum()
 
 def test_studies_are_the_same(tmp_path, monkeypatch):
     "Trials that the engine pauses and resumes, all files aside or none"

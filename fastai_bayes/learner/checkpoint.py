@@ -147,20 +147,19 @@ class Writer:
     def __init__(self,
         aside:bool=True # May the training go on meanwhile?
     ):
-        self.aside,self.last = aside,None # The thread that writes the file handed over last
-        self.threads,self.copies,self.errors = {},{},[] # By file, and what to call with which error
+        self.aside,self.last,self.ready = aside,None,[] # Thread of the last file; threads that have not started
+        self.threads,self.copies,self.errors = {},{},[] # By name of the file; and what to call with which error
     def __reduce__(self): return Writer,(self.aside,)
     def __enter__(self): return self
-    def __exit__(self, *_): self.end()
+    def __exit__(self, *_): self.wait()
 
     def put(self,
         file, # Path
         state, # With tensors
         save, # Function of `state` that writes `file`
-        failed, # Function of an OSError or a RuntimeError of `save`, called here or when the training waits
-        now:bool=False # Wait for it?
+        failed # Function of an OSError or a RuntimeError of `save`, called here or when the training waits
     ):
-        """Write `file`, after those that were handed over before
+        """Write `file` after those that were put before; if it is large, from `go` on, and then as it was put last
 
         Parameters:
             file: Path
@@ -168,33 +167,33 @@ class Writer:
             save: Function of `state` that writes `file`
             failed: Function of an OSError or a RuntimeError of `save`, called here or when the
                 training waits
-            now: Wait for it?
         """
-        held = None if now else self.copied(file, state)
-        if held is None:
+        name = Path(file).name
+        waits = self.threads.get(name) in self.ready
+        if not self._holds(name, state):
             self.wait()
             self._save(save, state, failed)
             self._tell()
-        else: self._start(file, save, held, failed)
+        elif not waits: self._put_aside(name, save, failed)
 
-    def copied(self, file, state):
-        "A copy of `state`; None if it is small, or if there is no room for one"
+    def _holds(self, name, state):
+        "Copy `state`; False if it is small, or if there is no room for a copy"
         n = _n_bytes(state)
-        if not self.aside or n<self.large: return
-        self.wait(file)
-        old = self.copies.pop(file, None)
-        if old is None and n>spare_memory()/2: return
-        try: res = self.copies[file] = _copied(state, old)
-        except RuntimeError: return  # torch found no memory
-        return res
+        if not self.aside or n<self.large: return False
+        if self.threads.get(name) not in self.ready: self.wait(name)
+        old = self.copies.pop(name, None)
+        if old is None and n>spare_memory()/2: return False
+        try: self.copies[name] = _copied(state, old)
+        except RuntimeError: return False  # torch found no memory
+        return True
 
-    def _start(self, file, save, state, failed):
+    def _put_aside(self, name, save, failed):
         before = self.last
         def _run():
             if before: before.join()
-            self._save(save, state, failed)
-        self.last = self.threads[file] = Thread(target=_run)
-        self.last.start()
+            if name in self.copies: self._save(save, self.copies[name], failed)
+        self.last = self.threads[name] = Thread(target=_run)
+        self.ready.append(self.last)
 
     def _save(self, save, state, failed):
         try: save(state)
@@ -207,15 +206,20 @@ class Writer:
             if not isinstance(e, (OSError, RuntimeError)): raise e
             failed(e)
 
+    def go(self):
+        "Begin to write"
+        while self.ready: self.ready.pop(0).start()
+
     def wait(self,
-        file=None # Path; None for all that were handed over
+        name:str=None # Of a file; None for all that were put
     ):
-        """Wait until `file` is on the disk
+        """Wait until a file is on the disk
 
         Parameters:
-            file: Path; None for all that were handed over
+            name: Of a file; None for all that were put
         """
-        for o in [*self.threads] if file is None else [file]:
+        self.go()
+        for o in [*self.threads] if name is None else [name]:
             if thread := self.threads.pop(o, None): thread.join()
         self._tell()
 
@@ -452,6 +456,7 @@ class Checkpoint(EventCallback):
         raise RuntimeError(f'{self.cancelled} cancels the first epoch before Recorder, which fastai cannot train; '
                            f'give the callback an order above {self.recorder.order}')
 
+    def before_epoch(self): self.writer.go()
     def before_train(self): self.trained += 1
     def after_epoch(self):
         self.done += 1
@@ -482,7 +487,7 @@ class Checkpoint(EventCallback):
         def _save(state): write(state, self.file)
         try: state = plain(dict(self.state, stopped=stopped))
         except (OSError, RuntimeError, TypeError) as e: self._failed(e)
-        else: self.writer.put(self.file, state, _save, self._failed, now=self.ended)  # what ends needs no copy
+        else: self.writer.put(self.file, state, _save, self._failed)
         self.written = time.monotonic()
 
     def _failed(self, e):
@@ -491,7 +496,7 @@ class Checkpoint(EventCallback):
                           'only from the last one that was written', stacklevel=2)
         self.warned = True
 
-    def after_fit(self): self.writer.end()
+    def after_fit(self): self.writer.wait()
 
     def end(self, stopped):
         "The trial ends here: `stopped`, or cut short by a limit, after which it asks the pruner again"

@@ -174,7 +174,7 @@ class BestEpoch(Measured, SaveModelCallback):
         self.warned = True
 
     def after_fit(self):
-        self.writer.end()
+        self.writer.wait()
         state = self.model.state_dict()
         if not self.last_saved_path or self.behind or not holds(state, self.built): return
         last = deepcopy(state)
@@ -309,7 +309,7 @@ def train(
     factory,trial,cbs = plan.factory,task.trial,[]
     params = factory.params_of(trial, task.fixed)
     if not factory.define_by_run: check_memory(chief)
-    with seeded(task.seed), Writer(not chief.far) as writer:
+    with seeded(task.seed), chief.writer:
         learn = factory(params, folder)
         bs = params.get('bs')
         if plan.folds: learn.dls = plan.folds.on(learn.dls, task.run, bs)
@@ -317,7 +317,7 @@ def train(
             if factory.define_by_run: check_memory(chief)  # its hyperparameters were unknown before
             if 'arch' in trial.params:
                 chief.note('n_params', sum(map(torch.numel, learn.model.parameters())))
-            cbs += _watchers(plan, task, learn, params, folder, chief, writer)
+            cbs += _watchers(plan, task, learn, params, folder, chief)
             best,checkpoint,cb,*_ = cbs
             own = copies([o for o in plan.cbs if not isinstance(o, ShowGraphCallback)], folder)
             cbs += paced(plan.every)
@@ -335,9 +335,9 @@ def train(
             return cb
         finally: release(learn, cbs)
 
-def _watchers(plan, task, learn, params, folder, chief, writer):
+def _watchers(plan, task, learn, params, folder, chief):
     "The callbacks that save the best epoch, write checkpoints, report, and watch limits if there are any"
-    checkpoint = Checkpoint(folder/'checkpoint.pt', trial=task.trial.number, writer=writer, **task.checkpoint)
+    checkpoint = Checkpoint(folder/'checkpoint.pt', trial=task.trial.number, writer=chief.writer, **task.checkpoint)
     starts = not (checkpoint.done or task.run)
     if starts and plan.factory.rebuilds(params): _check_start(task.trial, learn.model, chief)
     limits,what = plan.subject_to,(plan.monitor, plan.mode)
@@ -346,7 +346,7 @@ def _watchers(plan, task, learn, params, folder, chief, writer):
     trial = ReportingTrial(task, chief, checkpoint, *watch)
     cb = BayesPruningCallback(trial, *what, plan.epochs(params), *runs)
     cb.parts = n_short(plan.every)
-    return BestEpoch(*what, shapes(learn.model), writer),checkpoint,cb,*watch
+    return BestEpoch(*what, shapes(learn.model), chief.writer),checkpoint,cb,*watch
 
 def _digest(model):
     "A hash of the weights of `model`"
