@@ -115,7 +115,7 @@ class Format(Callback):
 def formats(o, path):
     yield row('channels_last', *resumed(o, path, last))
     Format.seen.clear()
-    last(learn := learner(o, path, cbs=Format())).bayes_tune(3, dict(lr=(1e-4, 1e-2, 'log')), n_trials=3, **quick)
+    last(learner(o, path, cbs=Format())).bayes_tune(3, dict(lr=(1e-4, 1e-2, 'log')), n_trials=3, **quick)
     yield 'channels_last: formats in the batches of a study', Format.seen, '{True}', Format.seen=={True}
 
 def compiled(o, path):
