@@ -977,6 +977,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'fastai_bayes/learner/checkpoint.py'),
                                                  'fastai_bayes.learner.checkpoint._words': ( 'learner/checkpoint.html#_words',
                                                                                              'fastai_bayes/learner/checkpoint.py'),
+                                                 'fastai_bayes.learner.checkpoint._zeros': ( 'learner/checkpoint.html#_zeros',
+                                                                                             'fastai_bayes/learner/checkpoint.py'),
                                                  'fastai_bayes.learner.checkpoint.as_built': ( 'learner/checkpoint.html#as_built',
                                                                                                'fastai_bayes/learner/checkpoint.py'),
                                                  'fastai_bayes.learner.checkpoint.holds': ( 'learner/checkpoint.html#holds',

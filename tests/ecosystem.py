@@ -1,6 +1,7 @@
 "Learners of libraries that build on fastai, and what `bayes_tune` does to them"
 import importlib.metadata
 import fastcore.script
+from fastai.vision.gan import GANLearner, InvisibleTensor, basic_critic, basic_generator
 from fastai.tabular.all import Categorify, TabularDataLoaders
 from optuna.pruners import BasePruner, NopPruner
 from sklearn.datasets import load_wine
@@ -59,10 +60,19 @@ def sparsified(path):
 def timm_model(path):
     return vision_learner(images(path), 'test_resnet', pretrained=False, metrics=accuracy, path=path)
 
+def noise(i): return InvisibleTensor(torch.randn(8))
+def grey(i): return drawn(i)[..., 0]
+def gan(path):
+    block = DataBlock((TransformBlock, ImageBlock(PILImageBW)), get_x=noise, get_y=grey, splitter=IndexSplitter(range(16)))
+    dls = block.dataloaders(range(64), bs=8, num_workers=0, path=path)
+    critic = nn.Sequential(*basic_critic(32, 1, n_features=8), nn.Flatten())
+    return GANLearner.wgan(dls, basic_generator(32, 1, in_sz=8, n_features=8), critic, opt_func=partial(Adam, mom=0.), path=path)
+
 libraries = { # Name -> package, and function from a path to a learner
     'tsai, TSClassifier': ('tsai', tsai_classifier), 'tsai, ts_learner': ('tsai', tsai_learner), 'fast-tabnet': ('fast_tabnet', tabnet),
     'self-supervised, SimCLR': ('self_supervised', simclr), 'fasterai, SparsifyCallback': ('fasterai', sparsified),
-    'timm, vision_learner': ('timm', timm_model)}
+    'timm, vision_learner': ('timm', timm_model), 'fastai, GANLearner': ('fastai', gan)}
+needs = {'fastai, GANLearner': dict(monitor='gen_loss', mode='min')} # What the line of a study says besides
 
 def make(name, path):
     "A learner of a library, always with the same weights"
@@ -84,7 +94,7 @@ class CtrlC(Callback):
 def tune(name, path):
     "Two trials, the second stopped: the learner, and the result"
     learn = make(name, path)
-    return learn, learn.bayes_tune(2, n_trials=2, pruner=Second(), **quick)
+    return learn, learn.bayes_tune(2, n_trials=2, pruner=Second(), **needs.get(name, {}), **quick)
 
 def is_tuned(learn, res):
     "Is the first trial complete, and does the learner have its best weights?"
@@ -107,7 +117,7 @@ def is_exported(learn, path):
 def resumes(name, path):
     "Is the curve of an interrupted trial, resumed by a new learner, that of an undisturbed one?"
     def _tune(folder, *cbs):
-        args = dict(n_trials=1, study_name='s', pruner=NopPruner(), cbs=[*cbs])
+        args = dict(n_trials=1, study_name='s', pruner=NopPruner(), cbs=[*cbs], **needs.get(name, {}))
         res = make(name, Path(path)/folder).bayes_tune(3, **args, **quick)
         return res.trials.reason.iloc[0], res.curves.value.tolist()
     _,whole = _tune('whole')

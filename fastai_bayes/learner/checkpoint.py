@@ -305,6 +305,10 @@ def _gradients(model):
     res = [p.grad for p in model.parameters()]
     return res if any(g is not None and g.count_nonzero() for g in res) else None
 
+def _zeros(model):
+    "Which parameters have a gradient of zeros? With one the optimizer steps, as of the part of a GAN that is not trained now"
+    return [p.grad is not None and p.grad.layout==torch.strided for p in model.parameters()]
+
 # %% ../../nbs/learner/09_checkpoint.ipynb #built
 def shapes(
     model # Module, possibly wrapped for several devices
@@ -473,7 +477,7 @@ class Checkpoint(EventCallback):
             n_epoch=learn.n_epoch, train_iter=learn.train_iter,
             done=self.done, trained=self.trained, seconds=time.monotonic()-self.start,
             model=model.state_dict(), built=self.built, added=added, opt=learn.opt.state_dict(),
-            gradients=_gradients(model), scaler=scaler.state_dict() if scaler else None,
+            gradients=_gradients(model), zeros=_zeros(model), scaler=scaler.state_dict() if scaler else None,
             callbacks=callback_state(learn), random=_random(learn.dls), **recorder_state(learn.recorder))
 
     def save(self,
@@ -539,6 +543,8 @@ class Checkpoint(EventCallback):
         "Restore everything except model and optimizer"
         learn = self.learn
         if s['scaler']: learn.scaler.load_state_dict(s['scaler'])
+        for p,zero in zip(learn.model.parameters(), s.get('zeros', ())):
+            if zero: p.grad = torch.zeros_like(p)
         for p,g in zip(learn.model.parameters(), s['gradients'] or []):
             p.grad = g if g is None else g.to(p.device)
         set_recorder(learn.recorder, s)
