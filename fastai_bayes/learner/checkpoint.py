@@ -306,7 +306,7 @@ def _gradients(model):
     return res if any(g is not None and g.count_nonzero() for g in res) else None
 
 def _zeros(model):
-    "Which parameters have a gradient of zeros? With one the optimizer steps, as of the part of a GAN that is not trained now"
+    "Which parameters have a gradient? With zeros the optimizer steps, as in the half of a GAN that rests"
     return [p.grad is not None and p.grad.layout==torch.strided for p in model.parameters()]
 
 # %% ../../nbs/learner/09_checkpoint.ipynb #built
