@@ -6,7 +6,8 @@
 The kills are shared among the studies, which take turns. Each waits for a moment of a random kind: training, validation, writing weights or a
 checkpoint, writing the study, or the search at work. The exit code is 1 if a training was lost, more epochs were repeated than there were kills, a
 log has doubled or missing lines, a file cannot be read, or a curve differs from that of the undisturbed study where they are the same by README.
-If so, both folders stay, and the first trial that differs is shown.
+If so, both folders stay, and the first trial that differs is shown. With `--aside` all files are written while the next epoch is trained, as those of
+large models are.
 
 With `--writes n` there is no chance in it: one undisturbed study, and its folder as it was before each `n`th change on the disk (a file that gets its
 name, a line of the journal, a transaction, a file that goes). Each copy goes on until two further trials have begun, and must have come by a state in
@@ -273,11 +274,13 @@ def main():
     p.add_argument('--study', nargs='+', choices=kinds, default=list(kinds), metavar='STUDY', help=', '.join(kinds))
     p.add_argument('--writes', type=int, default=0, metavar='N', help='instead kill before each Nth change on the disk')
     p.add_argument('--first', type=int, default=0, metavar='I', help='of these the first')
+    p.add_argument('--aside', action='store_true', help='write all checkpoints and weights while the training goes on, as if they were large')
     p.add_argument('--twice', action='store_true', help='kill a second time soon after')
     o = p.parse_args()
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if o.aside: checkpoint.Writer.large = 0
     if o.writes: sweeps(o)
     instrument()
     rng,rows,seed = random.Random(o.seed),[],o.seed

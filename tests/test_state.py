@@ -443,3 +443,19 @@ def test_a_second_run_says_where_it_starts(tmp_path, capsys):
     assert said not in capsys.readouterr().out  # the study goes on from where it began
     learn.bayes_tune(1, lrs, n_trials=1, seed=0, study_name='b')
     assert said in capsys.readouterr().out
+
+class Foreign(list): "Of a package that the callback's module does not know"
+Foreign.__module__ = 'elsewhere.lists'
+
+@pytest.mark.parametrize('make', [lambda: [Foreign([1, 2])], lambda: dict(a=Foreign([Foreign([3])]))])
+def test_filled_container_of_another_package(tmp_path, make):
+    "It is not made from a checkpoint, which is said; the rest of the callback is, and the trial resumes"
+    class Holds(Callback):
+        def __init__(self): self.boxes = make()
+    class CtrlC(Callback):
+        def before_batch(self):
+            if self.epoch==1: raise KeyboardInterrupt
+    def tune(*cbs): return digits(tmp_path).bayes_tune(2, dict(lr=[.01]), n_trials=1, study_name='s', cbs=[Holds(), *cbs], **quick)
+    tune(CtrlC())
+    with pytest.warns(UserWarning, match='boxes'): res = tune()
+    assert res.trials.reason.tolist()==['resumed after 1 epoch'] and res.trials.state.tolist()==['complete']

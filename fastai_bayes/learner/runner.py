@@ -12,7 +12,7 @@ from fastcore.basics import first, patch
 import numpy as np
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState, create_trial
-from .checkpoint import CheckpointError, read as read_file, read_training
+from .checkpoint import CheckpointError, Writer, read as read_file, read_training
 from .copies import seeded
 from .display import Status, view
 from .ensemble import Ensemble
@@ -65,6 +65,7 @@ class Run:
         self.failures,self.infeasible = [],[] # Errors of the last trials, if they failed or were infeasible
         self.valueless = False # Did the last trial run to its end with a finite loss, but never have a value?
         self.underway,self.pool = [],Here(self) # Trials that are trained now, and who trains them
+        self.writer = Writer() # Of trials that are trained here, one after the other, with the same memory
         self.ended = '' # Why the study ended, if not by a limit
         self.awaited = None # Numbers of the trials of other processes that this one waits for at the end
         self.warned = set() # Attributes of callbacks that were already named in warnings
@@ -162,6 +163,7 @@ class Run:
     def close(self):
         "End the work of this process"
         self.worker.close()
+        self.writer.end()
 
 # %% ../../nbs/learner/20_runner.ipynb #limits
 @patch
@@ -490,6 +492,7 @@ class Underway:
     "A trial that is trained now, here or by a worker: what its training tells the study, and asks it"
     def __init__(self, run, trial):
         self.run,self.trial,self.began = run,trial,time.monotonic()
+        self.writer = run.writer # Of its files
         self.worker,self.epochs = '',0 # Name of its worker, if it has one; epochs trained since it began
         stored = run.trials()[trial.number]
         curve = [v for _,v in runs_of(stored)[-1]]

@@ -314,7 +314,8 @@ class Reader:
         if not (isinstance(cls, type) and issubclass(cls, Tensor)): return Unmade()
         return t.as_subclass(cls).requires_grad_(grad)
     def as_filled(self, cls, args, items, pairs):
-        res = cls(*args) if cls in self.classes else Unmade()
+        if cls not in self.classes: return Unmade()
+        res = cls(*args)
         if items: (res.update if isinstance(res, set) else res.extend)(items)
         for k,v in pairs: res[k] = v
         return res

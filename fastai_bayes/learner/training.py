@@ -24,7 +24,7 @@ from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
 from optuna.trial import TrialState
 from ..engine.space import Space
 from .callback import BayesPruningCallback
-from .checkpoint import (ChangedModelError, Checkpoint, CheckpointError, as_built, holds, read,
+from .checkpoint import (ChangedModelError, Checkpoint, CheckpointError, Writer, as_built, holds, read,
     recorder_state, set_recorder, shapes, write)
 from .copies import copies, release, seeded, weights_only
 from .factory import AskError, FactoryError, LearnerFactory, TuneError, in_short, load_weights
@@ -140,15 +140,18 @@ class BestEpoch(Measured, SaveModelCallback):
         monitor: Name of the monitored quantity
         mode: 'min' or 'max'
         built: As from `shapes`, before callbacks change the model
+        writer: Writes the file; a new one if None
     """
-    _stateattrs = 'built',
+    _stateattrs = 'built','writer'
     def __init__(self,
         monitor:str, # Name of the monitored quantity
         mode:str, # 'min' or 'max'
-        built:dict # As from `shapes`, before callbacks change the model
+        built:dict, # As from `shapes`, before callbacks change the model
+        writer:Writer=None # Writes the file; a new one if None
     ):
         super().__init__(monitor, np.less if mode=='min' else np.greater, fname='best', reset_on_fit=False)
         self.warned,self.behind,self.built = False,False,built # `behind`: is the file older than the best epoch?
+        self.writer = writer or Writer()
 
     def after_epoch(self):
         v,_ = self.measure(self.monitor)
@@ -159,15 +162,19 @@ class BestEpoch(Measured, SaveModelCallback):
         "Save the weights; False if the parameters of the model have changed"
         state = as_built(learn.model, self.built)
         if state is None: return False
-        try: self.last_saved_path = put(_file(learn), lambda f: torch.save(state, f))
-        except (OSError, RuntimeError) as e:
-            if not self.warned:
-                warnings.warn(f'the weights of the best epoch could not be saved ({e}); the trial continues',
-                              stacklevel=2)
-            self.warned = True
+        file = _file(learn)
+        def _save(state): self.last_saved_path = put(file, lambda f: torch.save(state, f))
+        self.writer.put(file, state, _save, self._failed)
         return True
 
+    def _failed(self, e):
+        if not self.warned:
+            warnings.warn(f'the weights of the best epoch could not be saved ({e}); the trial continues',
+                          stacklevel=2)
+        self.warned = True
+
     def after_fit(self):
+        self.writer.wait()
         state = self.model.state_dict()
         if not self.last_saved_path or self.behind or not holds(state, self.built): return
         last = deepcopy(state)
@@ -302,7 +309,7 @@ def train(
     factory,trial,cbs = plan.factory,task.trial,[]
     params = factory.params_of(trial, task.fixed)
     if not factory.define_by_run: check_memory(chief)
-    with seeded(task.seed):
+    with seeded(task.seed), chief.writer:
         learn = factory(params, folder)
         bs = params.get('bs')
         if plan.folds: learn.dls = plan.folds.on(learn.dls, task.run, bs)
@@ -310,7 +317,8 @@ def train(
             if factory.define_by_run: check_memory(chief)  # its hyperparameters were unknown before
             if 'arch' in trial.params:
                 chief.note('n_params', sum(map(torch.numel, learn.model.parameters())))
-            best,checkpoint,cb,*_ = cbs[:] = _watchers(plan, task, learn, params, folder, chief)
+            cbs += _watchers(plan, task, learn, params, folder, chief)
+            best,checkpoint,cb,*_ = cbs
             own = copies([o for o in plan.cbs if not isinstance(o, ShowGraphCallback)], folder)
             cbs += paced(plan.every)
             cbs += [CSVHeaderOnce(), Closure(), *own, factory.watch(params, learn)]
@@ -329,7 +337,7 @@ def train(
 
 def _watchers(plan, task, learn, params, folder, chief):
     "The callbacks that save the best epoch, write checkpoints, report, and watch limits if there are any"
-    checkpoint = Checkpoint(folder/'checkpoint.pt', trial=task.trial.number, **task.checkpoint)
+    checkpoint = Checkpoint(folder/'checkpoint.pt', trial=task.trial.number, writer=chief.writer, **task.checkpoint)
     starts = not (checkpoint.done or task.run)
     if starts and plan.factory.rebuilds(params): _check_start(task.trial, learn.model, chief)
     limits,what = plan.subject_to,(plan.monitor, plan.mode)
@@ -338,7 +346,7 @@ def _watchers(plan, task, learn, params, folder, chief):
     trial = ReportingTrial(task, chief, checkpoint, *watch)
     cb = BayesPruningCallback(trial, *what, plan.epochs(params), *runs)
     cb.parts = n_short(plan.every)
-    return BestEpoch(*what, shapes(learn.model)),checkpoint,cb,*watch
+    return BestEpoch(*what, shapes(learn.model), chief.writer),checkpoint,cb,*watch
 
 def _digest(model):
     "A hash of the weights of `model`"

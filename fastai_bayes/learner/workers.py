@@ -21,7 +21,7 @@ from loky.backend import get_context
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from torch.storage import TypedStorage, UntypedStorage
 from ..engine.space import is_int, is_number
-from .checkpoint import CheckpointError
+from .checkpoint import CheckpointError, Writer
 from .copies import clone
 from .factory import TuneError
 from .store import Store
@@ -141,6 +141,7 @@ class Chief:
         store=None # `Store` for large files; the chief gets them if None
     ):
         self.ask,self.folder,self.store,self.sent = ask,folder,store,{}
+        self.writer = Writer(aside=False)  # files are handed over as soon as they are written
         files_in(folder, self.sent)  # the chief has them
     def note(self, key, value): self.ask('note', key, value)
     def report(self, value, step):
