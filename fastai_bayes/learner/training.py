@@ -8,7 +8,7 @@ __all__ = ['Plan', 'epochs_of', 'BestEpoch', 'quiet', 'RecordError', 'TakenError
            'keep_curves', 'show_curves']
 
 # %% ../../nbs/learner/18_training.ipynb #imports
-import math, warnings, zlib
+import math, warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy

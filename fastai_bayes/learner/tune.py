@@ -46,11 +46,13 @@ from ..study.searches import search_of
 def _is_dict(v): return isinstance(v, dict)
 def _is_list(v): return isinstance(v, (list, tuple)) and all(map(_is_dict, v))
 
+def _is_memory(v): return isinstance(v, bool) or is_number(v) and 0<v<math.inf
+
 _count = 'a whole number of 1 or more',partial(is_int, least=1)
 _flag = 'True or False',lambda v: isinstance(v, Integral) and v in (True, False)
 _length = 'a whole number of 1 or more, or a range such as (5, 20)',lambda v: is_range(v) or is_int(v, 1)
 _arguments = dict(n_epoch=_length, verbose=_flag, recipes=_flag, # Name -> what is expected, and is a value that?
-    cache_frozen=('True, False, or gigabytes of memory', lambda v: isinstance(v, bool) or is_number(v) and 0<v<math.inf),
+    cache_frozen=('True, False, or gigabytes of memory', _is_memory),
     extend=('True, False, or values in the trials of new or removed hyperparameters, as in dict(mom=.9)',
             lambda v: isinstance(v, bool) or _is_dict(v)))
 _optional = dict(n_trials=_count, budget=_count, repeats=_count, # The same; None is also allowed
