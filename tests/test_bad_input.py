@@ -119,6 +119,8 @@ bad |= {
     **args('every', [5], TuneError, '^every: .*n_epoch .4., got 5; the nearest is 4', n_epoch=4),
     'parts of an epoch and several lengths': (plain, dict(space=lr, n_epoch=(2, 6), every=.5), TuneError, '^every: a part of an epoch does not go with n_epoch in the space'),
     **args('every', [1/50], LoaderError, '^every: .* batches of training cannot be cut into 50 parts'),
+    **args('cache_frozen', [None, 0, -1, 'x', math.nan, math.inf, [1]], TuneError, '^cache_frozen: expected True, False, or gigabytes of memory, got'),
+    'nothing to cache': (plain, dict(space=lr, cache_frozen=True), TuneError, '^cache_frozen: fit_one_cycle freezes no layers'),
     **args('seed', [True, -1, 1., .5, '0', 2**32, 10**30, [1]], TuneError, '^seed: expected a whole number from 0 to 4294967295, got'),
     **args('verbose', ['no', None, 2, [], .5], TuneError, '^verbose: expected True or False, got'),
     **args('study_name', [3, b's', ['s'], '', '.', '..', 'a/b', 'a\\b', 'a\0b', 'a\nb', '\x1b[31m', '\ud800', '\u202eb', 'x'*256, 'é'*200, 'dot.', 'blank ',

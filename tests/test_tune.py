@@ -317,7 +317,7 @@ def test_plain_lines(learn, capsys):
 def test_signature():
     import inspect
     names = 'self n_epoch space n_trials budget timeout monitor mode fit new_learner sampler pruner storage study_name seed enqueue cbs'
-    names += ' verbose workers from_studies recipes prior subject_to goals target every enough repeats folds groups extend fit_kwargs'
+    names += ' verbose workers from_studies recipes prior subject_to goals target every cache_frozen enough repeats folds groups extend fit_kwargs'
     assert list(inspect.signature(Learner.bayes_tune).parameters)==names.split()
 
 def test_the_same_line_twice(learn):

@@ -8,7 +8,7 @@ __all__ = ['Plan', 'epochs_of', 'BestEpoch', 'quiet', 'RecordError', 'TakenError
            'keep_curves', 'show_curves']
 
 # %% ../../nbs/learner/18_training.ipynb #imports
-import math, warnings, zlib
+import math, warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
@@ -28,6 +28,7 @@ from .checkpoint import (ChangedModelError, Checkpoint, CheckpointError, Writer,
     recorder_state, set_recorder, shapes, write)
 from .copies import copies, release, seeded, weights_only
 from .factory import AskError, FactoryError, LearnerFactory, TuneError, in_short, load_weights
+from .frozen import FrozenFeatures, weights_digest
 from .knobs import call_fit
 from .loaders import seeded_loaders, settle
 from .measures import LimitError, Limits
@@ -73,6 +74,7 @@ class Plan:
         workers: `Workers`; None if the trials are trained in this process
         packed: What workers need of all this
         every: Epochs between two validations
+        cache: `FeatureCache` for frozen layers; None if they run for each batch
     """
     factory:LearnerFactory # Builds a learner per trial
     space:Space # Search space
@@ -105,6 +107,7 @@ class Plan:
     workers:object=None # `Workers`; None if the trials are trained in this process
     packed:bytes=None # What workers need of all this
     every:float=1 # Epochs between two validations
+    cache:object=None # `FeatureCache` for frozen layers; None if they run for each batch
 
     @property
     def direction(self): return Direction.of(self.mode)
@@ -112,6 +115,7 @@ class Plan:
     def parts(self):
         "What else must not change during a study"
         res = dict(every=self.every) if self.every<1 else {}
+        if self.cache: res['cache_frozen'] = True
         return {**res, 'folds': self.folds.fact} if self.folds else res
     def epochs(self, params):
         "Reports, one or more per epoch, of a trial with the hyperparameters `params` when it is complete"
@@ -321,6 +325,7 @@ def train(
             best,checkpoint,cb,*_ = cbs
             own = copies([o for o in plan.cbs if not isinstance(o, ShowGraphCallback)], folder)
             cbs += paced(plan.every)
+            if plan.cache: cbs.append(FrozenFeatures(plan.cache))
             cbs += [CSVHeaderOnce(), Closure(), *own, factory.watch(params, learn)]
             resume_csv_log([*learn.cbs, *cbs], folder, checkpoint.done)
             settle(learn.dls)
@@ -348,18 +353,9 @@ def _watchers(plan, task, learn, params, folder, chief):
     cb.parts = n_short(plan.every)
     return BestEpoch(*what, shapes(learn.model), chief.writer),checkpoint,cb,*watch
 
-def _digest(model):
-    "A hash of the weights of `model`"
-    res = 0
-    for v in model.state_dict().values():
-        if not isinstance(v, torch.Tensor) or not v.numel(): continue
-        data = v.detach().cpu().contiguous().flatten().view(torch.uint8)
-        res = zlib.crc32(data.numpy(), res)
-    return res
-
 def _check_start(trial, model, chief):
     "Store a hash of the initial weights of a new model; warn if those of `trial` were different before"
-    res = _digest(model)
+    res = weights_digest(model)
     if trial.user_attrs.get('weights', res)!=res:
         warnings.warn(f'trial {trial_id(trial)} starts again, but with other initial weights: '
                       'the model uses its own random numbers, or loads something that has changed; '

@@ -23,6 +23,7 @@ from .display import ranges
 from .facts import facts_of
 from .folds import GivenFolds, fold_loaders
 from .factory import LearnerFactory, TuneError, asks_trial, check_read, warn_unread
+from .frozen import FeatureCache, check_frozen
 from .knobs import check_args, check_knobs, default_space, knobs, left_out, losses_compare, named_here
 from .loaders import LoaderError
 from .measures import limits_from
@@ -45,10 +46,13 @@ from ..study.searches import search_of
 def _is_dict(v): return isinstance(v, dict)
 def _is_list(v): return isinstance(v, (list, tuple)) and all(map(_is_dict, v))
 
+def _is_memory(v): return isinstance(v, bool) or is_number(v) and 0<v<math.inf
+
 _count = 'a whole number of 1 or more',partial(is_int, least=1)
 _flag = 'True or False',lambda v: isinstance(v, Integral) and v in (True, False)
 _length = 'a whole number of 1 or more, or a range such as (5, 20)',lambda v: is_range(v) or is_int(v, 1)
 _arguments = dict(n_epoch=_length, verbose=_flag, recipes=_flag, # Name -> what is expected, and is a value that?
+    cache_frozen=('True, False, or gigabytes of memory', _is_memory),
     extend=('True, False, or values in the trials of new or removed hyperparameters, as in dict(mom=.9)',
             lambda v: isinstance(v, bool) or _is_dict(v)))
 _optional = dict(n_trials=_count, budget=_count, repeats=_count, # The same; None is also allowed
@@ -280,9 +284,10 @@ def _limits(args, total, every):
     if not any(given.values()): given['budget'] = 20*total
     return {k: v and kinds[k](v) for k,v in given.items()}
 
-def _notes(learn, args, space, inferred, before):
+def _notes(learn, args, inferred, plan):
     "Lines to show at the start"
-    res = [ranges(inferred)] if inferred else []
+    res,space,before = [ranges(inferred)] if inferred else [],plan.space,plan.before
+    if plan.cache: res += plan.cache.notes
     if before is not None: res += before.missing(as_stored(space), args.from_studies is not None, args.recipes)
     if args.space is not None or asks_trial(args.new_learner): return res
     return res+[f'{k} is left out: {why}' for k,why in left_out(learn).items()]
@@ -375,15 +380,21 @@ def _plan(learn, args):
     for o in plan.enqueued: factory.check_enqueued(o)
     Probe(factory, fit, n_epoch, fit_kwargs, cbs, monitor).check(probe)
     _set_workers(plan, args.workers)
-    plan.notes = _notes(learn, args, space, inferred, plan.before)
+    plan.notes = _notes(learn, args, inferred, plan)
     return plan
 
 def _set_given(plan, args, goals, probe):
     "Set what `plan` takes as it was given, and what is measured"
     as_given = 'sampler', 'pruner', 'storage', 'seed', 'verbose', 'extend', 'target', 'enough'
     for k in as_given: setattr(plan, k, vars(args)[k])
-    plan.goals = goals.all
+    plan.goals,plan.cache = goals.all,_cache(plan, args, probe)
     plan.subject_to = limits_from(args.subject_to, probe, goals.measured)
+
+def _cache(plan, args, probe):
+    "The cache for features of frozen layers; None if they run for each batch"
+    if args.cache_frozen is False: return None
+    notes = check_frozen(probe, plan.fit, plan.cbs, plan.space.names)
+    return FeatureCache(2. if args.cache_frozen is True else float(args.cache_frozen), notes)
 
 def _set_workers(plan, workers):
     "Let `workers` train; an error unless what they need can be sent"
@@ -482,6 +493,7 @@ def bayes_tune(self:Learner,
     goals:dict=None, # Several goals: name of a metric or measure -> 'max', 'min', or (function of a learner, 'min')
     target:float=None, # Value of `monitor` at which the study ends
     every:float=1, # Epochs between two validations: a part of one such as .25, or a whole number
+    cache_frozen=False, # Compute what frozen layers return once per item, in evaluation mode? True, or gigabytes for it
     enough:float=None, # Gain that would not matter: the study ends if more than that is unlikely to come
     repeats:int=None, # Train contenders with up to so many seeds; the value of a trial is the mean over its runs
     folds=None, # The same for cross-validation: number of folds, a splitter of scikit-learn, or a list of `DataLoaders`
@@ -529,6 +541,8 @@ def bayes_tune(self:Learner,
             learner, 'min')
         target: Value of `monitor` at which the study ends
         every: Epochs between two validations: a part of one such as .25, or a whole number
+        cache_frozen: Compute what frozen layers return once per item, in evaluation mode? True, or
+            gigabytes for it
         enough: Gain that would not matter: the study ends if more than that is unlikely to come
         repeats: Train contenders with up to so many seeds; the value of a trial is the mean over
             its runs
