@@ -32,7 +32,7 @@ from ..study.limits import nearest, verdict
 from ..study.records import (Latest, all_trials, attr, best_first, best_of, best_trial, current_run, curve_of, diverged,
     epochs_spent, epochs_trained, last_step, max_runs, measures_of, reason_of, resume_trial, run_values, runs_of,
     saved_of, seconds_of, set_trial_attrs, standing, state_of, std_error, trial_at, trial_id, trials_of)
-from ..study.search_space import as_stored, distributions, suggest
+from ..study.search_space import as_stored, distributions, suggest, with_only
 from ..study.searches import Job, search_of
 from ..study.storage import StudyError, buffered, forget, quiet_optuna
 from ..study.studies import open_study
@@ -291,7 +291,7 @@ def claim(self:Run, job):
     elif job is not waiting:
         known = distributions(self.plan.space)
         drawn = job.params is not None and job.params.keys()<=known.keys()
-        if drawn: return self.begin_trial(job, known)
+        if drawn: return self.begin_trial(job, known, with_only(self.plan.space, job.params))
         self.study.add_trial(self.new_trial(job, state=TrialState.WAITING))
     trial = self.search.ask(self.study)
     trial.set_user_attr('worker', self.worker.id)
@@ -304,10 +304,10 @@ def new_trial(self:Run, job, **kwargs):
     return create_trial(user_attrs=dict(worker=self.worker.id), system_attrs=system, **kwargs)
 
 @patch
-def begin_trial(self:Run, job, known):
+def begin_trial(self:Run, job, known, params):
     "A trial that runs from its first line in the study: with a database, each further one would take its time"
-    dists = {k: known[k] for k in job.params}
-    new = self.new_trial(job, state=TrialState.RUNNING, params=job.params, distributions=dists)
+    dists = {k: known[k] for k in params}
+    new = self.new_trial(job, state=TrialState.RUNNING, params=params, distributions=dists)
     id = self.study._storage.create_new_trial(self.study._study_id, new)  # `add_trial` does not tell it
     return Trial(self.study, id)
 
