@@ -22,6 +22,7 @@ from .store import pointer, pointers_below
 from .trackers import Loggers
 from .training import Outcome, Plan, TakenError, Task, recording, show_curves, some_or_fail
 from .workers import Here, Pool, put_files
+from ..results.hints import hints
 from ..results.tables import short
 from ..results.report import TuneResult  # it adds the report
 from ..study.cache import fits
@@ -676,10 +677,15 @@ def loop(self:Run):
         with graceful_interrupt(self), self.crew(), interrupting(self):
             while self.step(): self.check_hope()
         if self.ended: self.view.say(self.ended)
+        if not self.interrupted: self.say_hints()
     except KeyboardInterrupt: return
     finally: self.view.close(self.status)
     if self.interrupted or not all(t.state.is_finished() for t in self.trials()): return
     if best_trial(self.study) is None: self.give_up()
+
+@patch
+def say_hints(self:Run):
+    for o in hints(self.study, self.plan.factory.space): self.view.say(f'hint: {o}')
 
 @patch
 def notes(self:Run):
