@@ -219,7 +219,7 @@ bad |= {
     'a knob as an argument': (plain, dict(space=lr, bs=32), TuneError, r"unknown argument 'bs'; bs is a hyperparameter.*space=dict\(bs=...\)"),
     'an argument in the space': (plain, dict(space=dict(n_epoch=(1, 5))), SpaceError, 'n_epoch is an argument, and in the space as well; drop one'),
     'epochs missing, called epochs': (plain, dict(n_epoch=None, space=lr, epochs=3), TuneError, "unknown argument 'epochs', did you mean 'n_epoch'"),
-    'torchvision by name': (small_vision, dict(space=dict(arch=['alexnet'])), KnobError, 'pass the function, as in torchvision.models.alexnet'),
+    'unknown name of a model': (small_vision, dict(space=dict(arch=['resnet_34', 'resnet18'])), KnobError, "^arch: .*has a?n?o? ?model 'resnet_34', did you mean 'resnet34'"),
 }
 
 def without_address(name): return re.sub(' at 0x[0-9a-f]+', '', name)  # processes that share the tests must call them the same

@@ -474,6 +474,24 @@ def test_architectures_of_timm(tmp_path, lent):
     with pytest.raises(KnobError, match="did you mean 'test_resnet'"): tune(learn, dict(arch=['test_resnett', small]))
     assert type(learn.model) is type(again.model)
 
+def test_names_of_torchvision_are_its_functions(tmp_path):
+    "Also in the winner, which can be tuned again; fastai alone would take a name for one of timm"
+    dls = images(tmp_path, CategoryBlock, label, n=40)
+    learn = vision_learner(dls, resnet18, pretrained=False, normalize=False, metrics=accuracy)
+    res,notes = tune(learn, dict(arch=['resnet18', 'squeezenet1_1']), lambda l: l.arch, n_trials=2)
+    assert res.params_of(0)==dict(arch='resnet18') and notes==[resnet18, squeezenet1_1]
+    assert learn.arch.__name__==res.best_params['arch']
+    assert type(learn.model[0]) is type(vision_learner(dls, learn.arch, pretrained=False, normalize=False).model[0])
+
+def test_candidates_of_timm(tmp_path):
+    "`timm_models` is a choice with features, from which a study builds and trains; the search sees relatives"
+    pytest.importorskip('timm')
+    archs = timm_models(params=(None, 3e6), top=3)
+    learn = vision_learner(images(tmp_path, CategoryBlock, label, n=40), resnet18, pretrained=False, normalize=False, metrics=accuracy)
+    res,notes = tune(learn, dict(arch=archs), lambda l: l.arch, n_trials=2)
+    assert set(res.trials.state)=={'complete'} and notes==[res.params_of(n)['arch'] for n in range(2)] and {*notes}<={*archs.options}
+    assert isinstance(res.space['arch'], Related) and res.space['arch'].features==archs.features
+
 def test_a_trial_resumed_between_two_fits_counts_its_epochs(tmp_path):
     "What callbacks are told when a fit that had ended is resumed is no epoch"
     def study(**kwargs):

@@ -11,7 +11,7 @@ from decimal import Decimal
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
-from ..engine.space import Choice, Space, SpaceError, dimension
+from ..engine.space import Choice, Related, Space, SpaceError, dimension
 from .records import is_infeasible
 
 # %% ../../nbs/study/03_search_space.ipynb #dist
@@ -129,7 +129,10 @@ def as_stored(
         if plain: return space  # options are as trials hold them
     dists = distributions(space)
     varies = [k for k,d in dists.items() if not d.single() or k in space.parents]
-    dims = {k: dimension(dists[k]) for k in varies}
+    def _held(k):
+        d = space[k]
+        return d.stored() if isinstance(d, Related) else dimension(dists[k])
+    dims = {k: _held(k) for k in varies}
     return space.like(dims) if dims else None
 
 # %% ../../nbs/study/03_search_space.ipynb #14e68b2d
