@@ -6,10 +6,10 @@
 __all__ = ['Space', 'SpaceError', 'BayesOptimizer', 'OptimizerError', 'BayesSampler', 'BayesPruner', 'SearchError', 'StudyError',
            'FolderError', 'open_study', 'trial_frame', 'curve_frame', 'TuneResult', 'PlotError', 'PlotlyError',
            'CloneError', 'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError',
-           'TuneError', 'AskError', 'RecordError', 'Ray', 'Workers']
+           'TuneError', 'AskError', 'RecordError', 'Ray', 'Workers', 'Related', 'timm_models']
 
 # %% ../nbs/00_all.ipynb #ground
-from .engine.space import Space, SpaceError
+from .engine.space import Related, Space, SpaceError
 from .engine.checks import OptimizerError
 from .engine.optimizer import BayesOptimizer
 
@@ -26,6 +26,7 @@ from .results.result import PlotlyError, TuneResult
 import fastai_bayes.results.report
 
 # %% ../nbs/00_all.ipynb #top
+from .learner.architectures import timm_models
 from .learner.copies import CloneError
 from .learner.loaders import LoaderError
 from .learner.knobs import default_space
@@ -42,7 +43,7 @@ _all_ = ['Space', 'SpaceError', 'BayesOptimizer', 'OptimizerError', 'BayesSample
          'SearchError', 'StudyError', 'FolderError', 'open_study', 'trial_frame', 'curve_frame',
          'TuneResult', 'PlotError', 'PlotlyError', 'CloneError', 'LoaderError', 'KnobError',
          'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'AskError', 'RecordError',
-         'Ray', 'Workers']
+         'Ray', 'Workers', 'Related', 'timm_models']
 globals().update(plots)  # each is public as soon as it is registered
 __all__ = [*_all_, *plots]
 

@@ -1,5 +1,6 @@
 "Every knob: what a training sees is what was suggested; what cannot be changed is refused; the learner holds the best one's value at the end"
-import pytest, torch
+import os, pytest, signal, torch
+from multiprocessing import get_context
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 from test_applications import apps, images, label, language_model, small, tabular_classes, text_classes
@@ -23,6 +24,25 @@ def bounded(path):
     learn.splitter = trainable_params
     return learn
 def alpha(learn, cls): return float(next((o.distrib.concentration1 for o in learn.cbs if type(o) is cls), 0.))
+
+def three(path):
+    "A learner with three groups of layers"
+    return digits(path, splitter=lambda m: L(params(m[0]), params(m[1]), params(m[3])))
+class Noting(Module):
+    "Notes the type of its input"
+    def forward(self, x):
+        self.seen = x.dtype
+        return x
+def noting(path): return digits(path, model=nn.Sequential(net(), Noting()))
+def rates(name): return lambda learn: [float(h[name]) for h in learn.opt.hypers]
+def ratio(name): return lambda learn: rates(name)(learn)[0]/rates(name)(learn)[1]
+def which(learn):
+    "The schedule of a training, by what its learning rate is at three points"
+    f = learn.param_scheduler.scheds if hasattr(learn, 'param_scheduler') else {}
+    if not f: return 'constant'
+    early,share = [float(f['lr'](o)[-1])/.003 for o in (0., .025)]
+    if early>.99: return 'flat_cos'
+    return 'one_cycle' if 'mom' in f else 'cosine' if share==pytest.approx(.52) else 'another'
 
 def hyper(name): return lambda learn: learn.opt.hypers[-1][name]
 def schedule(name): return lambda learn: learn.param_scheduler.scheds[name]
@@ -56,6 +76,11 @@ cases = {
     'cutmix': (vision, 'fit', (0., 1.), lambda l: alpha(l, CutMix)),
     'max_norm': (plain, 'fit', [0, .1, 1.], lambda l: l.gradient_clip.max_norm if hasattr(l, 'gradient_clip') else 0),
     'n_acc': (plain, 'fit', [0, 64, 128], lambda l: l.gradient_accumulation.n_acc if hasattr(l, 'gradient_accumulation') else 0),
+    'ema': (plain, 'fit', [0, .5, .9], lambda l: l.ema.decay if hasattr(l, 'ema') else 0),
+    'precision': (noting, 'fit', ['fp32', 'bf16'], lambda l: 'bf16' if l.model[-1].seen==torch.bfloat16 else 'fp32'),
+    'schedule': (plain, 'fit_one_cycle', ['one_cycle', 'flat_cos', 'cosine', 'constant'], which),
+    'wd_mult': (three, 'fit', (2., 100.), lambda l: rates('wd')(l)[-1]/rates('wd')(l)[0]),
+    'lr_decay': (three, 'fit', (.1, .9), ratio('lr')),
     'lr_mult': (plain, 'fit', (2., 100.), lambda l: l.opt.hypers[-1]['lr']/l.opt.hypers[0]['lr'])}
 
 class Look(Callback):
@@ -77,7 +102,7 @@ def test_every_knob_has_a_case(): assert set(knobs)-set(cases)=={'n_epoch', 'fre
 def test_what_is_suggested_is_what_is_seen(tmp_path, name):
     mk,fit,spec,see = cases[name]
     learn = mk(tmp_path)
-    if name in ('div', 'div_final', 'pct_start'): learn.lr = .003
+    if name in ('div', 'div_final', 'pct_start', 'schedule'): learn.lr = .003
     before = picture(learn)
     others = dict(lr=(1e-3, 1e-2, 'log')) if name=='lr_mult' else {}
     res,notes = tune(learn, {name: spec, **others}, see, fit=fit)
@@ -108,7 +133,7 @@ def agree(a, b): return a==pytest.approx(b, rel=1e-2) if isinstance(b, float) el
 def test_present_is_what_an_untuned_training_sees(tmp_path, name):
     mk,fit,spec,see = cases[name]
     learn,notes = mk(tmp_path),[]
-    if name in ('div', 'div_final', 'pct_start'): learn.lr = .003
+    if name in ('div', 'div_final', 'pct_start', 'schedule'): learn.lr = .003
     with learn.no_bar(), learn.no_logging(): getattr(learn, fit)(1, cbs=Look(see, notes))
     assert agree(notes[0], knobs[name].current_for(learn, fit))
 
@@ -138,6 +163,124 @@ def test_a_trial_with_a_tuned_callback_resumes(tmp_path):
     Break.count = 0
     study(tmp_path/'b', cbs=Break(KeyboardInterrupt(), (5,), 1))
     assert study(tmp_path/'b').curves.equals(whole.curves)
+
+def test_one_option_is_used(tmp_path):
+    "Also if nothing else varies, and below an option: with each search"
+    seen = lambda l: (rates('lr')(l)[0], rates('wd')(l)[0], rates('mom')(l)[0])
+    for space in (dict(lr=[.01], wd=[.2]), dict(wd=[.2, .3], lr=[.01]), dict(opt_func={SGD: dict(mom=[.5]), Adam: {}}, lr=[.01], wd=[.2])):
+        for sampler in (None, 'random', 'tpe'):
+            res,notes = tune(digits(tmp_path), space, seen, fit='fit', enqueue=False, sampler=sampler)
+            for n,(lr,wd,mom) in enumerate(notes):
+                p = res.params_of(n)
+                assert set(p)>={'lr', 'wd'} and (lr, wd)==(p['lr'], p['wd'])==(.01, wd) and ('mom' in p)==(p.get('opt_func') is SGD)
+                assert mom==p.get('mom', .9)
+
+# Schedules, averaged weights, precision, rates per group
+
+class Each(Look):
+    "Notes what a training sees in the first batch of each epoch, and kills the process in epoch `kill` of all trials"
+    count = 0
+    def __init__(self, see=None, notes=None, kill=None): self.see,self.notes,self.kill = see or all_seen,notes,kill
+    def __deepcopy__(self, memo): return Each(self.see, self.notes, self.kill)
+    def after_loss(self):
+        if self.training and self.iter==0: self.notes.append(self.see(self.learn))
+    def after_epoch(self):
+        Each.count += 1
+        if Each.count==self.kill: os.kill(os.getpid(), signal.SIGKILL)
+
+rows = 'schedule', 'ema', 'precision', 'wd_mult', 'lr_decay'
+def all_seen(learn):
+    return {n: cases[n][-1](learn) for n in rows}
+def five(path, **kwargs):
+    "A study of all five, whose parameters have three groups"
+    learn = digits(path, lr=.003, model=nn.Sequential(net(), Noting()), splitter=lambda m: L(params(m[0][0]), params(m[0][1]), params(m[0][3])))
+    space = dict(schedule=['one_cycle', 'cosine', 'flat_cos'], ema=[.5, .9], precision=['fp32', 'bf16'], wd_mult=(2., 9.), lr_decay=(.3, .9))
+    return learn.bayes_tune(4, space, n_trials=3, pruner='none', monitor='valid_loss', study_name='s', **quick, **kwargs)
+def five_killed(path, kill):
+    Each.count = 0
+    five(path, cbs=Each(notes=[], kill=kill))
+
+def test_a_training_sees_them_also_after_a_kill(tmp_path):
+    "Each epoch, with the curves of a study that was not killed"
+    notes,rest = [],[]
+    whole = five(tmp_path/'a', cbs=Each(notes=notes))
+    p = get_context('fork').Process(target=five_killed, args=(tmp_path/'b', 6))
+    p.start(); p.join()
+    assert p.exitcode==-signal.SIGKILL
+    res = five(tmp_path/'b', cbs=Each(notes=rest))
+    want = [{k: whole.params_of(n)[k] for k in rows} for n in range(3) for _ in range(4)]
+    assert len({str(o) for o in want})==3 and len({o['schedule'] for o in want})>1
+    for found in (notes, rest):  # the first six of `rest` are from the checkpoint
+        for a,b in zip(found, want, strict=True):
+            assert a=={k: pytest.approx(v, rel=1e-5) if isinstance(v, float) else v for k,v in b.items()}
+    assert res.curves.value.tolist()==whole.curves.value.tolist() and any('resumed_from' in t.user_attrs for t in res.study.trials)
+
+def test_a_member_of_pbt_has_its_own_settings(tmp_path):
+    "A checkpoint of another member brings the state of callbacks, but not its hyperparameters"
+    def see(l): return dict(lr=hyper('lr')(l), **{n: cases[n][-1](l) for n in ('ema', 'max_norm', 'mixup', 'n_acc')})
+    space,notes = dict(lr=(1e-4, 1e-1, 'log'), ema=(.1, .9), max_norm=(.1, 2.), mixup=(.1, 1.), n_acc=(32, 96)),[]
+    res = plain(tmp_path).bayes_tune(4, space, n_trials=6, sampler='pbt', fit='fit', cbs=Each(see, notes), **quick)
+    given = [t.params for t in res.study.trials]
+    assert any('resumed_from' in t.user_attrs for t in res.study.trials)
+    for o in notes: assert any(o==pytest.approx(p) for p in given), o
+
+class Mean(Callback):
+    "Averages the weights as `EMA` should, and notes the validation loss of the average after each epoch"
+    name,order,seen = 'oracle',5,{}
+    def __init__(self, decay): self.decay,self.mean,self.n = decay,None,0
+    def before_train(self):
+        if self.mean is None: self.mean = [p.detach().clone() for p in self.model.parameters()]
+    def after_step(self):
+        self.n += 1
+        d = min(self.decay, (1+self.n)/(10+self.n))
+        for m,p in zip(self.mean, self.model.parameters()): m.mul_(d).add_(p.detach(), alpha=1-d)
+    def after_validate(self): Mean.seen[self.epoch] = [m.clone() for m in self.mean]
+
+def test_the_best_epoch_has_the_average(tmp_path):
+    "What was validated, what was saved, and what the winner holds are the average, computed here once more"
+    learn = digits(tmp_path, model=nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10)))
+    res = learn.bayes_tune(4, dict(ema=[.8]), n_trials=1, fit='fit', cbs=Mean(.8), enqueue=False, **quick)
+    mean = Mean.seen[res.best_epoch-1]
+    for o in (learn, res.learner()):
+        for p,m in zip(o.model.parameters(), mean, strict=True): assert torch.allclose(p, m, atol=1e-6)
+        with o.no_bar(): assert o.validate()[1]==pytest.approx(res.best_value, abs=1e-6)
+
+@pytest.mark.parametrize('fit', ['fit', 'fit_one_cycle', 'fit_flat_cos', 'fit_cosine', 'fine_tune'])
+def test_rates_per_group(tmp_path, fit):
+    "Group i of n has lr*lr_decay**(n-1-i) in each batch, and the weight decay that a constant ratio gives"
+    def see(l):
+        lr,wd = rates('lr')(l),rates('wd')(l)
+        return [lr[0]/lr[2], lr[1]/lr[2], wd[0], wd[1], wd[2]]
+    notes = []
+    res,_ = tune(three(tmp_path), dict(lr_decay=(.3, .9), wd_mult=(2., 50.)), fit=fit, wd=.2, cbs=Each(see, notes))
+    if fit=='fine_tune': notes = notes[1::2]  # the first stage is frozen
+    ps = [res.params_of(n) for n in range(3)]
+    assert notes==[pytest.approx([p['lr_decay']**2, p['lr_decay'], .2/p['wd_mult'], .2/p['wd_mult']**.5, .2]) for p in ps]
+
+def test_the_winner_keeps_its_rates(tmp_path):
+    "Another study begins with them, and a tuned weight decay is that of the last group"
+    learn = three(tmp_path)
+    res,_ = tune(learn, dict(wd=(.1, .3), wd_mult=(2., 50.)), fit='fit')
+    best = res.best_params
+    assert learn.wd==slice(pytest.approx(best['wd']/best['wd_mult']), best['wd'])
+    again,notes = tune(learn, dict(wd=(.1, .3), wd_mult=(2., 50.)), rates('wd'), fit='fit', n_trials=2)
+    assert again.params_of(0)==pytest.approx(best)
+    assert [o[-1] for o in notes]==pytest.approx([again.params_of(n)['wd'] for n in range(2)])
+
+def test_a_schedule_has_hyperparameters_of_its_own(tmp_path):
+    "What only one fit has is passed to that"
+    space = dict(schedule=dict(one_cycle=dict(div=(2., 50.), moms=[(.9, .8, .9), (.8, .7, .8)]), cosine=dict(pct_start=(.1, .5)), constant={}))
+    res,notes = tune(digits(tmp_path, lr=.003), space, which, fit='fit', n_trials=6, sampler=RandomSampler(seed=0))
+    assert res.params_of(0)==dict(schedule='constant') and set(res.trials.state)=={'complete'}
+    assert {o for o in res.trials.schedule}=={'one_cycle', 'cosine', 'constant'}
+
+def test_factories_see_to_names_that_were_theirs(tmp_path):
+    "A factory that has its own schedule, precision and decay, with other values, is left alone"
+    def make(p):
+        assert p['schedule'] in ('a', 'b') and p['precision'] in (1, 2) and p['lr_decay']>1
+        return digits(tmp_path)
+    res,_ = tune(digits(tmp_path), dict(schedule=['a', 'b'], precision=[1, 2], lr_decay=(2., 3.)), new_learner=make)
+    assert set(res.trials.state)=={'complete'}
 
 def test_embeddings_have_their_own_dropout(tmp_path):
     "`ps` scales the dropouts with the last one, but what `embed_p` says is the embeddings'"
@@ -330,6 +473,24 @@ def test_architectures_of_timm(tmp_path, lent):
     with again.no_bar(): assert again.validate()[1]==pytest.approx(res.best_value, abs=1e-6)
     with pytest.raises(KnobError, match="did you mean 'test_resnet'"): tune(learn, dict(arch=['test_resnett', small]))
     assert type(learn.model) is type(again.model)
+
+def test_names_of_torchvision_are_its_functions(tmp_path):
+    "Also in the winner, which can be tuned again; fastai alone would take a name for one of timm"
+    dls = images(tmp_path, CategoryBlock, label, n=40)
+    learn = vision_learner(dls, resnet18, pretrained=False, normalize=False, metrics=accuracy)
+    res,notes = tune(learn, dict(arch=['resnet18', 'squeezenet1_1']), lambda l: l.arch, n_trials=2)
+    assert res.params_of(0)==dict(arch='resnet18') and notes==[resnet18, squeezenet1_1]
+    assert learn.arch.__name__==res.best_params['arch']
+    assert type(learn.model[0]) is type(vision_learner(dls, learn.arch, pretrained=False, normalize=False).model[0])
+
+def test_candidates_of_timm(tmp_path):
+    "`timm_models` is a choice with features, from which a study builds and trains; the search sees relatives"
+    pytest.importorskip('timm')
+    archs = timm_models(params=(None, 3e6), top=3)
+    learn = vision_learner(images(tmp_path, CategoryBlock, label, n=40), resnet18, pretrained=False, normalize=False, metrics=accuracy)
+    res,notes = tune(learn, dict(arch=archs), lambda l: l.arch, n_trials=2)
+    assert set(res.trials.state)=={'complete'} and notes==[res.params_of(n)['arch'] for n in range(2)] and {*notes}<={*archs.options}
+    assert isinstance(res.space['arch'], Related) and res.space['arch'].features==archs.features
 
 def test_a_trial_resumed_between_two_fits_counts_its_epochs(tmp_path):
     "What callbacks are told when a fit that had ended is resumed is no epoch"

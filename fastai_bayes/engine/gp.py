@@ -12,7 +12,7 @@ import numpy as np
 from scipy.linalg import LinAlgError
 from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtri, dtrtrs
 from scipy.optimize import fmin_l_bfgs_b
-from .kernels import Kernel, Prior
+from .kernels import Kernel, Kinds, Prior
 
 # %% ../../nbs/engine/02_gp.ipynb #chol
 class CovarianceError(LinAlgError):
@@ -61,7 +61,7 @@ class Data:
         B=((1.,),) # (q,q) prior covariance of their coefficients, or (q,) variances
     ):
         self.X,self.y = np.asarray(X, float),np.asarray(y, float)
-        self.choice = np.asarray(choice)
+        self.choice = choice if isinstance(choice, Kinds) else np.asarray(choice)
         self.v = np.broadcast_to(np.asarray(v, float), self.y.shape)
         self.H = np.ones((len(self.y), 1)) if H is None else H
         self.b,B = np.asarray(b, float), np.asarray(B, float)

@@ -24,6 +24,7 @@ from fastai.callback.core import CancelEpochException, CancelFitException
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.learner import get_model
 from fastai.torch_core import get_random_states, set_random_states, to_device
+from .knobs import settings_of
 from .loaders import orders_of, set_orders, settle
 from .monitor import EventCallback
 from .state import callback_state, set_callback_state
@@ -394,7 +395,7 @@ class Checkpoint(EventCallback):
     Parameters:
         file: Path; a `CheckpointError` if it is damaged
         every: Minimum seconds between two checkpoints; 0 for one after every epoch
-        hypers: Restore the settings of the optimizer? Otherwise the fit sets them
+        hypers: Restore the hyperparameters? Otherwise the fit and the learner set them
         longer: May the fit have more epochs than the saved one?
         trial: Number of the trial that writes
         named: Attributes of callbacks that were already named in warnings
@@ -404,7 +405,7 @@ class Checkpoint(EventCallback):
     def __init__(self,
         file, # Path; a `CheckpointError` if it is damaged
         every:float=0., # Minimum seconds between two checkpoints; 0 for one after every epoch
-        hypers:bool=True, # Restore the settings of the optimizer? Otherwise the fit sets them
+        hypers:bool=True, # Restore the hyperparameters? Otherwise the fit and the learner set them
         longer:bool=False, # May the fit have more epochs than the saved one?
         trial:int=None, # Number of the trial that writes
         named:set=None, # Attributes of callbacks that were already named in warnings
@@ -542,7 +543,7 @@ class Checkpoint(EventCallback):
     def _put_back(self, s):
         "Restore everything except model and optimizer"
         learn = self.learn
-        if s['scaler']: learn.scaler.load_state_dict(s['scaler'])
+        if s['scaler'] and getattr(learn, 'scaler', None): learn.scaler.load_state_dict(s['scaler'])
         for p,zero in zip(learn.model.parameters(), s.get('zeros', ())):
             if zero: p.grad = torch.zeros_like(p)
         for p,g in zip(learn.model.parameters(), s['gradients'] or []):
@@ -550,7 +551,9 @@ class Checkpoint(EventCallback):
         set_recorder(learn.recorder, s)
         learn.train_iter,learn.epoch = s['train_iter'],s['epoch']-1
         if s['values']: learn.final_record = learn.recorder.values[-1]
+        own = () if self.hypers else settings_of(learn.cbs)
         self._name(set_callback_state(learn, s['callbacks']))
+        for cb,k,v in own: setattr(cb, k, v)
         _saved_paths(learn)
         _set_random(learn.dls, s['random'])
 

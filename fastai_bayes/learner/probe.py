@@ -256,7 +256,8 @@ class Probe:
         try:
             with in_main_process(loaders), seeded_loaders(learn.dls, 0), _not_trained(lent, owners[1]):
                 with muted(), learn.no_bar(), learn.no_logging():
-                    call_fit(learn, self.fit, self.n_epoch, params, self.fit_kwargs, cbs)
+                    by_factory = bool(self.factory.new_learner)
+                    call_fit(learn, self.fit, self.n_epoch, params, self.fit_kwargs, cbs, by_factory)
         except Exception as e:
             if out_of_memory(e): return free_memory(e)  # the trials learn from that
             done = self.last.row or any(o.astray for o in owners)

@@ -22,6 +22,7 @@ from .store import pointer, pointers_below
 from .trackers import Loggers
 from .training import Outcome, Plan, TakenError, Task, recording, show_curves, some_or_fail
 from .workers import Here, Pool, put_files
+from ..results.hints import hints
 from ..results.tables import short
 from ..results.report import TuneResult  # it adds the report
 from ..study.cache import fits
@@ -32,7 +33,7 @@ from ..study.limits import nearest, verdict
 from ..study.records import (Latest, all_trials, attr, best_first, best_of, best_trial, current_run, curve_of, diverged,
     epochs_spent, epochs_trained, last_step, max_runs, measures_of, reason_of, resume_trial, run_values, runs_of,
     saved_of, seconds_of, set_trial_attrs, standing, state_of, std_error, trial_at, trial_id, trials_of)
-from ..study.search_space import as_stored, distributions, suggest
+from ..study.search_space import as_stored, distributions, suggest, with_only
 from ..study.searches import Job, search_of
 from ..study.storage import StudyError, buffered, forget, quiet_optuna
 from ..study.studies import open_study
@@ -293,7 +294,7 @@ def claim(self:Run, job):
     elif job is not waiting:
         known = distributions(self.plan.space)
         drawn = job.params is not None and job.params.keys()<=known.keys()
-        if drawn: return self.begin_trial(job, known)
+        if drawn: return self.begin_trial(job, known, with_only(self.plan.space, job.params))
         self.study.add_trial(self.new_trial(job, state=TrialState.WAITING))
     trial = self.search.ask(self.study)
     trial.set_user_attr('worker', self.worker.id)
@@ -306,10 +307,10 @@ def new_trial(self:Run, job, **kwargs):
     return create_trial(user_attrs=dict(worker=self.worker.id), system_attrs=system, **kwargs)
 
 @patch
-def begin_trial(self:Run, job, known):
+def begin_trial(self:Run, job, known, params):
     "A trial that runs from its first line in the study: with a database, each further one would take its time"
-    dists = {k: known[k] for k in job.params}
-    new = self.new_trial(job, state=TrialState.RUNNING, params=job.params, distributions=dists)
+    dists = {k: known[k] for k in params}
+    new = self.new_trial(job, state=TrialState.RUNNING, params=params, distributions=dists)
     id = self.study._storage.create_new_trial(self.study._study_id, new)  # `add_trial` does not tell it
     return Trial(self.study, id)
 
@@ -679,10 +680,15 @@ def loop(self:Run):
         with graceful_interrupt(self), self.crew(), interrupting(self):
             while self.step(): self.check_hope()
         if self.ended: self.view.say(self.ended)
+        if not self.interrupted: self.say_hints()
     except KeyboardInterrupt: return
     finally: self.view.close(self.status)
     if self.interrupted or not all(t.state.is_finished() for t in self.trials()): return
     if best_trial(self.study) is None: self.give_up()
+
+@patch
+def say_hints(self:Run):
+    for o in hints(self.study, self.plan.factory.space): self.view.say(f'hint: {o}')
 
 @patch
 def notes(self:Run):

@@ -10,14 +10,14 @@ import dis, inspect, re, sys
 from functools import partial
 from fastcore.basics import first
 from fastai.learner import Learner
-import fastai.callback.schedule  # noqa: F401  it adds fits to `Learner`
+import fastai_bayes.learner.schedules  # noqa: F401  it and fastai's add fits to `Learner`
 
 # %% ../../nbs/learner/04_signatures.ipynb #err
 class KnobError(ValueError):
     "A hyperparameter cannot be tuned with this learner and this fit; the message says why and what to do"
 
 # %% ../../nbs/learner/04_signatures.ipynb #fits
-FIT_METHODS = 'fit','fit_one_cycle','fit_flat_cos','fine_tune'
+FIT_METHODS = 'fit','fit_one_cycle','fit_flat_cos','fit_cosine','fine_tune'
 
 def name_of(f): return f if isinstance(f, str) else getattr(f, '__name__', f)
 

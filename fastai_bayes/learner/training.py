@@ -332,7 +332,7 @@ def train(
             with (seeded_loaders(learn.dls, task.seed), quiet(learn), weights_only(folder.parent),
                   loggers.run([*learn.cbs, *cbs], folder, trial.params) as facts):
                 if 'deaths' in trial.user_attrs: chief.note('begun', True)
-                call_fit(learn, plan.fit, plan.n_epoch, params, plan.fit_kwargs, cbs)
+                call_fit(learn, plan.fit, plan.n_epoch, params, plan.fit_kwargs, cbs, bool(factory.new_learner))
                 facts['state'] = 'stopped' if cb.stopped else 'complete'
             best.settle(learn)
             keep_curves(learn, folder)

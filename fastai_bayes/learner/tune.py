@@ -24,7 +24,8 @@ from .facts import facts_of
 from .folds import GivenFolds, fold_loaders
 from .factory import LearnerFactory, TuneError, asks_trial, check_read, warn_unread
 from .frozen import FeatureCache, check_frozen
-from .knobs import check_args, check_knobs, default_space, knobs, left_out, losses_compare, named_here
+from .knobs import (check_args, check_knobs, default_space, fits_of, knobs, left_out,
+    losses_compare, named_here)
 from .loaders import LoaderError
 from .measures import limits_from
 from .goals import goals_from
@@ -222,7 +223,7 @@ def _space(learn, space, fit, fit_kwargs, new_learner=None):
 # %% ../../nbs/learner/21_tune.ipynb #plan
 def _check_space(learn, space, given, fit, fit_kwargs, monitor, free):
     "Raise unless `space` can be tuned with `learn`; a factory has suggested what is not in `given`"
-    _check_fit(fit, fit_kwargs, space.names)
+    for f in [fit] if free else fits_of(space, fit): _check_fit(f, fit_kwargs, space.names)
     check_knobs(learn, space, fit, free)
     if monitor in ('train_loss', 'valid_loss') and not losses_compare(space):
         raise KnobError(f'{monitor} of different losses cannot be compared; '
@@ -475,7 +476,7 @@ def bayes_tune(self:Learner,
     timeout:float=None, # Maximum seconds; if this is the only limit, configurations with fast epochs are preferred
     monitor:str=None, # Name of a metric or loss; the first metric, else `valid_loss`, if None
     mode:str=None, # 'min' or 'max', if it is unknown for `monitor`
-    fit='fit_one_cycle', # 'fit', 'fit_one_cycle', 'fit_flat_cos', 'fine_tune', or `f(learn, n_epoch, cbs, **kwargs)`
+    fit='fit_one_cycle', # 'fit', 'fit_flat_cos', 'fit_cosine', 'fine_tune', or `f(learn, n_epoch, cbs, **kwargs)`
     new_learner=None, # Function of hyperparameters, or of a `trial` that suggests them, that returns a `Learner`
     sampler=None, # 'bayes' (if None), 'tpe', 'gp', 'cmaes', 'qmc', 'random', 'grid', 'pbt' or an Optuna sampler
     pruner=None, # 'bayes' (if None), 'median', 'asha', 'hyperband', 'patient', 'none' or an Optuna pruner
@@ -514,8 +515,7 @@ def bayes_tune(self:Learner,
             preferred
         monitor: Name of a metric or loss; the first metric, else `valid_loss`, if None
         mode: 'min' or 'max', if it is unknown for `monitor`
-        fit: 'fit', 'fit_one_cycle', 'fit_flat_cos', 'fine_tune', or `f(learn, n_epoch, cbs,
-            **kwargs)`
+        fit: 'fit', 'fit_flat_cos', 'fit_cosine', 'fine_tune', or `f(learn, n_epoch, cbs, **kwargs)`
         new_learner: Function of hyperparameters, or of a `trial` that suggests them, that returns a
             `Learner`
         sampler: 'bayes' (if None), 'tpe', 'gp', 'cmaes', 'qmc', 'random', 'grid', 'pbt' or an

@@ -129,6 +129,7 @@ td[style]{white-space:normal;min-width:18rem}.about td,.about th{text-align:left
 @media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}pre{background:#262626}th,td{border-color:#444}}
 </style></head><body><h1>{{ name }}</h1><p>{{ headline }}</p>
 {% if code %}<h2>The best configuration</h2><pre>{{ code }}</pre>{% endif %}
+{% if hints %}<h2>Hints</h2><ul>{% for o in hints %}<li>{{ o }}</li>{% endfor %}</ul>{% endif %}
 <h2>Plots</h2>
 {% for o in pictures %}<h3>{{ o.caption }}</h3>{% if o.text %}<p>{{ o.text }}</p>{% else %}<div class="wide"><picture>
 <source media="(prefers-color-scheme:dark)" srcset="data:image/png;base64,{{ o.dark }}">
@@ -166,7 +167,8 @@ def report(self:TuneResult,
     failed = df[df.state.isin(['failed', 'infeasible'])][['number', 'state', 'epochs', 'reason']]
     about = [[k, str(v)] for k,v in _about(self).items()]
     page = template(_page).render(
-        name=one_line(self.study.study_name), headline=headline(self), code=best_code(self),
+        name=one_line(self.study.study_name),
+        headline=headline(self), hints=self.hints, code=best_code(self),
         pictures=[_picture(f, self.study) for f in plots.values() if f.caption],
         trials=html_table(table(df, len(df)), 60),
         about=html_table([['what', 'value'], *about]),

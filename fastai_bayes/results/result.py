@@ -14,6 +14,7 @@ from ..engine.policy import real_epochs
 from ..engine.space import Space, did_you_mean, is_int
 from . import forecasts, goals, history, hyperparameters, surrogate_plots, timeline  # they register their plots
 from .goals import pareto_frame
+from .hints import hints
 from .hyperparameters import completed
 from .style import plots
 from .tables import html_table, one_line, plus_minus, table, template, text_table
@@ -85,6 +86,8 @@ class TuneResult:
     def curves(self): return curve_frame(self.study)
     @property
     def pareto(self): return pareto_frame(self.study)
+    @property
+    def hints(self): return hints(self.study, self.space)
 
     def params_of(self,
         n:int # Number of a trial
@@ -155,15 +158,18 @@ def __repr__(self:TuneResult):
     room = shutil.get_terminal_size((140, 24)).columns
     lines = text_table(table(self.trials, self.max_rows), room, ['seconds', 'best_epoch'], True)
     if _more(self): lines.append(f'... and {_more(self)} more, see .trials')
+    lines += [f'hint: {o}' for o in self.hints]
     return '\n'.join([headline(self), *lines])
 
 _html = """<p>{{ head }}</p>{{ table|safe }}
-{%- if more %}<p>... and {{ more }} more, see <code>.trials</code></p>{% endif %}"""
+{%- if more %}<p>... and {{ more }} more, see <code>.trials</code></p>{% endif %}
+{%- for o in hints %}<p>hint: {{ o }}</p>{% endfor %}"""
 
 @patch
 def _repr_html_(self:TuneResult):
     rows = html_table(table(self.trials, self.max_rows), 40)
-    return template(_html).render(head=headline(self), table=rows, more=_more(self))
+    parts = dict(head=headline(self), table=rows, more=_more(self), hints=self.hints)
+    return template(_html).render(**parts)
 
 # %% ../../nbs/results/07_result.ipynb #plotly
 class PlotlyError(ImportError):
