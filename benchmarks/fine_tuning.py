@@ -92,14 +92,14 @@ def blocks_seen(photos):
             return tuple(map(torch.cat, zip(*batches)))
         return [*map(_seen, passes)],len(dls.vocab)
 
-def last_blocks(photos, path, seed, bs=16):
-    "A learner of the last block and a head"
+def last_blocks(photos, path, seed=None, bs=16, ps=.5):
+    "A learner of the last block and a head, whose first weights are random if `seed` is None"
     (train,valid,*test),n = blocks_seen(photos)
     Losses.test = test[0] if test else None
-    set_seed(seed)
+    if seed is not None: set_seed(seed)
     dls = DataLoaders(TfmdDL(TensorDataset(*train), bs=bs, shuffle=True, drop_last=True, num_workers=0),
                       TfmdDL(TensorDataset(*valid), bs=400, num_workers=0), path=path)
-    model = nn.Sequential(lite0()[18:22], create_head(1280, n))
+    model = nn.Sequential(lite0()[18:22], create_head(1280, n, ps=ps))
     apply_init(model[1], nn.init.kaiming_normal_)
     return Learner(dls, model, loss_func=CrossEntropyLossFlat(), metrics=accuracy, splitter=default_split, path=path)
 
@@ -126,6 +126,20 @@ def ours(photos, path, seed, n, **kwargs):
     res = learn.bayes_tune(4, SPACE, budget=n, fit='fine_tune', monitor='valid_loss', seed=seed, cbs=Losses(), verbose=False, **kwargs)
     return dict(trials=len(res.trials), best=res.best_params)
 
+def ours_heads(photos, path, seed, n):
+    "Each trial begins with a head of its own"
+    return ours(photos, path, seed, n, new_learner=lambda p: last_blocks(photos, path, None, p['bs'], p['ps']))
+
+def found_lr(learn):
+    "Suggestion of `lr_find` for the frozen learner"
+    with learn.no_bar(), learn.no_logging():
+        learn.freeze()
+        return learn.lr_find(show_plot=False).valley
+
+def ours_prior(photos, path, seed, n):
+    "What `lr_find` suggests, once, is what is believed of the learning rate"
+    return ours(photos, path, seed, n, prior=dict(lr=found_lr(last_blocks(photos, path, seed))))
+
 def tpe_median(photos, path, seed, n):
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner())
     def objective(trial):
@@ -144,16 +158,16 @@ def defaults(photos, path, seed, n, length=4):
     lr,runs = None,0
     while len(Losses.all)<n:
         learn,runs = last_blocks(photos, path, seed+1000*runs),runs+1
-        with learn.no_bar(), learn.no_logging():
-            learn.freeze()
-            lr = lr or learn.lr_find(show_plot=False).valley
-            learn.fine_tune(length, lr, cbs=Losses())
+        lr = lr or found_lr(learn)
+        with learn.no_bar(), learn.no_logging(): learn.fine_tune(length, lr, cbs=Losses())
     return dict(trials=runs, best=dict(lr=lr))
 
 METHODS = {'ours': ours, 'ours-recipes': functools.partial(ours, recipes=True), 'ours-cache': functools.partial(ours, cache_frozen=True),
+           'ours-heads': ours_heads, 'ours-prior': ours_prior,
            'tpe-median': tpe_median, 'defaults': defaults,
            **{f'defaults-{n}': functools.partial(defaults, length=n-1) for n in AT}}
 LABELS = {'ours': '`bayes_tune`', 'ours-recipes': '`bayes_tune(recipes=True)`', 'ours-cache': '`bayes_tune(cache_frozen=True)`',
+          'ours-heads': '`bayes_tune`, a new head per trial', 'ours-prior': "`bayes_tune(prior=dict(lr=lr_find's))`",
           'tpe-median': "Optuna TPE + median, Optuna's callback", 'defaults': '`lr_find`, `fine_tune(4)`, repeated',
           **{f'defaults-{n}': f'`lr_find`, `fine_tune({n-1})`' for n in AT}}
 
