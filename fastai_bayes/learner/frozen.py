@@ -327,7 +327,7 @@ class FrozenFeatures(EventCallback):
         "Steps that are frozen now, with their norms, which fastai would train"
         ids = frozen_ids(model, self.opt.param_lists)
         steps = frozen_steps(model, ids)
-        if ids and not steps: raise TuneError(_no_layers(model))
+        if ids and not steps and self.training: raise TuneError(_no_layers(model))  # another model may be validated
         norms = [p for o in steps for p in o.parameters() if p.requires_grad]
         for p in norms: p.requires_grad_(False)
         self.trainable += norms
