@@ -8,7 +8,7 @@ mean of the others.
 
     python benchmarks/checkpoints.py [--sizes 1 25 100] [--seconds 8] [--epochs 4] [--device cpu] [--ways bayes_tune waiting]
 """
-import argparse, json, math, platform, resource, subprocess, sys, tempfile, time, warnings
+import argparse, json, math, resource, subprocess, sys, tempfile, time, warnings
 warnings.simplefilter('ignore')
 import torch
 from fastai.callback.all import *
@@ -94,16 +94,19 @@ def row(o, way, millions):
 
 names = dict(bayes_tune='bayes_tune', waiting='bayes_tune, waiting', torch='torch.save', fastai='SaveModelCallback')
 
+columns = 'million parameters', 'way', 'first stop, s', 'later stops, s', 'GB', 'memory, GB', 'memory, times'
+
 def table(o):
-    print(f'torch {torch.__version__}, Python {platform.python_version()}, {o.device}; {o.epochs} epochs of {o.seconds:g} s; 2 % of 30 s are .6 s')
-    print(f'{"million":>8} {"way":20} {"first s":>8} {"later s":>8} {"GB":>6} {"memory GB":>10} {"times":>6}')
+    print(f'{o.device}, {o.epochs} epochs of {o.seconds:g} s; 2 % of an epoch of 30 s are .6 s:\n')
+    print('|', ' | '.join(columns), '|')
+    print('|', ' | '.join(['---']*len(columns)), '|')
     for millions in o.sizes:
         base = row(o, 'none', millions)['peak']
         for way in o.ways:
             r = row(o, way, millions)
             first,*later = r['stops']
-            mean = sum(later)/max(len(later), 1)
-            print(f'{millions:8g} {names[way]:20} {first:8.3f} {mean:8.3f} {r["bytes"]/1e9:6.2f} {(r["peak"]-base)/1e9:10.2f} {r["peak"]/base:6.2f}', flush=True)
+            mean,more = sum(later)/max(len(later), 1),r['peak']-base
+            print(f'| {millions:g} | {names[way]} | {first:.2f} | {mean:.2f} | {r["bytes"]/1e9:.2f} | {more/1e9:.2f} | {r["peak"]/base:.2f} |', flush=True)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
