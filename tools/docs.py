@@ -5,6 +5,7 @@ The start page is README.md. Every other notebook is a page, and so are CONTRIBU
 import ast, base64, inspect, json, os, re, shutil, sys
 from functools import cached_property
 from pathlib import Path
+import fastai_bayes.all
 from symbols import defined, explanation, line, methods, parameters, resolve, signature
 
 root = Path(__file__).resolve().parent.parent
@@ -44,6 +45,12 @@ class Page:
         self.names = [n for d,s in srcs if d.keys()&{'export', 'exports'} for n in defined(s)] if self.module else []
         self.title = next((m[1] for c in self.cells if (m := re.match(r'# (.*)', text(c['source'])))), self.slug)
 
+    @property
+    def is_public(self):
+        "Does the page explain something that people call, and not only an error?"
+        called = [o for o in fastai_bayes.all.__all__ if not o.endswith('Error')]
+        return any(o in called or o.startswith(('Learner.', 'TuneResult.')) for o in self.names)
+
     @cached_property
     def symbols(self):
         "All that is explained on the page"
@@ -58,16 +65,19 @@ def pages():
 
 def navigation(pages):
     "The site's menu, as mkdocs wants it"
-    def of(folder):
+    def of(folder, internal=None):
         first = [{'Gallery': f'{gallery}.md'}] if folder==Path(gallery).parent.name else []
-        return first + [{o.title: f'{o.slug}.md'} for o in pages.values() if o.folder==folder]
+        shown = [o for o in pages.values() if o.folder==folder and internal in (None, not o.is_public)]
+        return first + [{o.title: f'{o.slug}.md'} for o in shown]
     def entry(part): return of(part) if isinstance(part, str) else [{k: entry(v)} for k,v in part.items()]
     top = [o for o in pages.values() if o.folder=='.']
     start = [f'{o.slug}.md' for o in top if o.slug=='index']
     rest = [{o.title: f'{o.slug}.md'} for o in top if o.slug!='index']
     nav = [{'Start': o} for o in start] + [{k: entry(v)} for k,v in menu.items()]
     api = next(o for o in nav if 'API' in o)
-    api['API'] = rest+api['API']
+    parts = [{heading: of(folder, internal) for heading,folder in menu['API'].items()} for internal in (False, True)]
+    public,internal = ([{k: v} for k,v in o.items() if v] for o in parts)
+    api['API'] = [*rest, *public, {'Internals': internal}]
     return [o for o in nav if all(o.values())]
 
 # Cells
