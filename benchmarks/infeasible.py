@@ -1,8 +1,8 @@
 "Trials lost to what is impossible, and the best value, with `BayesSampler`, Optuna's GPSampler and TPE\n\n    python benchmarks/infeasible.py --seeds 10"
-import argparse, platform, time, warnings
+import argparse, time, warnings
 import numpy as np, optuna
-import fastai_bayes
 from fastai_bayes.study.sampler import BayesSampler
+from racing import header, row, versions
 
 def square(t): return t.suggest_float('x', 0, 1),t.suggest_float('y', 0, 1)
 def border(t, how):
@@ -27,7 +27,7 @@ def free(t, how):
     return (x-.6)**2+(y-.6)**2
 
 samplers = dict(ours=BayesSampler, gp=optuna.samplers.GPSampler, tpe=optuna.samplers.TPESampler)
-hows = dict(pruned=optuna.TrialPruned, error=ValueError)
+hows = dict(prunes=optuna.TrialPruned, raises=ValueError)
 
 def run(f, how, name, seed, n):
     "Trials that were impossible, and the best value, of a study of `n` trials"
@@ -37,7 +37,7 @@ def run(f, how, name, seed, n):
 
 def shown(v):
     "Mean and its standard error"
-    return f'{np.mean(v):9.4g} ± {np.std(v, ddof=1)/len(v)**.5:<8.2g}'
+    return f'{np.mean(v):.3g} ({np.std(v, ddof=1)/len(v)**.5:.2g})'
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -46,12 +46,12 @@ if __name__=='__main__':
     a = p.parse_args()
     warnings.simplefilter('ignore')
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    print(f'{a.trials} trials, seeds 0 to {a.seeds-1}; fastai_bayes {fastai_bayes.__version__}, optuna {optuna.__version__}, '
-          f'numpy {np.__version__}, Python {platform.python_version()}; mean ± standard error, less is better')
-    print(f"{'task':8} {'told by':8} {'sampler':8} {'impossible trials':22} {'best value':22} seconds")
+    print(versions('fastai_bayes', 'optuna', 'numpy'))
+    print(f'\nMean (standard error) of {a.seeds} seeds with {a.trials} trials, less is better\n')
+    header('task', 'the objective', 'sampler', 'impossible trials', 'best value', 'seconds')
     for f in (border, inside, heads, free):
-        for how in hows if f is not free else ['pruned']:
+        for how in hows if f is not free else ['prunes']:
             for name in samplers:
                 start = time.perf_counter()
                 bad,best = zip(*(run(f, how, name, s, a.trials) for s in range(a.seeds)))
-                print(f'{f.__name__:8} {how:8} {name:8} {shown(bad):22} {shown(best):22} {(time.perf_counter()-start)/a.seeds:.1f}', flush=True)
+                row(f.__name__, how, name, shown(bad), shown(best), f'{(time.perf_counter()-start)/a.seeds:.1f}')
