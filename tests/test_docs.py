@@ -196,7 +196,7 @@ def test_start_page_is_light(url, browser):
     page,got = browser.new_page(viewport=dict(width=1280, height=860)),[]
     page.on('response', lambda o: got.append((o.url, len(o.body()))))
     page.goto(f'{url}/index.html', wait_until='networkidle')
-    assert sum(n for _,n in got)<500_000 and not [o for o,_ in got if 'search_index' in o], sorted(got, key=lambda o: -o[1])[:5]
+    assert sum(n for _,n in got)<512_000 and not [o for o,_ in got if 'search_index' in o], sorted(got, key=lambda o: -o[1])[:5]
 
 def ten_minutes(url, browser):
     "The page with the moving picture, a function that reads its state, and its errors"

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python tools/demo.py
 
-The study is that of examples/digits.py, with the same seed. Each frame is one epoch, later on three, and the table has no reasons."""
+The study is that of examples/digits.py, with the same seed. Each frame is one epoch, later on four, and the table has no reasons."""
 import io, math, sys, tempfile
 from copy import deepcopy
 from pathlib import Path
@@ -117,7 +117,7 @@ def few_colours(frames):
 
 def main():
     seen = record()
-    shown = [*range(25), *range(25, len(seen)-1, 3), len(seen)-1]
+    shown = [*range(25), *range(25, len(seen)-1, 4), len(seen)-1]
     frames = few_colours([frame(seen[:i+1], seen[-1].spent) for i in shown])
     fn = root/'docs'/'img'/'demo.webp'
     frames[0].save(fn, save_all=True, append_images=frames[1:], duration=[150]*(len(frames)-1)+[4000], loop=0, lossless=True, method=6, quality=100)
