@@ -27,6 +27,7 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser()
     p.add_argument('--seeds', type=int, default=30); p.add_argument('--trials', type=int, default=12); p.add_argument('--noise', type=float, default=.05)
     args = p.parse_args()
+    print(f'24 options, {args.seeds} seeds, noise {args.noise:g}')
     print('mean regret (standard error) after', *range(10, args.trials+1), 'trials')
     for related in (True, False):
         R = np.array([regrets(s, related, args.trials, args.noise) for s in range(args.seeds)])
