@@ -33,6 +33,7 @@ def of_sweeps(name):
     from sweep_sets import APPLICATIONS, SETS
     app, = [a for a,n in SETS if n==name]
     def _make(path):
+        torch.manual_seed(0)
         learn = SETS[app, name].maker()(path=path)
         valid = learn.dls.valid
         at = np.random.default_rng(0).permutation(len(valid.dataset))

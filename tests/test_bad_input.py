@@ -197,7 +197,7 @@ bad |= {
     **knob('freeze_epochs', [(0, 3), (1., 3.), ['x']], 'expected whole numbers of 1 or more, got', fit='fine_tune'),
     **knob('loss_func', [[3], [CrossEntropyLossFlat], ['mse']], 'expected instances of losses'),
     **knob('opt_func', [[3], ['Adamm'], [None]], 'is not an optimizer'),
-    **knob('arch', [[3], [None]], 'expected functions such as resnet18 or names of timm models', small_vision),
+    **knob('arch', [[3], [None]], 'expected functions such as resnet18, or names of models', small_vision),
     **fit_arg('pct_start', [5, -1, 'x', None, [.3], True], 'expected numbers from 0 to 1, got'),
     **fit_arg('lr_max', ['x', 0, -1., [.1, -1], slice(0., 1.)], 'expected numbers above 0, got'),
     **fit_arg('base_lr', ['x', 0], 'expected numbers above 0, got', fit='fine_tune'),

@@ -1916,7 +1916,8 @@ def test_knobs_are_applied_in_the_order_of_the_table():
 root = Path(__file__).resolve().parent.parent
 packages = dict(sklearn='scikit-learn', PIL='pillow', mlflow='mlflow-skinny', syne_tune='syne-tune', neps='neural-pipeline-search', optuna_dashboard='optuna-dashboard',
                 optuna_integration='optuna-integration', mkdocs='mkdocs-material', IPython='ipython', ConfigSpace='configspace', skimage='scikit-image',
-                chatterbot_corpus='chatterbot-corpus', yaml='pyyaml')
+                chatterbot_corpus='chatterbot-corpus', yaml='pyyaml', efficientnet_lite_pytorch='efficientnet-lite-pytorch',
+                fast_tabnet='fast-tabnet', self_supervised='self-supervised')
 def imported(folder):
     "Packages that the Python files of a folder import"
     for f in (root/folder).rglob('*.py'):
@@ -1924,7 +1925,7 @@ def imported(folder):
             if isinstance(n, ast.Import): yield from (a.name.split('.')[0] for a in n.names)
             elif isinstance(n, ast.ImportFrom) and n.module and not n.level: yield n.module.split('.')[0]
 
-folders = dict(fastai_bayes='integrations', tests='dev integrations', tools='dev docs', benchmarks='bench dev peers sweeps', examples='')
+folders = dict(fastai_bayes='integrations', tests='dev docs integrations ecosystem', tools='dev docs', benchmarks='bench dev peers sweeps', examples='')
 @pytest.mark.parametrize('folder', folders)
 def test_every_import_is_declared(folder):
     cfg = configparser.ConfigParser()
