@@ -80,6 +80,7 @@ def main():
     print(f"{versions('fastai_bayes', 'fastai', 'torch')}; seeds 0 to {args.seeds-1}, budget of {TRIALS} full trials")
     todo = [(n, s, w, args.runs) for n in args.sets for s in range(args.seeds) for w in ('one', *args.ways)]
     done = race(tune, todo, args.jobs, lambda o: [f'{o[0]:.4f}', f'{o[1]:.4f}', f'{o[3]} runs', f'{o[5]} epochs'])
+    print('\nThe winner on data that no search has seen: mean ± standard error over seeds\n')
     header('set', 'runs of a trial', 'test', 'its runs together', 'gain', 'gain together', 'optimism', 'runs', 'plain', 'saved')
     for n in args.sets:
         def _all(way): return np.array([done[n, s, way, args.runs] for s in range(args.seeds)])
