@@ -90,7 +90,7 @@ def test_epochs_that_take_too_long(tmp_path):
 def test_memory_of_a_gpu(tmp_path, monkeypatch):
     "What torch says is the peak is that of the trial"
     made = []
-    monkeypatch.setattr(measures, '_device', lambda learn: torch.device('cuda') if made.append(learn) else torch.device('cuda'))
+    monkeypatch.setattr(measures, 'device_of', lambda learn: torch.device('cuda') if made.append(learn) else torch.device('cuda'))
     monkeypatch.setattr(torch.cuda, 'reset_peak_memory_stats', lambda device: None)
     monkeypatch.setattr(torch.cuda, 'max_memory_allocated', lambda device: 1e6*made[-1].model[0].out_features)
     res = tune(tmp_path, dict(peak_mem_mb=(None, 16)), n=3, pruner='none', sampler='random', n_trials=3)

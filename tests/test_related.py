@@ -4,7 +4,7 @@ from scipy.optimize import check_grad
 from fastai_bayes.engine.gp import GP, Data, log_marginal
 from fastai_bayes.engine.kernels import Kinds
 from fastai_bayes.engine.optimizer import BayesOptimizer
-from fastai_bayes.engine.space import Related, Space, own
+from fastai_bayes.engine.space import Related, Space, least_distance
 from fastai_bayes.study.sampler import BayesSampler
 from fastai_bayes.study.search_space import as_stored
 
@@ -19,7 +19,7 @@ def test_an_untried_option_is_predicted_by_its_relatives():
     gp = GP(Data(X, y, space.choice, b=[0.], B=[1e-12]), np.log([[1., s2**.5, n2**.5]]))
     mean,var = gp.predict(space.encode([dict(arch=o) for o in archs.options]))
     def k(a, b):
-        r2 = 0. if a==b else own+(1-own)*(features[a][0]-features[b][0])**2
+        r2 = 0. if a==b else least_distance+(1-least_distance)*(features[a][0]-features[b][0])**2
         s = (5*r2)**.5
         return (1+s+s*s/3)*np.exp(-s)
     K = np.array([[k(0, 0)+n2, k(0, 3)], [k(3, 0), k(3, 3)+n2]])

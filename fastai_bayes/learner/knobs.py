@@ -112,6 +112,12 @@ def _numbers(where, good, kind=Real):
     is_good = lambda o: is_number(o, kind) and isfinite(o) and good(o)
     return _each_bad(lambda o: None if is_good(o) else f'expected {words} {where}, got {o!r}')
 
+def _one_of(options):
+    "A check that all values are among `options`, texts"
+    def _bad(o):
+        if not isinstance(o, str) or o not in options: return f'expected some of {", ".join(options)}, got {o!r}'
+    return _each_bad(_bad)
+
 _positive = _numbers('above 0', lambda o: o>0)
 _not_negative = _numbers('of 0 or more', lambda o: o>=0)
 _share = _numbers('from 0 to 1', lambda o: 0<=o<=1)
@@ -436,7 +442,7 @@ def _check_precision(learn, space, fit):
 
 add_knob('precision', 'fp32, fp16 or bf16', 'fp16 bf16 amp mixed_precision dtype half', by_factory=True,
     apply=set_precision, current=precision_of, callback=MixedPrecision, setting='amp_mode', check=_check_precision,
-    bad=_each_bad(lambda o: None if o in PRECISIONS else f'expected some of {", ".join(PRECISIONS)}, got {o!r}'))
+    bad=_one_of(PRECISIONS))
 
 # %% ../../nbs/learner/05_knobs.ipynb #fit
 def _check_lr_mult(learn, space, fit):
@@ -455,15 +461,12 @@ def _check_lr_decay(learn, space, fit):
 
 def _check_frozen(learn, space, fit): return None if fit=='fine_tune' else 'only fine_tune freezes a model'
 
-def _bad_schedule(o):
-    if not isinstance(o, str) or o not in SCHEDULES: return f'expected some of {", ".join(SCHEDULES)}, got {o!r}'
-
 def _check_schedule(learn, space, fit):
     if fit in SCHEDULES.values(): return
     return f"{name_of(fit)} has a schedule of its own; tune it with fit='fit_one_cycle', which it replaces"
 
 add_knob('schedule', f'schedule of the learning rate: {", ".join(SCHEDULES)}',
-    'scheduler lr_scheduler sched lr_schedule lr_scheduler_type', by_factory=True, bad=_each_bad(_bad_schedule),
+    'scheduler lr_scheduler sched lr_schedule lr_scheduler_type', by_factory=True, bad=_one_of(SCHEDULES),
     check=_check_schedule, of_fit=lambda fit: first(k for k,f in SCHEDULES.items() if f==fit))
 
 def _add_arg(name, *args, **kwargs): add_knob(name, *args, args=(name,), **kwargs)

@@ -14,7 +14,7 @@ from math import inf, isfinite
 from statistics import median
 import torch
 from fastcore.basics import first
-from fastai.torch_core import apply, default_device, to_device
+from fastai.torch_core import apply, to_device
 from optuna.exceptions import TrialPruned
 from ..engine.space import did_you_mean, is_number
 from .callback import BayesPruningCallback
@@ -23,6 +23,7 @@ from .factory import TuneError
 from .loaders import seeded_loaders
 from .monitor import Measured, find_monitor, one_number, recorded, recorded_now
 from .out_of_memory import error_text
+from .precision import device_of
 from .probe import awake, in_main_process
 from ..study.limits import verdict
 from ..study.records import Direction, measures_of
@@ -37,7 +38,6 @@ def size_mb(learn):
     tensors = *learn.model.parameters(),*learn.model.buffers()
     return sum(o.nbytes for o in tensors)/1e6
 
-def _device(learn): return torch.device(getattr(learn.dls, 'device', None) or default_device())
 
 def _one_item(learn):
     "Inputs of the model: one item of the validation set"
@@ -45,7 +45,7 @@ def _one_item(learn):
     with in_main_process(dls.loaders), seeded_loaders(dls, 0): b = first(dls.loaders[1])
     x = b[:getattr(dls, 'n_inp', max(1, len(b)-1))]  # as `Learner` splits a batch
     def _first(o): return o[:1] if isinstance(o, torch.Tensor) else o
-    return to_device(apply(_first, x), _device(learn))
+    return to_device(apply(_first, x), device_of(learn))
 
 _sync = dict(cuda=torch.cuda.synchronize, mps=torch.mps.synchronize) # Waits for a device
 warm_ups,passes,few_passes = 3,30,5 # Passes that do not count, those that do, and those that are enough after a second
@@ -53,7 +53,7 @@ warm_ups,passes,few_passes = 3,30,5 # Passes that do not count, those that do, a
 @torch.no_grad()
 def latency_ms(learn):
     "Median milliseconds of the model for one item"
-    x,device,times = _one_item(learn),_device(learn),[]
+    x,device,times = _one_item(learn),device_of(learn),[]
     wait = _sync.get(device.type, int)
     model = deepcopy(learn.model).to(device).eval()
     while len(times)<warm_ups+(few_passes if sum(times)>1 else passes):
@@ -82,8 +82,8 @@ def _limit(k, v):
 
 def known_at(k, learn, arg='subject_to'):
     "When is the measure `k` known, which is not a function of the user's? A `TuneError` about `arg` if it is none"
-    if k=='peak_mem_mb' and _device(learn).type!='cuda':
-        raise TuneError(f'{arg}: peak_mem_mb is measured on CUDA devices, and the learner is on {_device(learn)}; '
+    if k=='peak_mem_mb' and device_of(learn).type!='cuda':
+        raise TuneError(f'{arg}: peak_mem_mb is measured on CUDA devices, and the learner is on {device_of(learn)}; '
                         'take size_mb or n_params instead')
     known = dict.fromkeys(known_early, 'build') | dict.fromkeys(known_late, 'epoch')
     known |= dict.fromkeys([o.strip('_') for o in recorded(learn)], 'end')
@@ -183,14 +183,14 @@ class LimitWatch(Measured):
 
     def before_epoch(self):
         self.start = time.monotonic()
-        if 'peak_mem_mb' in self.late: torch.cuda.reset_peak_memory_stats(_device(self.learn))
+        if 'peak_mem_mb' in self.late: torch.cuda.reset_peak_memory_stats(device_of(self.learn))
     def after_epoch(self):
         if self.start is None or hasattr(self.learn, 'lr_finder'): return
         before = dict(self.measures)
         seconds = self._parts*(time.monotonic()-self.start)
         if 'seconds_per_epoch' in self.late: self._keep('seconds_per_epoch', min, seconds)
         if 'peak_mem_mb' in self.late:
-            self._keep('peak_mem_mb', max, torch.cuda.max_memory_allocated(_device(self.learn))/1e6)
+            self._keep('peak_mem_mb', max, torch.cuda.max_memory_allocated(device_of(self.learn))/1e6)
         self.start,self.epochs = None,self.epochs+1
         self._metrics()
         if self.measures!=before: self.note('measures', self.measures)

@@ -60,17 +60,16 @@ def set_precision(
     if precision!='fp32': learn.add_cb(HalfPrecision(precision))
 
 def bad_precision(
-    precision, # Anything
+    precision:str, # One of `PRECISIONS`
     device # As from `device_of`
 )->str: # None if nothing is
     """Why `device` cannot train in `precision`
 
     Parameters:
-        precision: Anything
+        precision: One of `PRECISIONS`
         device: As from `device_of`
         returns: None if nothing is
     """
-    if precision not in PRECISIONS: return f'expected some of {", ".join(PRECISIONS)}, got {precision!r}'
     if precision=='fp16' and device.type!='cuda':
         return f'fp16 needs a GPU, and the loaders are on {device}; use bf16, which works there'
     if precision=='bf16' and device.type=='cuda' and not torch.cuda.is_bf16_supported():

@@ -135,7 +135,7 @@ def as_stored(
     dims = {k: _held(k) for k in varies}
     return space.like(dims) if dims else None
 
-# %% ../../nbs/study/03_search_space.ipynb #14e68b2d
+# %% ../../nbs/study/03_search_space.ipynb #with-only
 def with_only(
     space:Space, # Search space
     params:dict # Values of the names that vary, by label
