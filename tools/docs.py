@@ -10,8 +10,9 @@ from symbols import defined, explanation, line, methods, parameters, resolve, si
 
 root = Path(__file__).resolve().parent.parent
 nbs,md,pkg = root/'nbs',root/'_md',root/'fastai_bayes'
-menu = {  # heading -> folder of notebooks, or headings of its parts
-    'Get started': 'tutorials', 'Guides': 'guides', 'Examples': 'examples', 'How it works': 'explanations', 'Benchmarks': 'benchmarks',
+menu = {  # heading -> folder of notebooks, headings of its parts, or a list of both
+    'Get started': 'tutorials', 'Guides': ['guides', {'Coming from': 'coming_from'}], 'Examples': 'examples',
+    'How it works': 'explanations', 'Benchmarks': 'benchmarks',
     'API': {'Learner': 'learner', 'Results': 'results', 'Study': 'study', 'Engine': 'engine'}, 'About': 'about'}
 moved = {'..': 'about'}  # folder of files that are no notebooks -> where they stand in the menu
 gallery = 'examples/gallery'  # the page to which links to the folder of examples lead
@@ -69,7 +70,9 @@ def navigation(pages):
         first = [{'Gallery': f'{gallery}.md'}] if folder==Path(gallery).parent.name else []
         shown = [o for o in pages.values() if o.folder==folder and internal in (None, not o.is_public)]
         return first + [{o.title: f'{o.slug}.md'} for o in shown]
-    def entry(part): return of(part) if isinstance(part, str) else [{k: entry(v)} for k,v in part.items()]
+    def entry(part):
+        if isinstance(part, list): return [o for p in part for o in entry(p)]
+        return of(part) if isinstance(part, str) else [{k: entry(v)} for k,v in part.items()]
     top = [o for o in pages.values() if o.folder=='.']
     start = [f'{o.slug}.md' for o in top if o.slug=='index']
     rest = [{o.title: f'{o.slug}.md'} for o in top if o.slug!='index']
@@ -215,7 +218,7 @@ def code(c, ctx, told):
     kind = '.plot .drawn' if re.search(r'plot|plt\.', src) else '.plot'  # lines and dots may be inverted on dark pages, photos not
     for i,o in enumerate(joined(c['outputs'])): yield output(o, ctx, f"{c['id']}-{i}", kind)
 
-written = 'tutorials', 'guides', 'about', 'explanations', 'benchmarks', 'examples'  # found before the reference, in this order
+written = 'tutorials', 'guides', 'coming_from', 'about', 'explanations', 'benchmarks', 'examples'  # found before the reference, in this order
 
 def front(page):
     "What mkdocs must know of a page: the start page has no menus, and pages that are written are found before the reference"
