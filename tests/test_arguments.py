@@ -1,10 +1,9 @@
 "What the page of `bayes_tune` says of each argument is so: its heading, type, default, errors and example"
 import ast, inspect, json, re
-from pathlib import Path
 import pytest
-from fastai.learner import Learner
 import fastai_bayes.all
 from test_bad_input import bad
+from tuning import *
 
 page = Path(__file__).resolve().parent.parent/'nbs'/'learner'/'21_tune.ipynb'
 text = '\n\n'.join(''.join(c['source']) for c in json.loads(page.read_text())['cells'] if c['cell_type']=='markdown')
@@ -35,10 +34,28 @@ def test_errors(name):
 
 def test_errors_are_compared(): assert sum(bool(raised(o)) for o in parameters)>20
 
+def example(name): return re.search('```python\n(.*?)\n```', sections[name], re.S)[1]
+
 @pytest.mark.parametrize('name', parameters)
-def test_example(name):
-    call, = (o for o in ast.walk(ast.parse(re.search('```python\n(.*?)```', sections[name], re.S)[1])) if getattr(getattr(o, 'func', None), 'attr', None)=='bayes_tune')
+def test_example_uses_it(name):
+    call = ast.parse(example(name), mode='eval').body
+    assert call.func.attr=='bayes_tune'
     given = [*list(parameters)[:len(call.args)], *(o.arg for o in call.keywords)]
     unknown = set(given)-set(parameters)
     assert name in given if name!='fit_kwargs' else unknown
     assert not unknown or name=='fit_kwargs'
+
+def my_score(preds, targs): return accuracy(preds, targs)
+
+class Quick:
+    "Trains one epoch of one trial, or of three runs, with the arguments of an example"
+    def __init__(self, path): self.learn = digits(path, metrics=[accuracy, my_score])
+    def bayes_tune(self, n_epoch, **kwargs): return self.learn.bayes_tune(1, **{**kwargs, 'n_trials': 1, 'verbose': False})
+
+needs = {'workers': 'GPUs', 'groups': 'a table', 'cache_frozen': 'frozen layers', 'extend': 'an earlier study'}
+
+@pytest.mark.parametrize('name', [o for o in parameters if o not in needs])
+def test_example_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = dict(globals(), learn=Quick(tmp_path), build=lambda width: digits(tmp_path))
+    assert len(eval(example(name), names).trials)==1
