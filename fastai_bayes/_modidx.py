@@ -2969,6 +2969,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'fastai_bayes/results/report.py'),
                                              'fastai_bayes.results.report._version': ( 'results/report.html#_version',
                                                                                        'fastai_bayes/results/report.py'),
+                                             'fastai_bayes.results.report._when': ( 'results/report.html#_when',
+                                                                                    'fastai_bayes/results/report.py'),
                                              'fastai_bayes.results.report._written': ( 'results/report.html#_written',
                                                                                        'fastai_bayes/results/report.py'),
                                              'fastai_bayes.results.report.best_code': ( 'results/report.html#best_code',

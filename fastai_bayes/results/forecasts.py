@@ -169,7 +169,6 @@ def _ends(ax, df, points, state):
     "Learning curves of the trials of `df`, and their forecasts at `df.x`"
     if df.empty: return
     color,fill = looks[state]['ec'],looks[state]['fc']
-    fill = ax.get_facecolor() if fill=='none' else fill  # the band ends at the dot
     band = df.forecast-df.low,df.high-df.forecast
     dot = dict(fmt='o', ms=5, color=color, mfc=fill)
     line = dict(ecolor=(color, .45), elinewidth=2.5)
