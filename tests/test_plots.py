@@ -242,6 +242,16 @@ def test_surrogate_data(kind):
         assert df.attrs['trial']==n and low-luck<=best_of(st.trials[n], st.direction)[0]<=high+luck and high-low<(df.high-df.low).max()+1e-9
         assert luck<.04, luck
 
+def test_a_dead_process_does_not_stretch_the_timeline():
+    "A trial that is still marked as running ends with the study, not today; one that may be running ends now"
+    st = filled(usual, 12)
+    t = create_trial(params=st.trials[0].params, distributions=st.trials[0].distributions, state=TrialState.RUNNING, user_attrs=dict(worker='h-0'))
+    ended = [o.datetime_complete for o in st.trials]
+    t.datetime_start = max(ended)
+    st.add_trial(t)
+    def end(**after): return timeline_data(st, max(ended)+timedelta(**after)).end.max()
+    assert end(minutes=3)==max(ended)+timedelta(minutes=3) and end(days=300)==end(days=1)<max(ended)+timedelta(hours=1)
+
 def test_trial_that_was_stopped():
     "What is said of a trial does not depend on those that came later"
     st = study_of('some')

@@ -137,7 +137,8 @@ pre{background:#f3f3f3;padding:.8rem;overflow-x:auto;border-radius:4px}.wide{ove
 nav ul{columns:18rem;padding-left:1.2rem}a{color:#1f6aa8}summary{cursor:pointer;padding:.5rem 0}
 @media(min-width:100rem){body{max-width:96rem}.plots{display:grid;grid-template-columns:1fr 1fr;gap:0 2rem}}
 @media print{h2,h3{break-after:avoid}section,img,tr{break-inside:avoid}nav{display:none}pre{white-space:pre-wrap}
-table{font-size:.6rem}th,td{padding:.1rem .3rem;white-space:normal}img{min-width:0}}
+table{font-size:.6rem;white-space:normal!important}th,td{padding:.1rem .3rem;white-space:normal;overflow-wrap:anywhere}
+img,td[style]{min-width:0}}
 img{max-width:100%;min-width:30rem}
 h1{overflow-wrap:anywhere}table{border-collapse:collapse;font-size:.85rem}
 th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}

@@ -10,7 +10,7 @@ __all__ = ['plots', 'blue', 'orange', 'grey', 'white', 'black', 'cmap', 'unsure'
            'ticks', 'scale', 'is_discrete', 'param_panel']
 
 # %% ../../nbs/results/01_style.ipynb #imports
-import math, os, textwrap
+import math, textwrap
 import matplotlib.pyplot as plt, numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from ..engine.space import Choice, is_int
 from ..study.records import Direction, best_trial, of_study, trial_id
-from .tables import elided, one_line
+from .tables import elided, one_line, told_apart
 
 # %% ../../nbs/results/01_style.ipynb #register
 plots = {} # Name -> function, in report order
@@ -286,22 +286,7 @@ def disambiguate(
         most: Maximum characters
         returns: Texts
     """
-    names = list(map(one_line, names))
-    res = [plain(o, most) for o in names]
-    if len(set(res))==len(set(names)): return res
-    a = len(os.path.commonprefix(names))
-    end = os.path.commonprefix([o[::-1] for o in names])
-    b = min(len(end), min(map(len, names))-a)
-    for i,j in (_word(names[0], a, b), (a, b)):
-        res = [plain(f"{'…'*(i>0)}{o[i:len(o)-j]}{'…'*(j>0)}", most) for o in names]
-        if len(set(res))==len(set(names)): break
-    return res
-
-def _word(s, a, b):
-    "Fewer characters than `a` at the beginning and `b` at the end of `s`, so that no word is cut"
-    while a and s[a-1].isalnum(): a -= 1
-    while b and s[len(s)-b].isalnum(): b -= 1
-    return a, b
+    return told_apart([*map(one_line, names)], lambda o: plain(o, most))
 
 def label(study, most=30): return plain(study.user_attrs.get('monitor') or 'value', most)
 

@@ -22,6 +22,15 @@ def _end(t, now):
     if t.datetime_complete is None: return max(now, t.datetime_start)
     return t.datetime_start+timedelta(seconds=seconds_of(t))
 
+def _latest(trials, now):
+    "`now`, or the time when a trial that still runs would be ten times as long as any other: its process has died"
+    begun = [o for o in trials if o.datetime_start]
+    lengths = [seconds_of(o) for o in begun if o.datetime_complete]
+    if not lengths: return now
+    last = max(o.datetime_start for o in begun)
+    longest = max(10*max(lengths), 60)
+    return min(now, last+timedelta(seconds=longest))
+
 def _rows(df):
     "A row per worker; trials without one go into any free row"
     ends,keys = {},[]  # keys of rows: names of workers, or numbers
@@ -52,7 +61,7 @@ def timeline_data(
     """
     now = datetime.now() if now is None else now
     if not isinstance(now, datetime) or now.tzinfo: raise PlotError(f'now: expected a local datetime, got {now!r}')
-    rows = []
+    rows,now = [],_latest(all_trials(study), now)
     for t in all_trials(study):
         if t.datetime_start is None: continue
         what = trial_id(t),state_of(t),reason_of(t, every_of(study))
