@@ -162,7 +162,8 @@ def _number(ax, epochs, df):
     ax.margins(x=.02)
     texts = map(str, [*epochs, *df.number])
     ax.set_xticks([*epochs, *df.x], texts)
-    for o in ax.get_xticklabels()[len(epochs):]: o.set(rotation=90, fontsize='small')
+    numbers = ax.get_xticklabels()[len(epochs):]
+    for o in numbers: o.set(rotation=90, fontsize='small')
     ax.set_xlabel('epoch; at the right: number of the trial')
 
 def _ends(ax, df, points, state):

@@ -101,7 +101,8 @@ def plot_curves(
         size = (9 if mark=='.' else 5)*look.get('alpha', 1)
         name = f'best: trial {best}' if o.number==best else o.state if mark in _ends.values() else None
         look.update(marker=mark, markevery=[-1], ms=size, mfc='none' if mark=='o' else None)
-        if len(x): ax.plot(x, y, label=None if name in named else name, **look)
+        look['label'] = None if name in named else name
+        if len(x): ax.plot(x, y, **look)
         named.add(name)
     epoch_axis(ax, df.epochs.map(max).max())
     return finish(ax, ylabel=label(study), ylim=window(study, values, reach=12))
@@ -276,7 +277,8 @@ def _means(ax, df, best):
     look = dict(marker='D', s=28, zorder=3)
     ax.scatter(x, df['mean'], color=colors, **look)
     for name,color in {'mean, standard error': grey, f'best: trial {best}': orange}.items():
-        if color in colors: ax.scatter([], [], color=color, label=name, **look)
+        if color not in colors: continue
+        ax.scatter([], [], color=color, label=name, **look)
 
 # %% ../../nbs/results/02_history.ipynb #enough
 @of_study

@@ -105,7 +105,8 @@ def _decades(low, high):
 
 def _value_ticks(values, seen):
     "As `_ticks`, of the ends of the values `seen`; beyond those of the axis `values` they have a sign"
-    lo,hi = np.clip([min(seen), max(seen)], values.low, values.high)
+    ends = [min(seen), max(seen)]
+    lo,hi = np.clip(ends, values.low, values.high)
     below,above = '< ' if min(seen)<lo else '', '> ' if max(seen)>hi else ''
     both = {lo: f'{below}{lo:.3g}', hi: f'{above}{hi:.3g}'}
     return [(values.to_unit(v), text) for v,text in both.items()]
@@ -179,7 +180,8 @@ def choices_data(
 def _by_choice(name, df, up, room):
     "Label of about `room` characters and trials of each option of hyperparameter `name`, that of the best trial last"
     by = df.groupby('choice', sort=False).value
-    best = (by.max() if up else by.min()).sort_values(ascending=up, kind='stable')
+    best = by.max() if up else by.min()
+    best = best.sort_values(ascending=up, kind='stable')
     groups = [df[df.choice==c] for c in best.index]
     texts = disambiguate(best.index, max(6, int(.7*room)))
     name = plain(name, max(5, int(.3*room)))
@@ -204,12 +206,13 @@ def plot_choices(
     if df.empty: return message_axis(ax, 'no finished trial has a choice')
     sizes = df.groupby('name').choice.nunique()
     ax = _row_axis(ax, sizes.clip(upper=_most).sum())
-    groups,lim,room = [],window(study, df.value),.9*columns(ax)-12
+    groups,lim = [],window(study, df.value)
+    room = .9*columns(ax)-12  # numbers of trials take some
     for k in reversed(df.name.unique()):
         groups += _by_choice(k, df[df.name==k], is_max(study), room)
     names,groups = zip(*groups)
-    df = pd.concat(groups, keys=range(len(groups)), names=['row']).reset_index('row')
-    df = df.reset_index(drop=True)
+    df = pd.concat(groups, keys=range(len(groups)), names=['row'])
+    df = df.reset_index('row').reset_index(drop=True)
     y = df.row+jitter(len(df), .4)
     dots(ax, y, df, best_number(study), lim, across=True)
     _medians(ax, df, lim)

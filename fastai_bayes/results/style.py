@@ -200,7 +200,9 @@ def _room(ax):
     if ax.figure.get_layout_engine() is None: return wide
     labels = ax.yaxis.get_tightbbox()
     rc = plt.rcParams
-    return wide/(rc['figure.subplot.right']-rc['figure.subplot.left'])-(labels.width if labels else 0)-20
+    part = rc['figure.subplot.right']-rc['figure.subplot.left']
+    taken = labels.width if labels else 0
+    return wide/part-taken-20
 
 _legend = dict(frameon=False, borderpad=0, handlelength=1.5, columnspacing=1.2)
 
@@ -233,7 +235,8 @@ def shared_legend(
     handles,fig = [found[k] for k in names],axs[0].figure
     names = [other.get(k, k) for k in names]
     if not found: return
-    own = fig.get_layout_engine() and all(a in [*axs] or not a.axison for a in fig.axes)
+    others = [a for a in fig.axes if a.axison and a not in [*axs]]
+    own = fig.get_layout_engine() and not others
     if own: return _fitted(fig, (handles, names), fig.bbox.width, loc='outside upper left')
     axs[0].legend(handles, names, fontsize='x-small', framealpha=.6)
 
@@ -298,7 +301,7 @@ def window(
     values, # Numbers; others than finite ones are ignored
     reach=6 # How far to show, in units of the distance from the best to the median
 )->tuple: # Low and high end
-    """A range that shows the good values, whatever the bad ones are
+    """A range that shows the good values, whatever the bad ones are; it ends a little beyond a value
 
     Parameters:
         study: A study, for its direction
@@ -311,7 +314,7 @@ def window(
     if not len(v): return 0., 1.
     best,worst = v.min(),v.max()
     spread = np.median(v)-best
-    if spread>1e-6*abs(best): worst = min(worst, best+reach*spread)
+    if spread>1e-6*abs(best): worst = v[v<=best+reach*spread].max()
     pad = .06*(worst-best) if worst-best>1e-6*abs(best) else .05*abs(best) or .05
     return tuple(sorted((sign*(best-pad), sign*(worst+pad))))
 

@@ -52,7 +52,8 @@ class Surface(Beliefs):
         "Trials that have all of `names`: number, state, value or forecast, and positions on the axes of `names`"
         rows = []
         for i,v in zip(self.seen, self.value):
-            t,state = self.trials[i],'complete' if self.surrogate.epochs[i]>=self.T else 'stopped'
+            t = self.trials[i]
+            state = 'complete' if self.surrogate.epochs[i]>=self.T else 'stopped'
             if not {*names}<={*t.params}: continue
             at = [places(self.space[k], [t.params[k]])[0] for k in names]
             rows.append((trial_id(t), state, v, *at))
@@ -172,7 +173,8 @@ def _places(ax, dims, trials, best):
     "Dots where the `trials` are, the one of trial `best` orange"
     look = dict(mec=black, mew=.8, ls='', marker='o', clip_on=False)
     apart = [jitter(len(trials), .4)*is_discrete(d) for d in dims.values()]
-    x,y = trials[0]+apart[0],trials[1]+apart[1][::-1]
+    x = trials[0]+apart[0]
+    y = trials[1]+apart[1][::-1]
     first = trials.number==best
     rest = dict(look, color=white, ms=4, zorder=3)
     ax.plot(x[~first], y[~first], alpha=alpha_for(len(trials)), **rest)

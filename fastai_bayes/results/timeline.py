@@ -95,7 +95,8 @@ def _bars(ax, df, best):
     for state,i in by_state(df, best).items():
         o,look = df.loc[i],dict(looks[state], lw=1)
         ax.barh(o.row, o.width, .6, o.left, label=state, **look)
-    parts = [o for _,rows in df.groupby('number') for o in pairwise(rows.itertuples())]
+    parts = []
+    for _,o in df.groupby('number'): parts += pairwise(o.itertuples())
     for i,(a,b) in enumerate(parts): _join(ax, a, b, None if i else 'resumed')
     if len(df)<=60: _numbers(ax, df, best)
 
