@@ -252,6 +252,17 @@ def test_a_dead_process_does_not_stretch_the_timeline():
     def end(**after): return timeline_data(st, max(ended)+timedelta(**after)).end.max()
     assert end(minutes=3)==max(ended)+timedelta(minutes=3) and end(days=300)==end(days=1)<max(ended)+timedelta(hours=1)
 
+def test_failed_trials_are_in_the_plot_of_the_surrogate():
+    "They count as bad and pull the prediction down, so that one must see where they are"
+    st = study_of('some')
+    n = sum(t.state==TrialState.FAIL for t in st.trials)
+    for mode,end in (('some', 0), ('loss', 1)):
+        axs = plots['plot_surrogate'](study_of(mode))
+        for ax in axs:
+            at = [o for o in ax.collections if o.get_label()=='failed']
+            assert len(at)==1 and len(at[0].get_offsets())==n and {*at[0].get_offsets()[:,1]}=={ax.get_ylim()[end]}
+        assert 'failed, counts as bad' in [o.get_text() for o in axs[0].figure.legends[0].get_texts()]
+
 def test_trial_that_was_stopped():
     "What is said of a trial does not depend on those that came later"
     st = study_of('some')

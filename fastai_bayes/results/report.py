@@ -92,7 +92,7 @@ def _picture(f, study):
     except Exception as e: res = dict(text=one_line(f'{f.__name__} failed: {type(e).__name__}: {e}'))
     finally:
         for n in set(plt.get_fignums())-set(before): plt.close(n)
-    seen,*_ = f.__doc__.split('\n\n')  # parameters follow
+    seen,*_ = (f.__doc__ or f.caption).split('\n\n')  # parameters follow
     res.update(caption=f.caption, id=f.__name__)
     return dict(res, seen=' '.join(seen.split()))
 

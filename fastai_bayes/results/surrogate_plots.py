@@ -11,7 +11,7 @@ import numpy as np, optuna, pandas as pd
 from ..engine.space import Choice, is_int
 from ..engine.trainings import one_thread
 from .forecasts import Beliefs
-from .style import (PlotError, alpha_for, black, blue, dots, grey, is_discrete, jitter, label, message_axis,
+from .style import (PlotError, alpha_for, black, blue, dots, grey, is_discrete, is_max, jitter, label, message_axis,
     new_axes, orange, param_panel, places, plain, plot, scale, shared_legend, unsure, value_map, white, window)
 from ..study.records import column, of_study, trial_id
 from ..study.storage import StudyError
@@ -31,6 +31,7 @@ class Surface(Beliefs):
         if len(seen)<2 or not ok.any(): return
         self.process,_ = s.process(np.random.default_rng(0))
         self.seen,self.value = seen[ok],self.values(m)[ok]  # trials with values, and their final values or forecasts
+        self.failed = seen[~ok]
 
     def around(self, *names):
         "Point and trial number of the best configuration in which `names` are active; None if there is none"
@@ -50,10 +51,11 @@ class Surface(Beliefs):
         return self.band(m.mean(0), v.mean(0)+m.var(0))
     def frame(self, names):
         "Trials that have all of `names`: number, state, value or forecast, and positions on the axes of `names`"
-        rows = []
-        for i,v in zip(self.seen, self.value):
+        rows,values = [],[*self.value, *[np.nan]*len(self.failed)]
+        for i,v in zip([*self.seen, *self.failed], values):
             t = self.trials[i]
             state = 'complete' if self.surrogate.epochs[i]>=self.T else 'stopped'
+            if i in self.failed: state = 'failed'
             if not {*names}<={*t.params}: continue
             at = [places(self.space[k], [t.params[k]])[0] for k in names]
             rows.append((trial_id(t), state, v, *at))
@@ -120,6 +122,7 @@ def _sweep(ax, s, k, df, lim):
         ax.fill_between(x, df.low, df.high, lw=0, **band)
         ax.plot(x, df.value, lw=2, **line)
     trials = s.frame([k])
+    trials['value'] = trials.value.fillna(lim[0 if is_max(s.study) else 1])  # failed ones
     at = trials[0]+jitter(len(trials), .3) if is_discrete(d) else trials[0]
     dots(ax, at, trials, df.attrs['trial'], lim, 16, color=grey)
     param_panel(ax, s.study, k, d, lim)
@@ -141,7 +144,7 @@ def plot_surrogate(
     axs,expected = new_axes(ax, len(sweeps)),[o.value for o in sweeps.values()]
     lim = window(study, np.concatenate([s.value, *expected]), reach=12)
     for a,k in zip(axs, sweeps): _sweep(a, s, k, sweeps[k], lim)
-    shared_legend(axs, stopped='stopped, at its forecast')
+    shared_legend(axs, stopped='stopped, at its forecast', failed='failed, counts as bad')
     return axs
 
 # %% ../../nbs/results/06_surrogate_plots.ipynb #cont
@@ -205,7 +208,7 @@ def plot_contour(
     lim = window(study, df.value)
     _mesh(axs[0], dims, at, df.value, value_map(study), lim, label(study))
     _mesh(axs[1], dims, at, half, unsure, (0, half.quantile(.98)), '± (95 %)')
-    for a in axs: _places(a, dims, s.frame(names), trial)
+    for a in axs: _places(a, dims, s.frame(names).dropna(ignore_index=True), trial)
     title = f'others as in trial {trial}, which is orange'
     axs[0].figure.suptitle(title, fontsize='small', color=grey)
     return axs
