@@ -180,6 +180,17 @@ def test_values_off_the_scale():
     shown = [o.get_text() for o in plots['plot_parallel'](st).texts]
     assert f'{values.max():.3g}' in shown and any(o.startswith('< ') for o in shown)
 
+def test_a_median_off_the_scale_is_not_drawn():
+    "That of moved values would be on it"
+    space = Space(dict(a=['x', 'y']))
+    st = open_study(space, 'maximize')
+    for a,v in (*(('x', v) for v in (.7, .8, .85, .9, .95)), ('y', .8), ('y', -50.)):
+        st.add_trial(create_trial(params=dict(a=a), distributions=distributions(space), value=v))
+    ax = plots['plot_choices'](st)
+    (line,) = next(o for o in ax.collections if o.get_label()=='median').get_segments()
+    assert [o.get_text() for o in ax.get_yticklabels()]==['a = y  (2)', 'a = x  (5)'] and line[:,1].mean()==1 and line[0,0]==.85
+    assert 'left of the axis (1)' in [o.get_text() for o in ax.get_legend().get_texts()]
+
 def test_forecasts_stay_where_the_metric_can_be():
     "An accuracy between 0 and 1, a loss not below 0; a metric of which nothing is known may be anything"
     def near(p, rng, T):
