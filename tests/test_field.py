@@ -1704,8 +1704,8 @@ def test_one_bad_picture_does_not_cost_the_page(tmp_path, monkeypatch, closed):
     monkeypatch.setattr('fastai_bayes.results.report.plots', {f.__name__: f for f in (plot_bad, plot_history, plot_late, plot_slice)})
     before = plt.get_fignums()
     page = odd_study('arch').report(tmp_path/'r.html').read_text()
-    assert '<h3>Bad</h3><p>plot_bad failed: RuntimeError: no $ &lt;paper&gt; left</p>' in page and 'plot_late failed: ' in page
-    assert page.count('<picture>')==2 and '<h2>All trials</h2>' in page and plt.get_fignums()==before
+    assert '<p>Bad: plot_bad failed: RuntimeError: no $ &lt;paper&gt; left</p>' in page and 'plot_late failed: ' in page
+    assert page.count('<picture>')==2 and '<h2 id="trials">All trials</h2>' in page and plt.get_fignums()==before
 
 # 19. Sizes that never end
 @pytest.mark.parametrize('T', [3000, 10**6])

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt, numpy as np, pytest
 from optuna.trial import TrialState, create_trial
 from fastai_bayes.results import forecasts, surrogate_plots as surrogate
 from fastai_bayes.results.history import curves_data, history_data
-from fastai_bayes.results.hyperparameters import choices_data, parallel_data, params_data
+from fastai_bayes.results.hyperparameters import choices_data, importances_data, parallel_data, params_data
 from fastai_bayes.results.result import TuneResult, plots
 from fastai_bayes.results.timeline import saved_data, timeline_data
 from fastai_bayes.study.pruner import BayesPruner
@@ -119,6 +119,108 @@ def test_texts_can_be_read(name, kind):
             assert p.x0>=-2 and p.x1<=w+2 and p.y0>=-2 and p.y1<=h+2, (o.get_text(), p, w, h)
     assert w<=800
 
+def boxes(fig):
+    "Texts of a figure with their extents; slanted ones, whose boxes say little, are left out, as are ticks that are not drawn"
+    ticks = {o for ax in fig.axes for axis in (ax.xaxis, ax.yaxis) for o in axis.get_ticklabels(which='both')}
+    drawn = {o for ax in fig.axes if ax.axison for group in texts(ax) for o in group}
+    found = [o for o in fig.findobj(matplotlib.text.Text) if o.get_visible() and o.get_text().strip() and (o not in ticks or o in drawn)]
+    return [(o, o.get_window_extent()) for o in found if o.get_rotation() in (0, 90)]
+
+def check_texts(fig):
+    "No text leaves the figure, and no two cover each other, whatever panels they are in"
+    w,h = fig.canvas.get_width_height()
+    shown = boxes(fig)
+    for o,p in shown: assert p.x0>=-2 and p.x1<=w+2 and p.y0>=-2 and p.y1<=h+2, (o.get_text(), p, w, h)
+    for (a,p),(b,q) in itertools.combinations(shown, 2):
+        assert min(p.x1, q.x1)-max(p.x0, q.x0)<=1 or min(p.y1, q.y1)-max(p.y0, q.y0)<=1, (a.get_text(), b.get_text())
+
+def axes_for(width, f, *args):
+    "The axes of the plot `f` of `args` on a figure of `width` inches; its own if None"
+    ax = f(*args)
+    if width is None: return ax
+    n = np.size(ax)
+    plt.close('all')
+    fig,axs = plt.subplots(n, 1, figsize=(width, max(3, 2.4*n)), layout='constrained')
+    return f(*args, ax=axs)
+
+slow_ones = 'plot_contour', 'plot_surrogate', 'plot_forecast', 'plot_importances', 'plot_trial' # Their texts depend little on the number of trials
+sizes = [(n, width, name) for n,width in ((1, None), (20, None), (20, 3.5), (500, None)) for name in plots if n<500 or name not in slow_ones]
+@pytest.mark.parametrize('n,width,name', sizes)
+def test_texts_do_not_cover_each_other(n, width, name):
+    "Long names, one trial to 500, in a notebook and on a phone"
+    if n not in _made: _made[n] = filled(long | dict(arch=names[::4]), n)
+    st = _made[n]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')  # of a layout that does not fit
+        ax = axes_for(width, plots[name], st, *([n//2] if name=='plot_trial' else []))
+        fig = np.ravel(ax)[0].figure
+        fig.canvas.draw()
+    if name!='plot_parallel' or width is None: check_texts(fig)
+
+def test_values_off_the_scale():
+    "They are marked as such, not moved; medians and numbers on axes are those of the values"
+    st = filled(usual, 30)
+    for v in (-50., -60.): st.add_trial(create_trial(params=st.trials[0].params, distributions=st.trials[0].distributions, value=v, intermediate_values={1: v}))
+    values = history_data(st).value
+    ax = plots['plot_history'](st)
+    names = [o.get_text() for o in ax.get_legend().get_texts()]
+    assert 'below the axis (2)' in names and f'best: trial {values.idxmax()}' in names
+    edge = [o for o in ax.collections if o.get_label()=='below the axis (2)'][0].get_offsets()
+    assert list(edge[:,1])==[ax.get_ylim()[0]]*2
+    seen = np.concatenate([o.get_offsets()[:,1] for o in ax.collections if o.get_label() in ('complete', 'stopped') or o.get_label()[:4]=='best'])
+    assert {*np.round(seen, 12)}<={*np.round(values.dropna(), 12)} and len(seen)==values.notna().sum()-2
+    ax = plots['plot_choices'](st)
+    lines = next(o for o in ax.collections if o.get_label()=='median').get_segments()
+    rows,df = [o.get_text() for o in ax.get_yticklabels()],choices_data(st)
+    medians = {rows[round(o[:,1].mean())].split('  ')[0]: o[0,0] for o in lines}
+    for (k,c),g in df.groupby(['name', 'choice']): assert math.isclose(medians[f'{k} = {c}'], g.value.median(), rel_tol=1e-9)
+    tops = [df[(df.name==k) & (df.choice==c)].value.max() for k,c in (o.split('  ')[0].split(' = ') for o in rows)]
+    sizes = [df.choice[df.name==k].nunique() for k in reversed(df.name.unique())]
+    for part in np.split(tops, np.cumsum(sizes)[:-1]): assert (np.diff(part)>=0).all()  # the option with the best trial is on top
+    shown = [o.get_text() for o in plots['plot_parallel'](st).texts]
+    assert f'{values.max():.3g}' in shown and any(o.startswith('< ') for o in shown)
+
+def test_a_median_off_the_scale_is_not_drawn():
+    "That of moved values would be on it"
+    space = Space(dict(a=['x', 'y']))
+    st = open_study(space, 'maximize')
+    for a,v in (*(('x', v) for v in (.7, .8, .85, .9, .95)), ('y', .8), ('y', -50.)):
+        st.add_trial(create_trial(params=dict(a=a), distributions=distributions(space), value=v))
+    ax = plots['plot_choices'](st)
+    (line,) = next(o for o in ax.collections if o.get_label()=='median').get_segments()
+    assert [o.get_text() for o in ax.get_yticklabels()]==['a = y  (2)', 'a = x  (5)'] and line[:,1].mean()==1 and line[0,0]==.85
+    assert 'left of the axis (1)' in [o.get_text() for o in ax.get_legend().get_texts()]
+
+def test_forecasts_stay_where_the_metric_can_be():
+    "An accuracy between 0 and 1, a loss not below 0; a metric of which nothing is known may be anything"
+    def near(p, rng, T):
+        top = rng.random()
+        return [.999-.4*math.exp(-e*(.3+top)/2)-.001*rng.random() for e in range(1, T+1)]
+    def frame(name, curve, mode):
+        st = filled(usual, 30, mode=mode, curve=curve)
+        st.set_user_attr('monitor', name)
+        df,k = forecasts.forecast_data(st),surrogate.surrogate_data(st, 'lr')
+        n = next(t.number for t in st.trials[::-1] if t.state==TrialState.PRUNED)
+        return np.array([*df.low, *df.high, *k.low, *k.high, *(forecasts.trial_data(st, n)[o] for o in ('low', 'high', 'forecast'))])
+    for name,over in (('accuracy', False), ('f1_score', False), ('speed', True)):
+        assert (frame(name, near, 'maximize').max()>1)==over, name
+    def low(p, rng, T): return [1-v for v in near(p, rng, T)]
+    for name,under in (('valid_loss', False), ('error_rate', False), ('speed', True)):
+        assert (frame(name, low, 'minimize').min()<0)==under, name
+    assert forecasts.bounds_of('accuracy', np.array([.5, 87.]))==(-math.inf, math.inf)  # in percent
+    assert forecasts.bounds_of('valid_loss', np.array([-.5, 1.]))==(-math.inf, math.inf)
+
+def test_importance_of_many_options():
+    "Shares of the variance are those of the function, in time that does not grow with 2 to the number of options"
+    spec = dict(a=[*map(str, range(40))], x=(0., 1.))
+    rng,st = np.random.default_rng(0),open_study(Space(spec), 'maximize')
+    good = rng.permutation([0., 1.]*20)
+    for i in range(240):
+        a,x = i%40,rng.random()
+        st.add_trial(create_trial(params=dict(a=str(a), x=x), distributions=distributions(Space(spec)), value=float(good[a]+2*x)))
+    res,share = importances_data(st),(1/4)/(1/4+4/12)
+    assert math.isclose(res.sum(), 1, rel_tol=1e-9) and abs(res.a-share)<.07, (res.a, share)
+
 @pytest.mark.parametrize('kind', makers)
 def test_data(kind):
     "What is drawn is what the study holds"
@@ -151,6 +253,27 @@ def test_surrogate_data(kind):
         assert df.attrs['trial']==n and low-luck<=best_of(st.trials[n], st.direction)[0]<=high+luck and high-low<(df.high-df.low).max()+1e-9
         assert luck<.04, luck
 
+def test_a_dead_process_does_not_stretch_the_timeline():
+    "A trial that is still marked as running ends with the study, not today; one that may be running ends now"
+    st = filled(usual, 12)
+    t = create_trial(params=st.trials[0].params, distributions=st.trials[0].distributions, state=TrialState.RUNNING, user_attrs=dict(worker='h-0'))
+    ended = [o.datetime_complete for o in st.trials]
+    t.datetime_start = max(ended)
+    st.add_trial(t)
+    def end(**after): return timeline_data(st, max(ended)+timedelta(**after)).end.max()
+    assert end(minutes=3)==max(ended)+timedelta(minutes=3) and end(days=300)==end(days=1)<max(ended)+timedelta(hours=1)
+
+def test_failed_trials_are_in_the_plot_of_the_surrogate():
+    "They count as bad and pull the prediction down, so that one must see where they are"
+    st = study_of('some')
+    n = sum(t.state==TrialState.FAIL for t in st.trials)
+    for mode,end in (('some', 0), ('loss', 1)):
+        axs = plots['plot_surrogate'](study_of(mode))
+        for ax in axs:
+            at = [o for o in ax.collections if o.get_label()=='failed']
+            assert len(at)==1 and len(at[0].get_offsets())==n and {*at[0].get_offsets()[:,1]}=={ax.get_ylim()[end]}
+        assert 'failed, counts as bad' in [o.get_text() for o in axs[0].figure.legends[0].get_texts()]
+
 def test_trial_that_was_stopped():
     "What is said of a trial does not depend on those that came later"
     st = study_of('some')
@@ -179,7 +302,7 @@ def test_a_resumed_trial_has_one_number():
     a,b = (forecasts.trial_data(st, n) for n in (7, 8))
     assert a==b and a['number']==7 and a['points'][-1]==(6, .99) and len(a['others'])==7
     assert forecasts.plot_trial(st, 8).get_title(loc='left').startswith('trial 7, complete')
-    assert plots['plot_curves'](st).get_legend().get_texts()[0].get_text()=='best: trial 7'
+    assert plots['plot_curves'](st).get_legend().get_texts()[-1].get_text()=='best: trial 7'
     assert list(res.plotly().data[0].x)==made
     plt.close('all')
 

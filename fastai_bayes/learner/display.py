@@ -192,7 +192,8 @@ def status_text(
     rows,wide = status_rows(s),min(20, columns//4)
     full = round(s.share*wide)
     head = f"{'█'*full}{'░'*(wide-full)} {progress(s)}"
-    return '\n'.join([head, *(text_table(rows, columns) if rows[1:] else [])])
+    lines = text_table(rows, columns, note=True) if rows[1:] else []
+    return '\n'.join([head, *lines])
 
 # %% ../../nbs/learner/17_display.ipynb #views
 class Silent:

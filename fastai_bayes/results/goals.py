@@ -8,7 +8,7 @@ __all__ = ['most_labels', 'goals_data', 'pareto_frame', 'plot_pareto']
 # %% ../../nbs/results/09_goals.ipynb #imports
 import numpy as np, optuna, pandas as pd
 from ..engine.surrogate import spread
-from .style import dots, finish, message_axis, new_axes, orange, plain, plot
+from .style import dots, finish, message_axis, new_axes, orange, plain, plot, shared_legend
 from ..study.goals import front_of, goals_of, values_of
 from ..study.records import all_params, all_trials, column, of_study, state_of, trial_id, trials_of
 
@@ -55,6 +55,7 @@ def pareto_frame(
 
 # %% ../../nbs/results/09_goals.ipynb #plot
 most_labels = 8 # Trials of the front that are labelled with their numbers
+_apart = 34,16 # Pixels between labels, across or upward
 
 def _stairs(ax, df, x, y, goals):
     "Draw the front of two goals as stairs: the best `y` with an `x` that is as good"
@@ -67,14 +68,19 @@ def _numbers(ax, df, x, y):
     "Number some trials of the front"
     f = df[df.front].sort_values(x)
     look = dict(xytext=(4, -4), textcoords='offset points', va='top', fontsize='small')
+    ax.get_xlim(), ax.get_ylim()  # they are computed when they are asked for
+    at,used = ax.transData.transform(f[[x, y]]),[]
+    def _free(p): return all((abs(p-q)>_apart).any() for q in used)
     for i in spread(np.arange(len(f)), min(len(f), most_labels)):
+        if not _free(at[i]): continue
         o = f.iloc[i]
         ax.annotate(f'{o.number}', (o[x], o[y]), **look)
+        used.append(at[i])
 
 def _panel(ax, df, x, y, goals):
     values = df[x]
     wide = values.max()>30*values.min()>0
-    ax.set(xlabel=plain(x), xscale='log' if wide else 'linear')
+    ax.set(xlabel=plain(x, 20), xscale='log' if wide else 'linear')
     state = df.assign(value=df[y])
     rest,front = state[~df.front],state[df.front]
     dots(ax, rest[x].values, rest, None, size=24)
@@ -103,7 +109,7 @@ def plot_pareto(
     axs = new_axes(ax, n, 7 if n==1 else 3, 4 if n==1 else 3)
     first,*rest = names
     for a,k in zip(axs, rest): _panel(a, df, k, first, goals)
-    for a in axs[1:]: finish(a)
-    axs[0].set_ylabel(plain(first))
-    finish(axs[0])
-    return axs[0] if n==1 else axs
+    axs[0].set_ylabel(plain(first, 24 if n==1 else 18))
+    if n==1: return finish(axs[0])
+    shared_legend(axs)
+    return axs

@@ -8,11 +8,12 @@ __all__ = ['history_data', 'plot_history', 'curves_data', 'plot_curves', 'knowle
 
 # %% ../../nbs/results/02_history.ipynb #imports
 import math
+from itertools import cycle
 import numpy as np, optuna, pandas as pd
 from matplotlib.ticker import MaxNLocator
 from ..engine.policy import real_epochs
-from .style import (best_number, blue, check_most, cmap, dots, epoch_axis, finish, grey, is_max, label, message_axis,
-    new_axes, new_axis, orange, plain, plot, ranked, whole, window)
+from .style import (best_number, blue, check_most, cmap, dots, epoch_axis, finish, grey, is_max, jitter,
+    label, message_axis, new_axes, new_axis, orange, plain, plot, ranked, shared_legend, whole, window)
 from ..study.limits import limits_of
 from ..study.records import (all_trials, every_of, measures_of, of_study, run_values, runs_of, trial_frame, trial_id,
                                         trials_of)
@@ -76,12 +77,14 @@ def curves_data(
     df['epochs'] = [[real_epochs(e, every) for e,_ in o] for o in df.points]
     return df[df.curve.map(len)>0].drop(columns='points')
 
+_ends = dict(stopped='o', failed='x', running='>') # State -> mark at the end of a curve
+
 @plot('Learning curves', 'intermediate_values')
 def plot_curves(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
 ):
-    """Learning curves; better is bluer, circles are stopped trials, crosses failed ones, the best is orange
+    """Learning curves; better is bluer, the best is orange
 
     Parameters:
         study: A study
@@ -90,16 +93,17 @@ def plot_curves(
     df = curves_data(study)
     values = sum(df.curve, [])
     if not np.isfinite(values).any(): return message_axis(ax, 'no epoch has a finite value')
-    ax,best,named = new_axis(ax),best_number(study),False
+    ax,best,named = new_axis(ax),best_number(study),set()
     for o,look in ranked(study, df):
         ok = np.isfinite(o.curve)  # a line connects the values around a missing one
         x,y = np.array([o.epochs, o.curve])[:,ok]
-        mark = {'stopped': 'o', 'failed': 'x'}.get(o.state, '.' if len(x)==1 else None)
+        mark = _ends.get(o.state, '.' if len(x)==1 else None)
         size = (9 if mark=='.' else 5)*look.get('alpha', 1)
-        name = f'best: trial {best}' if o.number==best and not named else None
-        named |= o.number==best
+        name = f'best: trial {best}' if o.number==best else o.state if mark in _ends.values() else None
         look.update(marker=mark, markevery=[-1], ms=size, mfc='none' if mark=='o' else None)
-        if len(x): ax.plot(x, y, label=name, **look)
+        look['label'] = None if name in named else name
+        if len(x): ax.plot(x, y, **look)
+        named.add(name)
     epoch_axis(ax, df.epochs.map(max).max())
     return finish(ax, ylabel=label(study), ylim=window(study, values, reach=12))
 
@@ -152,7 +156,10 @@ def plot_knowledge(
     own = ends[0]-.15*np.ptp(ends)  # where the search's own trials stand
     ax,lim = new_axis(ax),window(study, df.value)
     ax.axvline((own+ends[0])/2, color=grey, lw=.8, ls=':')
-    dots(ax, x.fillna(own).to_numpy(), df, best_number(study), lim, 30)
+    x = x.to_numpy(copy=True)
+    off = np.isnan(x)
+    x[off] = own+jitter(off.sum(), .1*np.ptp(ends))
+    dots(ax, x, df, best_number(study), lim, 30)
     ticks = MaxNLocator(5, steps=[1, 5, 10], integer=by_place).tick_values(*ends)
     ticks = {t: f'{t:g}' for t in ticks if ends[0]<=t<=ends[1]}
     if not by_place and -1 in ticks: ticks[-1] = '-1 or\nless'
@@ -182,16 +189,18 @@ def _limit_panel(ax, study, name, lim):
     "Let `ax` show the measure `name` against values within `lim`"
     df,worst = limits_data(study, name),lim[0 if is_max(study) else 1]
     wide = df.measure.max()>30*df.measure.min()>0
-    ax.set(xlabel=plain(name), ylim=lim, xscale='log' if wide else 'linear')
+    ax.set(xlabel=plain(name, 20), ylim=lim, xscale='log' if wide else 'linear')
     df['value'] = df.value.astype(float).fillna(worst)
     dots(ax, df.measure.values, df, best_number(study), lim, 30)
     bounds = limits_of(study)[name][:2]
     for o in bounds:
         if o is not None: ax.axvline(o, color=grey, lw=1, ls='--')
     ends = ax.get_xlim()
+    look = dict(color=grey, alpha=.15, lw=0, label='not allowed')
     for end,o in zip(ends, bounds):
-        if o is not None: ax.axvspan(end, o, color=grey, alpha=.15, lw=0)
+        if o is not None: ax.axvspan(end, o, **look)
     ax.set_xlim(ends)
+    if not wide: ax.xaxis.set_major_locator(MaxNLocator(3))
 
 @plot()
 def plot_limits(
@@ -209,6 +218,7 @@ def plot_limits(
     axs,lim = new_axes(ax, len(names), 3, 3),window(study, trial_frame(study).value)
     for a,k in zip(axs, names): _limit_panel(a, study, k, lim)
     axs[0].set_ylabel(label(study))
+    shared_legend(axs)
     return axs
 
 # %% ../../nbs/results/02_history.ipynb #runs
@@ -252,9 +262,9 @@ def plot_runs(
     df = df[df.number.isin(order)]
     df['x'] = df.number.map(order.index)
     ax,colors = new_axis(ax),cmap(np.linspace(1, .15, df.run.max()))
-    look = dict(marker='o', ms=4, lw=.8)
-    for (run,o),color in zip(df.groupby('run'), colors):
-        ax.plot(o.x+.16, o.value, label=f'run {run}', color=color, **look)
+    for (run,o),color,mark in zip(df.groupby('run'), colors, cycle('os^vP*X')):
+        look = dict(color=color, marker=mark, ms=5, lw=.8)
+        ax.plot(o.x+.16, o.value, label=f'run {run}', **look)
     _means(ax, df.drop_duplicates('number'), best_number(study))
     ax.set(xlabel='trial', xlim=(-.6, len(order)-.4))
     ax.set_xticks(range(len(order)), map(str, order))
@@ -265,7 +275,10 @@ def _means(ax, df, best):
     colors,x = [orange if n==best else grey for n in df.number],df.x-.16
     ax.errorbar(x, df['mean'], df['std'], fmt='none', ecolor=colors, lw=1.5)
     look = dict(marker='D', s=28, zorder=3)
-    ax.scatter(x, df['mean'], color=colors, label='mean', **look)
+    ax.scatter(x, df['mean'], color=colors, **look)
+    for name,color in {'mean, standard error': grey, f'best: trial {best}': orange}.items():
+        if color not in colors: continue
+        ax.scatter([], [], color=color, label=name, **look)
 
 # %% ../../nbs/results/02_history.ipynb #enough
 @of_study
@@ -298,7 +311,7 @@ def plot_enough(
     if not len(df): return message_axis(ax, 'the study was made without enough=')
     ax,percent = new_axis(ax),100*df.chance
     ax.step(df.spent, percent, where='post', color=blue, marker='o', ms=4)
-    ax.axhline(5, color=grey, lw=1, ls='--')
+    ax.axhline(5, color=grey, lw=1, ls='--', label='twice below this, the study ends')
     whole(ax.xaxis)
     ax.set(xlabel='epochs spent', xlim=(0, None), ylim=(-3, 103))
     return finish(ax, ylabel='chance of a gain, %')

@@ -9,10 +9,13 @@ __all__ = ['params_data', 'plot_slice', 'parallel_data', 'plot_parallel', 'choic
 # %% ../../nbs/results/03_hyperparameters.ipynb #imports
 import math
 import numpy as np, optuna, pandas as pd
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import create_trial
 from ..engine.space import Choice, dimension
-from .style import (alpha_for, best_number, blue, disambiguate, dots, finish, grey, is_max, label,
-    message_axis, new_axes, new_axis, orange, param_panel, places, plain, plot, ranked, slanted, ticks, window)
+from ..engine.surrogate import spread
+from fastai_bayes.results.style import (best_number, blue, columns, disambiguate, dots, finish, grey, is_discrete,
+    is_max, jitter, label, message_axis, new_axes, new_axis, param_panel, places, plain, plot, ranked, shared_legend,
+    slanted, ticks, window)
 from ..study.records import column, ended, of_study, state_of, trial_id
 from ..study.storage import quiet_optuna
 
@@ -58,8 +61,11 @@ def plot_slice(
     for a,(k,d) in zip(axs, dims.items()):
         values = df[column(k, _ours)]
         inside = [v in d for v in values]
-        dots(a, places(d, values[inside]), df[inside], best, lim)
+        x = places(d, values[inside])
+        if is_discrete(d): x += jitter(len(x))
+        dots(a, x, df[inside], best, lim)
         param_panel(a, study, k, d, lim)
+    shared_legend(axs)
     return axs
 
 # %% ../../nbs/results/03_hyperparameters.ipynb #par
@@ -84,25 +90,45 @@ def parallel_data(
 
 def _ticks(d, room):
     "Positions and texts of the ticks of dimension `d`"
-    if not isinstance(d, Choice): return [(0, f'{d.low:.3g}'), (1, f'{d.high:.3g}')]
-    at,texts = ticks(d, 10, room)
-    return zip((at+.5)/d.size, texts)
+    if isinstance(d, Choice):
+        at,texts = ticks(d, 10, room)
+        return zip((at+.5)/d.size, texts)
+    between = _decades(3*d.low, d.high/3) if d.log else []
+    step = max(1, math.ceil(len(between)/3))
+    values = d.low,*between[step-1::step],d.high
+    return [(d.to_unit(v), f'{v:.3g}') for v in values]
 
-def _frame(ax, dims):
-    "Vertical axes: name -> dimension"
-    room = max(4, 76//len(dims))
-    font = 'small' if len(dims)<9 else 'x-small'
-    for j,d in enumerate(dims.values()):
+def _decades(low, high):
+    "Powers of ten between `low` and `high`"
+    first,last = math.ceil(math.log10(low)),math.floor(math.log10(high))
+    return [10.**i for i in range(first, last+1)]
+
+def _value_ticks(values, seen):
+    "As `_ticks`, of the ends of the values `seen`; beyond those of the axis `values` they have a sign"
+    ends = [min(seen), max(seen)]
+    lo,hi = np.clip(ends, values.low, values.high)
+    below,above = '< ' if min(seen)<lo else '', '> ' if max(seen)>hi else ''
+    both = {lo: f'{below}{lo:.3g}', hi: f'{above}{hi:.3g}'}
+    return [(values.to_unit(v), text) for v,text in both.items()]
+
+def _frame(ax, names, ticks):
+    "Vertical axes with `names`, and pairs of a position and a text for each"
+    room = _room(ax, names)
+    font = 'small' if len(names)<9 else 'x-small'
+    box = dict(fc=ax.get_facecolor(), alpha=.75, lw=0, pad=.5)  # lines pass behind the texts
+    for j,pairs in enumerate(ticks):
         ax.axvline(j, color=grey, lw=.8, zorder=1)
-        for u,text in _ticks(d, room):
+        for u,text in pairs:
             ax.annotate(text, (j, u), (4, 3),
-                        textcoords='offset points', fontsize=font, zorder=5)
-    names = [plain(o, max(room, 12)) for o in dims]
+                        textcoords='offset points', fontsize=font, zorder=5, bbox=box)
+    names = [plain(o, max(room, 12)) for o in names]
     crowded = max(map(len, names))>room
-    ax.set_xticks(range(len(dims)), names, **(slanted if crowded else {}))
+    ax.set_xticks(range(len(names)), names, **(slanted if crowded else {}))
     ax.set(yticks=[], ylim=(-.04, 1.08))
-    ax.set(xlim=(-.1, len(dims)-.4))
+    ax.set(xlim=(-.1, len(names)-.4))
     ax.spines[['left', 'bottom']].set_visible(False)
+
+def _room(ax, names): return max(4, columns(ax, .8)//len(names))
 
 @plot('Configurations, one line per trial', 'parallel_coordinate')
 def plot_parallel(
@@ -120,50 +146,57 @@ def plot_parallel(
     ax,values = new_axis(ax),dimension(window(study, df.value))
     Y = [df[column(k, _ours)] for k in dims]
     Y = np.array([*Y, values.to_unit(df.value).clip(0, 1)])
+    best = best_number(study)
     for o,look in ranked(study, df):
         at = np.flatnonzero(np.isfinite(Y[:,o.Index]))  # no dot without a value
+        if o.number==best: look['label'] = f'best: trial {best}'
         ax.plot(at, Y[at,o.Index], marker='.', **look)
-    _frame(ax, dims | {label(study): values})
-    return ax
+    names = [*dims, label(study)]
+    ticks = [_ticks(d, _room(ax, names)) for d in dims.values()]
+    _frame(ax, names, [*ticks, _value_ticks(values, df.value)])
+    return finish(ax)
 
 # %% ../../nbs/results/03_hyperparameters.ipynb #choices
 _most = 12 # Maximum number of options of one hyperparameter, and of importances
 
+def _choices(t): return [k for k,d in t.distributions.items() if isinstance(d, CategoricalDistribution)]
+
 @of_study
 def choices_data(
     study:optuna.Study # A study
-)->pd.DataFrame: # name, choice, number, value
+)->pd.DataFrame: # name, choice, number, state, value
     """Options of the finished trials
 
     Parameters:
         study: A study
-        returns: name, choice, number, value
+        returns: name, choice, number, state, value
     """
     rows = []
     for t,v in ended(study):
-        names = [k for k,d in t.distributions.items() if isinstance(d, optuna.distributions.CategoricalDistribution)]
-        rows += [(k, str(t.params[k]), trial_id(t), v) for k in names]
-    return pd.DataFrame(rows, columns=['name', 'choice', 'number', 'value'])
+        own = trial_id(t),state_of(t),v
+        rows += [(k, str(t.params[k]), *own) for k in _choices(t)]
+    return pd.DataFrame(rows, columns=['name', 'choice', 'number', 'state', 'value'])
 
-def _by_choice(name, df, up):
-    "Label and trials of each option of hyperparameter `name`, best last"
-    medians = df.groupby('choice', sort=False).value.median().sort_values(ascending=up, kind='stable')
-    groups = [df[df.choice==c] for c in medians.index]
-    texts = disambiguate(medians.index, 32)
-    return [(f'{plain(name, 16)} = {text}  ({len(g)})', g) for text,g in zip(texts, groups)][-_most:]
+def _by_choice(name, df, up, room):
+    "Label of about `room` characters and trials of each option of hyperparameter `name`, that of the best trial last"
+    by = df.groupby('choice', sort=False).value
+    best = by.max() if up else by.min()
+    best = best.sort_values(ascending=up, kind='stable')
+    groups = [df[df.choice==c] for c in best.index]
+    texts = disambiguate(best.index, max(6, int(.7*room)))
+    name = plain(name, max(5, int(.3*room)))
+    return [(f'{name} = {text}  ({len(g)})', g) for text,g in zip(texts, groups)][-_most:]
 
-def _row_axis(ax, names):
-    "`ax`, or a new axis of suitable height, with a row for each of `names`, the first at the bottom"
-    ax = new_axis(ax, max(1.5, .7+.35*len(names)))
-    ax.set_yticks(range(len(names)), names)
-    return ax
+def _row_axis(ax, n):
+    "`ax`, or a new axis of suitable height for `n` rows"
+    return new_axis(ax, max(1.5, .7+.35*n))
 
 @plot('Values for each choice')
 def plot_choices(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
 ):
-    """Values of the finished trials for each option, best options of a hyperparameter on top
+    """Values of the finished trials for each option, the options with the best trials on top
 
     Parameters:
         study: A study
@@ -171,38 +204,73 @@ def plot_choices(
     """
     df = choices_data(study)
     if df.empty: return message_axis(ax, 'no finished trial has a choice')
-    lim = window(study, df.value)
-    df['value'] = df.value.clip(*lim)
-    df['color'] = np.where(df.number==best_number(study), orange, blue)
-    groups = []
+    sizes = df.groupby('name').choice.nunique()
+    ax = _row_axis(ax, sizes.clip(upper=_most).sum())
+    groups,lim = [],window(study, df.value)
+    room = .9*columns(ax)-12  # numbers of trials take some
     for k in reversed(df.name.unique()):
-        groups += _by_choice(k, df[df.name==k], is_max(study))
-    ax = _row_axis(ax, [o for o,_ in groups])
-    for i,(_,g) in enumerate(groups):
-        ax.scatter(g.value, [i]*len(g), 30, g.color,
-                   alpha=.8*alpha_for(len(g)), lw=0, clip_on=False, zorder=3)
-        median,name = g.value.median(),None if i else 'median'
-        ax.vlines(median, i-.3, i+.3, color=grey, lw=2.5, label=name)
-    ax.scatter([], [], 30, orange, label='best trial')
-    ax.set(xlim=lim, ylim=(-.6, len(groups)-.4))
-    return finish(ax, xlabel=label(study))
+        groups += _by_choice(k, df[df.name==k], is_max(study), room)
+    names,groups = zip(*groups)
+    df = pd.concat(groups, keys=range(len(groups)), names=['row'])
+    df = df.reset_index('row').reset_index(drop=True)
+    y = df.row+jitter(len(df), .4)
+    dots(ax, y, df, best_number(study), lim, across=True)
+    _medians(ax, df, lim)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlim=lim, ylim=(-.6, len(names)-.4))
+    ax.set_xlabel(label(study), loc='right')
+    return finish(ax)
+
+def _medians(ax, df, lim):
+    "Lines at the medians of the rows of `df`, if these are within `lim`"
+    medians = df.value.clip(-1e150, 1e150).groupby(df.row).median()  # the mean of two is finite
+    m = medians[medians.between(*lim)]
+    look = dict(color=grey, lw=2.5, label='median')
+    if len(m): ax.vlines(m, m.index-.3, m.index+.3, **look)
 
 # %% ../../nbs/results/03_hyperparameters.ipynb #imp
+_most_trials = 500 # For fANOVA, which takes a second for as many
+
+def _ranks(found):
+    "Name and text of each option -> its place by the mean value: in this order a regression tree finds the best split"
+    rows = []
+    for t,v in found:
+        options = [(k, str(t.params[k])) for k in _choices(t)]
+        rows += [(*o, v) for o in options]
+    df = pd.DataFrame(rows, columns=['name', 'option', 'value'])
+    means = df.groupby(['name', 'option']).value.mean()
+    return means.groupby('name').rank(method='first').astype(int)-1
+
+def _coded(t, ranks):
+    "Parameters and distributions of `t` with ranks for options: Optuna's fANOVA takes time exponential in their number"
+    params,dims = dict(t.params),dict(t.distributions)
+    for k in _choices(t):
+        params[k] = int(ranks[k, str(t.params[k])])
+        dims[k] = IntDistribution(0, int(ranks[k].max()))
+    return params, dims
+
 def completed(
     study:optuna.Study, # A study
-    ends=(-math.inf, math.inf) # Smallest and largest value
+    ends=(-math.inf, math.inf), # Smallest and largest value
+    for_fanova:bool=False # At most 500 trials, with ranks of options instead of these?
 )->optuna.Study: # In memory; the trials have the same numbers
     """`study` for functions of Optuna that skip stopped trials: here they are complete, with their best value
 
     Parameters:
         study: A study
         ends: Smallest and largest value
+        for_fanova: At most 500 trials, with ranks of options instead of these?
         returns: In memory; the trials have the same numbers
     """
+    found = [(t, float(np.clip(v, *ends))) for t,v in ended(study)]
+    if for_fanova and len(found)>_most_trials:
+        some = spread(np.arange(len(found)), _most_trials)
+        found = [found[i] for i in some]
+    ranks = _ranks(found) if for_fanova else None
     def _copy(t, v):
-        value = float(np.clip(v, *ends))
-        return create_trial(params=t.params, distributions=t.distributions, value=value)
-    known = {trial_id(t): _copy(t, v) for t,v in ended(study)}
+        params,dims = _coded(t, ranks) if for_fanova else (t.params, t.distributions)
+        return create_trial(params=params, distributions=dims, value=v)
+    known = {trial_id(t): _copy(t, v) for t,v in found}
     other = create_trial(state=optuna.trial.TrialState.FAIL)
     with quiet_optuna(): res = optuna.create_study(direction=study.direction)
     n = max(known, default=-1)+1
@@ -221,8 +289,9 @@ def importances_data(
     """
     values = [v for _,v in ended(study)]
     if len(values)<4 or len({*values})<2: return pd.Series(dtype=float)
-    clipped = completed(study, window(study, values))  # a diverged trial would dominate the variance
-    fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    clipped = completed(study, window(study, values), True)  # a diverged trial would dominate the variance
+    trees = min(64, max(16, 9600//len(values)))  # many trials need fewer trees
+    fanova = optuna.importance.FanovaImportanceEvaluator(seed=0, n_trees=trees)
     res = optuna.importance.get_param_importances(clipped, evaluator=fanova)
     return pd.Series(res, dtype=float).sort_values(ascending=False)
 
@@ -238,9 +307,12 @@ def plot_importances(
         ax: Axis to draw on; a new one if None
     """
     o = importances_data(study)[:_most][::-1]
-    if o.empty: return message_axis(ax, 'at least four finished trials are needed')
-    ax = _row_axis(ax, disambiguate(o.index))
+    if o.empty: return message_axis(ax, 'at least four finished trials with different values are needed')
+    ax = _row_axis(ax, len(o))
+    names = disambiguate(o.index, max(8, columns(ax)//2))
+    ax.set_yticks(range(len(o)), names)
     bars = ax.barh(range(len(o)), o.values, color=blue, height=.6)
     ax.bar_label(bars, [f'{v:.0%}' for v in o.values], padding=4)
     ax.spines['bottom'].set_visible(False)
+    ax.set_xlabel('share of variance (fANOVA)', loc='right')
     return finish(ax, xticks=[], xlim=(0, o.max()*1.12))

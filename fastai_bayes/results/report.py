@@ -16,8 +16,8 @@ from ..engine.policy import in_epochs, real_epochs
 from ..engine.space import label_of
 from .result import TuneResult, headline
 from .style import plots
-from .tables import html_table, one_line, table, template
-from ..study.records import best_trial, every_of, python_strings
+from .tables import clock, html_table, one_line, table, template
+from ..study.records import all_trials, best_trial, every_of, python_strings, seconds_of
 from ..study.search_space import describe
 from ..study.storage import StudyError
 
@@ -67,6 +67,7 @@ def _darken(fig):
         plt.setp(white, fc=page)
     for o in fig.findobj(Text):
         if o.get_color()=='black': o.set_color(text)
+        if o.get_bbox_patch(): o.get_bbox_patch().set_facecolor(page)
 
 def _png(fig):
     out = io.BytesIO()
@@ -91,7 +92,9 @@ def _picture(f, study):
     except Exception as e: res = dict(text=one_line(f'{f.__name__} failed: {type(e).__name__}: {e}'))
     finally:
         for n in set(plt.get_fignums())-set(before): plt.close(n)
-    return dict(res, caption=f.caption)
+    seen,*_ = (f.__doc__ or f.caption).split('\n\n')  # parameters follow
+    res.update(caption=f.caption, id=f.__name__)
+    return dict(res, seen=' '.join(seen.split()))
 
 def _version(name):
     try: return version(name)
@@ -101,6 +104,15 @@ def _n_epoch(study):
     "Epochs of a full trial; None if unknown"
     n = study.user_attrs.get('n_epoch')
     return n and real_epochs(n, every_of(study))
+
+def _when(study):
+    "First and last hour of `study`, and the time of all its trials"
+    trials = [t for t in all_trials(study) if t.datetime_start]
+    if not trials: return ''
+    times = [o for t in trials for o in (t.datetime_start, t.datetime_complete) if o]
+    first,last = (f(times).isoformat(' ', 'minutes') for f in (min, max))
+    seconds = np.nansum([seconds_of(t) for t in trials])
+    return f'{first} to {last}; the trials took {clock(seconds)} in all'
 
 def _about(res):
     "Space, seed and versions: name -> text"
@@ -122,21 +134,35 @@ _page = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
 body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.5}
 body{color:#222;background:#fff}
 pre{background:#f3f3f3;padding:.8rem;overflow-x:auto;border-radius:4px}.wide{overflow-x:auto}
+nav ul{columns:18rem;padding-left:1.2rem}a{color:#1f6aa8}summary{cursor:pointer;padding:.5rem 0}
+@media(min-width:100rem){body{max-width:96rem}.plots{display:grid;grid-template-columns:1fr 1fr;gap:0 2rem}}
+@media print{h2,h3{break-after:avoid}section,img,tr{break-inside:avoid}nav{display:none}pre{white-space:pre-wrap}
+table{font-size:.6rem;white-space:normal!important}th,td{padding:.1rem .3rem;white-space:normal;overflow-wrap:anywhere}
+img,td[style]{min-width:0}}
 img{max-width:100%;min-width:30rem}
 h1{overflow-wrap:anywhere}table{border-collapse:collapse;font-size:.85rem}
 th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
 td[style]{white-space:normal;min-width:18rem}.about td,.about th{text-align:left;white-space:normal}
-@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}pre{background:#262626}th,td{border-color:#444}}
-</style></head><body><h1>{{ name }}</h1><p>{{ headline }}</p>
+@media screen and (prefers-color-scheme:dark){body{color:#ddd;background:#181818}pre{background:#262626}
+th,td{border-color:#444}a{color:#7fb6e6}}
+</style></head><body><h1>{{ name }}</h1><p>{{ headline }}</p>{% if when %}<p>{{ when }}</p>{% endif %}
+<nav><ul>{% for o in pictures if not o.text %}<li><a href="#{{ o.id }}">{{ o.caption }}</a></li>{% endfor %}
+<li><a href="#trials">All trials</a></li>
+{% if failed %}<li><a href="#failed">Failed and infeasible trials</a></li>{% endif %}
+<li><a href="#about">Space, seed, versions</a></li></ul></nav>
 {% if code %}<h2>The best configuration</h2><pre>{{ code }}</pre>{% endif %}
 {% if hints %}<h2>Hints</h2><ul>{% for o in hints %}<li>{{ o }}</li>{% endfor %}</ul>{% endif %}
-<h2>Plots</h2>
-{% for o in pictures %}<h3>{{ o.caption }}</h3>{% if o.text %}<p>{{ o.text }}</p>{% else %}<div class="wide"><picture>
-<source media="(prefers-color-scheme:dark)" srcset="data:image/png;base64,{{ o.dark }}">
-<img alt="{{ o.caption }}" src="data:image/png;base64,{{ o.light }}"></picture></div>{% endif %}
-{% endfor %}<h2>All trials</h2>{{ trials|safe }}
-{% if failed %}<h2>Failed and infeasible trials</h2>{{ failed|safe }}{% endif %}
-<h2>Space, seed, versions</h2><div class="about">{{ about|safe }}</div></body></html>"""
+<h2>Plots</h2><div class="plots">
+{% for o in pictures if not o.text %}<section><h3 id="{{ o.id }}">{{ o.caption }}</h3><div class="wide"><picture>
+<source media="screen and (prefers-color-scheme:dark)" srcset="data:image/png;base64,{{ o.dark }}">
+<img alt="{{ o.seen }}" src="data:image/png;base64,{{ o.light }}"></picture></div></section>
+{% endfor %}</div>{% for o in pictures if o.text %}<p>{{ o.caption }}: {{ o.text }}</p>{% endfor %}
+<h2 id="trials">All trials</h2>{{ trials|safe }}
+{% if more %}<details><summary>{{ n_more }} more</summary>{{ more|safe }}</details>{% endif %}
+{% if failed %}<h2 id="failed">Failed and infeasible trials</h2>{{ failed|safe }}{% endif %}
+<h2 id="about">Space, seed, versions</h2><div class="about">{{ about|safe }}</div></body></html>"""
+
+_rows = 50 # Trials of the table to show at once
 
 _elsewhere = "give a file in a folder where you may write, as in report('report.html')"
 
@@ -166,11 +192,14 @@ def report(self:TuneResult,
     path,df = _file(path),self.trials
     failed = df[df.state.isin(['failed', 'infeasible'])][['number', 'state', 'epochs', 'reason']]
     about = [[k, str(v)] for k,v in _about(self).items()]
+    head,*rows = table(df, len(df))
+    rest = rows[_rows:]
     page = template(_page).render(
-        name=one_line(self.study.study_name),
+        name=one_line(self.study.study_name), when=_when(self.study),
         headline=headline(self), hints=self.hints, code=best_code(self),
         pictures=[_picture(f, self.study) for f in plots.values() if f.caption],
-        trials=html_table(table(df, len(df)), 60),
+        trials=html_table([head, *rows[:_rows]], 60),
+        more=html_table([head, *rest], 60) if rest else '', n_more=len(rest),
         about=html_table([['what', 'value'], *about]),
         failed=html_table(table(failed, len(failed))) if len(failed) else '')
     try: path.write_text(page, encoding='utf-8', errors='replace')

@@ -12,7 +12,7 @@ import optuna
 from fastcore.basics import patch
 from ..engine.policy import real_epochs
 from ..engine.space import Space, did_you_mean, is_int
-from . import forecasts, goals, history, hyperparameters, surrogate_plots, timeline  # they register their plots
+from . import history, hyperparameters, forecasts, surrogate_plots, timeline, goals  # they register their plots
 from .goals import pareto_frame
 from .hints import hints
 from .hyperparameters import completed

@@ -11,8 +11,8 @@ import numpy as np, optuna, pandas as pd
 from ..engine.space import Choice, is_int
 from ..engine.trainings import one_thread
 from .forecasts import Beliefs
-from .style import (PlotError, alpha_for, blue, grey, label, message_axis, new_axes, orange, param_panel,
-    places, plain, plot, scale, unsure, value_map, window)
+from .style import (PlotError, alpha_for, black, blue, dots, grey, is_discrete, is_max, jitter, label, message_axis,
+    new_axes, orange, param_panel, places, plain, plot, scale, shared_legend, unsure, value_map, white, window)
 from ..study.records import column, of_study, trial_id
 from ..study.storage import StudyError
 
@@ -31,6 +31,7 @@ class Surface(Beliefs):
         if len(seen)<2 or not ok.any(): return
         self.process,_ = s.process(np.random.default_rng(0))
         self.seen,self.value = seen[ok],self.values(m)[ok]  # trials with values, and their final values or forecasts
+        self.failed = seen[~ok]
 
     def around(self, *names):
         "Point and trial number of the best configuration in which `names` are active; None if there is none"
@@ -48,15 +49,17 @@ class Surface(Beliefs):
         "Median and 95 % band of the final value at the points `X` (n,d)"
         m,v = self.process.predict(self.space.snap(X))
         return self.band(m.mean(0), v.mean(0)+m.var(0))
-    def dots(self, names, best, color):
-        "Trials that have `names`: position, value or forecast, are they complete?, style; trial `best` is orange"
-        look = dict(color=color, ms=4, zorder=3, alpha=alpha_for(len(self.seen)))
-        for i,v in zip(self.seen, self.value):
-            t,complete = self.trials[i],self.surrogate.epochs[i]>=self.T
+    def frame(self, names):
+        "Trials that have all of `names`: number, state, value or forecast, and positions on the axes of `names`"
+        rows,values = [],[*self.value, *[np.nan]*len(self.failed)]
+        for i,v in zip([*self.seen, *self.failed], values):
+            t = self.trials[i]
+            state = 'complete' if self.surrogate.epochs[i]>=self.T else 'stopped'
+            if i in self.failed: state = 'failed'
             if not {*names}<={*t.params}: continue
             at = [places(self.space[k], [t.params[k]])[0] for k in names]
-            own = dict(color=orange, ms=6, zorder=4) if trial_id(t)==best else look
-            yield at, v, complete, own
+            rows.append((trial_id(t), state, v, *at))
+        return pd.DataFrame(rows, columns=['number', 'state', 'value', *range(len(names))])
 
 def _grid(d, n):
     "At most `n` unit coordinates of dimension `d`, each with its value"
@@ -109,17 +112,19 @@ def _sweep(ax, s, k, df, lim):
     "Predicted value against hyperparameter `k`"
     d = s.space[k]
     x = places(d, df[column(k, _ours)])
+    band = dict(color=blue, alpha=.25, label='95 % band')
+    line = dict(color=blue, label='prediction')
     if isinstance(d, Choice):
-        value,low,high = df[_ours].clip(*lim).values.T
         wide = min(14, 90/d.size)
-        look = dict(fmt='_', color=blue, ms=wide, lw=wide/7, zorder=2)
-        ax.errorbar(x, value, [value-low, high-value], **look)
+        ax.vlines(x, df.low, df.high, lw=wide/2, **band)
+        ax.plot(x, df.value, '_', ms=wide, mew=2, zorder=2, **line)
     else:
-        ax.fill_between(x, df.low, df.high, color=blue, alpha=.2, lw=0)
-        ax.plot(x, df.value, color=blue, lw=2)
-    for at,v,complete,look in s.dots([k], df.attrs['trial'], grey):
-        fill = None if complete else 'none'
-        ax.plot(at, np.clip(v, *lim), 'o', mfc=fill, clip_on=False, **look)
+        ax.fill_between(x, df.low, df.high, lw=0, **band)
+        ax.plot(x, df.value, lw=2, **line)
+    trials = s.frame([k])
+    trials['value'] = trials.value.fillna(lim[0 if is_max(s.study) else 1])  # failed ones
+    at = trials[0]+jitter(len(trials), .3) if is_discrete(d) else trials[0]
+    dots(ax, at, trials, df.attrs['trial'], lim, 16, color=grey)
     param_panel(ax, s.study, k, d, lim)
 
 @plot('Surrogate: predicted value against each hyperparameter, others as in the best configuration')
@@ -139,6 +144,7 @@ def plot_surrogate(
     axs,expected = new_axes(ax, len(sweeps)),[o.value for o in sweeps.values()]
     lim = window(study, np.concatenate([s.value, *expected]), reach=12)
     for a,k in zip(axs, sweeps): _sweep(a, s, k, sweeps[k], lim)
+    shared_legend(axs, stopped='stopped, at its forecast', failed='failed, counts as bad')
     return axs
 
 # %% ../../nbs/results/06_surrogate_plots.ipynb #cont
@@ -154,13 +160,28 @@ def _mesh(ax, dims, at, z, colors, lim, title):
     cells = pd.DataFrame(dict(x=at[0], y=at[1], z=z))
     Z = cells.pivot(index='y', columns='x', values='z')
     for d,which in zip(dims.values(), 'xy'): scale(ax, d, which)
-    drawn = ax.pcolormesh(Z.columns, Z.index, Z,
-                          cmap=colors, clim=lim, shading='nearest', rasterized=True)
+    smooth = not any(map(is_discrete, dims.values()))
+    drawn = ax.pcolormesh(Z.columns, Z.index, Z, cmap=colors, clim=lim,
+                          shading='gouraud' if smooth else 'nearest', rasterized=True)
+    levels = np.linspace(*lim, 7)[1:-1]
+    lines = dict(colors=black, linewidths=.6, alpha=.5)
+    if smooth: ax.contour(Z.columns, Z.index, Z, levels, **lines)
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=.9, aspect=25)
     bar.outline.set_visible(False)
     x,y = (plain(k, 20) for k in dims)
     ax.set(xlabel=x, ylabel=y)
     ax.set_title(title, fontsize='medium')
+
+def _places(ax, dims, trials, best):
+    "Dots where the `trials` are, the one of trial `best` orange"
+    look = dict(mec=black, mew=.8, ls='', marker='o', clip_on=False)
+    apart = [jitter(len(trials), .4)*is_discrete(d) for d in dims.values()]
+    x = trials[0]+apart[0]
+    y = trials[1]+apart[1][::-1]
+    first = trials.number==best
+    rest = dict(look, color=white, ms=4, zorder=3)
+    ax.plot(x[~first], y[~first], alpha=alpha_for(len(trials)), **rest)
+    ax.plot(x[first], y[first], color=orange, ms=6, zorder=4, **look)
 
 @plot('Surrogate: predicted value over two hyperparameters', 'contour')
 def plot_contour(
@@ -180,15 +201,14 @@ def plot_contour(
     names = _pair(s, (x, y)) if s.process else ()
     if len(names)<2 or not _known(s, names):
         return message_axis(ax, 'at least two trials with values, and two hyperparameters, are needed')
-    df,dims = _swept(s, names, 40),{k: s.space[k] for k in names}
+    df,dims = _swept(s, names, 50),{k: s.space[k] for k in names}
     at = [places(d, df[column(k, _ours)]) for k,d in dims.items()]
     axs,half = new_axes(ax, 2, 3.5, 3.1),(df.high-df.low)/2
     trial = df.attrs['trial']
     lim = window(study, df.value)
     _mesh(axs[0], dims, at, df.value, value_map(study), lim, label(study))
     _mesh(axs[1], dims, at, half, unsure, (0, half.quantile(.98)), '± (95 %)')
-    dots = s.dots(names, trial, 'white')
-    for a,(xy,*_,look) in itertools.product(axs, dots):
-        a.plot(*xy, 'o', mew=.8, mec='black', clip_on=False, **look)
-    axs[0].figure.suptitle(f'others as in trial {trial}', fontsize='small', color=grey)
+    for a in axs: _places(a, dims, s.frame(names).dropna(ignore_index=True), trial)
+    title = f'others as in trial {trial}, which is orange'
+    axs[0].figure.suptitle(title, fontsize='small', color=grey)
     return axs

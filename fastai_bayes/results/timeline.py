@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 import numpy as np, optuna, pandas as pd
 from ..engine.policy import real_epochs
-from .style import (PlotError, best_number, blue, by_state, finish, grey, looks, message_axis,
-    new_axis, orange, plain, plot, whole)
+from .style import (PlotError, best_number, black, blue, by_state, columns, finish, grey, looks,
+    message_axis, new_axis, orange, plot, white, whole, wrapped)
 from .tables import clock
 from ..study.records import (all_trials, epochs_trained, every_of, of_study, reason_of, saved_of,
     seconds_of, state_of, trial_id, trials_of)
@@ -21,6 +21,15 @@ def _end(t, now):
     "End of `t`; if its process died, the time of its last checkpoint"
     if t.datetime_complete is None: return max(now, t.datetime_start)
     return t.datetime_start+timedelta(seconds=seconds_of(t))
+
+def _latest(trials, now):
+    "`now`, or the time when a trial that still runs would be ten times as long as any other: its process has died"
+    begun = [o for o in trials if o.datetime_start]
+    lengths = [seconds_of(o) for o in begun if o.datetime_complete]
+    if not lengths: return now
+    last = max(o.datetime_start for o in begun)
+    longest = max(10*max(lengths), 60)
+    return min(now, last+timedelta(seconds=longest))
 
 def _rows(df):
     "A row per worker; trials without one go into any free row"
@@ -52,7 +61,7 @@ def timeline_data(
     """
     now = datetime.now() if now is None else now
     if not isinstance(now, datetime) or now.tzinfo: raise PlotError(f'now: expected a local datetime, got {now!r}')
-    rows = []
+    rows,now = [],_latest(all_trials(study), now)
     for t in all_trials(study):
         if t.datetime_start is None: continue
         what = trial_id(t),state_of(t),reason_of(t, every_of(study))
@@ -72,12 +81,12 @@ def _compact(df):
     breaks = zip(left[long]-gap/2, idle[long])
     return df.assign(left=left, width=(e-s).clip(width/500)), breaks
 
-def _join(ax, a, b):
+def _join(ax, a, b, name):
     "A dotted line from the end of the bar `a` to the start of `b`, in the gaps beside their rows"
     out = .38 if b.row>=a.row else -.38
     back = out if b.row==a.row else -out
     x,y = (a.right, b.left),(a.row+out, b.row+back)
-    ax.plot(x, y, ':', color=grey, lw=1.2, zorder=0)
+    ax.plot(x, y, ':', color=grey, lw=1.2, zorder=0, label=name)
 
 def _bars(ax, df, best):
     "A bar per row of `df`, with the number of the trial if it fits; dotted lines join the parts of a trial"
@@ -86,19 +95,27 @@ def _bars(ax, df, best):
     for state,i in by_state(df, best).items():
         o,look = df.loc[i],dict(looks[state], lw=1)
         ax.barh(o.row, o.width, .6, o.left, label=state, **look)
-    for _,o in df.groupby('number'):
-        for a,b in pairwise(o.itertuples()): _join(ax, a, b)
-    for o in df.itertuples() if len(df)<=60 else ():
-        fits = len(str(o.number))<83*o.width/df.right.max()-1
-        look = dict(ha='center', va='center', fontsize='small')
-        if o.state in ('complete', 'failed'): look['color'] = 'white'
-        middle = o.left+o.width/2
-        if fits: ax.text(middle, o.row, o.number, **look)
+    parts = []
+    for _,o in df.groupby('number'): parts += pairwise(o.itertuples())
+    for i,(a,b) in enumerate(parts): _join(ax, a, b, None if i else 'resumed')
+    if len(df)<=60: _numbers(ax, df, best)
 
-def _impossible(df):
+_inks = dict(complete=white, failed=white, running=black, best=black) # State -> color of the text on its bar
+
+def _numbers(ax, df, best):
+    "Numbers of the trials on their bars, if these are wide enough"
+    look = dict(ha='center', va='center', fontsize='small')
+    per = columns(ax, .83)/df.right.max()
+    for o in df.itertuples():
+        if len(str(o.number))>per*o.width-1: continue
+        state,middle = 'best' if o.number==best else o.state,o.left+o.width/2
+        ax.text(middle, o.row, o.number, color=_inks.get(state), **look)
+
+def _impossible(ax, df):
     "Lines with the reasons of infeasible trials"
     n = df.reason[df.state=='infeasible'].value_counts()
-    return ''.join(f'\n{k} infeasible: {plain(why, 70)}' for why,k in n[:3].items())
+    lines = [f'{k} infeasible: {why}' for why,k in n[:3].items()]
+    return ''.join('\n'+wrapped(ax, o, 1) for o in lines)
 
 @plot('Timeline of the workers', 'timeline')
 def plot_timeline(
@@ -130,7 +147,8 @@ def plot_timeline(
     ax.set_yticks(workers.index, [f'worker {i+1}' if o else '' for i,o in workers.items()])
     ax.set(xlim=(0, df.right.max()*1.01))
     ax.set(ylim=(len(workers)-.4, -.6))
-    return finish(ax, xlabel=f'{unit} since the first trial started{_impossible(df)}')
+    name = f'{unit} since the first trial started' + ('; numbers are trials' if ax.texts else '')
+    return finish(ax, xlabel=wrapped(ax, name)+_impossible(ax, df))
 
 # %% ../../nbs/results/04_timeline.ipynb #saved
 @of_study
