@@ -161,7 +161,7 @@ def test_the_first_trial_defines_the_space(tmp_path, capsys):
     res = digits(tmp_path).bayes_tune(3, new_learner=make, prior=dict(lr=.03), n_trials=2, seed=0)
     assert 'what is known beforehand is used from the second on' in capsys.readouterr().out and tried(res)[1]['lr']==pytest.approx(.03)
 
-@pytest.mark.parametrize('bad', [dict(points=3), dict(points=[3]), dict(points=[{'lr': [1]}]), dict(points=[], expected=['x']), dict(points=[], of=3), []], ids=str)
+@pytest.mark.parametrize('bad', [dict(points=3), dict(points=[3]), dict(points=[{'lr': [1]}]), dict(points=[], expected=['x']), dict(points=[], of=3), dict(points=[], each=[[1.]]), []], ids=str)
 def test_damaged_knowledge_is_named(bayes, tmp_path, bad):
     study = optuna.create_study()
     study.set_user_attr('knowledge', bad)

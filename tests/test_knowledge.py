@@ -2,9 +2,11 @@
 import itertools
 import numpy as np, pytest
 from fastai_bayes.engine.checks import OptimizerError
-from fastai_bayes.engine.knowledge import EarlierStudy, portfolio
+from fastai_bayes.engine.knowledge import EarlierStudy, Knowledge, order_share, portfolio
 from fastai_bayes.engine.optimizer import BayesOptimizer
 from fastai_bayes.engine.space import Space
+from fastai_bayes.engine.surrogate import Surrogate
+from fastai_bayes.engine.trainings import Training
 
 SPACE = dict(x=(0., 1.), y=(0., 1.), z=(0., 1.))
 T = 9
@@ -99,3 +101,60 @@ def test_something_else_is_tried_where_all_so_far_was_known():
 @pytest.mark.parametrize('wrong', [5, 'studies', {}, [5], [[1]], [[({}, 5)]], [[(dict(x=.5), ['high'])]]], ids=str)
 def test_what_is_no_list_of_studies_is_a_typed_error(wrong):
     with pytest.raises(OptimizerError, match='^from_studies'): BayesOptimizer(SPACE, T, from_studies=wrong)
+
+LIST = np.array([[.1], [.5], [.9]])
+def of_ends(*ends):
+    "Conclusions from complete trials of `LIST` that end at `ends`"
+    trials = [Training(x, [v-1., v-.5, v], 'complete') for x,v in zip(LIST, ends)]
+    return Surrogate(Space(dict(x=(0., 1.))), 3, trials)
+
+def test_shares_of_studies_in_which_one_is_better():
+    share = order_share(np.array([[1., 0., 0.], [1., 2., 0.], [0., 1., 2.], [3., 1., 1.]]))
+    assert share.tolist()==[[.5, .5, .75], [.5, .5, .5], [.25, .5, .5]]
+
+@pytest.mark.parametrize('agree', [True, False])
+def test_the_weight_by_hand(agree):
+    "Two trials that have ended, one from the median to the best: half the distance to the best is one"
+    both = of_ends(0., 1.)
+    gap = float(np.diff(both.final[0])[0])
+    assert gap>1
+    known = Knowledge(LIST, [[0., 1., 0.]] if agree else [[1., 0., 0.]])
+    ratio = (2*(.95 if agree else .05))**3
+    assert known.weight(both)==pytest.approx(4*ratio/(1+4*ratio))
+
+def test_studies_that_order_it_the_other_way_are_not_followed():
+    seen = of_ends(0., .5, 1.)
+    assert Knowledge(LIST, [[0., .5, 1.]]*4).is_followed(seen)
+    assert not Knowledge(LIST, [[1., .5, 0.]]*4).is_followed(seen)
+    assert Knowledge(LIST).is_followed(seen)  # a list of which nobody expects an order
+
+@pytest.mark.parametrize('share', [0., .4])
+def test_the_belief_is_the_share_of_studies(share):
+    "In which the trial under way is better than the best of the list so far, the second"
+    each = [[0., 1., 2.]]*round(10*share)+[[0., 2., 1.]]*round(10*(1-share))
+    seen = of_ends(0., 1.)
+    seen = Surrogate(seen.space, 3, [*seen.trainings, Training(LIST[2], [-.6])])
+    w,p = Knowledge(LIST, each).belief(seen, 2)
+    assert p==pytest.approx(share) and w>.8
+
+def late(params, best):
+    "Near x=1 curves begin low and end high; elsewhere they rise at once and stay"
+    v = -abs(params['x']-best)
+    slow = 1.5 if params['x']>.8 else .1
+    return [v-slow*(1-e/T)**.5 for e in range(1, T+1)]
+def late_search(seed, **kwargs):
+    opt,spent,best = BayesOptimizer(dict(x=(0., 1.)), T, seed=seed, **kwargs),0,-np.inf
+    while spent<3*T:
+        t = opt.next()
+        for e,v in enumerate(late(t.params, .97)[t.epoch:], t.epoch+1):
+            opt.report(t.id, e, v)
+            spent,best = spent+1,max(best, v)
+            if opt.should_stop(t.id): break
+        opt.finish(t.id)
+    return best
+
+def test_what_begins_slowly_is_trained_to_its_end_where_studies_know_it():
+    "In most of them the best is in the middle, in two it is one that begins slowly, as here"
+    def _study(best, seed): return [(p, late(p, best)) for p in (dict(x=float(u)) for u in np.random.default_rng(seed).random(25))]
+    known = [_study(.5, i) for i in range(5)]+[_study(.97, i) for i in (5, 6)]
+    assert np.mean([late_search(s, from_studies=known) for s in range(4)])>-.05

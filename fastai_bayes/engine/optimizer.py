@@ -15,7 +15,7 @@ from .trainings import Training, one_thread
 from .surrogate import Surrogate
 from .enough import prob_gain
 from .policy import Explanation, Verdict, decide, explain, in_epochs, start_points
-from .knowledge import EarlierStudy, Knowledge, first_points, next_training
+from .knowledge import EarlierStudy, Knowledge, as_told, first_points, next_training
 
 # %% ../../nbs/engine/13_optimizer.ipynb #trial
 @dataclass(frozen=True)
@@ -79,8 +79,9 @@ class BayesOptimizer:
         if not isinstance(from_studies, (list, tuple)):
             raise OptimizerError('from_studies: expected a list of studies, each a list of (params, curve), got '
                                  f'{from_studies!r:.80}; BayesSampler and bayes_tune take studies and folders')
-        points = first_points(self.space, [_earlier(*o) for o in enumerate(from_studies)], prior)
-        self.knowledge = Knowledge(points) if len(points) else None
+        studies = [_earlier(*o) for o in enumerate(from_studies)]
+        points = first_points(self.space, studies, prior)
+        self.knowledge = Knowledge(points, [o.predict(points) for o in studies]) if len(points) else None
         self.resumable = resume and self.n_epoch>1
 
     def _lengths(self, space, n_epoch):
@@ -196,8 +197,8 @@ class BayesOptimizer:
     def _how(self, id):
         "Arguments of `policy.decide`"
         surrogate = self.surrogate
-        trusted = self.knowledge and self.knowledge.trusts(surrogate, id)
-        return surrogate, id, 0 if trusted else len(self.first), self.resumable
+        n_startup,belief = as_told(self.knowledge, surrogate, id, len(self.first))
+        return surrogate, id, n_startup, self.resumable, belief
 
     def finish(self, id:int):
         "The trial has ended, at its last epoch or because it should stop"

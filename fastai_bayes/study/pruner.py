@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from ..engine.space import Space, dimension
 from ..engine.checks import OptimizerError, check_bool, check_int
 from ..engine.trainings import one_thread
+from ..engine.knowledge import as_told
 from ..engine.policy import Explanation, Verdict, decide, explain
 from .search_space import as_stored
 from .records import Direction, all_trials, trial_id
@@ -70,8 +71,8 @@ class BayesPruner(BasePruner):
         surrogate,i = self._surrogate(study, trial, T)
         known = getattr(study.sampler, 'knowledge', None)
         known = known and known(study, surrogate.space)
-        trusted = known and known.trusts(surrogate, i)
-        return surrogate, i, 0 if trusted else self.n_startup, self.resumable
+        n_startup,belief = as_told(known, surrogate, i, self.n_startup)
+        return surrogate, i, n_startup, self.resumable, belief
 
     @one_thread
     def decide(self,

@@ -18,14 +18,14 @@ from ..engine.acquisition import acquisitions
 from ..engine.checks import check_acq, check_bool, check_cost, check_float, check_int
 from ..engine.optimize_acqf import untried
 from ..engine.trainings import one_thread
-from ..engine.knowledge import Knowledge, next_training
+from ..engine.knowledge import next_training
 from ..engine.enough import prob_gain
 from ..engine.policy import race_epochs, start_points
 from .search_space import as_stored, distributions
 from .records import Direction, all_trials, trial_id, trials_of
 from .storage import StudyError
 from .cache import StudyCache, fit_key, fits, horizon, new_fit, no_params, space_of
-from .earlier import Before, load_studies, recorded_points
+from .earlier import Before, load_studies, recorded_knowledge
 from .goals import worst_of
 
 # %% ../../nbs/study/10_sampler.ipynb #single
@@ -162,8 +162,7 @@ class BayesSampler(BaseSampler):
             elif record and not self.before.agrees(record, space):
                 warnings.warn('prior: the study continues with the belief that it began with; '
                               'another belief needs a new study', stacklevel=2)
-            X = recorded_points(record, space)
-            known[key] = Knowledge(X) if len(X) else None
+            known[key] = recorded_knowledge(record, space)
         return known[key]
 
     runs = None # Maximum number of runs per trial that `bayes_tune` allows; what the trials say if None

@@ -346,7 +346,9 @@ def _is_knowledge(v):
     def _is_plain(o): return isinstance(o, (str, int, float, type(None)))
     def _is_config(p): return isinstance(p, dict) and all(map(_is_plain, p.values()))
     def _all(o, ok): return _is_list(o) and all(map(ok, o))
-    return _all(points, _is_config) and _all(expected, _is_number) and _is_text(v.get('of', ''))
+    def _is_row(o): return _all(o, _is_number) and len(o)==len(points)
+    numbers = _all(expected, _is_number) and _all(v.get('each', []), _is_row)
+    return _all(points, _is_config) and numbers and _is_text(v.get('of', ''))
 
 def _are_measures(v): return isinstance(v, dict) and all(map(_is_number, v.values()))
 def _are_means(v):
