@@ -31,7 +31,7 @@ def picture(learn):
     "All that a study must leave alone"
     attrs = {k: id(v) for k,v in vars(learn).items()}
     weights = {k: v.clone() for k,v in learn.model.state_dict().items()}
-    rngs = [o.rng.getstate() for o in learn.dls.loaders if hasattr(o, 'rng')]
+    rngs = [o.rng.getstate() for o in getattr(learn.dls, 'loaders', [learn.dls]) if hasattr(o, 'rng')]
     opt = None if learn.opt is None else [dict(h) for h in learn.opt.hypers]
     return attrs, weights, [id(o) for o in learn.cbs], opt, [id(o) for o in learn.dls.loaders], rngs
 

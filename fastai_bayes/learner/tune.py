@@ -89,6 +89,9 @@ def _check_callbacks(learn, cbs):
                         'start one process per GPU with the same study_name and storage, without DistributedTrainer')
 
 def _check_data(learn):
+    if not hasattr(learn.dls, 'loaders'):
+        raise TuneError(f'dls: expected DataLoaders, as in DataLoaders(train, valid), got {type(learn.dls).__name__}; '
+                        'of plain loaders, DataLoaders.new makes a single one')
     loaders = learn.dls.loaders
     for name,dl in zip(('training', 'validation'), loaders):
         try: len(dl)
