@@ -31,9 +31,10 @@ def picture(learn):
     "All that a study must leave alone"
     attrs = {k: id(v) for k,v in vars(learn).items()}
     weights = {k: v.clone() for k,v in learn.model.state_dict().items()}
-    rngs = [o.rng.getstate() for o in getattr(learn.dls, 'loaders', [learn.dls]) if hasattr(o, 'rng')]
+    loaders = getattr(learn.dls, 'loaders', [learn.dls])
+    rngs = [o.rng.getstate() for o in loaders if hasattr(o, 'rng')]
     opt = None if learn.opt is None else [dict(h) for h in learn.opt.hypers]
-    return attrs, weights, [id(o) for o in learn.cbs], opt, [id(o) for o in learn.dls.loaders], rngs
+    return attrs, weights, [id(o) for o in learn.cbs], opt, [id(o) for o in loaders], rngs
 
 def process():
     "Random number generators, threads, mixed precision, what Ctrl-C does, what trackers print, Optuna's log"
