@@ -180,7 +180,7 @@ def attacked(path, made, attack):
     assert not files(path/'p')[0].startswith('.') and sorted(o.name for o in path.iterdir())==['canary', 'p']
     return res
 
-n_examples = {100: 300, 1000: 5000}.get(settings().max_examples, settings().max_examples)
+n_examples = {100: 150, 1000: 5000}.get(settings().max_examples, settings().max_examples)
 
 @settings(max_examples=n_examples)
 @given(attacks)
