@@ -362,8 +362,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'fastai_bayes/engine/knowledge.py'),
                                                'fastai_bayes.engine.knowledge._values': ( 'engine/knowledge.html#_values',
                                                                                           'fastai_bayes/engine/knowledge.py'),
-                                               'fastai_bayes.engine.knowledge.as_told': ( 'engine/knowledge.html#as_told',
-                                                                                          'fastai_bayes/engine/knowledge.py'),
                                                'fastai_bayes.engine.knowledge.belief_points': ( 'engine/knowledge.html#belief_points',
                                                                                                 'fastai_bayes/engine/knowledge.py'),
                                                'fastai_bayes.engine.knowledge.check_prior': ( 'engine/knowledge.html#check_prior',

@@ -6,7 +6,7 @@
 __all__ = ['n_portfolio', 'n_each', 'n_sets', 'off', 'worst', 'not_twice', 'decades', 'share', 'doubt', 'hedge', 'slack', 'agree',
            'followed', 'mistaken', 'mistaken_end', 'pairs_each', 'most_weighed', 'EarlierStudy', 'portfolio',
            'check_prior', 'belief_points', 'points_within', 'config_points', 'first_points', 'order_share', 'Knowledge',
-           'as_told', 'next_training']
+           'next_training']
 
 # %% ../../nbs/engine/12_knowledge.ipynb #imports
 import functools, itertools, math
@@ -420,24 +420,6 @@ class Knowledge:
         if allowed and len(left): left = left[allowed(left)]
         left = first_feasible(surrogate, left)
         return left[0] if len(left) and self.is_followed(surrogate) else x
-
-def as_told(
-    knowledge, # `Knowledge`, or None
-    surrogate:Surrogate, # Conclusions from the trials
-    i:int, # Which training
-    n_startup:int # As for `decide`, without knowledge
-): # `n_startup` and `belief` for `decide`
-    """How knowledge changes what `decide` takes
-
-    Parameters:
-        knowledge: `Knowledge`, or None
-        surrogate: Conclusions from the trials
-        i: Which training
-        n_startup: As for `decide`, without knowledge
-        returns: `n_startup` and `belief` for `decide`
-    """
-    if not knowledge: return n_startup,(0., 0.)
-    return 0 if knowledge.trusts(surrogate, i) else n_startup, knowledge.belief(surrogate, i)
 
 # %% ../../nbs/engine/12_knowledge.ipynb #next
 def next_training(

@@ -15,7 +15,7 @@ from .trainings import Training, one_thread
 from .surrogate import Surrogate
 from .enough import prob_gain
 from .policy import Explanation, Verdict, decide, explain, in_epochs, start_points
-from .knowledge import EarlierStudy, Knowledge, as_told, first_points, next_training
+from .knowledge import EarlierStudy, Knowledge, first_points, next_training
 
 # %% ../../nbs/engine/13_optimizer.ipynb #trial
 @dataclass(frozen=True)
@@ -197,8 +197,7 @@ class BayesOptimizer:
     def _how(self, id):
         "Arguments of `policy.decide`"
         surrogate = self.surrogate
-        n_startup,belief = as_told(self.knowledge, surrogate, id, len(self.first))
-        return surrogate, id, n_startup, self.resumable, belief
+        return surrogate, id, len(self.first), self.resumable, self.knowledge
 
     def finish(self, id:int):
         "The trial has ended, at its last epoch or because it should stop"

@@ -179,7 +179,7 @@ def decide(
     i:int, # Index of the trial
     n_startup:int=0, # The first `n_startup` trials pause at `pause_epochs`, if they can be resumed
     resumable:bool=False, # Can a stopped trial be resumed later?
-    belief=(0., 0.) # Weight and probability of ending best that earlier studies give it, from `Knowledge.belief`
+    knowledge=None # `Knowledge` from before the study
 )->Verdict:
     """Stop or continue trial `i`
 
@@ -188,8 +188,7 @@ def decide(
         i: Index of the trial
         n_startup: The first `n_startup` trials pause at `pause_epochs`, if they can be resumed
         resumable: Can a stopped trial be resumed later?
-        belief: Weight and probability of ending best that earlier studies give it, from
-            `Knowledge.belief`
+        knowledge: `Knowledge` from before the study
     """
     t,l,T = surrogate.trainings[i],surrogate.epochs[i],surrogate.T
     if surrogate.failed[i]: return Verdict(True, t.reason or 'diverged')
@@ -202,10 +201,11 @@ def decide(
         return Verdict(False, f'nothing to compare after {in_epochs(t.epochs, surrogate.every)}')
     starts = n_starts(surrogate)+surrogate.are('running').sum()-1  # as many more as are under way
     pause = resumable and i<min(n_startup, starts) and _pause(surrogate, i)
-    if pause: return Verdict(True, f'{pause} {_so_far(surrogate, i)}')
+    if pause and not (knowledge and knowledge.trusts(surrogate, i)):
+        return Verdict(True, f'{pause} {_so_far(surrogate, i)}')
     if not resumable and surrogate.leads(i):
         return Verdict(False, f'{surrogate.lead} so far')  # Optuna ignores stopped trials
-    return _judged(surrogate, i, min_prob if resumable else min_prob_final, belief)
+    return _judged(surrogate, i, min_prob if resumable else min_prob_final, knowledge)
 
 def _in_a_race(surrogate, i, resumable):
     "`Verdict` on a further run of trial `i`: it goes on while the mean of its runs may be the best"
@@ -233,17 +233,19 @@ def _pause(surrogate, i):
     due = any(map(_reaches, pause_epochs(T, look)))
     return 'next pause after' if due and surrogate.is_rising(l) else ''
 
-def _prob_best(surrogate, i, belief):
-    "Probability that trial `i` ends best, by its curve and by the `belief` of earlier studies"
-    w,p = belief
-    return float((1-w)*surrogate.prob_best([i])[0]+w*p)
+def _prob_best(surrogate, i, least, knowledge):
+    "Probability that trial `i` ends best: by its curve; below `least`, also by what is known beforehand"
+    p = float(surrogate.prob_best([i])[0])
+    if p>=least or not knowledge: return p
+    w,known = knowledge.belief(surrogate, i)
+    return (1-w)*p+w*known
 
-def _judged(surrogate, i, least, belief):
+def _judged(surrogate, i, least, knowledge):
     "`Verdict` by rank and probability, with threshold `least`"
     rank,of = surrogate.rank(i)
     place = f'number {rank+1} of {of} after {_so_far(surrogate, i)}'
     if rank<max(1, top_share*of): return Verdict(False, place, rank=rank, of=of)
-    p = _prob_best(surrogate, i, belief)
+    p = _prob_best(surrogate, i, least, knowledge)
     word = 'too small' if p<least else 'large enough'
     return Verdict(p<least, f'{place}, and the probability of {surrogate.aim}, {p:.0%}, is {word}', p, rank, of)
 
@@ -271,7 +273,7 @@ def explain(
     sign:int, # 1 if more is better, -1 if less
     n_startup:int=0, # As for `decide`
     resumable:bool=False, # Same
-    belief=(0., 0.) # Same
+    knowledge=None # Same
 )->Explanation:
     """Verdict and forecast of trial `i`
 
@@ -281,13 +283,14 @@ def explain(
         sign: 1 if more is better, -1 if less
         n_startup: As for `decide`
         resumable: Same
-        belief: Same
+        knowledge: Same
     """
     ends = [o[[i]] for o in surrogate.final] if surrogate.several else surrogate.forecast([i])
     m,v = (float(o[0]) for o in ends)
     band = m+v**.5*np.array([0,-1.96,1.96])
     mid,*ends = map(float, sign*surrogate.transform.inverse(band))
-    verdict,p = decide(surrogate, i, n_startup, resumable, belief),_prob_best(surrogate, i, belief)
+    verdict = decide(surrogate, i, n_startup, resumable, knowledge)
+    p = float(surrogate.prob_best([i])[0]) if verdict.prob_best is None else verdict.prob_best
     return Explanation(verdict, mid, min(ends), max(ends), p)
 
 # %% ../../nbs/engine/11_policy.ipynb #resume

@@ -13,7 +13,6 @@ from optuna.trial import FrozenTrial
 from ..engine.space import Space, dimension
 from ..engine.checks import OptimizerError, check_bool, check_int
 from ..engine.trainings import one_thread
-from ..engine.knowledge import as_told
 from ..engine.policy import Explanation, Verdict, decide, explain
 from .search_space import as_stored
 from .records import Direction, all_trials, trial_id
@@ -71,8 +70,7 @@ class BayesPruner(BasePruner):
         surrogate,i = self._surrogate(study, trial, T)
         known = getattr(study.sampler, 'knowledge', None)
         known = known and known(study, surrogate.space)
-        n_startup,belief = as_told(known, surrogate, i, self.n_startup)
-        return surrogate, i, n_startup, self.resumable, belief
+        return surrogate, i, self.n_startup, self.resumable, known
 
     @one_thread
     def decide(self,
