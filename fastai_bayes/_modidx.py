@@ -398,7 +398,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'fastai_bayes/engine/optimize_acqf.py'),
                                                    'fastai_bayes.engine.optimize_acqf.perturb': ( 'engine/optimize_acqf.html#perturb',
                                                                                                   'fastai_bayes/engine/optimize_acqf.py'),
-                                                   'fastai_bayes.engine.optimize_acqf.places': ( 'engine/optimize_acqf.html#places',
+                                                   'fastai_bayes.engine.optimize_acqf.row_of': ( 'engine/optimize_acqf.html#row_of',
                                                                                                  'fastai_bayes/engine/optimize_acqf.py'),
                                                    'fastai_bayes.engine.optimize_acqf.shifted': ( 'engine/optimize_acqf.html#shifted',
                                                                                                   'fastai_bayes/engine/optimize_acqf.py'),

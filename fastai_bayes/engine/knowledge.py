@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['n_portfolio', 'n_each', 'n_sets', 'off', 'worst', 'not_twice', 'decades', 'share', 'doubt', 'hedge', 'slack', 'agree',
-           'followed', 'mistaken', 'mistaken_end', 'pairs_each', 'most_weighed', 'EarlierStudy', 'portfolio',
-           'check_prior', 'belief_points', 'points_within', 'config_points', 'first_points', 'order_share', 'Knowledge',
+           'followed', 'mistaken', 'mistaken_end', 'pairs_each', 'EarlierStudy', 'portfolio', 'check_prior',
+           'belief_points', 'points_within', 'config_points', 'first_points', 'order_share', 'Knowledge',
            'next_training']
 
 # %% ../../nbs/engine/12_knowledge.ipynb #imports
@@ -19,7 +19,7 @@ from .space import Choice, Space
 from .checks import OptimizerError, check_float
 from .kernels import Prior
 from .gp import GP, fit
-from .optimize_acqf import among, distinct, places, sobol
+from .optimize_acqf import among, distinct, row_of, sobol
 from .trainings import Training
 from .surrogate import Surrogate, final_data, informative, most
 from .policy import begins, first_feasible, next_start, propose, resume
@@ -282,7 +282,6 @@ slack = .25 # How much worse the best of the list may be, in units of the distan
 agree,followed = .8,.5 # Probability that earlier studies order the list as this one does: before a trial, and at least
 mistaken,mistaken_end = .2,.05 # Probability that the order of two trials is not the true one; and if both have ended
 pairs_each = 3. # Independent pairs that a trial counts as
-most_weighed = 60 # Trials of the list that are compared, at most
 
 def order_share(expected):
     "(k,k) share of the studies, rows of `expected` (s,k), in which one configuration is better than another"
@@ -311,9 +310,9 @@ class Knowledge:
         values[surrogate.failed] = min(values[shown], default=0.)-1
         return values
     def _listed(self, surrogate, values):
-        "Trials of the list with a value, at most `most_weighed`, and their places in it"
-        known = places(surrogate.X, self.points)
-        idx = np.flatnonzero((known>=0) & ~np.isnan(values))[:most_weighed]
+        "Trials of the list with a value, and their places in it"
+        known = row_of(surrogate.X, self.points)
+        idx = np.flatnonzero((known>=0) & ~np.isnan(values))
         return idx, known[idx]
 
     def weight(self,
@@ -363,7 +362,7 @@ class Knowledge:
             surrogate: Conclusions from the trials
             i: Which training
         """
-        on_list = places(surrogate.X[[i]], self.points)[0]>=0
+        on_list = among(surrogate.X[[i]], self.points)[0]
         return bool(on_list) and self.is_followed(surrogate)
 
     def belief(self,
@@ -377,11 +376,12 @@ class Knowledge:
             i: Which training
             returns: Its weight, 0 for none; the probability
         """
+        if self.odds is None or not self.trusts(surrogate, i): return 0.,0.
         values = self._values(surrogate)
         values[i] = np.nan
         idx,at = self._listed(surrogate, values)
-        if self.odds is None or not len(idx) or not self.trusts(surrogate, i): return 0.,0.
-        own, = places(surrogate.X[[i]], self.points)
+        if not len(idx): return 0.,0.
+        own, = row_of(surrogate.X[[i]], self.points)
         best = at[values[idx].argmax()]
         return self.weight(surrogate), self.odds[own,best]
 

@@ -61,8 +61,9 @@ def timeline_data(
     """
     now = datetime.now() if now is None else now
     if not isinstance(now, datetime) or now.tzinfo: raise PlotError(f'now: expected a local datetime, got {now!r}')
-    rows,now = [],_latest(all_trials(study), now)
-    for t in all_trials(study):
+    rows,trials = [],all_trials(study)
+    now = _latest(trials, now)
+    for t in trials:
         if t.datetime_start is None: continue
         what = trial_id(t),state_of(t),reason_of(t, every_of(study))
         rows.append((*what, _worker(t), t.datetime_start, _end(t, now)))

@@ -16,8 +16,8 @@ from optuna.study import Study, get_all_study_names, load_study
 from optuna.trial import TrialState
 from ..engine.space import Space
 from ..engine.checks import OptimizerError
-from fastai_bayes.engine.knowledge import (EarlierStudy, Knowledge, belief_points, check_prior, config_points,
-    first_points, points_within)
+from ..engine.knowledge import EarlierStudy, Knowledge, belief_points, check_prior
+from ..engine.knowledge import config_points, first_points, points_within
 from ..engine.optimize_acqf import among
 from .folder import has, kind
 from .storage import (Journal, StudyError, check_journal, check_storage, check_study, is_new_file, readable,
