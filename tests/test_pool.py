@@ -45,6 +45,12 @@ def test_curves_are_those_of_one_process(tmp_path, fit):
     logs = [[(r.folder/f'trial_{n}'/'history.csv').read_text().count('\n') for n in range(7)] for r in (one, two)]
     assert logs[0]==logs[1]
 
+@pytest.mark.parametrize('budget', [4, 7])
+def test_workers_keep_the_budget_together(tmp_path, budget):
+    "An epoch that another trains counts, or all would begin their last one at once"
+    res = tuned(tmp_path/'a', 3, n_trials=None, budget=budget, workers=3)
+    assert res.trials.epochs.sum()==budget
+
 def test_the_winner_is_in_the_learner(tmp_path):
     learn = digits(tmp_path)
     res = learn.bayes_tune(3, space, n_trials=8, workers=2, **quick)
@@ -287,7 +293,8 @@ def test_a_study_with_a_store_goes_on(tmp_path, small):
     given = dict(enqueue=points, n_trials=4, pruner='none')
     wanted = stored(tmp_path/'one', None, **given, budget=None, workers=None)
     first = stored(tmp_path/'a', tmp_path/'shared', **given, budget=7)
-    assert any('cut' in t.user_attrs for t in first.study.trials) and content(tmp_path/'shared')
+    assert first.trials.epochs.sum()==7 and content(tmp_path/'shared')
+    assert any('cut' in t.user_attrs for t in first.study.trials)
     with pytest.raises(TuneError, match=r'files of this study are in a store; give it, as in workers=Workers\(4, store'):
         stored(tmp_path/'a', None, **given, budget=None)
     assert curves(stored(tmp_path/'a', tmp_path/'shared', **given, budget=None))==curves(wanted)

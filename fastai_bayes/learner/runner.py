@@ -174,7 +174,8 @@ def limit_reached(self:Run):
     s.spent = sum(self.spent(self.trials()).values())
     s.seconds = self.before+time.monotonic()-self.start
     if self.interrupted: return 'interrupted'
-    for k,now in dict(budget=s.spent, timeout=s.seconds).items():
+    granted = s.spent+sum(o.trains for o in self.underway)
+    for k,now in dict(budget=granted, timeout=s.seconds).items():
         if limits[k] is not None and now>=limits[k]: return k
     if s.reached: return 'target'
 
@@ -495,6 +496,7 @@ class Underway:
         self.run,self.trial,self.began = run,trial,time.monotonic()
         self.writer = run.writer # Of its files
         self.worker,self.epochs = '',0 # Name of its worker, if it has one; epochs trained since it began
+        self.trains = True # An epoch that has not ended: the budget counts it, or workers would exceed it together
         stored = run.trials()[trial.number]
         curve = [v for _,v in runs_of(stored)[-1]]
         self.row = dict(number=trial_id(trial), params=trial.params, curve=curve)
@@ -521,7 +523,7 @@ class Underway:
         "An epoch has ended with `value`"
         with recording(): self.trial.report(value, step)
         self.row['curve'].append(value)
-        self.epochs += 1
+        self.epochs,self.trains = self.epochs+1,False
         rate = 60*self.run.status.real(self.epochs)/(time.monotonic()-self.began)
         if self.worker: self.row['worker'] = f'{self.worker}, {short(rate)} epochs per minute'
         self.run.on_epoch()
@@ -535,10 +537,12 @@ class Underway:
                 trial
             returns: Does it stop, by which limit if by one, and why if by the pruner?
         """
-        run,search,cut = self.run,self.run.search,self.run.limit_reached()
+        self.trains,run,search = False,self.run,self.run.search
+        cut = run.limit_reached()
         if cut: return True,cut,None
         ask = not search.spares(self.trial) if valued else search.end_without_value
         stops = ask and search.should_prune(run.study, self.trial)
+        self.trains = not stops
         return stops,None,getattr(getattr(search.pruner, 'verdict', None), 'reason', None) if stops else None
     def allows(self):
         "Does it need less memory than those that ran out of it?"
