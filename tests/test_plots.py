@@ -2,18 +2,21 @@
 import inspect, itertools, math, warnings
 from datetime import datetime, timedelta
 import matplotlib; matplotlib.use('agg')
-import matplotlib.pyplot as plt, numpy as np, pytest
+from matplotlib.colors import to_rgba
+import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
 from optuna.trial import TrialState, create_trial
 from fastai_bayes.results import forecasts, surrogate_plots as surrogate
 from fastai_bayes.results.history import curves_data, history_data
-from fastai_bayes.results.hyperparameters import choices_data, importances_data, parallel_data, params_data
+from fastai_bayes.results.hyperparameters import choices_data, importance_errors, importances_data, parallel_data, params_data
 from fastai_bayes.results.result import TuneResult, plots
+from fastai_bayes.results.style import turns
 from fastai_bayes.results.timeline import saved_data, timeline_data
 from fastai_bayes.study.pruner import BayesPruner
 from fastai_bayes.study.sampler import BayesSampler
 from fastai_bayes.engine.space import Space
 from fastai_bayes.study.records import best_of, curve_frame, epochs_saved, epochs_spent, ended, resume_trial, trial_frame
 from fastai_bayes.study.search_space import distributions
+from fastai_bayes.study.storage import check_study
 from fastai_bayes.study.studies import open_study
 
 usual = dict(arch=['small_cnn', 'resnet18', 'xresnet18'], lr=(1e-5, 1., 'log'), wd=(0., .3), bs=[16, 32, 64])
@@ -302,7 +305,7 @@ def test_a_resumed_trial_has_one_number():
     a,b = (forecasts.trial_data(st, n) for n in (7, 8))
     assert a==b and a['number']==7 and a['points'][-1]==(6, .99) and len(a['others'])==7
     assert forecasts.plot_trial(st, 8).get_title(loc='left').startswith('trial 7, complete')
-    assert plots['plot_curves'](st).get_legend().get_texts()[-1].get_text()=='best: trial 7'
+    assert 'best: trial 7' in [o.get_text() for o in plots['plot_curves'](st).get_legend().get_texts()]
     assert list(res.plotly().data[0].x)==made
     plt.close('all')
 
@@ -321,3 +324,84 @@ def test_register():
         assert name.startswith('plot_') and method.__doc__==f.__doc__
         assert list(inspect.signature(method).parameters)[1:]==list(inspect.signature(f).parameters)[1:]
     assert plots['plot_trial'].caption is None
+
+def legend_of(ax):
+    "Legend of the axes `ax`, or of their figure"
+    first = np.ravel(ax)[0]
+    return next(iter(first.figure.legends), None) or first.get_legend()
+
+def test_every_plot_has_a_title():
+    "Above its legend, or above the axis; on axes of one's own there is none, and a sentence stays alone"
+    st = study_of('some')
+    for k,f in plots.items():
+        ax = f(st, 3) if k=='plot_trial' else f(st)
+        first,leg = np.ravel(ax)[0],legend_of(ax)
+        title = ' '.join((leg.get_title().get_text() if leg else '').split()) or first.get_title('left')
+        if first.get_gid()=='sentence': assert not title, k
+        elif k=='plot_trial': assert first.get_title('left').startswith('trial 3')
+        else: assert title==(f.caption or f.__doc__.split('\n')[0]), k
+        plt.close('all')
+    _,ax = plt.subplots()
+    assert plots['plot_history'](st, ax).get_legend().get_title().get_text()==''==ax.get_title('left')
+
+def test_legends_say_what_marks_and_colors_mean():
+    "The best trial is named, stopped ones are hollow, shades have a key; colors of the order of trials have their ends"
+    st = study_of('some')
+    for name in ('history', 'curves', 'slice', 'parallel', 'choices', 'surrogate'):
+        ax = plots[f'plot_{name}'](st)
+        leg = legend_of(ax)
+        shown = {o.get_text(): h for o,h in zip(leg.get_texts(), leg.legend_handles)}
+        assert sum(o.startswith('best: trial ') for o in shown)==1 and any(o.startswith('stopped') for o in shown), (name, [*shown])
+        if name in ('curves', 'parallel'): assert {'better', 'worse'}<={*shown}
+        hollow = next(h for o,h in shown.items() if o.startswith('stopped'))
+        face = hollow.get_markerfacecolor() if hasattr(hollow, 'get_markerfacecolor') else hollow.get_facecolor()
+        assert isinstance(face, str) and face=='none' or len(face)==0, (name, face)
+        plt.close('all')
+
+def test_slices_show_the_order_of_trials():
+    "Each dot has the color of its trial's place in the order, but the best and the failed; the legend has the ends"
+    st = study_of('some')
+    axs = plots['plot_slice'](st)
+    df,best = params_data(st),TuneResult(st, Space(usual)).best_trial.number
+    df = df[df.number!=best]
+    want = {tuple(np.round(turns((n-0)/params_data(st).number.max())[:3], 6)) for n in df.number}
+    for ax in axs:
+        seen = {tuple(np.round(c[:3], 6)) for o in ax.collections if len(o.get_offsets()) and o.get_zorder()==3 for c in o.get_edgecolors()}
+        assert seen==want
+        orange = [o for o in ax.collections if len(o.get_offsets()) and o.get_zorder()==4]
+        assert len(orange)==1 and tuple(orange[0].get_facecolors()[0])==to_rgba('#e07b00')
+    shown = [o.get_text() for o in legend_of(axs).get_texts()]
+    assert {'first: trial 0', f'last: trial {params_data(st).number.max()}', f'best: trial {best}', 'complete', 'stopped'}<={*shown}
+
+def test_importances_have_errors():
+    "Whiskers are the standard deviation over bootstrap samples: smaller with more trials, about that of other studies of the same function"
+    spec = dict(x=(0., 1.), y=(0., 1.))
+    def made(n, seed):
+        rng,st = np.random.default_rng(seed),open_study(Space(spec), 'maximize')
+        for x,y in rng.random((n, 2)): st.add_trial(create_trial(params=dict(x=x, y=y), distributions=distributions(Space(spec)), value=2*x+y))
+        return st
+    few,more = importance_errors(made(20, 0)),importance_errors(made(60, 0))
+    assert (more<few).all()
+    between = np.std([importances_data(made(60, seed)).x for seed in range(6)], ddof=1)
+    assert between/3<more.x<between*3, (more.x, between)
+    ax = plots['plot_importances'](made(20, 0))
+    assert ax.get_xlabel()=='share of the variance (fANOVA)' and 'standard error' in legend_of(ax).get_texts()[0].get_text()
+    bars,whiskers = sorted(o.get_width() for o in ax.patches),ax.containers[-1].lines[2][0].get_segments()
+    assert np.allclose(sorted(w[:,0].mean() for w in whiskers), bars) and np.allclose(sorted(np.ptp(w[:,0])/2 for w in whiskers), sorted(few))
+
+def test_numbers_of_numpy():
+    "Trials made by hand may hold them: tables and plots are those of the same numbers of Python"
+    space = Space(dict(lr=(.1, 1.), n=(1, 9)))
+    def made(f, i):
+        st = open_study(space, 'maximize')
+        for k in range(6): st.add_trial(create_trial(params=dict(lr=f(.125*(k+1)), n=i(k+1)), distributions=distributions(space), value=f(.5+k/16),
+            intermediate_values={i(e): f(.25+k/16+e/8) for e in (1, 2)}, user_attrs=dict(n_epoch=i(2), seconds=f(1), measures=dict(size=f(2)))))
+        return st
+    want = made(float, int)
+    for f,i in ((np.float64, np.int64), (np.float32, np.int32)):
+        st = made(f, i)
+        check_study(st)
+        for g in (trial_frame, curve_frame, params_data, history_data): pd.testing.assert_frame_equal(g(st), g(want), check_dtype=False)
+        assert np.allclose(importances_data(st), importances_data(want)) and repr(TuneResult(st, space)).split(':')[1:]==repr(TuneResult(want, space)).split(':')[1:]
+        for k,g in plots.items(): g(st, 0) if k=='plot_trial' else g(st)
+        plt.close('all')

@@ -19,6 +19,7 @@ from .acquisition import IfFeasible, LogEI, PerCost, Within, acquisitions, log_e
 from .optimize_acqf import distinct, maximize, sobol
 from .curves import rung_ratio
 from .runs import log_gain
+from .space import counted
 from .surrogate import Surrogate, final_data, least_epochs, pilots
 
 # %% ../../nbs/engine/11_policy.ipynb #epochs
@@ -45,8 +46,7 @@ def real_epochs(n, every=1):
 
 def in_epochs(n, every=1):
     "`real_epochs`, in words"
-    n = real_epochs(n, every)
-    return '1 epoch' if n==1 else f'{round(n, 2)} epochs'
+    return counted(round(real_epochs(n, every), 2), 'epoch')
 
 # %% ../../nbs/engine/11_policy.ipynb #propose
 most_starts,one_epoch_starts = 32,10 # Maximum number of initial configurations; and if a trial has one epoch

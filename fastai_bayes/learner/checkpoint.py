@@ -24,6 +24,7 @@ from fastai.callback.core import CancelEpochException, CancelFitException
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.learner import get_model
 from fastai.torch_core import get_random_states, set_random_states, to_device
+from ..engine.space import counted
 from .knobs import settings_of
 from .loaders import orders_of, set_orders, settle
 from .monitor import EventCallback
@@ -512,7 +513,8 @@ class Checkpoint(EventCallback):
         "Restore the trial, and finish the saved epoch; returns the number of epochs done"
         s,self.saved,n = self.saved,None,self.learn.n_epoch
         if s['n_epoch']!=n and not (self.longer and s['n_epoch']<n):
-            raise CheckpointError(f'{self.file.name} is from a fit with {s["n_epoch"]} epochs, this one has {n}')
+            planned = counted(s['n_epoch'], 'epoch')
+            raise CheckpointError(f'{self.file.name} is from a fit with {planned}, this one has {n}')
         try: self._load(s)
         except Exception as e: raise self._misfit(s, e) from e
         try: self._put_back(s)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 from ..engine.policy import real_epochs
+from ..engine.space import counted
 from ..results.tables import clock, html_table, plus_minus, short, text_table
 from ..study.records import Direction
 
@@ -110,15 +111,18 @@ def ranges(
         return f"{short(d.low)} to {short(d.high)}{' (log)' if d.log else ''}"
     return 'inferred space: ' + '; '.join(f'{n} {_range(d)}' for n,d in dims.items())
 
+def _of(n, limit, thing): return f'{n} of {counted(limit, thing)}' if limit else counted(n, thing)
+
 def progress(s:Status)->str:
     "Progress of the study in one line"
     n,left = s.trained,s.left is not None and s.share<1
     return ' | '.join(filter(None, [
         s.best and f"best {plus_minus(s.best['value'], s.best.get('std'))} (trial {s.best['number']})",
-        f'{n} of {s.n_trials} trials' if s.n_trials else f"{n} trial{'s'*(n!=1)}",
-        f'{s.real(s.spent)} of {s.real(s.budget)} epochs' if s.budget else f'{s.real(s.spent)} epochs',
+        _of(n, s.n_trials, 'trial'),
+        _of(s.real(s.spent), s.budget and s.real(s.budget), 'epoch'),
         s.reached and 'target reached', s.chance is not None and f'chance of a gain {s.chance:.0%}',
-        n<len(s.trials) and f'{len(s.trials)-n} infeasible', s.saved and f'{s.real(s.saved)} saved by stopping',
+        n<len(s.trials) and f'{len(s.trials)-n} infeasible',
+        s.saved and f"{counted(s.real(s.saved), 'epoch')} saved by stopping",
         clock(s.seconds) + (f', about {clock(s.left)} left' if left else ''), s.note]))
 
 def status_line(s:Status)->str:
@@ -128,7 +132,7 @@ def status_line(s:Status)->str:
         now = ', '.join(f"{o['number']} ({s.of_all(o, len(o['curve']))})" for o in s.running)
         return f'trials {now} | {progress(s)}'
     o,*_ = s.running
-    now = f" | {s.monitor} {short(o['curve'][-1])}" if o['curve'] else ''
+    now = f" | {s.monitor} {plus_minus(o['curve'][-1])}" if o['curve'] else ''
     run = f" run {o['run']+1}" if o.get('run') else ''
     now = f"trial {o['number']}{run} epoch {s.of_all(o, len(o['curve']))}{now}"
     return f"{now} | {progress(s)} | {settings(o['params'])}"

@@ -20,7 +20,7 @@ from fastai.tabular.core import Tabular
 from fastai.text.data import LMDataLoader
 from torch.utils.data import BatchSampler, ConcatDataset, IterableDataset, RandomSampler, SequentialSampler, Subset
 from torch.utils.data import DataLoader as TorchLoader, TensorDataset
-from ..engine.space import is_int
+from ..engine.space import counted, is_int
 from .copies import seeded
 from .loaders import LoaderError, anew, differing, torch_args, with_bs
 
@@ -239,7 +239,7 @@ def _check_groups(groups, n):
     "`groups` as an array with a whole number per item"
     if len(groups)!=n: raise LoaderError(f'groups: expected one per item, {n}, got {len(groups)}')
     codes = pd.factorize(np.asarray(groups))[0]
-    if (codes<0).any(): raise LoaderError(f'groups: {(codes<0).sum()} items have none')
+    if (codes<0).any(): raise LoaderError(f"groups: {counted((codes<0).sum(), 'item')} without one")
     return codes
 
 def _column(x, y, name):

@@ -12,6 +12,7 @@ from fastcore.basics import first, patch
 import numpy as np
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState, create_trial
+from ..engine.space import counted
 from .checkpoint import CheckpointError, Writer, read as read_file, read_training
 from .copies import seeded
 from .display import Status, view
@@ -207,7 +208,7 @@ def is_enough(self:Run):
     self.study.set_user_attr('chance', said)
     last = [p for _,p in said[-2:]]  # a single answer may be a slip
     if len(last)<2 or max(last)>=self.unlikely: return False
-    rest = f'the {s.real(left)} epochs left'
+    rest = f"the {counted(s.real(left), 'epoch')} left"
     self.ended = f'enough: the chance of more than {short(gain)} better in {rest} is {s.chance:.1%}'
     return True
 
@@ -224,10 +225,10 @@ def row(self:Run, t):
     if not t.state.is_finished(): return
     value,_ = best_of(t, self.plan.direction)
     found = [v for v,*_ in run_values(t, self.plan.direction)]
-    why = reason_of(t, self.plan.every) or t.user_attrs.get('verdict', '')
     res = dict(number=trial_id(t), state=state_of(t), value=value, params=t.params,
                epochs=epochs_trained(t), n_epoch=self.plan.epochs(t.params),
-               saved=saved_of(t), reason=why, counts='infeasible' not in t.user_attrs)
+               saved=saved_of(t), reason=reason_of(t, self.plan.every),
+               counts='infeasible' not in t.user_attrs)
     return dict(res, std=std_error(found), runs=current_run(t)+1) if current_run(t) else res
 
 @patch
@@ -777,8 +778,7 @@ def give_up(self:Run):
     why = '; '.join(dict.fromkeys(reasons[-3:] if n>2 else reasons[-1:]))
     near = '' if self.failures else nearest(self.study)
     if near: what,why = what if n else 'none keeps the limits',near
-    many = f'{len(reasons)} trials' if len(reasons)>1 else '1 trial'
-    raise TuneError(f'{many}, none succeeded; {ended}{what}: {why}') from last
+    raise TuneError(f"{counted(len(reasons), 'trial')}, none succeeded; {ended}{what}: {why}") from last
 
 # %% ../../nbs/learner/20_runner.ipynb #weights
 @patch

@@ -242,6 +242,7 @@ def plot_trial(
     ax,T = new_axis(ax),o['n_epoch'] or o['epochs']
     l,v = o['points'][-1]
     faint = dict(color=grey, lw=.8, alpha=.5*alpha_for(len(o['others'])))
+    if o['others']: ax.plot([], [], label='earlier trials', **faint)
     for c in o['others']: draw_curve(ax, c, **faint)
     draw_curve(ax, o['points'], color=blue, lw=2.5, label=f'trial {n}')
     for i,c in enumerate(o['later']):

@@ -12,8 +12,9 @@ from itertools import cycle
 import numpy as np, optuna, pandas as pd
 from matplotlib.ticker import MaxNLocator
 from ..engine.policy import real_epochs
+from ..engine.space import is_int, is_number
 from .style import (best_number, blue, check_most, cmap, dots, epoch_axis, finish, grey, is_max, jitter,
-    label, message_axis, new_axes, new_axis, orange, plain, plot, ranked, shared_legend, whole, window)
+    label, message_axis, new_axes, new_axis, orange, plain, plot, ranked, shading_key, shared_legend, whole, window)
 from ..study.limits import limits_of
 from ..study.records import (all_trials, every_of, measures_of, of_study, run_values, runs_of, trial_frame, trial_id,
                                         trials_of)
@@ -93,24 +94,26 @@ def plot_curves(
     df = curves_data(study)
     values = sum(df.curve, [])
     if not np.isfinite(values).any(): return message_axis(ax, 'no epoch has a finite value')
-    ax,best,named = new_axis(ax),best_number(study),set()
+    ax,best = new_axis(ax),best_number(study)
     for o,look in ranked(study, df):
         ok = np.isfinite(o.curve)  # a line connects the values around a missing one
         x,y = np.array([o.epochs, o.curve])[:,ok]
         mark = _ends.get(o.state, '.' if len(x)==1 else None)
         size = (9 if mark=='.' else 5)*look.get('alpha', 1)
-        name = f'best: trial {best}' if o.number==best else o.state if mark in _ends.values() else None
         look.update(marker=mark, markevery=[-1], ms=size, mfc='none' if mark=='o' else None)
-        look['label'] = None if name in named else name
+        if o.number==best: look['label'] = f'best: trial {best}'
         if len(x): ax.plot(x, y, **look)
-        named.add(name)
+    shading_key(ax)
+    look = dict(ls='', ms=5, color=blue, mfc='none')
+    for state,mark in _ends.items():
+        if (df.state==state).any(): ax.plot([], [], marker=mark, label=state, **look)
     epoch_axis(ax, df.epochs.map(max).max())
     return finish(ax, ylabel=label(study), ylim=window(study, values, reach=12))
 
 # %% ../../nbs/results/02_history.ipynb #known
 def _key(params):
     "Hyperparameters to compare, floats to six digits"
-    def _short(v): return f'{v:.6g}' if isinstance(v, float) else v
+    def _short(v): return f'{v:.6g}' if is_number(v) and not is_int(v) else v
     return tuple((k, _short(params[k])) for k in sorted(params))
 
 @of_study

@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['params_data', 'plot_slice', 'parallel_data', 'plot_parallel', 'choices_data', 'plot_choices', 'completed',
-           'importances_data', 'plot_importances']
+           'importances_data', 'importance_errors', 'plot_importances']
 
 # %% ../../nbs/results/03_hyperparameters.ipynb #imports
 import math
 import numpy as np, optuna, pandas as pd
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import create_trial
-from ..engine.space import Choice, dimension
+from ..engine.space import Choice, dimension, is_int
 from ..engine.surrogate import spread
-from fastai_bayes.results.style import (best_number, blue, columns, disambiguate, dots, finish, grey, is_discrete,
-    is_max, jitter, label, message_axis, new_axes, new_axis, param_panel, places, plain, plot, ranked, shared_legend,
-    slanted, ticks, window)
+from .style import (PlotError, best_number, blue, columns, disambiguate, dots, finish, grey, is_discrete,
+    is_max, jitter, label, message_axis, new_axes, new_axis, order_key, param_panel, places, plain, plot, ranked,
+    shading_key, shared_legend, slanted, ticks, turns, window)
 from ..study.records import column, ended, of_study, state_of, trial_id
 from ..study.storage import quiet_optuna
 
@@ -49,7 +49,7 @@ def plot_slice(
     study:optuna.Study, # A study
     ax=None # An axis per hyperparameter; new ones if None
 ):
-    """Values against each hyperparameter
+    """Values against each hyperparameter, colored by the order of the trials
 
     Parameters:
         study: A study
@@ -58,13 +58,16 @@ def plot_slice(
     dims,df = _dims(study),params_data(study)
     if not dims: return message_axis(ax, 'no finished trial')
     axs,lim,best = new_axes(ax, len(dims)),window(study, df.value),best_number(study)
+    since = df.number-df.number.min()
+    colors = turns(since/max(since.max(), 1))
     for a,(k,d) in zip(axs, dims.items()):
         values = df[column(k, _ours)]
-        inside = [v in d for v in values]
+        inside = np.array([v in d for v in values])
         x = places(d, values[inside])
         if is_discrete(d): x += jitter(len(x))
-        dots(a, x, df[inside], best, lim)
+        dots(a, x, df[inside], best, lim, color=colors[inside])
         param_panel(a, study, k, d, lim)
+    order_key(axs[0], df.number)
     shared_legend(axs)
     return axs
 
@@ -72,16 +75,16 @@ def plot_slice(
 @of_study
 def parallel_data(
     study:optuna.Study # A study
-)->pd.DataFrame: # number, value, and for each hyperparameter its position between 0 and 1
+)->pd.DataFrame: # number, state, value, and for each hyperparameter its position between 0 and 1
     """Finished trials as points of the unit cube
 
     Parameters:
         study: A study
-        returns: number, value, and for each hyperparameter its position between 0 and 1
+        returns: number, state, value, and for each hyperparameter its position between 0 and 1
     """
     rows = []
     for t,v in ended(study):
-        row = dict(number=trial_id(t), value=v)
+        row = dict(number=trial_id(t), state=state_of(t), value=v)
         for k,d in t.distributions.items():
             unit = dimension(d).to_unit(t.params[k])
             row[column(k, _ours)] = float(unit)
@@ -135,7 +138,7 @@ def plot_parallel(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
 ):
-    """Parallel coordinates of the finished trials; better is bluer, the best is orange
+    """Parallel coordinates of the finished trials; better is bluer, the best is orange, stopped ones end in a circle
 
     Parameters:
         study: A study
@@ -149,8 +152,10 @@ def plot_parallel(
     best = best_number(study)
     for o,look in ranked(study, df):
         at = np.flatnonzero(np.isfinite(Y[:,o.Index]))  # no dot without a value
-        if o.number==best: look['label'] = f'best: trial {best}'
         ax.plot(at, Y[at,o.Index], marker='.', **look)
+    ends = df.assign(value=Y[-1])[np.isfinite(Y[-1])]
+    shading_key(ax)
+    dots(ax, np.full(len(ends), len(dims)), ends, best)
     names = [*dims, label(study)]
     ticks = [_ticks(d, _room(ax, names)) for d in dims.values()]
     _frame(ax, names, [*ticks, _value_ticks(values, df.value)])
@@ -277,6 +282,20 @@ def completed(
     res.add_trials([known.get(i, other) for i in range(n)])
     return res
 
+def _in_window(study):
+    "`completed` for fANOVA, with values within the `window`; None if there are too few"
+    values = [v for _,v in ended(study)]
+    if len(values)<4 or len({*values})<2: return None
+    return completed(study, window(study, values), True)  # a diverged trial would dominate the variance
+
+def _fanova(study, n_trees):
+    "Importances for the complete trials of `study`, by a forest of `n_trees`"
+    fanova = optuna.importance.FanovaImportanceEvaluator(seed=0, n_trees=n_trees)
+    res = optuna.importance.get_param_importances(study, evaluator=fanova)
+    return pd.Series(res, dtype=float).sort_values(ascending=False)
+
+def _n_trees(study): return min(64, max(16, 9600//len(study.trials)))  # many trials need fewer trees
+
 @of_study
 def importances_data(
     study:optuna.Study # A study
@@ -287,20 +306,50 @@ def importances_data(
         study: A study
         returns: Importances, largest first, with sum 1; empty if there are too few trials
     """
-    values = [v for _,v in ended(study)]
-    if len(values)<4 or len({*values})<2: return pd.Series(dtype=float)
-    clipped = completed(study, window(study, values), True)  # a diverged trial would dominate the variance
-    trees = min(64, max(16, 9600//len(values)))  # many trials need fewer trees
-    fanova = optuna.importance.FanovaImportanceEvaluator(seed=0, n_trees=trees)
-    res = optuna.importance.get_param_importances(clipped, evaluator=fanova)
-    return pd.Series(res, dtype=float).sort_values(ascending=False)
+    clipped = _in_window(study)
+    return pd.Series(dtype=float) if clipped is None else _fanova(clipped, _n_trees(clipped))
 
-@plot('Importance of the hyperparameters', 'param_importances')
+_most_drawn,_boot_trees = 100,16 # Trials and trees of a bootstrap sample
+
+def _resampled(study, n, rng):
+    "A study in memory of `n` complete trials of `study`, drawn with replacement, and not all of one value"
+    found = [t for t in study.trials if t.state==optuna.trial.TrialState.COMPLETE]
+    while True:
+        drawn = [found[i] for i in rng.integers(len(found), size=n)]
+        if len({t.value for t in drawn})>1: break
+    with quiet_optuna(): res = optuna.create_study(direction=study.direction)
+    res.add_trials(drawn)
+    return res
+
+@of_study
+def importance_errors(
+    study:optuna.Study, # A study
+    n:int=10 # Number of bootstrap samples
+)->pd.Series: # Standard errors by name; empty if there are too few trials
+    """Standard error of each importance: the standard deviation over `n` bootstrap samples of the trials
+
+    With few trials it is rather too large, because a sample has fewer different ones. A sample has at most 100 of
+    N trials; its deviation counts `(100/N)**.5` then, as errors shrink with the number of trials.
+
+    Parameters:
+        study: A study
+        n: Number of bootstrap samples
+        returns: Standard errors by name; empty if there are too few trials
+    """
+    if not is_int(n, 2): raise PlotError(f'n: expected a whole number of 2 or more, got {n!r}')
+    clipped,rng = _in_window(study),np.random.default_rng(0)
+    if clipped is None: return pd.Series(dtype=float)
+    total = len(ended(study))
+    size = min(total, _most_drawn)
+    drawn = [_fanova(_resampled(clipped, size, rng), _boot_trees) for _ in range(n)]
+    return pd.DataFrame(drawn).std()*(size/total)**.5
+
+@plot('Importance of the hyperparameters, with bootstrap errors', 'param_importances')
 def plot_importances(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
 ):
-    """Importance of the hyperparameters, largest on top
+    """Importance of the hyperparameters by fANOVA, largest on top; whiskers are standard errors, from bootstrap samples
 
     Parameters:
         study: A study
@@ -308,11 +357,15 @@ def plot_importances(
     """
     o = importances_data(study)[:_most][::-1]
     if o.empty: return message_axis(ax, 'at least four finished trials with different values are needed')
-    ax = _row_axis(ax, len(o))
-    names = disambiguate(o.index, max(8, columns(ax)//2))
-    ax.set_yticks(range(len(o)), names)
-    bars = ax.barh(range(len(o)), o.values, color=blue, height=.6)
-    ax.bar_label(bars, [f'{v:.0%}' for v in o.values], padding=4)
+    ax,y = _row_axis(ax, len(o)),range(len(o))
+    ax.set_yticks(y, disambiguate(o.index, max(8, columns(ax)//2)))
+    error = importance_errors(study)[o.index]
+    ax.barh(y, o, color=blue, height=.6)
+    whiskers = dict(fmt='none', ecolor=grey, lw=1.5, capsize=3)
+    ax.errorbar(o, y, xerr=error, label='± standard error', **whiskers)
+    ends = o+error
+    for i,(v,end) in enumerate(zip(o, ends)):
+        ax.annotate(f'{v:.0%}', (end, i), (5, 0), textcoords='offset points', va='center')
     ax.spines['bottom'].set_visible(False)
-    ax.set_xlabel('share of variance (fANOVA)', loc='right')
-    return finish(ax, xticks=[], xlim=(0, o.max()*1.12))
+    ax.set_xlabel('share of the variance (fANOVA)', loc='right')
+    return finish(ax, xticks=[], xlim=(0, 1.12*ends.max()))

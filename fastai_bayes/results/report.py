@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from matplotlib.text import Text
 from ..engine.policy import in_epochs, real_epochs
 from ..engine.space import label_of
-from .result import TuneResult, headline
+from .result import TuneResult, headline, shown
 from .style import plots
 from .tables import clock, html_table, one_line, table, template
 from ..study.records import all_trials, best_trial, every_of, python_strings, seconds_of
@@ -76,7 +76,7 @@ def _png(fig):
 
 def _draw(f, study):
     "Images of the plot `f` for light and dark pages, or a sentence if there is nothing to draw"
-    ax = np.ravel(f(study))[0]
+    ax = np.ravel(f.bare(study))[0]  # the caption is the heading
     if ax.get_gid()=='sentence': return dict(text=ax.texts[0].get_text())
     light = _png(ax.figure)
     _darken(ax.figure)
@@ -192,7 +192,7 @@ def report(self:TuneResult,
     path,df = _file(path),self.trials
     failed = df[df.state.isin(['failed', 'infeasible'])][['number', 'state', 'epochs', 'reason']]
     about = [[k, str(v)] for k,v in _about(self).items()]
-    head,*rows = table(df, len(df))
+    head,*rows = shown(self, len(df))
     rest = rows[_rows:]
     page = template(_page).render(
         name=one_line(self.study.study_name), when=_when(self.study),

@@ -179,11 +179,12 @@ def _places(ax, dims, trials, best):
     x = trials[0]+apart[0]
     y = trials[1]+apart[1][::-1]
     first = trials.number==best
-    rest = dict(look, color=white, ms=4, zorder=3)
+    rest = dict(look, color=white, ms=4, zorder=3, label='trials')
     ax.plot(x[~first], y[~first], alpha=alpha_for(len(trials)), **rest)
+    look.update(label=f'best: trial {best}, whose other hyperparameters are used')
     ax.plot(x[first], y[first], color=orange, ms=6, zorder=4, **look)
 
-@plot('Surrogate: predicted value over two hyperparameters', 'contour')
+@plot('Surrogate: predicted value over two hyperparameters, and its uncertainty', 'contour')
 def plot_contour(
     study:optuna.Study, # A study
     x:str=None, # Hyperparameters; the two with the largest effect if None
@@ -206,9 +207,8 @@ def plot_contour(
     axs,half = new_axes(ax, 2, 3.5, 3.1),(df.high-df.low)/2
     trial = df.attrs['trial']
     lim = window(study, df.value)
-    _mesh(axs[0], dims, at, df.value, value_map(study), lim, label(study))
-    _mesh(axs[1], dims, at, half, unsure, (0, half.quantile(.98)), '± (95 %)')
+    _mesh(axs[0], dims, at, df.value, value_map(study), lim, f'predicted {label(study)}')
+    _mesh(axs[1], dims, at, half, unsure, (0, half.quantile(.98)), 'half of the 95 % band')
     for a in axs: _places(a, dims, s.frame(names).dropna(ignore_index=True), trial)
-    title = f'others as in trial {trial}, which is orange'
-    axs[0].figure.suptitle(title, fontsize='small', color=grey)
+    shared_legend(axs)
     return axs

@@ -9,16 +9,19 @@ __all__ = ['short', 'plus_minus', 'one_line', 'elided', 'told_apart', 'cut', 'cl
 # %% ../../nbs/results/00_tables.ipynb #imports
 import functools, math, os
 from rich.cells import cell_len
+from ..engine.space import is_int, is_number
 
 # %% ../../nbs/results/00_tables.ipynb #text
 def short(v):
     "A value as short text; empty for None and NaN"
     if v is None or v!=v: return ''
-    return f'{v:.4g}' if isinstance(v, float) else str(v)
+    return f'{v:.4g}' if is_number(v) and not is_int(v) else str(v)
 
-def plus_minus(v, std):
-    "A value as short text, with its standard error if that is known"
-    return f'{short(v)} ± {std:.2g}' if std is not None and std==std else short(v)
+def plus_minus(v, std=None):
+    "A measured value as short text, with its standard error if that is known; 1.0 does not look like a count"
+    s = short(v)
+    if s.lstrip('-').isdecimal() and not is_int(v): s += '.0'
+    return f'{s} ± {std:.2g}' if std is not None and std==std else s
 
 def one_line(s):
     "`s` as text without line breaks and unprintable characters"
@@ -75,7 +78,10 @@ def cut(
         most: Characters
     """
     s = str(s)
-    return s if len(s)<=most else f'{s[:most-1]}…'
+    if len(s)<=most: return s
+    words,*_ = s[:most].rpartition(' ')
+    kept = words if len(words)>most/2 else s[:most-1]
+    return kept.rstrip(' ,;:')+'…'
 
 def clock(s):
     "Seconds as `m:ss` or `h:mm:ss`"
@@ -84,9 +90,9 @@ def clock(s):
 
 def table(df, n):
     "First `n` rows of `df` as lists of short texts, headers first, without empty columns; std stands beside value"
-    if 'std' in df:
-        both = [*map(plus_minus, df.value, df['std'])]
-        df = df.assign(value=both).drop(columns='std')
+    std = df['std'] if 'std' in df else [None]*len(df)
+    if 'value' in df: df = df.assign(value=[*map(plus_minus, df.value, std)])
+    df = df.drop(columns='std', errors='ignore')
     rows = df.head(n).itertuples(index=False)
     columns = zip(df.columns, *(map(short, o) for o in rows))
     shown = [o for o in columns if any(o[1:])]

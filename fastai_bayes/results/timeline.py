@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 import numpy as np, optuna, pandas as pd
 from ..engine.policy import real_epochs
+from ..engine.space import counted
 from .style import (PlotError, best_number, black, blue, by_state, columns, finish, grey, looks,
     message_axis, new_axis, orange, plot, white, whole, wrapped)
 from .tables import clock
@@ -98,7 +99,7 @@ def _bars(ax, df, best):
         ax.barh(o.row, o.width, .6, o.left, label=state, **look)
     parts = []
     for _,o in df.groupby('number'): parts += pairwise(o.itertuples())
-    for i,(a,b) in enumerate(parts): _join(ax, a, b, None if i else 'resumed')
+    for i,(a,b) in enumerate(parts): _join(ax, a, b, None if i else 'the same trial, resumed')
     if len(df)<=60: _numbers(ax, df, best)
 
 _inks = dict(complete=white, failed=white, running=black, best=black) # State -> color of the text on its bar
@@ -187,7 +188,7 @@ def plot_saved(
     ax,n = new_axis(ax, 3),df.saved.sum()
     spent,full = [0, *df.spent],[0, *df.full]
     x = range(len(full))
-    name = f'{round(n, 2)} saved ({n/full[-1]:.0%})'
+    name = f"{counted(round(n, 2), 'epoch')} saved ({n/full[-1]:.0%})"
     ax.fill_between(x, spent, full, label=name, color=orange, alpha=.25, lw=0)
     ax.plot(x, full, color=orange, lw=1.5, label='all trained to the end')
     ax.plot(x, spent, color=blue, lw=2, label='spent')

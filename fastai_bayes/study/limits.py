@@ -10,6 +10,7 @@ import math, re, warnings
 from copy import copy
 import optuna
 from optuna.trial import TrialState
+from ..engine.space import counted
 from .records import all_trials, best_of, epochs_trained, measures_of, trial_id, trials_of
 
 # %% ../../nbs/study/14_limits.ipynb #broken
@@ -125,6 +126,7 @@ def judged(
         return _judged(t, limits, was and 'infeasible' in t.user_attrs, best_of(t, study)[0])
     res = [*map(_new, trials)]
     lost = [o for t in trials_of(res) if 'not measured' in (o := t.user_attrs.get('excluded', ''))]
-    if lost: warnings.warn(f'subject_to: {lost[0]} in {len(lost)} trials, which had ended before; they cannot win. '
+    many = counted(len(lost), 'trial')
+    if lost: warnings.warn(f'subject_to: {lost[0]} in {many}, which had ended before; they cannot win. '
                            'A new study_name with from_studies= can use what they have shown', stacklevel=2)
     return res if any(a.user_attrs!=b.user_attrs for a,b in zip(trials, res)) else None

@@ -21,7 +21,7 @@ import numpy as np, optuna, pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 from ..engine.policy import in_epochs, real_epochs
 from ..engine.runs import run_effects
-from ..engine.space import is_int
+from ..engine.space import is_int, is_number
 from .storage import StudyError
 
 # %% ../../nbs/study/02_records.ipynb #direction
@@ -143,7 +143,7 @@ def trial_id(
         returns: Number of its first Optuna trial
     """
     n = attr(trial, 'resumes')
-    return n if type(n) is int and 0<=n<trial.number else trial.number
+    return n if is_int(n, 0) and n<trial.number else trial.number
 
 def numbered(trial, n):
     "A copy of the Optuna trial `trial` with the number `n`"
@@ -203,7 +203,7 @@ def steps_of(
     """
     steps = sorted(trial.intermediate_values)
     first = steps[0] if steps and steps[0]<unit else unit
-    return [(s-first)//unit+1 for s in steps]
+    return [int(s-first)//unit+1 for s in steps]
 
 def curve_of(
     trial # An Optuna trial
@@ -215,7 +215,7 @@ def curve_of(
         returns: Values at the epochs of `steps_of`; NaN if missing
     """
     values = [v for _,v in sorted(trial.intermediate_values.items())]
-    return [math.nan if v is None else v for v in values]  # null in a journal
+    return [math.nan if v is None else float(v) for v in values]  # null in a journal
 
 def last_step(trial): return max(steps_of(trial), default=0)
 
@@ -286,7 +286,7 @@ def best_of(
         returns: Value, and its epoch, counted from 1
     """
     found = run_values(trial, direction)
-    if not found: return (math.nan if trial.value is None else trial.value), 0
+    if not found: return (math.nan if trial.value is None else float(trial.value)), 0
     value,epoch,_ = Direction.of(direction).best(found)
     return mean([v for v,*_ in found]) if len(found)>1 else value, epoch
 
@@ -329,7 +329,7 @@ def seconds_of(
         returns: NaN if it is running
     """
     s = trial.user_attrs.get('seconds')
-    if isinstance(s, (int, float)) and 0<=s<1e9: return s  # by a monotonic clock
+    if is_number(s) and 0<=s<1e9: return float(s)  # by a monotonic clock
     return math.nan if trial.duration is None else max(trial.duration.total_seconds(), 0.)
 
 # %% ../../nbs/study/02_records.ipynb #state
@@ -411,7 +411,7 @@ def reason_of(
     res = [f'resumed after {in_epochs(n, every)}{where}'] if n else []
     if 'outside' in trial.user_attrs: res.append('outside the space after a change')
     if before is not None: res.append(f'complete with {in_epochs(before, every)}, before trials became longer')
-    res += map(trial.user_attrs.get, ('reason', 'excluded'))
+    res += map(trial.user_attrs.get, ('reason', 'excluded', 'verdict'))
     return '; '.join(filter(None, res))
 
 def saved_of(

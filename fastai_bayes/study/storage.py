@@ -10,7 +10,7 @@ __all__ = ['Shared', 'quiet_optuna', 'StudyError', 'is_path', 'shown', 'check_st
 import copy, json, math, os, random, re, threading, time
 from contextlib import contextmanager
 from pathlib import Path
-import optuna
+import numpy as np, optuna
 from fastcore.basics import GetAttr
 from filelock import FileLock
 from optuna.distributions import CategoricalDistribution
@@ -18,6 +18,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, get_storage
 from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
 from optuna.trial import TrialState
+from ..engine.space import is_int, is_number
 from .folder import FolderError, clear, expect, has, kind, opened, own
 
 # %% ../../nbs/study/01_storage.ipynb #quiet
@@ -332,10 +333,11 @@ def forget(study):
     if isinstance(study._storage, Buffered): study._storage.forget()
 
 # %% ../../nbs/study/01_storage.ipynb #trust
-def _is_number(v): return type(v) in (int, float)
+def _is_count(v): return is_int(v, 0) and v<2**32
+def _is_flag(v): return isinstance(v, (bool, np.bool_))
 def _is_text(v): return isinstance(v, str)
 def _is_list(v): return isinstance(v, (list, tuple))
-def _is_point(v): return _is_list(v) and len(v)==2 and all(map(_is_number, v))
+def _is_point(v): return _is_list(v) and len(v)==2 and all(map(is_number, v))
 def _are_points(v): return _is_list(v) and all(map(_is_point, v))
 def _is_pair(v): return _is_list(v) and len(v)==2 and all(map(_is_text, v))
 
@@ -343,20 +345,20 @@ def _is_knowledge(v):
     "Is `v` as `Before.record` makes it?"
     if not isinstance(v, dict): return False
     points,expected = v.get('points', []),v.get('expected') or []
-    def _is_plain(o): return isinstance(o, (str, int, float, type(None)))
+    def _is_plain(o): return o is None or _is_text(o) or _is_flag(o) or is_number(o)
     def _is_config(p): return isinstance(p, dict) and all(map(_is_plain, p.values()))
     def _all(o, ok): return _is_list(o) and all(map(ok, o))
-    def _is_row(o): return _all(o, _is_number) and len(o)==len(points)
-    numbers = _all(expected, _is_number) and _all(v.get('each', []), _is_row)
+    def _is_row(o): return _all(o, is_number) and len(o)==len(points)
+    numbers = _all(expected, is_number) and _all(v.get('each', []), _is_row)
     return _all(points, _is_config) and numbers and _is_text(v.get('of', ''))
 
-def _are_measures(v): return isinstance(v, dict) and all(map(_is_number, v.values()))
+def _are_measures(v): return isinstance(v, dict) and all(map(is_number, v.values()))
 def _are_means(v):
-    if not isinstance(v, dict) or type(v.get('epochs')) is not int: return False
+    if not isinstance(v, dict) or not is_int(v.get('epochs')): return False
     values = v.get('values')
     return _are_measures(values) and all(k.isdecimal() for k in values)
 def _is_limit(v):
-    def _is_bound(o): return o is None or _is_number(o)
+    def _is_bound(o): return o is None or is_number(o)
     return _is_list(v) and len(v)==3 and all(map(_is_bound, v[:2]))
 def _is_goal(v):
     "Is `v` a direction, and when the goal is known?"
@@ -365,10 +367,10 @@ def _are_goals(v): return isinstance(v, dict) and all(map(_is_goal, v.values()))
 def _are_limits(v): return isinstance(v, dict) and all(map(_is_limit, v.values()))
 
 _attrs = [  # types of our attributes by name, including those of older versions
-    ('a whole number of 0 or more', lambda v: type(v) is int and 0<=v<2**32,
+    ('a whole number of 0 or more', _is_count,
      'resumes resumed_from carries_on carried n_epoch n_params size seed stopped diverged complete_at whole run runs'),
-    ('a number of 0 or more', lambda v: _is_number(v) and v>=0, 'deaths'),
-    ('a number', _is_number, 'seconds'),
+    ('a number of 0 or more', lambda v: is_number(v) and v>=0, 'deaths'),
+    ('a number', is_number, 'seconds'),
     ('text', _is_text, 'reason verdict cut monitor infeasible excluded id stamp'),
     ('numbers by name', _are_measures, 'measures'),
     ('limits by name', _are_limits, 'subject_to'),
@@ -377,10 +379,10 @@ _attrs = [  # types of our attributes by name, including those of older versions
     ('means by trial', _are_means, 'means'),
     ('a list', _is_list, 'extended'),
     ('what was known beforehand', _is_knowledge, 'knowledge'),
-    ('True or False', lambda v: type(v) is bool, 'present enqueued out_of_memory partial begun'),
+    ('True or False', _is_flag, 'present enqueued out_of_memory partial begun'),
     ('two texts', _is_pair, 'place'),
     ('pairs of numbers', _are_points, 'chance'),
-    ('a part of 1', lambda v: _is_number(v) and 1e-6<v<=1, 'every'),
+    ('a part of 1', lambda v: is_number(v) and 1e-6<v<=1, 'every'),
     ('a dictionary', lambda v: isinstance(v, dict), 'about setup outside dropped fixed_params')]
 
 def _wrong_attrs(attrs):
@@ -392,7 +394,7 @@ def _wrong_attrs(attrs):
 def _is_value(d, v):
     "Can the distribution `d` have the value `v`?"
     if isinstance(d, CategoricalDistribution): return v in d.choices
-    return all(_is_number(o) and math.isfinite(o) for o in (d.low, d.high, v))
+    return all(is_number(o) and math.isfinite(o) for o in (d.low, d.high, v))
 
 def _wrong_trial(t, first):
     "What is wrong with the trial `t`, as a list; `first` maps numbers to the trial that they resume, or None"
@@ -404,9 +406,9 @@ def _wrong_trial(t, first):
     begun = t.datetime_start is not None or t.state==TrialState.WAITING
     checks = [  # is it valid? and what is wrong if not
         (n is None or n<t.number and first[n] is None, f'resumes: expected the number of an earlier trial, got {n}'),
-        (all(type(k) is int and 0<=k<2**32 for k in epochs), f'expected whole numbers of epochs, got {[*epochs]}'),
-        (all(v is None or _is_number(v) for v in epochs.values()), f'expected a number per epoch, got {epochs}'),
-        (len(values)==1 and _is_number(values[0]), f'expected one value, got {t.values!r}'),
+        (all(map(_is_count, epochs)), f'expected whole numbers of epochs, got {[*epochs]}'),
+        (all(v is None or is_number(v) for v in epochs.values()), f'expected a number per epoch, got {epochs}'),
+        (len(values)==1 and is_number(values[0]), f'expected one value, got {t.values!r}'),
         (begun and ended==t.state.is_finished(),
          f'{t.state.name}, but from {t.datetime_start} to {t.datetime_complete}'),
         *((isinstance(k, str) and _is_value(d, t.params.get(k)), f'{k}: expected {d}, got {t.params.get(k)!r}')
