@@ -105,8 +105,8 @@ def plot_curves(
         if len(x): ax.plot(x, y, **look)
     shading_key(ax)
     look = dict(ls='', ms=5, color=blue, mfc='none')
-    for state,mark in _ends.items():
-        if (df.state==state).any(): ax.plot([], [], marker=mark, label=state, **look)
+    for state in sorted(_ends.keys() & {*df.state}):
+        ax.plot([], [], marker=_ends[state], label=state, **look)
     epoch_axis(ax, df.epochs.map(max).max())
     return finish(ax, ylabel=label(study), ylim=window(study, values, reach=12))
 

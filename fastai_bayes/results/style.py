@@ -272,14 +272,15 @@ def add_title(
 
 def shading_key(ax):
     "Entries of the legend of `ax` that say what the colors of `shade` mean"
-    def _key(name, color): ax.plot([], [], color=color, lw=2.5, label=name)
-    _key('better', cmap(1.)), _key('worse', cmap(0.))
+    for name,end in dict(better=1., worse=0.).items():
+        look = dict(color=cmap(end), lw=2.5)
+        ax.plot([], [], label=name, **look)
 
 def order_key(ax, numbers):
     "Entries of the legend of `ax` that say which of `numbers` have which color of `turns`"
-    def _key(name, color): ax.scatter([], [], 22, color=[color], label=name)
-    _key(f'first: trial {min(numbers)}', turns(0.))
-    _key(f'last: trial {max(numbers)}', turns(1.))
+    ends = dict(first=min(numbers), last=max(numbers))
+    for (name,n),color in zip(ends.items(), turns([0., 1.])):
+        ax.scatter([], [], 22, color=[color], label=f'{name}: trial {n}')
 
 def columns(ax, size=1.):
     "Number of characters of `size` times the usual font that are as wide as `ax`"
