@@ -199,10 +199,13 @@ def test_tables_and_plots(learn, tmp_path):
     page = res.report(tmp_path/'r.html').read_text()
     assert page.count('<picture>')>=8
     code = best_code(res)
-    assert code.startswith('first = dict(layers=') and code.endswith('n_trials=1, enqueue=[first], new_learner=new_learner)')
-    bind = dict(learn=digits(tmp_path), new_learner=factory(tmp_path), GELU=nn.GELU, ReLU=nn.ReLU)
-    exec(code.replace('n_trials', "fit='fit', verbose=False, study_name='again', n_trials"), bind)
+    assert code.startswith('first = dict(layers=') and "n_trials=1, enqueue=[first], fit='fit', new_learner=new_learner)" in code
+    bind = dict(learn=digits(tmp_path), new_learner=factory(tmp_path), GELU=nn.GELU, ReLU=nn.ReLU, optuna=optuna)
+    tuned,_,plain = code.partition('# with fastai alone')
+    exec(tuned.replace('n_trials', "verbose=False, study_name='again', n_trials"), bind)
     assert bind['learn'].lr==res.best_params['lr'] and str(bind['learn'].model)==str(learn.model)
+    with bind['learn'].no_logging(): exec('#'+plain, bind)
+    assert str(bind['learn'].model)==str(learn.model) and len(bind['learn'].recorder.values)==bind['learn'].n_epoch
     from matplotlib import pyplot as plt
     assert len(res.plot_surrogate())>=6 and res.plot_trial(res.trials.number[0]) and len(res.plot_contour('lr', 'mom'))==2
     plt.close('all')

@@ -356,3 +356,27 @@ def test_what_depends_on_a_choice_with_a_factory(tmp_path, learn):
         made.clear()
         res = tune(learn, space=space, new_learner=new, sampler=sampler, n_trials=5)
         assert len(res.trials)==5 and {('wide' in p)==(p['n']==2) for p in made}=={True} and len({p['n'] for p in made})==2
+
+def test_the_best_configuration_as_code_runs(tmp_path):
+    "With what the study was called with: the factory, the fit and its arguments, the monitor; and without this package"
+    from fastai_bayes.results.report import best_code
+    def make(p): return digits(tmp_path, model=nn.Sequential(nn.Linear(64, p['width']), nn.ReLU(), nn.Linear(p['width'], 10)))
+    learn = digits(tmp_path)
+    res = learn.bayes_tune(2, dict(width=[24, 40], lr=(1e-3, 1e-1, 'log'), bs=[32, 64]), n_trials=3, seed=0, fit='fit_flat_cos', pct_start=.5,
+                           monitor='valid_loss', new_learner=make, verbose=False)
+    code,p = best_code(res),res.best_params
+    assert code.splitlines()[1]=="learn.bayes_tune(2, space, n_trials=1, enqueue=False, monitor='valid_loss', fit='fit_flat_cos', pct_start=0.5, new_learner=new_learner)"
+    tuned,_,plain = code.partition('# with fastai alone')
+    space = dict(learn=digits(tmp_path), new_learner=make)
+    exec(tuned.replace('n_trials', "verbose=False, study_name='again', n_trials"), space)
+    assert (space['learn'].lr, space['learn'].dls.train.bs, space['learn'].model[0].out_features)==(p['lr'], p['bs'], p['width'])
+    assert plain.splitlines()[0]==f", if the learner has width={p['width']}, bs={p['bs']}" and plain.splitlines()[2]==f"learn.fit_flat_cos(2, lr={p['lr']!r}, pct_start=0.5)"
+    exec('#'+plain, space)
+    assert len(space['learn'].recorder.values)==2 and space['learn'].model[0].out_features==p['width']
+    learn = digits(tmp_path)
+    def fit(learn, n_epoch, cbs, lr=1e-2): learn.fit(n_epoch, lr, cbs=cbs)
+    res = learn.bayes_tune(1, dict(lr=[.01]), n_trials=1, fit=fit, verbose=False)
+    assert 'fit=fit' in best_code(res) and 'alone' not in best_code(res)
+    bind = dict(learn=digits(tmp_path), fit=fit)
+    exec(best_code(res).replace('n_trials', "verbose=False, study_name='fit', n_trials"), bind)
+    assert len(bind['learn'].recorder.values)==1

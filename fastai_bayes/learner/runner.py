@@ -90,7 +90,7 @@ class Run:
             self.check_store()
             self.study = open_study(plan.space, plan.direction.optuna, folder.name, storage, extend=plan.extend,
                                     owner=pair, monitor=plan.monitor, n_epoch=plan.total, setup=plan.facts,
-                                    subject_to=plan.subject_to.bounded, goals=plan.goals,
+                                    subject_to=plan.subject_to.bounded, goals=plan.goals, call=plan.call,
                                     **plan.parts)
             pair.join(self.study)
             self.study = buffered(self.study)

@@ -69,6 +69,7 @@ class Plan:
         folds: `Folds` or `GivenFolds`, a run for each; None if all runs have the learner's own
             loaders
         value_now: Function from a name to the label of the learner's current value, or None
+        call: How it was called, for code that trains the best trial again
         facts: What must not change during the study, as from `facts_of`
         notes: Lines to show at the start
         workers: `Workers`; None if the trials are trained in this process
@@ -102,6 +103,7 @@ class Plan:
     verbose:bool=True
     extend:object=False
     value_now:object=None # Function from a name to the label of the learner's current value, or None
+    call:dict=None # How it was called, for code that trains the best trial again
     facts:dict=None # What must not change during the study, as from `facts_of`
     notes:list=() # Lines to show at the start
     workers:object=None # `Workers`; None if the trials are trained in this process

@@ -12,7 +12,7 @@ from functools import partial
 from numbers import Integral
 from pathlib import Path
 from types import SimpleNamespace
-from fastcore.basics import patch
+from fastcore.basics import filter_values, patch
 from fastcore.foundation import L
 from fastai.callback.core import Callback
 from fastai.learner import Learner
@@ -20,7 +20,7 @@ from optuna.samplers import BaseSampler
 from ..engine.space import Space, did_you_mean, is_int, is_number, is_range, label_of
 from .copies import copies, seeded
 from .display import ranges
-from .facts import facts_of
+from .facts import facts_of, in_text
 from .folds import GivenFolds, fold_loaders
 from .factory import LearnerFactory, TuneError, asks_trial, check_read, warn_unread
 from .frozen import FeatureCache, check_frozen
@@ -387,11 +387,24 @@ def _plan(learn, args):
     plan.notes = _notes(learn, args, inferred, plan)
     return plan
 
+def _call(plan, args):
+    "What the study keeps of this call, as code, so that `best_code` can write one that trains the best trial again"
+    def _code(v): return repr(v) if isinstance(v, str) else in_text(v)
+    fit = None if plan.fit=='fit_one_cycle' else plan.fit
+    values = dict(monitor=args.monitor, mode=args.mode, fit=fit, **plan.fit_kwargs)
+    given = {k: _code(v) for k,v in values.items() if v is not None}
+    given |= {k: k for k in ('new_learner', 'cbs') if getattr(args, k) is not None}
+    tuned = filter(knobs.get, plan.space.names)
+    names = {n: knobs[n].arg(plan.fit) for n in tuned}
+    by_name = plan.fit if isinstance(plan.fit, str) else None
+    return dict(n_epoch=plan.n_epoch, fit=by_name, given=given, args=filter_values(names, bool))
+
 def _set_given(plan, args, goals, probe):
     "Set what `plan` takes as it was given, and what is measured"
     as_given = 'sampler', 'pruner', 'storage', 'seed', 'verbose', 'extend', 'target', 'enough'
     for k in as_given: setattr(plan, k, vars(args)[k])
     plan.goals,plan.cache = goals.all,_cache(plan, args, probe)
+    plan.call = _call(plan, args)
     plan.subject_to = limits_from(args.subject_to, probe, goals.measured)
 
 def _cache(plan, args, probe):

@@ -31,10 +31,24 @@ def _assigned(name, args):
     sep = ', ' if sum(map(len, args))<90 else ',\n'+' '*(len(name)+8)
     return f'{name} = dict({sep.join(args)})'
 
+_of_tuning = 'monitor', 'mode', 'fit', 'new_learner' # Arguments of `bayes_tune` that fits do not have
+
+def _plain(p, call, n, asked):
+    "Lines that train `p` for `n` epochs with fastai alone; none if that is unknown, or the fit is a function"
+    if not call.get('fit'): return []
+    given,to_fit = call['given'],call['args']
+    has = [f'{k}={_written(v)}' for k,v in p.items() if k not in (*to_fit, *asked, 'n_epoch')]
+    args = [f'{to_fit[k]}={_written(v)}' for k,v in p.items() if k in to_fit]
+    args += [f'{k}={v}' for k,v in given.items() if k not in _of_tuning]
+    lines = ['# with fastai alone' + (f", if the learner has {', '.join(has)}" if has else '')]
+    made = 'optuna.trial.FixedTrial(first)' if asked else '{k: v for k,[v] in space.items()}'
+    if 'new_learner' in given: lines.append(f'learn = new_learner({made})')
+    return [*lines, f"learn.{call['fit']}({', '.join([f'{n}', *args])})"]
+
 def best_code(
     res:TuneResult # Result of a study
 )->str: # Empty if no trial has finished
-    """Python that trains the best configuration of `res` again
+    """Python that trains the best configuration of `res` again, and below it the same without this package
 
     Parameters:
         res: Result of a study
@@ -42,15 +56,17 @@ def best_code(
     """
     if best_trial(res.study) is None: return ''
     p,attrs = res.best_params,res.study.user_attrs
-    dropped = res.best_trial.user_attrs.get('dropped', {})
+    call,dropped = attrs.get('call', {}),res.best_trial.user_attrs.get('dropped', {})
     asked = [k for k in p if k not in attrs.get('about', p) and k not in dropped]  # by a factory
     given = [f'{k}=[{_written(v)}]' for k,v in p.items() if k not in (*asked, 'n_epoch')]
     lines = [_assigned('space', given)] if given else []
     if asked: lines.append(_assigned('first', [f'{k}={_written(p[k])}' for k in asked]))
-    start = f"{p.get('n_epoch', _n_epoch(res.study) or 'n_epoch')}{', space' if given else ''}, n_trials=1"
-    if 'every' in attrs: start += f", every={attrs['every']:.6g}"
-    rest = 'enqueue=[first], new_learner=new_learner' if asked else 'enqueue=False'
-    return '\n'.join([*lines, f'learn.bayes_tune({start}, {rest})'])
+    n = p.get('n_epoch', call.get('n_epoch', _n_epoch(res.study) or 'n_epoch'))
+    args = [f'{n}', *['space']*bool(given), 'n_trials=1', f'enqueue={"[first]" if asked else False}']
+    if 'every' in attrs: args.append(f"every={attrs['every']:.6g}")
+    own = call.get('given', {'new_learner': 'new_learner'} if asked else {})
+    args += [f'{k}={v}' for k,v in own.items()]
+    return '\n'.join([*lines, f"learn.bayes_tune({', '.join(args)})", *_plain(p, call, n, asked)])
 
 # %% ../../nbs/results/08_report.ipynb #parts
 _dark = '#181818', '#dddddd' # Page and text
