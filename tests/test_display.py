@@ -3,7 +3,7 @@ import fcntl, io, os, pty, select, struct, subprocess, sys, termios, textwrap
 import nbformat, pyte, pytest
 from nbclient import NotebookClient
 from rich.console import Console
-from fastai_bayes.learner.display import Status, Terminal, status_text
+from fastai_bayes.learner.display import Status, Terminal, progress, status_line, status_text, trial_line
 
 def running(n, curve=(.3,)): return dict(number=n, params=dict(lr=.1, arch='resnet18'), curve=curve)
 def status(n=6, **kwargs):
@@ -196,3 +196,28 @@ def test_kernel():
     assert len(shown)==1 and {o['output_type'] for o in nb.cells[0].outputs}=={'display_data', 'stream'}
     assert len(updates)==10 and all('inferred &lt;space&gt;' in o for o in updates) and '<table' in updates[0] and 'running' in updates[0]
     assert shown[0]['data']['text/html']==updates[-1] and '3 of 3 trials' in updates[-1] and '<table' not in updates[-1]
+
+def test_numbers_are_counted_and_named():
+    "One trial is no trials, what stopping saves are epochs, and a value is no count"
+    one = dict(number=0, state='complete', value=1., epochs=1, params=dict(lr=.1))
+    s = status(0, running=[], trials=[one], n_trials=1, budget=1, spent=1, saved=1, n_epoch=1)
+    assert progress(s)=='best 1.0 (trial 0) | 1 of 1 trial | 1 of 1 epoch | 1 epoch saved by stopping | 0:40'
+    more = status(0, running=[], trials=[one]*2, budget=None, spent=7, saved=60, seconds=5)
+    assert progress(more)=='best 1.0 (trial 0) | 2 trials | 7 epochs | 60 epochs saved by stopping | 0:05'
+    assert '| accuracy 1.0 |' in status_line(status(0, running=[running(1, [.5, 1.])])) and 'accuracy 1.0 ' in trial_line(one, s)
+    assert ' 1.0 ' in status_text(s).splitlines()[2]
+
+@pytest.mark.parametrize('columns', range(90, 170, 7))
+def test_reasons_end_with_a_word(columns):
+    "And with `…`, if they do not fit; columns that do not fit are named"
+    why = 'number 3 of 4 after 2 epochs, and the probability of ending best, 3%, is too small'
+    for o in status_text(status(), columns).splitlines():
+        if 'stopped' not in o or 'number' not in o: continue
+        said = o[o.index('number'):]
+        if said==why: continue
+        words = said.removesuffix('…')
+        assert said.endswith('…') and why.startswith(words) and why[len(words)] in ' ,', said
+    ended = [dict(number=i, state='stopped', value=.5, epochs=2, params={k: 16 for k in ('lr', 'wd', 'bs', 'n_layers', 'width', 'dropout', 'mixup')}) for i in range(3)]
+    lines = status_text(status(0, trials=ended, running=[]), 60).splitlines()
+    hidden = lines[-1].removeprefix('not shown: ').split(', ')
+    assert lines[-1].startswith('not shown: ') and {*lines[1].split(), *hidden}>={'lr', 'wd', 'bs', 'n_layers', 'width', 'dropout', 'mixup'}

@@ -143,6 +143,19 @@ cut = """() => [...document.querySelectorAll('.md-content div:not(.aligned) > pr
 leaks = r'\(', '{target', '{:', '{ #', '__main__.', '&lt;', '| ---', '|---', '#|', ':::'  # what a reader must not see of how pages are made
 generated = 'source/', 'learner/', 'results/', 'study/', 'engine/'
 
+def said_by(nb):
+    "Texts that the cells of the notebook `nb` have printed or shown"
+    for c in json.loads(nb.read_text())['cells']:
+        for o in c.get('outputs', ()): yield ''.join(o.get('text', o.get('data', {}).get('text/plain', '')))
+
+@pytest.mark.parametrize('folder', sorted({o.parent.relative_to(root).as_posix() for o in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in o.parts}))
+def test_outputs_can_be_read(folder):
+    "No list of raw numbers stands for fastai's table, and nothing counts `1 trials`"
+    for nb in (root/folder).glob('*.ipynb'):
+        for text in said_by(nb):
+            assert not re.search(r"^\[\d+, .*'\d+:\d+'\]$", text, re.M), (nb.name, text[:200])
+            assert not re.search(r'(?<![\d.,])1 (trials|epochs|runs|workers|studies|items)\b', text), (nb.name, text[:200])
+
 def test_no_page_shows_how_it_is_made(site):
     texts = {n: links(site/n).text for n in pages_of(site) if not n.startswith(('source/', 'contributing'))}
     assert not [f'{n}: {o!r} shows' for n,s in texts.items() for o in leaks if o in s]

@@ -339,7 +339,7 @@ def test_every_plot_has_a_title():
         title = ' '.join((leg.get_title().get_text() if leg else '').split()) or first.get_title('left')
         if first.get_gid()=='sentence': assert not title, k
         elif k=='plot_trial': assert first.get_title('left').startswith('trial 3')
-        else: assert title==(f.caption or f.__doc__.split('\n')[0]), k
+        else: assert title==(f.caption or f.__doc__.splitlines()[0].split(';')[0]), k
         plt.close('all')
     _,ax = plt.subplots()
     assert plots['plot_history'](st, ax).get_legend().get_title().get_text()==''==ax.get_title('left')

@@ -50,7 +50,7 @@ class BayesOptimizer:
             improvement)
         from_studies: Earlier studies to start from, each a list of `(params, curve)`, with the same
             `mode`
-        prior: Where the best is believed to be, as `belief_points` takes it
+        prior: Where you expect the best value, as `belief_points` takes it
         runs: Maximum number of runs per trial: contenders get more than one
     """
     def __init__(self,
@@ -62,7 +62,7 @@ class BayesOptimizer:
         cost:str='epochs', # What is limited: 'epochs', or 'seconds', which `report` takes
         acq:str='logei', # 'logei' (Expected Improvement), 'ucb' (confidence bound) or 'pi' (probability of improvement)
         from_studies=(), # Earlier studies to start from, each a list of `(params, curve)`, with the same `mode`
-        prior:dict=None, # Where the best is believed to be, as `belief_points` takes it
+        prior:dict=None, # Where you expect the best value, as `belief_points` takes it
         runs:int=1 # Maximum number of runs per trial: contenders get more than one
     ):
         self.runs = check_int(runs, 'runs', 1)

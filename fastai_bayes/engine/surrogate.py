@@ -52,7 +52,7 @@ def sound_fit(
 
 # %% ../../nbs/engine/10_surrogate.ipynb #final
 most = 100 # Trials in a Gaussian process, at most, so that the thousandth proposal takes as long as the hundredth
-pilots = 4 # Trials that are seen for `least_epochs` before first looks may be shorter
+pilots = 4 # Trials that get `least_epochs` before first looks may be shorter
 disorder = .1 # Maximum share of pairs, weighted by their difference, that a shorter first look orders differently
 always = 24 # Up to this many trials the process is fitted again with each new one
 
@@ -105,7 +105,7 @@ class Surrogate:
         fitted: Fitted parameters of the previous proposal, from `propose`
         before: An earlier surrogate, whose trainings have not changed since
         n_runs: Maximum number of runs per trial
-        by_folds: Are they folds, which differ also where another seed changes nothing?
+        by_folds: Are they folds, which differ even if another seed changes nothing?
     """
     every = 1 # Epochs between two reports, if that is a part of one; only for words
     def __init__(self,
@@ -116,7 +116,7 @@ class Surrogate:
         fitted:dict=None, # Fitted parameters of the previous proposal, from `propose`
         before=None, # An earlier surrogate, whose trainings have not changed since
         n_runs:int=1, # Maximum number of runs per trial
-        by_folds:bool=False # Are they folds, which differ also where another seed changes nothing?
+        by_folds:bool=False # Are they folds, which differ even if another seed changes nothing?
     ):
         self.space,self.T,self.trainings = space,T,trainings
         self.n_runs,self.by_folds = n_runs,by_folds

@@ -36,7 +36,8 @@ def plot(
     """
     def _register(f):
         bare = of_study(f)
-        seen,*_ = f.__doc__.split('\n\n')  # parameters follow
+        first,*_ = f.__doc__.splitlines()  # parameters follow
+        seen,*_ = first.split(';')
         res = plots[f.__name__] = _titled(bare, caption or seen)
         res.bare,res.caption,res.twin = bare,caption,twin
         return res
@@ -162,7 +163,7 @@ def new_axes(
     """
     cols = 2 if n==4 else min(n, 3)
     rows = -(-n//cols)
-    size = max(w*cols, 3.5),h*rows
+    size = max(w*cols, 4.5),h*rows
     if ax is None:
         _,ax = plt.subplots(rows, cols, figsize=size, sharey=True, layout='constrained')
     axs = np.ravel(ax)

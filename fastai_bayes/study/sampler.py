@@ -59,7 +59,7 @@ class BayesSampler(BaseSampler):
         acq: 'logei' (Expected Improvement), 'ucb' (confidence bound) or 'pi' (probability of
             improvement)
         from_studies: Earlier studies: Optuna studies, results, folders, URLs, or a list of such
-        prior: Where the best is believed to be, as `belief_points` takes it
+        prior: Where you expect the best value, as `belief_points` takes it
         reference_point: With several goals, the values below which nothing counts; estimated if
             None
     """
@@ -71,7 +71,7 @@ class BayesSampler(BaseSampler):
         resume:bool=True, # May `bayes_tune` resume stopped trials?
         acq:str='logei', # 'logei' (Expected Improvement), 'ucb' (confidence bound) or 'pi' (probability of improvement)
         from_studies=None, # Earlier studies: Optuna studies, results, folders, URLs, or a list of such
-        prior:dict=None, # Where the best is believed to be, as `belief_points` takes it
+        prior:dict=None, # Where you expect the best value, as `belief_points` takes it
         reference_point=None # With several goals, the values below which nothing counts; estimated if None
     ):
         if n_epoch is not None: n_epoch = check_int(n_epoch, 'n_epoch', 1)
