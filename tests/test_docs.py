@@ -143,6 +143,12 @@ cut = """() => [...document.querySelectorAll('.md-content div:not(.aligned) > pr
 leaks = r'\(', '{target', '{:', '{ #', '__main__.', '&lt;', '| ---', '|---', '#|', ':::'  # what a reader must not see of how pages are made
 generated = 'source/', 'learner/', 'results/', 'study/', 'engine/'
 
+def test_pictures_have_words():
+    "A plot is described by its docstring, another picture by the sentence that announces it"
+    assert docs.pictured('res.plot_saved();', '').startswith('Epochs spent')
+    assert docs.pictured('plt.plot(x)', 'First. All three for the same prediction; a `dotted` line is the next:')=='All three for the same prediction; a dotted line is the next'
+    assert docs.pictured('plt.plot(x)', '## A heading')==docs.pictured('plt.plot(x)', '')=='Plot of the code above'
+
 def said_by(nb):
     "Texts that the cells of the notebook `nb` have printed or shown"
     for c in json.loads(nb.read_text())['cells']:

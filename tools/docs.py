@@ -6,6 +6,7 @@ import ast, base64, inspect, json, os, re, shutil, sys
 from functools import cached_property
 from pathlib import Path
 import fastai_bayes.all
+from fastai_bayes.results.result import plots
 from symbols import defined, explanation, line, methods, parameters, resolve, signature
 
 root = Path(__file__).resolve().parent.parent
@@ -163,8 +164,15 @@ def printed(s):
     aligned = sum(len(re.findall('  +', o.strip()))>1 for o in lines)>len(lines)/2
     return fence(s, ' { .text .aligned }' if aligned else '')
 
-def output(o, ctx, name, kind='.plot'):
-    "Markdown of one output of a cell; `name` for files, `kind` of an image"
+def pictured(src, said):
+    "What a picture of the code `src` shows, in words: what its plot is for, or the sentence that ends in a colon before it"
+    known = [plots[o].__doc__ for o in re.findall(r'\bplot_\w+', src) if o in plots]
+    if known: return known[0].splitlines()[0]
+    last = re.split(r'(?<=[.:])\s', re.sub(r'[`*]', '', said).strip())[-1]
+    return last[:-1] if re.fullmatch(r'[\w ,;.\'()-]+:', last) else 'Plot of the code above'
+
+def output(o, ctx, name, kind='.plot', seen='Plot of the code above'):
+    "Markdown of one output of a cell; `name` for files, `kind` of an image and what is `seen` on it"
     if o['output_type']=='stream': return printed(text(o['text']))
     if o['output_type']=='error': return fence(f"{o['ename']}: {o['evalue']}")
     d = {k: text(v) for k,v in o['data'].items() if not k.endswith('json')}
@@ -173,7 +181,7 @@ def output(o, ctx, name, kind='.plot'):
         fn = md/f'{ctx.page.slug}_files'/f'{name}.{ext}'
         fn.parent.mkdir(parents=True, exist_ok=True)
         fn.write_bytes(base64.b64decode(d[mime]) if ext=='png' else d[mime].encode())
-        return f'![Plot of the code above]({ctx.to(fn.relative_to(md))}){{ {kind} }}'
+        return f'![{seen}]({ctx.to(fn.relative_to(md))}){{ {kind} }}'
     if 'text/html' in d: return _html(d['text/html'])
     if 'text/markdown' in d: return ctx.link(d['text/markdown'])
     return printed(d.get('text/plain', '').replace('__main__.', ''))
@@ -204,8 +212,8 @@ def _imports(src):
     if not all(isinstance(o, (ast.Import, ast.ImportFrom)) for o in body): return []
     return [getattr(o, 'module', None) or o.names[0].name for o in body]
 
-def code(c, ctx, told):
-    "Blocks of Markdown of a code cell; `told` if prose stands right before it"
+def code(c, ctx, told, said=''):
+    "Blocks of Markdown of a code cell; `told` if prose stands right before it, `said` is the last"
     d,src = directives(text(c['source']))
     if d.keys()&{'hide', 'default_exp', 'exporti'} or d.get('include')=='false' or not src: return
     if d.keys()&{'export', 'exports'}:
@@ -216,7 +224,7 @@ def code(c, ctx, told):
     elif not d.keys()&{'hide_input'} and d.get('echo')!='false': yield fence(src, 'python')
     if 'hide_output' in d or d.get('output')=='false': return
     kind = '.plot .drawn' if re.search(r'plot|plt\.', src) else '.plot'  # lines and dots may be inverted on dark pages, photos not
-    for i,o in enumerate(joined(c['outputs'])): yield output(o, ctx, f"{c['id']}-{i}", kind)
+    for i,o in enumerate(joined(c['outputs'])): yield output(o, ctx, f"{c['id']}-{i}", kind, pictured(src, said))
 
 written = 'tutorials', 'guides', 'coming_from', 'about', 'explanations', 'benchmarks', 'examples'  # found before the reference, in this order
 
@@ -227,11 +235,12 @@ def front(page):
 
 def page(ctx):
     "Markdown of a page"
-    res,told = [],False
+    res,told,said = [],False,''
     for c in ctx.page.cells:
-        if c['cell_type']=='code': res += code(c, ctx, told)
+        if c['cell_type']=='code': res += code(c, ctx, told, said)
         elif c['cell_type']=='markdown':
-            s = prose(text(c['source']), ctx)
+            said = text(c['source'])
+            s = prose(said, ctx)
             if not res: s = re.sub(r'^> (.*?)(\n- [\w-]+:.*)*\Z', r'\1\n{: .lead }', s, flags=re.M)
             res.append(s)
         told = c['cell_type']=='markdown'
