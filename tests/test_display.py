@@ -217,7 +217,7 @@ def test_reasons_end_with_a_word(columns):
         if said==why: continue
         words = said.removesuffix('…')
         assert said.endswith('…') and why.startswith(words) and why[len(words)] in ' ,', said
-    ended = [dict(number=i, state='stopped', value=.5, epochs=2, params={k: 16 for k in ('lr', 'wd', 'bs', 'n_layers', 'width', 'dropout', 'mixup')}) for i in range(3)]
+    ended = [dict(number=i, state='stopped', value=.5, epochs=2, params=dict.fromkeys(('lr', 'wd', 'bs', 'n_layers', 'width', 'dropout', 'mixup'), 16)) for i in range(3)]
     lines = status_text(status(0, trials=ended, running=[]), 60).splitlines()
     hidden = lines[-1].removeprefix('not shown: ').split(', ')
     assert lines[-1].startswith('not shown: ') and {*lines[1].split(), *hidden}>={'lr', 'wd', 'bs', 'n_layers', 'width', 'dropout', 'mixup'}

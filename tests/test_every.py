@@ -60,7 +60,7 @@ def test_everything_counts_whole_epochs(tmp_path, capsys):
     assert curves.epoch.min()==.25 and curves.groupby('number').epoch.max().to_dict()==df.set_index('number').epochs.to_dict()
     best = curves[curves.number==res.best_trial.number].set_index('epoch').value
     assert best[res.best_epoch]==best.max()==res.best_value
-    assert '15 of 15 epochs' in out and '/3 ' in out and '/12' not in out and f'{epochs_saved(res.study):g} saved' in repr(res)
+    assert '15 of 15 epochs' in out and '/3 ' in out and '/12' not in out and f'{epochs_saved(res.study):g} epoch' in repr(res)
     assert not df.reason.str.contains(r'\b(?:[4-9]|1\d) epoch').any()
     n = int(df[df.state=='complete'].number.iloc[0])
     assert res.plot_curves().get_xlim()[1]<4 and res.plot_trial(n).get_xlim()[1]<4 and res.plot_history().get_xlim()[1]<17

@@ -1,6 +1,7 @@
 "Every search of the field through the same line, and what is tried first"
 import optuna, pytest, torch
 from tuning import *
+from fastai_bayes.engine.space import counted
 from fastai_bayes.all import *
 from fastai_bayes.learner.copies import clone, seeded
 from fastai_bayes.study.records import trial_id, trials_of
@@ -25,7 +26,7 @@ def test_finds_what_the_learner_has_not(learn, sampler, pruner):
     assert res.best_value>=untuned+.3
     assert abs(learn.validate()[1]-res.best_value)<1e-6
     stopped = res.trials[res.trials.state=='stopped']
-    if len(stopped): assert f' trials ({len(stopped)} stopped), ' in str(res) and f', {sum(6-stopped.epochs)} saved by stopping, ' in str(res)
+    if len(stopped): assert f' trials ({len(stopped)} stopped), ' in str(res) and f', {counted(sum(6-stopped.epochs), "epoch")} saved by stopping, ' in str(res)
 
 @pytest.mark.parametrize('sampler', ['tpe', optuna.samplers.RandomSampler(0), BayesSampler(seed=0)])
 def test_our_pruner_knows_the_space_beside_any_sampler(learn, sampler):
