@@ -65,10 +65,10 @@ def test_few_lines(terminal):
     assert len(out.rows())==4
 
 def test_a_table_that_gets_shorter_leaves_nothing_behind(terminal):
-    v,out = terminal(100)
+    v,out = terminal(120)
     v.show(status(8))
     v.show(s := status(0, running=[]))
-    assert words(out.rows())==shown(s, 100) and len(out.rows())==1
+    assert words(out.rows())==shown(s, 120) and len(out.rows())==1
 
 def test_what_others_print_stays_above(terminal):
     v,out = terminal(60, 20)

@@ -103,7 +103,7 @@ class Surrogate:
         trainings: List of `Training`
         cost: What is limited: 'epochs', or 'seconds' if they were measured
         fitted: Fitted parameters of the previous proposal, from `propose`
-        before: An earlier surrogate, whose trainings have not changed since
+        before: An earlier surrogate, whose trials have not changed since
         n_runs: Maximum number of runs per trial
         by_folds: Are they folds, which differ even if another seed changes nothing?
     """
@@ -114,7 +114,7 @@ class Surrogate:
         trainings, # List of `Training`
         cost:str='epochs', # What is limited: 'epochs', or 'seconds' if they were measured
         fitted:dict=None, # Fitted parameters of the previous proposal, from `propose`
-        before=None, # An earlier surrogate, whose trainings have not changed since
+        before=None, # An earlier surrogate, whose trials have not changed since
         n_runs:int=1, # Maximum number of runs per trial
         by_folds:bool=False # Are they folds, which differ even if another seed changes nothing?
     ):
