@@ -152,7 +152,8 @@ def plot_parallel(
     best = best_number(study)
     for o,look in ranked(study, df):
         at = np.flatnonzero(np.isfinite(Y[:,o.Index]))  # no dot without a value
-        ax.plot(at, Y[at,o.Index], marker='.', **look)
+        params = [*range((at<len(dims)).sum())]  # the value has a mark of its own
+        ax.plot(at, Y[at,o.Index], marker='.', markevery=params, **look)
     ends = df.assign(value=Y[-1])[np.isfinite(Y[-1])]
     shading_key(ax)
     dots(ax, np.full(len(ends), len(dims)), ends, best)
