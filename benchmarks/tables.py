@@ -6,8 +6,9 @@ CURVES is a folder with `curves.py`, which gives tables of real curves of LCBenc
 proposes hyperparameters, and trains the nearest configuration of the table that it has not begun. Each table in turn is the new data set; the
 others are known: by studies of 20 full trainings that our engine made of `--studies` of them, or `--full`, by all their curves. `--wrong` turns
 the sign of what is known. Regret 0 is the best of the table, 1 its median configuration, fully trained."""
-import argparse, functools, random, sys, time
+import argparse, functools, random, time
 from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 import numpy as np
 from optuna.pruners import MedianPruner, NopPruner
@@ -23,9 +24,10 @@ FULL = AT[-1]
 @functools.cache
 def tables(path, family):
     "Name -> table"
-    sys.path.insert(0, path)
-    import curves
-    return {o.name: o for o in curves.tables(family)}
+    spec = spec_from_file_location('recorded_curves', Path(path)/'curves.py')  # a benchmark is called curves.py, too
+    recorded = module_from_spec(spec)
+    spec.loader.exec_module(recorded)
+    return {o.name: o for o in recorded.tables(family)}
 
 class Trainer:
     "Trainings of the rows of a table, until the epochs of a run are spent"

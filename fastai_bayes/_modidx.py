@@ -332,6 +332,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'fastai_bayes/engine/knowledge.py'),
                                                'fastai_bayes.engine.knowledge.Knowledge.__init__': ( 'engine/knowledge.html#knowledge.__init__',
                                                                                                      'fastai_bayes/engine/knowledge.py'),
+                                               'fastai_bayes.engine.knowledge.Knowledge._lacks_rivals': ( 'engine/knowledge.html#knowledge._lacks_rivals',
+                                                                                                          'fastai_bayes/engine/knowledge.py'),
                                                'fastai_bayes.engine.knowledge.Knowledge._listed': ( 'engine/knowledge.html#knowledge._listed',
                                                                                                     'fastai_bayes/engine/knowledge.py'),
                                                'fastai_bayes.engine.knowledge.Knowledge._values': ( 'engine/knowledge.html#knowledge._values',

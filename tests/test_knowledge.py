@@ -98,6 +98,18 @@ def test_something_else_is_tried_where_all_so_far_was_known():
     known = [opt.space.decode(x) for x in opt.knowledge.points]
     assert [opt.next().params in known for _ in range(4)]==[True, False, True, True]
 
+@pytest.mark.parametrize('n_epoch, expected', [(52, [True, False]*4), (9, [True, False, True, True])])
+def test_the_list_has_more_rivals_while_a_look_is_cheap(n_epoch, expected):
+    "One rival may be bad by chance: of 52 epochs a look takes 4, less than 8 %; of 9 it takes 3"
+    opt,found = BayesOptimizer(SPACE, n_epoch, seed=0, from_studies=[study(i) for i in range(4)]),[]
+    known = [opt.space.decode(x) for x in opt.knowledge.points]
+    for _ in expected:
+        t = opt.next()
+        found.append(t.params in known)
+        for e in range(1, n_epoch+1 if found[-1] else 5): opt.report(t.id, e, float(found[-1]))
+        opt.finish(t.id)
+    assert found==expected
+
 @pytest.mark.parametrize('wrong', [5, 'studies', {}, [5], [[1]], [[({}, 5)]], [[(dict(x=.5), ['high'])]]], ids=str)
 def test_what_is_no_list_of_studies_is_a_typed_error(wrong):
     with pytest.raises(OptimizerError, match='^from_studies'): BayesOptimizer(SPACE, T, from_studies=wrong)

@@ -1,0 +1,154 @@
+"""Forecasts of the last value of a learning curve, asked after epochs of a search: does the 95 % band hold, and how good is the forecast?
+
+    python benchmarks/forecasts.py CURVES [--families lcbench taskset power ...] [--seeds 1] [--share .1] [--jobs 2]
+
+CURVES is a folder with recorded curves, as for `tables.py`; the other families are the synthetic ones of `curves.py`. Our engine searches without
+earlier studies for the epochs of 20 full trainings. After a random `--share` of the epochs each forecaster says how the trial would end; the
+table knows that also if it is stopped. Units: 0 is the median of the study so far, 1 its best value.
+
+Rivals: the last value, with the spread of what curves still gained; and a joint Gaussian of whole curves, given the epochs so far. Both are told
+all curves of the other tables, or 300 random ones of the same synthetic family, which no search knows. LC-PFN and FT-PFN are not here: their
+packages come without weights."""
+import argparse, functools
+from pathlib import Path
+import numpy as np
+from scipy.stats import norm
+from fastai_bayes.engine.curves import OutputTransform
+from fastai_bayes.engine.optimizer import BayesOptimizer
+from fastai_bayes.engine.space import Space
+from fastai_bayes.engine.trainings import one_thread
+import curves, tables
+from racing import header, hush, race, row, versions
+
+RECORDED = 'lcbench', 'taskset'
+FULL = tables.FULL # Full trainings of a search
+ridge = 1e-3 # Noise variance of the joint Gaussian
+worst = -50. # A smaller log density counts as this: of two impossible forecasts none is better
+
+# Trainings whose end is known
+
+class Recorded(tables.Trainer):
+    "Rows of a table"
+    def whole(self, params): return self.table.Y[self.row(params)]
+
+class Synthetic(curves.Trainer):
+    "Curves of a family with their noise"
+    def __init__(self, name, seed):
+        super().__init__(name, seed)
+        self.space,self.known = self.family.space or curves.SMOOTH,{}
+    def whole(self, params):
+        key = tuple(params.items())
+        if key not in self.known:
+            noise = self.sd*self.rng.standard_normal(curves.T)
+            self.known[key] = self.family.values(params)+noise
+        return self.known[key]
+    def step(self, params, epoch):
+        super().step(params, epoch)
+        return float(self.whole(params)[epoch-1])
+
+@functools.cache
+def whole_curves(folder, family, name):
+    "(n,T) curves, more is better, of a table, or of random configurations of a synthetic family"
+    if family in RECORDED: return -tables.tables(folder, family)[name].Y
+    trainer,rng = Synthetic(family, 1000),np.random.default_rng(0)
+    space,sign = Space(trainer.space),1 if trainer.mode=='max' else -1
+    return np.array([sign*trainer.whole(space.decode(u)) for u in rng.random((300, len(space)))])
+
+@functools.cache
+def reference(folder, family, name):
+    "(n,T) transformed curves of the other tables, or of random configurations of the same synthetic family"
+    others = sorted(tables.tables(folder, family).keys()-{name}) if family in RECORDED else [name]
+    res = []
+    for o in others:
+        Y = whole_curves(folder, family, o)
+        Y = Y[np.isfinite(Y).all(1)]
+        res.append(OutputTransform(Y)(Y))
+    return np.concatenate(res)
+
+# Forecasters: mean and standard deviation of the last value, all transformed, from the values `z` (e,) so far
+
+def by_engine(surrogate, i, z, ref):
+    m,v = surrogate.forecast(np.array([i]))
+    return m[0], v[0]**.5
+def by_last_value(surrogate, i, z, ref):
+    gained = ref[:,-1]-ref[:,len(z)-1]
+    return z[-1], max(gained.std(), 1e-3)
+def by_joint_gaussian(surrogate, i, z, ref):
+    e,mean,cov = len(z),ref.mean(0),np.cov(ref.T)+ridge*np.eye(ref.shape[1])
+    w = np.linalg.solve(cov[:e,:e], cov[:e,-1])
+    return mean[-1]+w@(z-mean[:e]), (cov[-1,-1]-w@cov[:e,-1])**.5
+
+FORECASTERS = {'ours': by_engine, 'the last value': by_last_value, 'joint Gaussian of whole curves': by_joint_gaussian}
+
+@one_thread
+def ask(opt, id, end, ref):
+    "What each forecaster says of trial `id`, which would end with the value `end`: name -> (error, standard deviation)"
+    surrogate = opt.surrogate
+    z = surrogate.Z[id,:surrogate.lens[id]]
+    end = float(surrogate.transform(opt.sign*end))
+    said = {k: f(surrogate, id, z, ref) for k,f in FORECASTERS.items()}
+    return {k: (end-m, sd) for k,(m,sd) in said.items()}
+
+def run(folder, family, name, seed, share):
+    "What was asked: share of the epochs that were done, was it stopped there, and what `ask` returns"
+    hush()
+    trainer = Recorded(tables.tables(folder, family)[name]) if family in RECORDED else Synthetic(name, seed)
+    opt,rng = BayesOptimizer(Space(trainer.space), trainer.n_epoch, trainer.mode, seed),np.random.default_rng([seed, 2])
+    ref,res = reference(folder, family, name),[]
+    try:
+        while True: follow(opt, trainer, opt.next(), rng, share, ref, res)
+    except trainer.Out: return res
+
+def follow(opt, trainer, t, rng, share, ref, res):
+    "Train the trial `t`, and add to `res` what is asked on the way"
+    end = trainer.whole(t.params)[-1]
+    for e in range(t.epoch+1, trainer.n_epoch+1):
+        y = trainer.step(t.params, e)
+        opt.report(t.id, e, y, diverged=None if np.isfinite(y) else True)
+        asks = e<trainer.n_epoch and np.isfinite([y, end]).all() and rng.random()<share
+        said = ask(opt, t.id, end, ref) if asks else None
+        stops = opt.should_stop(t.id)
+        if said: res.append((e/trainer.n_epoch, stops, said))
+        if stops: break
+    opt.finish(t.id)
+
+# Tables
+
+PARTS = {'all': lambda done, stops: True, 'first tenth': lambda done, stops: done<=.1, 'up to a third': lambda done, stops: .1<done<=1/3,
+         'later': lambda done, stops: done>1/3, 'stopped there': lambda done, stops: stops, 'continued': lambda done, stops: not stops}
+
+def summary(asked):
+    "Cells for errors and standard deviations `asked` (n,2)"
+    e,sd = np.array(asked).T
+    density = np.maximum(norm.logpdf(e, 0, sd), worst).mean()
+    inside,below,above = (np.abs(e)<=1.96*sd).mean(), (e<-1.96*sd).mean(), (e>1.96*sd).mean()
+    return len(e), f'{inside:.1%}', f'{below:.1%}', f'{above:.1%}', f'{np.median(2*1.96*sd):.3f}', f'{np.median(np.abs(e)):.3f}', f'{density:.2f}'
+
+def report(found):
+    columns = 'asked', 'within', 'below', 'above', 'median width', 'median error', 'log density'
+    print('\nOf the last values, the share within the 95 % band, below and above it; its median width, the median error, and the mean log density\n')
+    header('family', 'forecast', *columns)
+    for family,asked in found.items():
+        for k in FORECASTERS: row(family, k, *summary([o[k] for *_,o in asked]))
+    print('\nOurs, all families, by the share of the epochs that was done, and by what was decided\n')
+    header('', *columns)
+    every = [o for asked in found.values() for o in asked]
+    for k,of in PARTS.items(): row(k, *summary([said['ours'] for done,stops,said in every if of(done, stops)]))
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('curves', help='folder with curves.py')
+    p.add_argument('--families', nargs='+', choices=[*RECORDED, *curves.FAMILIES], default=[*RECORDED, *curves.FAMILIES], metavar='FAMILY',
+                   help=', '.join([*RECORDED, *curves.FAMILIES]))
+    for k,v in dict(seeds=1, jobs=2).items(): p.add_argument(f'--{k}', type=int, default=v)
+    p.add_argument('--share', type=float, default=.1, help='of the epochs after which is asked')
+    args = p.parse_args()
+    folder = str(Path(args.curves).resolve())
+    names = {f: list(tables.tables(folder, f)) if f in RECORDED else [f] for f in args.families}
+    print(f"{versions('fastai_bayes', 'numpy', 'scipy')}; {', '.join(f'{len(v)} tables of {f}' for f,v in names.items() if f in RECORDED)}, "
+          f'seeds 0 to {args.seeds-1}')
+    jobs = [(folder, f, n, s, args.share) for s in range(args.seeds) for f in names for n in names[f]]
+    done = race(run, jobs, args.jobs, lambda o: [len(o)])
+    report({f: [o for job in jobs if job[1]==f for o in done[job]] for f in names})
+
+if __name__=='__main__': main()
