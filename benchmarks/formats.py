@@ -50,6 +50,7 @@ def main():
         with tempfile.TemporaryDirectory() as path:
             args = way,f'{path}/state',millions
             rows.setdefault((millions, way), []).append(run('write', *args)+run('read', *args))
+    print(f'Medians of {o.runs} runs:\n')
     columns = 'million parameters', 'format', 'write, s', 'memory, GB', 'read, s', 'memory to read, GB'
     print('|', ' | '.join(columns), '|')
     print('|', ' | '.join(['---']*len(columns)), '|')

@@ -6,7 +6,7 @@
 __all__ = ['Ranks', 'Discard', 'SharedChief', 'TakesPart', 'End', 'Leader', 'NoLoggers', 'follow', 'leading', 'ranks_of']
 
 # %% ../../nbs/learner/33_ranks.ipynb #82e75302
-import pickle, signal, tempfile, threading
+import pickle, signal, tempfile, threading, warnings
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -212,7 +212,8 @@ def _second_interrupt():
 
 def _train_here(ranks, plan, task, files, models):
     "Train `task` in a folder that is removed afterwards"
-    with tempfile.TemporaryDirectory(prefix='fastai_bayes-') as root:
+    with tempfile.TemporaryDirectory(prefix='fastai_bayes-') as root, warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # rank 0 warns
         folder,ranks.models = make_folder(Path(root)/task.name),models
         put_files(folder, files)
         task.trial = FarTrial(task.trial, SharedChief(ranks))
