@@ -6,7 +6,7 @@
 __all__ = ['Space', 'SpaceError', 'BayesOptimizer', 'OptimizerError', 'BayesSampler', 'BayesPruner', 'SearchError', 'StudyError',
            'FolderError', 'open_study', 'trial_frame', 'curve_frame', 'TuneResult', 'PlotError', 'PlotlyError',
            'CloneError', 'LoaderError', 'KnobError', 'default_space', 'BayesPruningCallback', 'MonitorError',
-           'TuneError', 'AskError', 'RecordError', 'Ray', 'Workers', 'Related', 'timm_models']
+           'TuneError', 'AskError', 'RankError', 'RecordError', 'Ray', 'Workers', 'Related', 'timm_models']
 
 # %% ../nbs/00_all.ipynb #ground
 from .engine.space import Related, Space, SpaceError
@@ -34,7 +34,7 @@ from .learner.signatures import KnobError
 from .learner.callback import BayesPruningCallback
 from .learner.monitor import MonitorError
 from .learner.factory import AskError, TuneError
-from .learner.training import RecordError
+from .learner.training import RankError, RecordError
 from .learner.workers import Ray, Workers
 import fastai_bayes.learner.tune
 
@@ -42,7 +42,7 @@ import fastai_bayes.learner.tune
 _all_ = ['Space', 'SpaceError', 'BayesOptimizer', 'OptimizerError', 'BayesSampler', 'BayesPruner',
          'SearchError', 'StudyError', 'FolderError', 'open_study', 'trial_frame', 'curve_frame',
          'TuneResult', 'PlotError', 'PlotlyError', 'CloneError', 'LoaderError', 'KnobError',
-         'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'AskError', 'RecordError',
+         'default_space', 'BayesPruningCallback', 'MonitorError', 'TuneError', 'AskError', 'RankError', 'RecordError',
          'Ray', 'Workers', 'Related', 'timm_models']
 globals().update(plots)  # each is public as soon as it is registered
 __all__ = [*_all_, *plots]

@@ -8,6 +8,7 @@ __all__ = ['BayesPruningCallback']
 # %% ../../nbs/learner/07_callback.ipynb #imports
 import math
 import optuna
+from fastcore.imports import noop
 from fastai.callback.core import CancelFitException
 from fastai.callback.tracker import EarlyStoppingCallback
 from ..engine.space import is_int
@@ -47,7 +48,8 @@ class BayesPruningCallback(Measured):
         runs: How many runs the trial may have
     """
     order,remove_on_fetch,_only_train_loop = EarlyStoppingCallback.order-.5,True,True
-    _stateattrs = 'trial','planned','nth','runs'
+    _stateattrs = 'trial','planned','nth','runs','agree'
+    agree = staticmethod(noop) # What all ranks of a distributed training go by, from what one has measured
     def __init__(self,
         trial, # Any Optuna trial
         monitor:str=None, # Name of a loss or metric; the first metric, else `valid_loss`, if None
@@ -101,7 +103,7 @@ class BayesPruningCallback(Measured):
     def after_epoch(self):
         "Report the value; stop if the trial has diverged or, unless it is the last epoch, if the pruner says so"
         if not self.live: return
-        self._report(*self.measure(self.monitor))
+        self._report(*self.agree(self.measure(self.monitor)))
         if self.diverged: raise CancelFitException
         if self.seen<self.total and self._ask():
             self.stopped = True

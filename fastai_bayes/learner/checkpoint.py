@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Thread
 import numpy as np, torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import UninitializedTensorMixin
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -26,7 +27,7 @@ from fastai.learner import get_model
 from fastai.torch_core import get_random_states, set_random_states, to_device
 from ..engine.space import counted
 from .knobs import settings_of
-from .loaders import orders_of, set_orders, settle
+from .loaders import inner_loaders, orders_of, set_orders, settle
 from .monitor import EventCallback
 from .state import callback_state, set_callback_state
 from ..study.folder import has, kind, opened, put
@@ -290,7 +291,7 @@ def _words(f, state):
     return name,f(words),*rest
 def _ints(words): return tuple(torch.as_tensor(words).tolist())
 
-def _rngs(dls): return [dl.rng for dl in dls.loaders if hasattr(dl, 'rng')]
+def _rngs(dls): return [dl.rng for dl in inner_loaders(dls) if hasattr(dl, 'rng')]
 
 def _set_random(dls, states):
     loaders,orders = states.pop('loaders'),states.pop('orders')
@@ -328,6 +329,8 @@ def _shape(v): return None if isinstance(v, UninitializedTensorMixin) else tuple
 def _unwrapped(model):
     while (inner := getattr(model, 'module', getattr(model, '_orig_mod', None))) is not None: model = inner
     return model
+
+def _own(model): return model.module if isinstance(model, DistributedDataParallel) else model
 
 def _bare(model):
     "The state of `model` with the weights behind parametrizations, masks and norms"
@@ -472,7 +475,7 @@ class Checkpoint(EventCallback):
     @property
     def state(self):
         "Full state of the trial after an epoch"
-        learn,model,scaler = self.learn,self.learn.model,getattr(self.learn, 'scaler', None)
+        learn,model,scaler = self.learn,_own(self.learn.model),getattr(self.learn, 'scaler', None)
         added = [k for k,_ in model.named_buffers() if k not in self.built]
         return dict(
             trial=self.trial, stage=self.stage, epoch=learn.epoch+1,
@@ -524,7 +527,7 @@ class Checkpoint(EventCallback):
 
     def _load(self, s):
         "Restore model and optimizer"
-        model,opt = self.learn.model,self.learn.opt
+        model,opt = _own(self.learn.model),self.learn.opt
         device,now = next((p.device for p in model.parameters()), 'cpu'),shapes(model)
         for k in s['added']:
             if k in now: continue

@@ -372,7 +372,7 @@ def _will_freeze(learn, fit):
 
 def _check_inputs(cbs, names):
     "Raise if callbacks or hyperparameters mix inputs"
-    def _mixes(o): return isinstance(o, MixHandler) or type(o).__name__=='ParallelTrainer'
+    def _mixes(o): return isinstance(o, MixHandler) or type(o).__name__ in ('ParallelTrainer', 'DistributedTrainer')
     mixes = [type(o).__name__ for o in cbs if _mixes(o)]
     mixes += [n for n in ('mixup', 'cutmix') if n in names]
     if mixes: raise TuneError(f'cache_frozen: {mixes[0]} changes what the frozen layers see; '

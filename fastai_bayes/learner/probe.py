@@ -109,8 +109,10 @@ class Step(Callback):
 class Owner(Callback):
     "Records whether a fit passes on its callbacks, and raises if it trains another learner than `owner`"
     order = -1000
+    joint = False # Do several processes train it together?
     def __init__(self, owner=None): self.owner,self.passed,self.astray = owner,False,False
     def before_fit(self):
+        self.joint = any(type(o).__name__=='DistributedTrainer' for o in self.learn.cbs)
         self.passed,self.astray = True,self.astray or self.learn is not self.owner
         if self.astray: raise TuneError('another learner is trained')
 
@@ -236,6 +238,8 @@ class Probe:
         fit_kwargs: Its other arguments
         cbs: Callbacks of each trial
         monitor: Name of the monitored quantity
+        whole: Try all options, however long it takes? All ranks of a distributed training try the
+            same
     """
     factory:LearnerFactory # Of the study
     fit:object # Name of a fit method, or a function
@@ -243,6 +247,7 @@ class Probe:
     fit_kwargs:dict # Its other arguments
     cbs:list # Callbacks of each trial
     monitor:str # Name of the monitored quantity
+    whole:bool=False # Try all options, however long it takes? All ranks of a distributed training try the same
     seconds = 10. # Time limit for steps of options
 
     def step(self, learn, params, folder, foreign=False, all_valid=False):
@@ -270,6 +275,9 @@ class Probe:
         if own.astray or lent.astray:
             return TuneError(f"fit: {name} does not train its first argument, but another learner; "
                              "pass a name, as in fit='fit_one_cycle', or a function that trains its first argument")
+        if own.joint and not self.whole:
+            return TuneError(f'fit: {name} adds a DistributedTrainer, of which the study must know before; '
+                             'call bayes_tune within learn.distrib_ctx() instead')
         if not own.passed:
             return TuneError(f'fit: {name} must pass cbs on, as in '
                              'def fit(learn, n_epoch, cbs, **kwargs): learn.fit(n_epoch, cbs=cbs)')
@@ -312,7 +320,7 @@ class Probe:
         start = time.monotonic()
         for n,o,p in self.options(params):
             try:
-                if time.monotonic()-start<self.seconds: bad = self.tried(p, folder)
+                if self.whole or time.monotonic()-start<self.seconds: bad = self.tried(p, folder)
                 else: bad = release(self.factory(p, folder, pretrained=False))
             except (ArithmeticError, TuneError) as e: bad = e
             if bad is not None: raise KnobError(f'{n}: {label_of(o)!r} fails: {bad}') from bad.__cause__

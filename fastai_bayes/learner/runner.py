@@ -22,6 +22,7 @@ from .out_of_memory import MemoryLimit
 from .store import pointer, pointers_below
 from .trackers import Loggers
 from .training import Outcome, Plan, TakenError, Task, recording, show_curves, some_or_fail
+from .ranks import Leader
 from .workers import Here, Pool, put_files
 from ..results.hints import hints
 from ..results.tables import short
@@ -69,6 +70,7 @@ class Run:
         self.underway,self.pool = [],Here(self) # Trials that are trained now, and who trains them
         self.writer = Writer() # Of trials that are trained here, one after the other, with the same memory
         self.ended = '' # Why the study ended, if not by a limit
+        self.loaded = None # Trial that the user's learner has
         self.awaited = None # Numbers of the trials of other processes that this one waits for at the end
         self.warned = set() # Attributes of callbacks that were already named in warnings
         self.latest,self.rows = Latest(lambda t: t),Latest(self.row)
@@ -724,6 +726,7 @@ def interrupting(
 def crew(self:Run):
     "Workers, if there is something to train; they end with the study"
     plan = self.plan
+    if plan.ranks: self.pool = Leader(self, plan.ranks)
     if plan.workers:
         with self.worker.turn, recording(), quiet_optuna(): job = self.next_job()
         if job: self.pool = Pool(self, plan.workers)
@@ -846,6 +849,7 @@ def load(self:Run, trial):
     file = self.fetched(self.weights(trial))
     with seeded(): factory.load(factory.params_of(trial), file, self.plan.fit)
     show_curves(factory.learn, self.best_place(trial))
+    self.loaded = trial
     return True
 
 @patch

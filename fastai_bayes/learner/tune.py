@@ -30,6 +30,7 @@ from .loaders import LoaderError
 from .measures import limits_from
 from .goals import goals_from
 from .probe import Probe, awake
+from .ranks import follow, leading, ranks_of
 from .recipes import recipes_for
 from .runner import Run
 from .signatures import FIT_METHODS, KnobError, default_arg, takes
@@ -83,10 +84,6 @@ def _check_callbacks(learn, cbs):
     for o in cbs:
         if isinstance(o, Callback): continue
         raise TuneError(f'cbs: expected instances of callbacks, as in GradientClip(.1), got {o!r}')
-    classes = {c.__name__ for o in [*learn.cbs, *cbs] for c in type(o).__mro__}
-    if 'DistributedTrainer' in classes:
-        raise TuneError('distributed training of one learner is not supported; '
-                        'start one process per GPU with the same study_name and storage, without DistributedTrainer')
 
 def _check_data(learn):
     if not hasattr(learn.dls, 'loaders'):
@@ -382,7 +379,7 @@ def _plan(learn, args):
     plan.facts = facts_of(probe, space.names, fit, fit_kwargs, free, monitor) | plan.parts
     check_read(factory, fit)
     for o in plan.enqueued: factory.check_enqueued(o)
-    Probe(factory, fit, n_epoch, fit_kwargs, cbs, monitor).check(probe)
+    _try_step(plan, probe)
     _set_workers(plan, args.workers)
     plan.notes = _notes(learn, args, inferred, plan)
     return plan
@@ -398,6 +395,12 @@ def _call(plan, args):
     names = {n: knobs[n].arg(plan.fit) for n in tuned}
     by_name = plan.fit if isinstance(plan.fit, str) else None
     return dict(n_epoch=plan.n_epoch, fit=by_name, given=given, args=filter_values(names, bool))
+
+def _try_step(plan, probe):
+    "Raise an error unless a first step works; all ranks of a distributed training take it together"
+    plan.ranks = ranks_of(plan, [*probe.cbs, *plan.cbs])
+    what = plan.fit,plan.n_epoch,plan.fit_kwargs,plan.cbs,plan.monitor
+    Probe(plan.factory, *what, whole=bool(plan.ranks)).check(probe)
 
 def _set_given(plan, args, goals, probe):
     "Set what `plan` takes as it was given, and what is measured"
@@ -416,6 +419,7 @@ def _cache(plan, args, probe):
 def _set_workers(plan, workers):
     "Let `workers` train; an error unless what they need can be sent"
     if workers is None: return
+    if plan.ranks: raise TuneError('workers: does not go with DistributedTrainer: several processes train each trial')
     plan.workers = workers if isinstance(workers, Workers) else Workers(workers)
     plan.workers.check()
     plan.packed = pack(plan)
@@ -447,10 +451,9 @@ def _first_trials(plan, learn, args, probe):
     plan.enqueued = _enqueued(args.enqueue, plan.space, asks)
 
 # %% ../../nbs/learner/21_tune.ipynb #tune
-def _open(learn, args):
+def _open(learn, args, plan):
     "A `Run` with an open study; after an error, no new folder is left behind"
-    _check_name(args.study_name), check_storage(args.storage)
-    plan,root,run = _plan(learn, args),_root(learn),None
+    root,run = _root(learn),None
     absent = [o for o in (root, *root.parents) if not o.exists()]
     try: folder = _new_folder(root, args.study_name)
     except OSError as e: raise _no_place(root, e) from None
@@ -465,17 +468,28 @@ def _open(learn, args):
         raise
     return run
 
-_tuned = weakref.WeakKeyDictionary() # Learner -> thread that tunes it
+def _tuned(learn, args, plan):
+    "The result of the study, whose winner `learn` has"
+    run = _open(learn, args, plan)
+    try:
+        run.loop()
+        warn_unread(plan.factory, plan.fit)
+        res = run.result()
+        if plan.ranks: plan.ranks.share_winner(run)
+        return res
+    finally: run.close()
+
+_threads = weakref.WeakKeyDictionary() # Learner -> thread that tunes it
 
 @contextmanager
 def _alone(learn):
     "Raise a `TuneError` if another thread tunes `learn`: they would take its callbacks for their own"
-    me,inner = threading.get_ident(),learn in _tuned
-    if _tuned.setdefault(learn, me)!=me:
+    me,inner = threading.get_ident(),learn in _threads
+    if _threads.setdefault(learn, me)!=me:
         raise TuneError('another thread is tuning this learner; give each thread a learner of its own')
     try: yield
     finally:
-        if not inner: del _tuned[learn]
+        if not inner: del _threads[learn]
 
 def _remove_new(folder, absent):
     "Remove `folder` if it holds nothing important, and the parents of it in `absent`"
@@ -574,9 +588,7 @@ def bayes_tune(self:Learner,
     """
     args = SimpleNamespace(**locals())
     with _alone(self), seeded():
-        run = _open(self, args)
-        try:
-            run.loop()
-            warn_unread(run.plan.factory, run.plan.fit)
-            return run.result()
-        finally: run.close()
+        _check_name(args.study_name), check_storage(args.storage)
+        plan = _plan(self, args)
+        if plan.ranks and plan.ranks.rank: return follow(plan)
+        with leading(plan.ranks): return _tuned(self, args, plan)
