@@ -92,6 +92,7 @@ def run(case):
     said.update(trials=res.trials[['state', 'epochs', 'value']].values.tolist(), best=res.best_params)
     return dict(said, rate=learn.lr, values=[*map(list, learn.recorder.values)], curves=res.curves.value.tolist())
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it for what they start in the background
 for case in sys.argv[1].split(','):
     here = path/case.partition('+')[2] if '+' in case else path/case
     said = run(case.partition('+')[0])

@@ -5,7 +5,7 @@ import optuna, pytest, torch
 pytest.importorskip('accelerate')
 from fastai_bayes.all import *
 
-def launch(path, cases, wait=120):
+def launch(path, cases, wait=300):
     "As `torchrun` does, run `tests/ranks.py` in two processes; what each has said, by case, and how they ended"
     with socket.socket() as s:
         s.bind(('localhost', 0))
