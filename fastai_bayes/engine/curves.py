@@ -33,6 +33,8 @@ class OutputTransform:
     ):
         self.mid,self.best = np.nanmedian(last_values(Y)),np.nanmax(Y)
         self.scale = max(self.best-self.mid, 1e-9*max(abs(self.best), abs(self.mid)), 1e-150)
+    @property
+    def key(self): return float(self.mid),float(self.best) # What it depends on
 
     def __call__(self, y):
         "`y` (any shape) transformed"

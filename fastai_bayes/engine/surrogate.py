@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['most', 'pilots', 'disorder', 'always', 'usual', 'fall', 'between', 'unknown_noise', 'between_folds', 'unknown',
-           'sound_fit', 'informative', 'spread', 'final_data', 'draw_params', 'least_epochs', 'Surrogate']
+           'sound_fit', 'informative', 'spread', 'final_data', 'draw_params', 'late_differences', 'least_epochs',
+           'Surrogate']
 
 # %% ../../nbs/engine/10_surrogate.ipynb #imports
-import functools, math, operator
+import functools, itertools, math, operator
 from contextlib import suppress
 import numpy as np
 from scipy.special import expit, ndtr
@@ -18,7 +19,8 @@ from .cost import Cost
 from .feasible import Feasible
 from .runs import Runs, true_values
 from .trainings import states
-from .curves import CurveForecaster, OutputTransform, grid, lengths, noise_left, rung_ratio, rungs, smooth
+from .curves import CurveForecaster, OutputTransform, grid, last_values, lengths
+from .curves import noise_left, rung_ratio, rungs, smooth
 
 # %% ../../nbs/engine/10_surrogate.ipynb #fitted
 def sound_fit(
@@ -90,6 +92,20 @@ unknown_noise = .4 # The same, in transformed values, if curves are too short to
 between_folds = .05 # The same, at least, for folds: smooth curves do not show that another part of the data agrees
 unknown = .12 # Smallest probability of ending best of a trial whose curve says nothing, which is no reason to stop it
 
+def late_differences(z, n, failed):
+    """(2,len(z)) sizes of second and fourth differences in the later halves of curves, NaN elsewhere
+
+    The curves `z` are one after the other, with `n` (m,) values; those that have `failed` (m,) do not count."""
+    at = np.arange(n.sum())-np.repeat(np.cumsum(n)-n, n)
+    of = np.repeat(n, n)
+    late = (of>=6) & (at>=of//2) & ~np.repeat(failed, n)
+    res = np.full((2, len(z)), np.nan)
+    for k in range(2 if late.any() else 0):
+        z = np.convolve(z, [1,-2,1], 'same')
+        use = late & (at<of-k-1)
+        res[k,use] = np.abs(z[use])
+    return res
+
 def least_epochs(T):
     "Minimum of epochs before a curve of `T` means something: 4, or a quarter of fewer than 16"
     return min(4, math.ceil(T/4))
@@ -124,27 +140,45 @@ class Surrogate:
         self.several = n_runs>1 or any(later) # Do trials have several runs, or may they?
         self.scarce,self.fitted = cost,fitted or {}
         self.grid = grid(T)
-        self.rows = self._rows(before)
+        self.rows,new = self._rows(before)
+        self.kept = {k: (*o, stale | new) for k,(*o,stale) in before.kept.items()} if before else {}
         parts = np.split(self.rows, [len(space), -3], 1)
         self.X,self.Y,ends = map(np.ascontiguousarray, parts)
         last,failed,self.state = ends.T
         self.last,self.failed = last.astype(int),failed>0
         self.planned = space.epochs(self.X, T)  # (n,) epochs of each trial when it is complete
         self.first = T//self.planned  # where its first one is placed
-        self.lens = lengths(self.Y)
+        self.lens = self._by_row('lens', None, lambda idx: lengths(self.Y[idx]))
         self.epochs = np.r_[0, self.grid][self.lens]  # at which they are compared
         self.infeasible = self.are('infeasible')
 
     def _rows(self, before):
-        "(n,d+G+3) the `row` of each training; known if it is the same object as in `before`"
-        shape = len(self.trainings),len(self.space)+len(self.grid)+3
+        "(n,d+G+3) the `row` of each training, known if it is the same object as in `before`; and indices of the others"
+        n = len(self.trainings)
+        shape = n,len(self.space)+len(self.grid)+3
         res = np.resize(before.rows, shape) if before else np.empty(shape)
         known = before.trainings if before else ()
-        new = map(operator.is_not, self.trainings, [*known, *[None]*shape[0]])
-        for i in np.flatnonzero([*new]):
+        other = map(operator.is_not, self.trainings, [*known, *[None]*n])
+        new = {*itertools.compress(range(n), other)}
+        for i in new:
             t = self.trainings[i]
             own, = self.space.epochs(t.x[None], self.T)
             res[i] = t.row(self.T, int(own))
+        return res,new
+    def _by_row(self, name, key, f, also=None):
+        """(n,...) what `f` makes of the indices of trials: of those that have changed if `before` knew the rest by this `key`
+
+        `also(idx, old)` adds those that depend on these."""
+        known,old,stale = self.kept.get(name, (None, (), ()))
+        n = len(self.trainings)
+        idx = np.array(sorted(i for i in stale if i<n), int)
+        if not len(old) or known!=key: res = f(np.arange(n))
+        elif not len(idx): res = old[:n]
+        else:
+            res = np.resize(old, (n, *old.shape[1:]))
+            if also: idx = also(idx, old)
+            res[idx] = f(idx)
+        self.kept[name] = key,res,set()
         return res
     def are(self, state): return self.state==states.index(state)
     def _place(self, l):
@@ -156,11 +190,23 @@ class Surrogate:
     @property
     def lengths_differ(self): return self.space.longest>0
     @functools.cached_property
-    def transform(self): return OutputTransform(self.Y if self.lens.any() else np.zeros((1, 1)))
+    def transform(self):
+        def _ends(idx):  # largest and last value: all that it needs
+            Y = self.Y[idx]
+            return np.stack([np.fmax.reduce(Y, 1), last_values(Y)], 1)
+        return OutputTransform(self._by_row('ends', None, _ends) if self.lens.any() else np.zeros((1, 1)))
     @functools.cached_property
-    def Z(self): return self.transform(self.Y)
+    def Z(self): return self._by_row('Z', self.transform.key, lambda idx: self.transform(self.Y[idx]))
     @functools.cached_property
-    def smooth(self): return smooth(self.Z, self.noise, self.T) # (n,G) `Z` with less noise
+    def smooth(self):
+        "(n,G) `Z` with less noise"
+        def _smooth(idx): return smooth(self.Z[idx], self.noise, self.T)
+        return self._by_row('smooth', (*self.transform.key, self.noise), _smooth, self._as_long)
+    def _as_long(self, idx, old):
+        "Indices of the trials as long as one of `idx` is, or was in `old`: smooth together, they differ in the last digit"
+        hit = np.zeros(len(self.grid)+1, bool)
+        hit[self.lens[idx]] = hit[lengths(old[idx[idx<len(old)]])] = True
+        return np.flatnonzero(hit[self.lens])
     @functools.cached_property
     def shown(self): return np.minimum(self.lens, self._place(self.last)) # (n,) without early stopping
     @functools.cached_property
@@ -171,18 +217,20 @@ class Surrogate:
         curves = [t.points[1] for t in self.trainings]
         counts = [*map(len, curves)]
         return self.transform(np.concatenate([[], *curves])), np.array(counts, int)
+    def _differences(self, idx):
+        "(k,2,G) `late_differences` of the trials `idx`"
+        shown = self.is_shown[idx]
+        res = np.full((2, *shown.shape), np.nan)
+        res[:,shown] = late_differences(self.Z[idx][shown], self.shown[idx], self.failed[idx])
+        return res.swapaxes(0, 1)
     @functools.cached_property
     def noise(self):
         "Standard deviation of the noise, from differences in the later halves of curves (Gasser et al. 1986)"
-        z,n = self._as_trained() if self.lengths_differ else (self.Z[self.is_shown], self.shown)
-        at = np.arange(n.sum())-np.repeat(np.cumsum(n)-n, n)
-        of = np.repeat(n, n)
-        late = (of>=6) & (at>=of//2) & ~np.repeat(self.failed, n)
-        if not late.any(): return 0.
+        if self.lengths_differ: D = late_differences(*self._as_trained(), self.failed)
+        else: D = self._by_row('differences', self.transform.key, self._differences).swapaxes(0, 1)
         sds = []
-        for k,squares in ((1, 6), (2, 70)):  # weights 1 2 1 and 1 4 6 4 1
-            z = np.convolve(z, [1,-2,1], 'same')
-            d = np.abs(z[late & (at<of-k)])
+        for d,squares in zip(D, (6, 70)):  # weights 1 2 1 and 1 4 6 4 1
+            d = d[~np.isnan(d)]
             sds.append(1.4826*np.median(d)/squares**.5 if len(d)>=6 else 0.)  # the median ignores jumps
         sd = min(sds)  # fourth ones are small for bent curves, second ones for stairs
         steps = 40  # per decade, so that a new curve seldom changes the smoothing of old ones
@@ -214,8 +262,12 @@ class Surrogate:
         "`CurveForecaster` of the longest curves"
         ok = np.flatnonzero(~self.failed)
         ok = ok[informative(self.lens[ok], most)]
-        before = self.fitted.get('curves')
-        return CurveForecaster(self.X[ok], self.smooth[ok], self.T, self.space.choice, before)
+        X,Z,before = self.X[ok],self.smooth[ok],self.fitted.get('curves')
+        key = X.tobytes(),Z.tobytes(),before
+        known = self.kept.get('forecaster', (None, None))
+        if known[0]!=key: known = key,CurveForecaster(X, Z, self.T, self.space.choice, before),set()
+        self.kept['forecaster'] = known
+        return known[1]
     def forecast(self, idx):
         "Transformed final values of the trials `idx` (k,): mean (k,) and variance (k,)"
         done = self.epochs[idx,None]>=self.T  # known, including noise

@@ -165,7 +165,7 @@ def trials_of(
 
 def _stage(t):
     "What changes whenever something is added to the trial `t`"
-    return t.state,*map(len, (t.intermediate_values, t.user_attrs, t.system_attrs, t.params))
+    return t.state,len(t.intermediate_values),len(t.user_attrs),len(t.system_attrs),len(t.params)
 
 class Latest:
     "What `f` makes of `trials_of`, for repeated calls with one study: reads each trial once, and when it has changed"
@@ -174,15 +174,20 @@ class Latest:
         self.n,self.open = 0,{} # Trials seen; number of those that had not ended -> their `stage`
     def note(self, trials):
         "Those of `trials`, all of the study, that have changed since the last call"
-        seen = [trials[n] for n in self.open]+trials[self.n:]
-        seen = [(t, self.stage(t)) for t in seen]
-        new = [t for t,stage in seen if self.open.get(t.number)!=stage]
-        self.open = {t.number: stage for t,stage in seen if not t.state.is_finished()}
+        stage = self.stage
+        new = [trials[n] for n,o in self.open.items() if stage(trials[n])!=o]
+        new += trials[self.n:]
+        for t in new:
+            self.open[t.number] = stage(t)
+            if t.state.is_finished(): del self.open[t.number]
         self.n = len(trials)
+        self.take(new)
+        return new
+    def take(self, new):
+        "Read the trials `new`, which have changed"
         for t in new:
             last,_ = self.known.get(trial_id(t), (0, None))
             if t.number>=last: self.known[trial_id(t)] = t.number,self.f(t)
-        return new
     def __call__(self,
         trials # All Optuna trials in the order of their numbers
     )->dict: # Number as from `trial_id` -> what `f` makes of the last such trial; in order
