@@ -31,7 +31,15 @@ class OutputTransform:
     def __init__(self,
         Y # (n,G) curves, more is better; at least one value
     ):
-        self.mid,self.best = np.nanmedian(last_values(Y)),np.nanmax(Y)
+        self._of(last_values(Y), np.nanmax(Y))
+    @classmethod
+    def of_ends(cls, last, best):
+        "The same from the `last` values (n,) of curves and the `best` of all"
+        res = cls.__new__(cls)
+        res._of(last, best)
+        return res
+    def _of(self, last, best):
+        self.mid,self.best = np.nanmedian(last),best
         self.scale = max(self.best-self.mid, 1e-9*max(abs(self.best), abs(self.mid)), 1e-150)
     @property
     def key(self): return float(self.mid),float(self.best) # What it depends on

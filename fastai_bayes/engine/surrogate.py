@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['most', 'pilots', 'disorder', 'always', 'usual', 'fall', 'between', 'unknown_noise', 'between_folds', 'unknown',
-           'sound_fit', 'informative', 'spread', 'final_data', 'draw_params', 'late_differences', 'least_epochs',
-           'Surrogate']
+           'sound_fit', 'informative', 'spread', 'final_data', 'draw_params', 'pairs_of', 'late_differences',
+           'in_order', 'swapped', 'median', 'least_epochs', 'Surrogate']
 
 # %% ../../nbs/engine/10_surrogate.ipynb #imports
 import functools, itertools, math, operator
@@ -19,7 +19,7 @@ from .cost import Cost
 from .feasible import Feasible
 from .runs import Runs, true_values
 from .trainings import states
-from .curves import CurveForecaster, OutputTransform, grid, last_values, lengths
+from .curves import CurveForecaster, OutputTransform, grid, lengths
 from .curves import noise_left, rung_ratio, rungs, smooth
 
 # %% ../../nbs/engine/10_surrogate.ipynb #fitted
@@ -92,19 +92,34 @@ unknown_noise = .4 # The same, in transformed values, if curves are too short to
 between_folds = .05 # The same, at least, for folds: smooth curves do not show that another part of the data agrees
 unknown = .12 # Smallest probability of ending best of a trial whose curve says nothing, which is no reason to stop it
 
-def late_differences(z, n, failed):
-    """(2,len(z)) sizes of second and fourth differences in the later halves of curves, NaN elsewhere
+@functools.lru_cache(maxsize=4)
+def pairs_of(n): return np.array(np.tril_indices(n, -1)) # (2,p) pairs of `n` indices
+
+def late_differences(z, n, failed, width):
+    """(m,2,width) sizes of second and fourth differences in the later halves of m curves, NaN after the last
 
     The curves `z` are one after the other, with `n` (m,) values; those that have `failed` (m,) do not count."""
     at = np.arange(n.sum())-np.repeat(np.cumsum(n)-n, n)
-    of = np.repeat(n, n)
-    late = (of>=6) & (at>=of//2) & ~np.repeat(failed, n)
-    res = np.full((2, len(z)), np.nan)
+    of,row = (np.repeat(o, n) for o in (n, np.arange(len(n))))
+    late = (of>=6) & (at>=of//2) & ~failed[row]
+    res = np.full((len(n), 2, width), np.nan)
     for k in range(2 if late.any() else 0):
         z = np.convolve(z, [1,-2,1], 'same')
         use = late & (at<of-k-1)
-        res[k,use] = np.abs(z[use])
+        res[row[use],k,(at-of//2)[use]] = np.abs(z[use])
     return res
+
+def in_order(v): return np.sort(v[~np.isnan(v)]) # Sorted numbers in `v`
+def swapped(ordered, old, new):
+    "The sorted numbers `ordered` with `new` ones for `old` ones"
+    old,new = in_order(old),in_order(new)
+    at = np.searchsorted(ordered, old)+np.arange(len(old))-np.searchsorted(old, old)  # each of equal ones
+    ordered = np.delete(ordered, at)
+    return np.insert(ordered, np.searchsorted(ordered, new), new)
+def median(ordered):
+    "That of sorted numbers"
+    n = len(ordered)
+    return (ordered[(n-1)//2]+ordered[n//2])/2
 
 def least_epochs(T):
     "Minimum of epochs before a curve of `T` means something: 4, or a quarter of fewer than 16"
@@ -136,18 +151,17 @@ class Surrogate:
     ):
         self.space,self.T,self.trainings = space,T,trainings
         self.n_runs,self.by_folds = n_runs,by_folds
-        later = map(operator.attrgetter('later'), trainings)
-        self.several = n_runs>1 or any(later) # Do trials have several runs, or may they?
         self.scarce,self.fitted = cost,fitted or {}
         self.grid = grid(T)
         self.rows,new = self._rows(before)
         self.kept = {k: (*o, stale | new) for k,(*o,stale) in before.kept.items()} if before else {}
-        parts = np.split(self.rows, [len(space), -3], 1)
-        self.X,self.Y,ends = map(np.ascontiguousarray, parts)
+        self.X,self.Y,ends = np.split(self.rows, [len(space), -3], 1)
         last,failed,self.state = ends.T
         self.last,self.failed = last.astype(int),failed>0
         self.planned = space.epochs(self.X, T)  # (n,) epochs of each trial when it is complete
         self.first = T//self.planned  # where its first one is placed
+        later = self._by_row('later', None, lambda idx: np.array([len(trainings[i].later) for i in idx], int))
+        self.several = n_runs>1 or later.any() # Do trials have several runs, or may they?
         self.lens = self._by_row('lens', None, lambda idx: lengths(self.Y[idx]))
         self.epochs = np.r_[0, self.grid][self.lens]  # at which they are compared
         self.infeasible = self.are('infeasible')
@@ -157,8 +171,8 @@ class Surrogate:
         n = len(self.trainings)
         shape = n,len(self.space)+len(self.grid)+3
         res = np.resize(before.rows, shape) if before else np.empty(shape)
-        known = before.trainings if before else ()
-        other = map(operator.is_not, self.trainings, [*known, *[None]*n])
+        known = itertools.chain(before.trainings if before else (), itertools.repeat(None))
+        other = map(operator.is_not, self.trainings, known)
         new = {*itertools.compress(range(n), other)}
         for i in new:
             t = self.trainings[i]
@@ -166,7 +180,7 @@ class Surrogate:
             res[i] = t.row(self.T, int(own))
         return res,new
     def _by_row(self, name, key, f, also=None):
-        """(n,...) what `f` makes of the indices of trials: of those that have changed if `before` knew the rest by this `key`
+        """(n,...) what `f` makes of indices of trials, anew for those that changed if an earlier surrogate had the same `key`
 
         `also(idx, old)` adds those that depend on these."""
         known,old,stale = self.kept.get(name, (None, (), ()))
@@ -191,24 +205,32 @@ class Surrogate:
     def lengths_differ(self): return self.space.longest>0
     @functools.cached_property
     def transform(self):
-        def _ends(idx):  # largest and last value: all that it needs
-            Y = self.Y[idx]
-            return np.stack([np.fmax.reduce(Y, 1), last_values(Y)], 1)
-        return OutputTransform(self._by_row('ends', None, _ends) if self.lens.any() else np.zeros((1, 1)))
+        if not self.lens.any(): return OutputTransform(np.zeros((1, 1)))
+        best = self._by_row('best', None, lambda idx: np.fmax.reduce(self.Y[idx], 1))
+        last = self._by_row('last', None, lambda idx: self.Y[idx,self.lens[idx]-1])
+        return OutputTransform.of_ends(last, np.nanmax(best))
     @functools.cached_property
     def Z(self): return self._by_row('Z', self.transform.key, lambda idx: self.transform(self.Y[idx]))
+    @property
+    def smooth(self): return self._smoothed[:,:-1] # (n,G) `Z` with less noise
     @functools.cached_property
-    def smooth(self):
-        "(n,G) `Z` with less noise"
-        def _smooth(idx): return smooth(self.Z[idx], self.noise, self.T)
+    def _smoothed(self):
+        "(n,G+1) `Z` with less noise, and the largest values without early stopping"
+        def _smooth(idx):
+            Z = smooth(self.Z[idx], self.noise, self.T)
+            shown = np.arange(len(self.grid))<self.shown[idx,None]
+            return np.c_[Z, np.where(shown, Z, -np.inf).max(1)]
         return self._by_row('smooth', (*self.transform.key, self.noise), _smooth, self._as_long)
     def _as_long(self, idx, old):
-        "Indices of the trials as long as one of `idx` is, or was in `old`: smooth together, they differ in the last digit"
+        "Indices of the trials as long as one of `idx` is, or was in `old`: those are smoothed together, to the last digit"
         hit = np.zeros(len(self.grid)+1, bool)
-        hit[self.lens[idx]] = hit[lengths(old[idx[idx<len(old)]])] = True
+        was = old[idx[idx<len(old)],:-1]
+        hit[self.lens[idx]] = hit[lengths(was)] = True
         return np.flatnonzero(hit[self.lens])
     @functools.cached_property
-    def shown(self): return np.minimum(self.lens, self._place(self.last)) # (n,) without early stopping
+    def shown(self):
+        "(n,) numbers of values without early stopping"
+        return self._by_row('shown', None, lambda idx: np.minimum(self.lens[idx], self._place(self.last[idx])))
     @functools.cached_property
     def is_shown(self): return np.arange(len(self.grid))<self.shown[:,None] # (n,G)
 
@@ -218,29 +240,42 @@ class Surrogate:
         counts = [*map(len, curves)]
         return self.transform(np.concatenate([[], *curves])), np.array(counts, int)
     def _differences(self, idx):
-        "(k,2,G) `late_differences` of the trials `idx`"
-        shown = self.is_shown[idx]
-        res = np.full((2, *shown.shape), np.nan)
-        res[:,shown] = late_differences(self.Z[idx][shown], self.shown[idx], self.failed[idx])
-        return res.swapaxes(0, 1)
+        "`late_differences` of the trials `idx`"
+        n,failed = self.shown[idx],self.failed[idx]
+        z = self.Z[idx][np.arange(len(self.grid))<n[:,None]]
+        return late_differences(z, n, failed, len(self.grid)//2)
+    def _late(self):
+        "The `late_differences` of all trials, sorted: second ones, and fourth ones"
+        if self.lengths_differ:
+            z,n = self._as_trained()
+            D = late_differences(z, n, self.failed, max(n, default=0))
+            return in_order(D[:,0]),in_order(D[:,1])
+        key = self.transform.key
+        known,res,stale = self.kept.get('late', (None, None, ()))
+        _,was,_ = self.kept.get('differences', (None, (), ()))
+        D = self._by_row('differences', key, self._differences)
+        if known!=key or len(was)>len(D): res = [in_order(D[:,k]) for k in range(2)]
+        elif stale:
+            idx = np.array([*stale])
+            old = was[idx[idx<len(was)]]
+            res = [swapped(o, old[:,k], D[idx,k]) for k,o in enumerate(res)]
+        self.kept['late'] = key,res,set()
+        return res
     @functools.cached_property
     def noise(self):
         "Standard deviation of the noise, from differences in the later halves of curves (Gasser et al. 1986)"
-        if self.lengths_differ: D = late_differences(*self._as_trained(), self.failed)
-        else: D = self._by_row('differences', self.transform.key, self._differences).swapaxes(0, 1)
         sds = []
-        for d,squares in zip(D, (6, 70)):  # weights 1 2 1 and 1 4 6 4 1
-            d = d[~np.isnan(d)]
-            sds.append(1.4826*np.median(d)/squares**.5 if len(d)>=6 else 0.)  # the median ignores jumps
+        for d,squares in zip(self._late(), (6, 70)):  # weights 1 2 1 and 1 4 6 4 1
+            sds.append(1.4826*median(d)/squares**.5 if len(d)>=6 else 0.)  # the median ignores jumps
         sd = min(sds)  # fourth ones are small for bent curves, second ones for stairs
         steps = 40  # per decade, so that a new curve seldom changes the smoothing of old ones
         return float(10**(np.round(steps*np.log10(sd))/steps)) if sd>1e-9 else 0.
     @functools.cached_property
     def incumbent(self):
         "Transformed value to beat: the best of the smooth curves, at most the best seen; of means if there are runs"
-        if not self.is_shown.any(): return 0.
+        if not self.shown.any(): return 0.
         seen = self.transform(self.transform.best)
-        best = float(min(self.smooth[self.is_shown].max(), seen))
+        best = float(min(self._smoothed[:,-1].max(), seen))
         if not (self.several and self.is_whole.any()): return best
         return float(min(best, self.cautious[self.is_whole].max()))
     @functools.cached_property
@@ -261,7 +296,8 @@ class Surrogate:
     def forecaster(self):
         "`CurveForecaster` of the longest curves"
         ok = np.flatnonzero(~self.failed)
-        ok = ok[informative(self.lens[ok], most)]
+        lens = self.lens[ok].astype(np.int16)  # sorted faster
+        ok = ok[informative(lens, most)]
         X,Z,before = self.X[ok],self.smooth[ok],self.fitted.get('curves')
         key = X.tobytes(),Z.tobytes(),before
         known = self.kept.get('forecaster', (None, None))
@@ -366,7 +402,7 @@ class Surrogate:
         "(2,p) pairs of the `trials` (n,)"
         use = np.flatnonzero(trials)
         if len(use)>most: use = spread(use, most)  # there are many pairs
-        return use[np.array(np.tril_indices(len(use), -1))]
+        return use[pairs_of(len(use))]
     @functools.cached_property
     def look(self):
         "Epochs of a first look: `least_epochs`, or the fewest that order trials in the same way"

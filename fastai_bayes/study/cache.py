@@ -8,6 +8,7 @@ __all__ = ['no_params', 'unit_of', 'horizon', 'fits', 'Trainings', 'fit_key', 'n
 
 # %% ../../nbs/study/07_cache.ipynb #imports
 import hashlib, math, threading, warnings
+from operator import attrgetter
 from weakref import WeakKeyDictionary
 import numpy as np
 from optuna.study import Study
@@ -172,7 +173,7 @@ class StudyCache:
 
     def __init__(self):
         self.trainings,self.epochs = {},Latest(epochs_trained)
-        self.dists = Latest(lambda t: t.distributions, lambda t: t.state)
+        self.dists = Latest(attrgetter('distributions'), attrgetter('state'))
         self.warned = False # Of a trial?
         self.goals,self.by_folds,self.every = None,False,1 # Of the study, once they are asked for
         self.seen,self.n_runs = Latest(lambda t: None),1 # What has changed; maximum number of runs of the trials so far
