@@ -301,7 +301,7 @@ class Surrogate:
         X,Z,before = self.X[ok],self.smooth[ok],self.fitted.get('curves')
         key = X.tobytes(),Z.tobytes(),before
         known = self.kept.get('forecaster', (None, None))
-        if known[0]!=key: known = key,CurveForecaster(X, Z, self.T, self.space.choice, before),set()
+        if known[0]!=key: known = key,CurveForecaster(X, Z, self.T, self.space.choice, before, known[1]),set()
         self.kept['forecaster'] = known
         return known[1]
     def forecast(self, idx):
