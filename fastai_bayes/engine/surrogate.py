@@ -136,7 +136,8 @@ class Surrogate:
         fitted: Fitted parameters of the previous proposal, from `propose`
         before: An earlier surrogate, whose trials have not changed since
         n_runs: Maximum number of runs per trial
-        by_folds: Are they folds, which differ even if another seed changes nothing?
+        by_folds: Are they folds, which differ also where another seed changes nothing?
+        changed: Indices of the trainings that are not those of `before`; compared if None
     """
     every = 1 # Epochs between two reports, if that is a part of one; only for words
     def __init__(self,
@@ -147,13 +148,14 @@ class Surrogate:
         fitted:dict=None, # Fitted parameters of the previous proposal, from `propose`
         before=None, # An earlier surrogate, whose trials have not changed since
         n_runs:int=1, # Maximum number of runs per trial
-        by_folds:bool=False # Are they folds, which differ even if another seed changes nothing?
+        by_folds:bool=False, # Are they folds, which differ also where another seed changes nothing?
+        changed=None # Indices of the trainings that are not those of `before`; compared if None
     ):
         self.space,self.T,self.trainings = space,T,trainings
         self.n_runs,self.by_folds = n_runs,by_folds
         self.scarce,self.fitted = cost,fitted or {}
         self.grid = grid(T)
-        self.rows,new = self._rows(before)
+        self.rows,new = self._rows(before, changed)
         self.kept = {k: (*o, stale | new) for k,(*o,stale) in before.kept.items()} if before else {}
         self.X,self.Y,ends = np.split(self.rows, [len(space), -3], 1)
         last,failed,self.state = ends.T
@@ -166,14 +168,16 @@ class Surrogate:
         self.epochs = np.r_[0, self.grid][self.lens]  # at which they are compared
         self.infeasible = self.are('infeasible')
 
-    def _rows(self, before):
+    def _rows(self, before, changed):
         "(n,d+G+3) the `row` of each training, known if it is the same object as in `before`; and indices of the others"
         n = len(self.trainings)
         shape = n,len(self.space)+len(self.grid)+3
         res = np.resize(before.rows, shape) if before else np.empty(shape)
-        known = itertools.chain(before.trainings if before else (), itertools.repeat(None))
-        other = map(operator.is_not, self.trainings, known)
-        new = {*itertools.compress(range(n), other)}
+        if changed is None:
+            known = itertools.chain(before.trainings if before else (), itertools.repeat(None))
+            other = map(operator.is_not, self.trainings, known)
+            changed = itertools.compress(range(n), other)
+        new = {*changed}
         for i in new:
             t = self.trainings[i]
             own, = self.space.epochs(t.x[None], self.T)

@@ -114,20 +114,20 @@ class Trainings(Latest):
     def surrogate(self):
         "As from `StudyCache`; the last one if nothing has changed"
         if self.changed or not self.last:
-            (space,T,cost),now = self.about,self._now(self.changed)
-            self.last = self.kind(space, T, now, cost, self.fits(), self.last, *self.runs)
+            (space,T,cost),(now,where) = self.about,self._now(self.changed)
+            self.last = self.kind(space, T, now, cost, self.fits(), self.last, *self.runs, where)
             self.changed = set()
         return self.last, self.numbers
     def _now(self, changed):
-        "All trainings, where those with the numbers `changed` have changed"
+        "All trainings, where those with the numbers `changed` have changed; their places, None if others moved"
         known = {n: self.known[n][1] for n in changed}
         if self.last and all(o and n in self.place for n,o in known.items()):
             res = [*self.last.trainings]
             for n,o in known.items(): res[self.place[n]] = o
-            return res
+            return res, [self.place[n] for n in known]
         self.numbers = [n for n in sorted(self.known) if self.known[n][1]]
         self.place = {n: i for i,n in enumerate(self.numbers)}
-        return [self.known[n][1] for n in self.numbers]
+        return [self.known[n][1] for n in self.numbers], None
 
 def fit_key(space, T): return f'{hashlib.sha256(repr(space).encode()).hexdigest()[:16]} {T}'
 
