@@ -165,12 +165,15 @@ class CurveForecaster:
             got = lens>i
             zr = np.where(got, Z[:,i], 0.)
             b,*Bs = _beta[min(j, 2)]
-            x,y,h = X[got],(zr-z)[got],_features(j, z, g)[got]
+            known = X[got],(zr-z)[got],choice,0.,_features(j, z, g)[got]
             start = fitted[j] if fitted else (0, None, 0)
             signal = self._signal(j)
-            self.keys.append((x.tobytes(), y.tobytes(), h.tobytes(), signal, start))
+            data = [np.asarray(o).tobytes() for o in known]
+            self.keys.append((data, signal, start))
             if before and before.keys[j]==self.keys[j]: self._take(before, j)
-            else: self._add([Data(x, y, choice, 0., h, b, B) for B in Bs], Prior(len(choice), signal), *start)
+            else:
+                datas = [Data(*known, b, B) for B in Bs]
+                self._add(datas, Prior(len(choice), signal), *start)
             z,g = zr,zr-z
 
     def _places(self): return np.searchsorted(self.grid, self.rungs)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['most', 'pilots', 'disorder', 'always', 'usual', 'fall', 'between', 'unknown_noise', 'between_folds', 'unknown',
-           'sound_fit', 'informative', 'spread', 'final_data', 'draw_params', 'pairs_of', 'late_differences',
+           'sound_fit', 'informative', 'spread', 'final_data', 'draw_params', 'pairs_of', 'late_differences', 'Kept',
            'in_order', 'swapped', 'median', 'least_epochs', 'Surrogate']
 
 # %% ../../nbs/engine/10_surrogate.ipynb #imports
@@ -100,14 +100,81 @@ def late_differences(z, n, failed, width):
 
     The curves `z` are one after the other, with `n` (m,) values; those that have `failed` (m,) do not count."""
     at = np.arange(n.sum())-np.repeat(np.cumsum(n)-n, n)
-    of,row = (np.repeat(o, n) for o in (n, np.arange(len(n))))
+    of,row = np.repeat(n, n),np.repeat(np.arange(len(n)), n)
     late = (of>=6) & (at>=of//2) & ~failed[row]
     res = np.full((len(n), 2, width), np.nan)
     for k in range(2 if late.any() else 0):
         z = np.convolve(z, [1,-2,1], 'same')
         use = late & (at<of-k-1)
-        res[row[use],k,(at-of//2)[use]] = np.abs(z[use])
+        place = (at-of//2)[use]
+        res[row[use],k,place] = np.abs(z[use])
     return res
+
+class Kept:
+    """What earlier surrogates have computed for each trial, so that the next one computes only what has changed
+
+    Parameters:
+        n: Number of trials
+        before: That of the last surrogate, if there is one
+        changed: Set of indices of the trials that have changed since
+
+    Parameters:
+        n: Number of trials
+        before: That of the last surrogate, if there is one
+        changed: Set of indices of the trials that have changed since
+    """
+    def __init__(self,
+        n:int, # Number of trials
+        before=None, # That of the last surrogate, if there is one
+        changed=() # Set of indices of the trials that have changed since
+    ):
+        self.n,self.known = n,{} # Name -> key, value, indices of trials that have changed since
+        for name,o in (before.known if before else {}).items():
+            key,value,stale = o
+            self.known[name] = key,value,stale.union(changed)
+    def get(self, name, key):
+        "Value that was kept as `name` with this `key`, and the indices (k,) of trials that have changed; or None, None"
+        known,value,stale = self.known.get(name, (None, None, ()))
+        if value is None or known!=key: return None,None
+        return value, np.array(sorted(i for i in stale if i<self.n), int)
+    def put(self, name, key, value):
+        self.known[name] = key,value,set()
+        return value
+    def rows(self,
+        name:str, # Of the value
+        f, # Function from indices (k,) of trials to an array (k,...)
+        key=0, # All that it depends on besides these trials
+        also=None # Function from indices and an old array to all indices that depend on these; only themselves if None
+    ): # (n,...)
+        """`f` of all trials, kept but for those that have changed
+
+        Parameters:
+            name: Of the value
+            f: Function from indices (k,) of trials to an array (k,...)
+            key: All that it depends on besides these trials
+            also: Function from indices and an old array to all indices that depend on these; only
+                themselves if None
+
+        Parameters:
+            name: Of the value
+            f: Function from indices (k,) of trials to an array (k,...)
+            key: All that it depends on besides these trials
+            also: Function from indices and an old array to all indices that depend on these; only
+                themselves if None
+            returns: (n,...)
+        """
+        old,idx = self.get(name, key)
+        if old is None or not len(old):
+            every = f(np.arange(self.n))
+            return self.put(name, key, every)
+        res = np.resize(old, (self.n, *old.shape[1:]))
+        if also and len(idx): idx = also(idx, old)
+        if len(idx): res[idx] = f(idx)
+        return self.put(name, key, res)
+    def once(self, name, key, f):
+        "`f` of what was kept as `name`, unless that had the same `key`"
+        known,old,_ = self.known.get(name, (None, None, ()))
+        return old if known==key else self.put(name, key, f(old))
 
 def in_order(v): return np.sort(v[~np.isnan(v)]) # Sorted numbers in `v`
 def swapped(ordered, old, new):
@@ -155,16 +222,18 @@ class Surrogate:
         self.n_runs,self.by_folds = n_runs,by_folds
         self.scarce,self.fitted = cost,fitted or {}
         self.grid = grid(T)
-        self.rows,new = self._rows(before, changed)
-        self.kept = {k: (*o, stale | new) for k,(*o,stale) in before.kept.items()} if before else {}
-        self.X,self.Y,ends = np.split(self.rows, [len(space), -3], 1)
+        self.rows,changed = self._rows(before, changed)
+        self.kept = Kept(len(trainings), before and before.kept, changed)
+        parts = np.split(self.rows, [len(space), -3], 1)
+        self.X,self.Y,ends = parts
         last,failed,self.state = ends.T
         self.last,self.failed = last.astype(int),failed>0
         self.planned = space.epochs(self.X, T)  # (n,) epochs of each trial when it is complete
         self.first = T//self.planned  # where its first one is placed
-        later = self._by_row('later', None, lambda idx: np.array([len(trainings[i].later) for i in idx], int))
-        self.several = n_runs>1 or later.any() # Do trials have several runs, or may they?
-        self.lens = self._by_row('lens', None, lambda idx: lengths(self.Y[idx]))
+        def _later(idx): return np.array([len(trainings[i].later) for i in idx], int)
+        later = self.kept.rows('later', _later).any()
+        self.several = n_runs>1 or later # Do trials have several runs, or may they?
+        self.lens = self.kept.rows('lens', lambda idx: lengths(self.Y[idx]))
         self.epochs = np.r_[0, self.grid][self.lens]  # at which they are compared
         self.infeasible = self.are('infeasible')
 
@@ -183,21 +252,6 @@ class Surrogate:
             own, = self.space.epochs(t.x[None], self.T)
             res[i] = t.row(self.T, int(own))
         return res,new
-    def _by_row(self, name, key, f, also=None):
-        """(n,...) what `f` makes of indices of trials, anew for those that changed if an earlier surrogate had the same `key`
-
-        `also(idx, old)` adds those that depend on these."""
-        known,old,stale = self.kept.get(name, (None, (), ()))
-        n = len(self.trainings)
-        idx = np.array(sorted(i for i in stale if i<n), int)
-        if not len(old) or known!=key: res = f(np.arange(n))
-        elif not len(idx): res = old[:n]
-        else:
-            res = np.resize(old, (n, *old.shape[1:]))
-            if also: idx = also(idx, old)
-            res[idx] = f(idx)
-        self.kept[name] = key,res,set()
-        return res
     def are(self, state): return self.state==states.index(state)
     def _place(self, l):
         "Number of grid epochs up to `l`, a number or an array"
@@ -210,11 +264,13 @@ class Surrogate:
     @functools.cached_property
     def transform(self):
         if not self.lens.any(): return OutputTransform(np.zeros((1, 1)))
-        best = self._by_row('best', None, lambda idx: np.fmax.reduce(self.Y[idx], 1))
-        last = self._by_row('last', None, lambda idx: self.Y[idx,self.lens[idx]-1])
+        best = self.kept.rows('best', lambda idx: np.fmax.reduce(self.Y[idx], 1))
+        last = self.kept.rows('last', lambda idx: self.Y[idx,self.lens[idx]-1])
         return OutputTransform.of_ends(last, np.nanmax(best))
     @functools.cached_property
-    def Z(self): return self._by_row('Z', self.transform.key, lambda idx: self.transform(self.Y[idx]))
+    def Z(self):
+        def _Z(idx): return self.transform(self.Y[idx])
+        return self.kept.rows('Z', _Z, self.transform.key)
     @property
     def smooth(self): return self._smoothed[:,:-1] # (n,G) `Z` with less noise
     @functools.cached_property
@@ -224,9 +280,10 @@ class Surrogate:
             Z = smooth(self.Z[idx], self.noise, self.T)
             shown = np.arange(len(self.grid))<self.shown[idx,None]
             return np.c_[Z, np.where(shown, Z, -np.inf).max(1)]
-        return self._by_row('smooth', (*self.transform.key, self.noise), _smooth, self._as_long)
+        key = *self.transform.key,self.noise
+        return self.kept.rows('smooth', _smooth, key, self._as_long)
     def _as_long(self, idx, old):
-        "Indices of the trials as long as one of `idx` is, or was in `old`: those are smoothed together, to the last digit"
+        "Indices of the trials as long as one of `idx` is, or was in `old`: these are smoothed together, bit by bit"
         hit = np.zeros(len(self.grid)+1, bool)
         was = old[idx[idx<len(old)],:-1]
         hit[self.lens[idx]] = hit[lengths(was)] = True
@@ -234,7 +291,10 @@ class Surrogate:
     @functools.cached_property
     def shown(self):
         "(n,) numbers of values without early stopping"
-        return self._by_row('shown', None, lambda idx: np.minimum(self.lens[idx], self._place(self.last[idx])))
+        def _shown(idx):
+            own = self._place(self.last[idx])
+            return np.minimum(self.lens[idx], own)
+        return self.kept.rows('shown', _shown)
     @functools.cached_property
     def is_shown(self): return np.arange(len(self.grid))<self.shown[:,None] # (n,G)
 
@@ -255,16 +315,15 @@ class Surrogate:
             D = late_differences(z, n, self.failed, max(n, default=0))
             return in_order(D[:,0]),in_order(D[:,1])
         key = self.transform.key
-        known,res,stale = self.kept.get('late', (None, None, ()))
-        _,was,_ = self.kept.get('differences', (None, (), ()))
-        D = self._by_row('differences', key, self._differences)
-        if known!=key or len(was)>len(D): res = [in_order(D[:,k]) for k in range(2)]
-        elif stale:
-            idx = np.array([*stale])
-            old = was[idx[idx<len(was)]]
-            res = [swapped(o, old[:,k], D[idx,k]) for k,o in enumerate(res)]
-        self.kept['late'] = key,res,set()
-        return res
+        known,idx = self.kept.get('late', key)
+        was,_ = self.kept.get('differences', key)
+        D = self.kept.rows('differences', self._differences, key)
+        def _swapped(k):
+            old = was[idx[idx<len(was)],k]
+            return swapped(known[k], old, D[idx,k])
+        fewer = known is None or len(was)>len(D)
+        res = [in_order(D[:,k]) if fewer else _swapped(k) for k in range(2)]
+        return self.kept.put('late', key, res)
     @functools.cached_property
     def noise(self):
         "Standard deviation of the noise, from differences in the later halves of curves (Gasser et al. 1986)"
@@ -304,10 +363,8 @@ class Surrogate:
         ok = ok[informative(lens, most)]
         X,Z,before = self.X[ok],self.smooth[ok],self.fitted.get('curves')
         key = X.tobytes(),Z.tobytes(),before
-        known = self.kept.get('forecaster', (None, None))
-        if known[0]!=key: known = key,CurveForecaster(X, Z, self.T, self.space.choice, before, known[1]),set()
-        self.kept['forecaster'] = known
-        return known[1]
+        def _new(last): return CurveForecaster(X, Z, self.T, self.space.choice, before, last)
+        return self.kept.once('forecaster', key, _new)
     def forecast(self, idx):
         "Transformed final values of the trials `idx` (k,): mean (k,) and variance (k,)"
         done = self.epochs[idx,None]>=self.T  # known, including noise

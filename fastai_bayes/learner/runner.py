@@ -36,7 +36,7 @@ from ..study.records import (Latest, all_trials, attr, best_first, best_of, best
     saved_of, seconds_of, set_trial_attrs, standing, state_of, std_error, trial_at, trial_id, trials_of)
 from ..study.search_space import as_stored, distributions, suggest, with_only
 from ..study.searches import Job, search_of
-from ..study.storage import StudyError, buffered, forget, quiet_optuna
+from ..study.storage import StudyError, buffered, forget, is_new_file, is_path, quiet_optuna, storage_of
 from ..study.studies import open_study
 from ..study.workers import Worker, is_worker
 
@@ -84,6 +84,8 @@ class Run:
         "Open the study"
         plan,folder,worker = self.plan,self.folder,self.worker
         storage = folder/'study.log' if plan.storage is None else plan.storage
+        new = is_path(storage) or is_new_file(storage)
+        if not new: storage = storage_of(storage)  # before others must wait
         pair = Pair(folder, worker.home, storage)
         pair.present,pair.free = plan.value_now,self.check_free
         with worker.turn:
@@ -328,7 +330,7 @@ def new_trial(self:Run, job, **kwargs):
 
 @patch
 def begin_trial(self:Run, job, known, params):
-    "The id of a trial that runs from its first line in the study: with a database, each further one would take its time"
+    "Id of a trial that runs from its first line in the study: with a database, each further one would take its time"
     dists = {k: known[k] for k in params}
     new = self.new_trial(job, state=TrialState.RUNNING, params=params, distributions=dists)
     return self.study._storage.create_new_trial(self.study._study_id, new)  # `add_trial` does not tell it

@@ -115,7 +115,8 @@ class Trainings(Latest):
         "As from `StudyCache`; the last one if nothing has changed"
         if self.changed or not self.last:
             (space,T,cost),(now,where) = self.about,self._now(self.changed)
-            self.last = self.kind(space, T, now, cost, self.fits(), self.last, *self.runs, where)
+            how = cost,self.fits(),self.last,*self.runs
+            self.last = self.kind(space, T, now, *how, where)
             self.changed = set()
         return self.last, self.numbers
     def _now(self, changed):

@@ -297,7 +297,7 @@ class Search:
             returns: `Job`s; empty if nothing is left
         """
         return [Job()] if new else []
-    def foresee(self, study, resumable, allowed): "Get ready for `next` with a new trial, before other processes must wait"
+    def foresee(self, study, resumable, allowed): "Get ready for `next`, before others must wait"
     def n_tried(self, study)->int:
         "Number of configurations, if all were tried; 0 if some are left"
         return all_tried(study, as_stored(self.space))
