@@ -722,6 +722,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'fastai_bayes/engine/surrogate.py'),
                                                'fastai_bayes.engine.surrogate.Surrogate.before': ( 'engine/surrogate.html#surrogate.before',
                                                                                                    'fastai_bayes/engine/surrogate.py'),
+                                               'fastai_bayes.engine.surrogate.Surrogate.best_underway': ( 'engine/surrogate.html#surrogate.best_underway',
+                                                                                                          'fastai_bayes/engine/surrogate.py'),
                                                'fastai_bayes.engine.surrogate.Surrogate.better': ( 'engine/surrogate.html#surrogate.better',
                                                                                                    'fastai_bayes/engine/surrogate.py'),
                                                'fastai_bayes.engine.surrogate.Surrogate.cautious': ( 'engine/surrogate.html#surrogate.cautious',

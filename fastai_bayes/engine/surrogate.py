@@ -442,9 +442,14 @@ class Surrogate:
         return np.ones(len(self.trainings), bool)
     @property
     def promise(self): return self.final[0] # (n,) what trials are sorted by if only some can be resumed
+    @functools.cached_property
+    def best_underway(self):
+        "Largest value, transformed, at which a running trial is expected to end; minus infinity if there is none"
+        running = self.are('running') & ~self.failed & (self.epochs>0)
+        return float(max(self.final[0][running], default=-np.inf))
     def log_gain(self, idx, m, v):
         "(k,) log of what the trials `idx` (k,) gain if they end at `m` (k,) with variances `v` (k,)"
-        return log_ei(m, v, self.incumbent)[0]
+        return log_ei(m, v, max(self.incumbent, self.best_underway))[0]
     def prob_best(self, idx, ends=None):
         "(k,) probabilities that the trials `idx` (k,) end better than the best value seen; `ends` is their `forecast`"
         if ends is None and self.several: ends = [o[idx] for o in self.final]
