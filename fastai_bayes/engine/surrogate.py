@@ -203,7 +203,7 @@ class Surrogate:
         fitted: Fitted parameters of the previous proposal, from `propose`
         before: An earlier surrogate, whose trials have not changed since
         n_runs: Maximum number of runs per trial
-        by_folds: Are they folds, which differ also where another seed changes nothing?
+        by_folds: Are they folds, which differ even if another seed changes nothing?
         changed: Indices of the trainings that are not those of `before`; compared if None
     """
     every = 1 # Epochs between two reports, if that is a part of one; only for words
@@ -215,7 +215,7 @@ class Surrogate:
         fitted:dict=None, # Fitted parameters of the previous proposal, from `propose`
         before=None, # An earlier surrogate, whose trials have not changed since
         n_runs:int=1, # Maximum number of runs per trial
-        by_folds:bool=False, # Are they folds, which differ also where another seed changes nothing?
+        by_folds:bool=False, # Are they folds, which differ even if another seed changes nothing?
         changed=None # Indices of the trainings that are not those of `before`; compared if None
     ):
         self.space,self.T,self.trainings = space,T,trainings
