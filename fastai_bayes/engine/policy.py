@@ -142,7 +142,7 @@ def propose(
     """
     gp,fitted = process or surrogate.process(rng)
     X,m,_,pending = surrogate.targets()
-    best_mean = incumbent(surrogate, gp)
+    best_mean = max(incumbent(surrogate, gp), surrogate.best_underway)  # or a copy of what is under way gains most
     gp = believing(gp, pending)
     def _of(kind): return weighed(kind(gp, best_mean), surrogate, allowed)
     f,best = _of(acquisitions[acq]),X[np.argsort(-m, kind='stable')[:4]]

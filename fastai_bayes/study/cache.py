@@ -8,6 +8,7 @@ __all__ = ['no_params', 'unit_of', 'horizon', 'fits', 'Trainings', 'fit_key', 'n
 
 # %% ../../nbs/study/07_cache.ipynb #imports
 import hashlib, math, threading, warnings
+from operator import attrgetter
 from weakref import WeakKeyDictionary
 import numpy as np
 from optuna.study import Study
@@ -105,24 +106,29 @@ class Trainings(Latest):
         self.kind,self.runs = GoalSurrogate if goals else Surrogate,runs # `n_runs` and `by_folds`
         self.about,self.fits,self.last = (space, T, cost),Fits(space, T),None
         self.numbers,self.place = [],{} # Numbers of the trainings in `last`; number -> place
-    def surrogate(self, trials):
+        self.changed = set() # Numbers of the trials that have changed since `last`
+    def take(self, new):
+        super().take(new)
+        self.fits.note(new)
+        self.changed.update(map(trial_id, new))
+    def surrogate(self):
         "As from `StudyCache`; the last one if nothing has changed"
-        new,(space,T,cost) = self.note(trials),self.about
-        if new or not self.last:
-            self.fits.note(new)
-            now,fitted = self._now({*map(trial_id, new)}),self.fits()
-            self.last = self.kind(space, T, now, cost, fitted, self.last, *self.runs)
+        if self.changed or not self.last:
+            (space,T,cost),(now,where) = self.about,self._now(self.changed)
+            how = cost,self.fits(),self.last,*self.runs
+            self.last = self.kind(space, T, now, *how, where)
+            self.changed = set()
         return self.last, self.numbers
     def _now(self, changed):
-        "All trainings, where those with the numbers `changed` have changed"
+        "All trainings, where those with the numbers `changed` have changed; their places, None if others moved"
         known = {n: self.known[n][1] for n in changed}
         if self.last and all(o and n in self.place for n,o in known.items()):
             res = [*self.last.trainings]
             for n,o in known.items(): res[self.place[n]] = o
-            return res
+            return res, [self.place[n] for n in known]
         self.numbers = [n for n in sorted(self.known) if self.known[n][1]]
         self.place = {n: i for i,n in enumerate(self.numbers)}
-        return [self.known[n][1] for n in self.numbers]
+        return [self.known[n][1] for n in self.numbers], None
 
 def fit_key(space, T): return f'{hashlib.sha256(repr(space).encode()).hexdigest()[:16]} {T}'
 
@@ -161,8 +167,6 @@ def last_fit(trials, space, T):
     res.note(trials)
     return res()
 
-def _runs_of(t): return t.state,t.user_attrs.get('runs')
-
 class StudyCache:
     "Cached conclusions from a study, shared by its sampler and its pruner"
     lock,of_study = threading.RLock(),WeakKeyDictionary()
@@ -170,10 +174,10 @@ class StudyCache:
 
     def __init__(self):
         self.trainings,self.epochs = {},Latest(epochs_trained)
-        self.dists = Latest(lambda t: t.distributions, lambda t: t.state)
+        self.dists = Latest(attrgetter('distributions'), attrgetter('state'))
         self.warned = False # Of a trial?
         self.goals,self.by_folds,self.every = None,False,1 # Of the study, once they are asked for
-        self.runs,self.n_runs = Latest(lambda t: None, _runs_of),1 # Maximum number of runs of the trials so far
+        self.seen,self.n_runs = Latest(lambda t: None),1 # What has changed; maximum number of runs of the trials so far
         self.knowledge = {}  # space -> what was known before
         self.known = self.common = self.found = None  # key of `found`, distributions of all trials if equal
     @classmethod
@@ -204,13 +208,19 @@ class StudyCache:
             self.goals,self.every = goals_of(study),every_of(study)
             self.by_folds = has_folds(study)
         with self.lock:
-            self.n_runs = max(self.n_runs, max_runs(self.runs.note(trials)))
+            new = self.seen.note(trials)
+            for o in self.trainings.values(): o.take(new)
+            self.n_runs = max(self.n_runs, max_runs(new))
             runs,sign = (n_runs or self.n_runs, self.by_folds),Direction.of(study.directions[0])
             how = T,cost,runs,sign,unit_of(trials, T),self.goals
             key = fit_key(space, how)
-            self.trainings[key] = known = self.trainings.pop(key, None) or Trainings(space, *how)
+            known = self.trainings.pop(key, None)
+            if known is None:
+                known = Trainings(space, *how)
+                known.take(trials)
+            self.trainings[key] = known
             for old in [*self.trainings][:-self.most]: del self.trainings[old]
-            res,numbers = known.surrogate(trials)
+            res,numbers = known.surrogate()
             res.every = self.every
             return res,numbers
     def begun(self, study):
