@@ -176,10 +176,13 @@ class IfFeasible(Weighed):
     def __init__(self, f, by):
         super().__init__(f, by)
         self.scales = np.minimum(f.scales, by.scales)
-    def _worth(self, v, p): return v+p+self.steep*np.minimum(p-self.margin, 0)
-    def weigh(self, U, v):
-        p = self.by(U)
-        return np.where(p<self.likely, -1e15*(1-p), self._worth(v, p))  # below any log-EI
+    @classmethod
+    def _worth(cls, v, p): return v+p+cls.steep*np.minimum(p-cls.margin, 0)
+    @classmethod
+    def given(cls, p, v):
+        "What log-EI `v` is worth with the log of a probability `p`, both (m,)"
+        return np.where(p<cls.likely, -1e15*(1-p), cls._worth(v, p))  # below any log-EI
+    def weigh(self, U, v): return self.given(self.by(U), v)
     def grad(self, U):
         "(m,) values at `U` (m,d), with unlikely points in place, and their gradients (m,d); 0 for choices"
         (v,dv),(p,dp) = self.f.grad(U),self.by.grad(U)

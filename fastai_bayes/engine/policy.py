@@ -340,6 +340,7 @@ def _paused_rates(surrogate, among):
     paused,m,v = paused[likely],m[likely],v[likely]
     left = surrogate.planned[paused]-np.array([surrogate.trainings[i].epochs for i in paused])
     rate = surrogate.log_gain(paused, m, np.maximum(v, 1e-12))-np.log(left)
+    if surrogate.limits: rate = IfFeasible.given(surrogate.limits(surrogate.X[paused]), rate)
     if surrogate.cost is not None: rate = rate-surrogate.cost(surrogate.X[paused])
     return paused,rate
 

@@ -15,7 +15,7 @@ from .kernels import Prior, with_shapes
 from .gp import Data, GP, Posterior, fit
 from .acquisition import log_ei
 from .cost import Cost
-from .feasible import Feasible
+from .feasible import All, Feasible, Kept
 from .runs import Runs, true_values
 from .trainings import states
 from .curves import CurveForecaster, OutputTransform, grid, lengths, noise_left, rung_ratio, rungs, smooth
@@ -274,12 +274,34 @@ class Surrogate:
         return Cost(self.X[known], seconds[known], self.space.choice, self.fitted.get('cost'))
     @functools.cached_property
     def feasible(self):
+        "`Feasible`, and the `limits`; None if all configurations could be trained and keep them"
+        parts = [o for o in (self._trainable, self.limits) if o]
+        return All(parts) if len(parts)>1 else parts[0] if parts else None
+    @property
+    def _trainable(self):
         "`Feasible`, None if all configurations could be trained"
-        if not self.infeasible.any(): return None
-        trained = np.array([len(o.curve)>0 for o in self.trainings])
-        known = np.flatnonzero(self.infeasible | trained)
-        known = known[informative(self.infeasible[known].astype(int), most)]
-        return Feasible(self.X[known], ~self.infeasible[known], self.space.choice)
+        measured = np.isfinite(self.margins).any(1)
+        refused = self.infeasible & ~measured
+        if not refused.any(): return None
+        trained = measured | np.array([len(o.curve)>0 for o in self.trainings])
+        known = np.flatnonzero(refused | trained)
+        known = known[informative(refused[known].astype(int), most)]
+        return Feasible(self.X[known], ~refused[known], self.space.choice)
+    @functools.cached_property
+    def margins(self):
+        "(n,k) How far measures are within their limits, NaN if unknown"
+        rows = [o.margins for o in self.trainings]
+        return np.array(rows, float).reshape(len(rows), len(rows[0]) if rows else 0)
+    @functools.cached_property
+    def limits(self):
+        "`Kept` of all limits that were broken, None if there is none"
+        parts = []
+        for m in self.margins.T:
+            known = np.flatnonzero(np.isfinite(m))
+            known = known[informative(-np.abs(m[known]), most)]
+            if (m[known]<0).any() and np.ptp(m[known])>0:
+                parts.append(Kept(self.X[known], m[known], self.space.choice))
+        return All(parts) if parts else None
 
     lead,aim = 'the best value','ending best' # In words: what is never lost, and what must be unlikely if a trial stops
     def leads(self, i):
