@@ -44,7 +44,7 @@ class Kept(Feasible):
         margin, # (n,) how far their measures are within the limit; below 0 they break it
         choice # (d,) bool, which coordinates are choices
     ):
-        data = Data(X, margin/margin.std(), choice)
+        data = Data(X, margin/np.sqrt((margin**2).mean()), choice)
         theta = fit(data, Prior(data.d, noise=.1))
         LogPI.__init__(self, GP(data, theta[None]), 0.)
 

@@ -156,6 +156,11 @@ class Surrogate:
     @property
     def lengths_differ(self): return self.space.longest>0
     @functools.cached_property
+    def best(self):
+        "Best value of a trial that can win, of any if none can"
+        within = self.Y[~self.infeasible & (self.lens>0)]
+        return np.nanmax(within) if len(within) else self.transform.best
+    @functools.cached_property
     def transform(self): return OutputTransform(self.Y if self.lens.any() else np.zeros((1, 1)))
     @functools.cached_property
     def Z(self): return self.transform(self.Y)
@@ -190,13 +195,14 @@ class Surrogate:
     @functools.cached_property
     def incumbent(self):
         "Transformed value to beat: the best of the smooth curves, at most the best seen; of means if there are runs"
-        if not self.is_shown.any(): return 0.
-        seen = self.transform(self.transform.best)
-        best = float(min(self.smooth[self.is_shown].max(), seen))
+        counts = self.is_shown & ~self.infeasible[:,None]
+        if not counts.any(): return 0.
+        seen = self.transform(self.best)
+        best = float(min(self.smooth[counts].max(), seen))
         if not (self.several and self.is_whole.any()): return best
         return float(min(best, self.cautious[self.is_whole].max()))
     @functools.cached_property
-    def is_whole(self): return self.reached(self.T) # (n,) Which trials have a run that has ended?
+    def is_whole(self): return self.reached(self.T) & ~self.infeasible # (n,) Which could win, and have a run that has ended?
     @functools.cached_property
     def cautious(self): return self.final[0]-np.sqrt(self.final[1]) # (n,) Means, less one standard error
     def prob_beats(self, i):
@@ -299,20 +305,20 @@ class Surrogate:
         for m in self.margins.T:
             known = np.flatnonzero(np.isfinite(m))
             known = known[informative(-np.abs(m[known]), most)]
-            if (m[known]<0).any() and np.ptp(m[known])>0:
+            if (m[known]<0).any():
                 parts.append(Kept(self.X[known], m[known], self.space.choice))
         return All(parts) if parts else None
 
     lead,aim = 'the best value','ending best' # In words: what is never lost, and what must be unlikely if a trial stops
     def leads(self, i):
         "Has trial `i` reached the best value?"
-        return np.nanmax(self.Y[i])>=self.transform.best
+        return np.nanmax(self.Y[i])>=self.best
     def to_beat(self, idx):
         "Transformed value that the trials `idx` (k,) must exceed: one, or (k,)"
         return self.incumbent
     def rivals(self, i):
         "(n,) Which trials is trial `i` compared with?"
-        return np.ones(len(self.trainings), bool)
+        return ~self.infeasible
     @property
     def promise(self): return self.final[0] # (n,) what trials are sorted by if only some can be resumed
     def log_gain(self, idx, m, v):

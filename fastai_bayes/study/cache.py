@@ -67,13 +67,17 @@ def _seconds(trial, n):
     seconds = seconds_of(trial)/max(n-attr(trial, 'resumed_from', 0), 1)
     return seconds if n and seconds>=0 else None
 
+def _state(trial):
+    if is_infeasible(trial): return 'infeasible'
+    return 'paused' if was_stopped(trial) else _states[trial.state.name]
+
 def _several(trial, x, sign):
     "`trial` with several runs for the engine"
     def _run(points, state):
         at,curve = [e for e,_ in points],[sign*v for _,v in points]
         gaps = len(at)<max(at, default=0)
         return Training(x, curve, state, at=at if gaps else None, diverged=False)
-    state = 'paused' if was_stopped(trial) else _states[trial.state.name]
+    state = _state(trial)
     first,*later = runs_of(trial)
     ended = ['complete']*(len(later)-1)
     res = _run(first, state)
@@ -85,14 +89,14 @@ def _training(trial, space, sign, unit=1, goals=(), limits={}):
     "`trial` for the engine, None if it lacks an active dimension of `space`"
     params = {'': 0, **space.of_longest, **trial.params}  # for `no_params`; a trial without a length is as long as any
     facts = dict(others=others_of(trial, goals), margins=margins_of(trial, limits))
-    if is_infeasible(trial): return _infeasible(trial, params, space, **facts)
+    if is_infeasible(trial) and not curve_of(trial): return _infeasible(trial, params, space, **facts)
     if not fits(params, space): return None
     if current_run(trial): return _several(trial, space.encode(params), sign)
     at,curve = steps_of(trial, unit),[sign*v for v in curve_of(trial)]
     n = max(at, default=0)
     if trial.state==TrialState.COMPLETE and not any(map(math.isfinite, curve)):
         at,curve = [max(n, 1)],[sign*trial.values[0]]
-    state = 'paused' if was_stopped(trial) else _states[trial.state.name]
+    state = _state(trial)
     res = Training(space.encode(params), curve, state, diverged=diverged(trial), **facts)
     res.seconds = _seconds(trial, n)
     res.at = at if len(at)<max(at, default=0) else None
