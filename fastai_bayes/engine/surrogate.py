@@ -299,6 +299,10 @@ class Surrogate:
         rows = [o.margins for o in self.trainings]
         return np.array(rows, float).reshape(len(rows), len(rows[0]) if rows else 0)
     @functools.cached_property
+    def careful(self):
+        "Do proposals stay where limits are probably kept? Not before a trial has kept them: it may be anywhere"
+        return not self.limits or (self.margins>=0).all(1).any()
+    @functools.cached_property
     def limits(self):
         "`Kept` of all limits that were broken, None if there is none"
         parts = []
