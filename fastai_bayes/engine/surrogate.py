@@ -15,7 +15,7 @@ from .kernels import Prior, with_shapes
 from .gp import Data, GP, Posterior, fit
 from .acquisition import log_ei
 from .cost import Cost
-from .feasible import All, Feasible, Kept
+from .feasible import Feasible, InAll, Kept
 from .runs import Runs, true_values
 from .trainings import states
 from .curves import CurveForecaster, OutputTransform, grid, lengths, noise_left, rung_ratio, rungs, smooth
@@ -202,7 +202,9 @@ class Surrogate:
         if not (self.several and self.is_whole.any()): return best
         return float(min(best, self.cautious[self.is_whole].max()))
     @functools.cached_property
-    def is_whole(self): return self.reached(self.T) & ~self.infeasible # (n,) Which could win, and have a run that has ended?
+    def is_whole(self):
+        "(n,) Which trials have a run that has ended, and can win?"
+        return self.reached(self.T) & ~self.infeasible
     @functools.cached_property
     def cautious(self): return self.final[0]-np.sqrt(self.final[1]) # (n,) Means, less one standard error
     def prob_beats(self, i):
@@ -282,7 +284,7 @@ class Surrogate:
     def feasible(self):
         "`Feasible`, and the `limits`; None if all configurations could be trained and keep them"
         parts = [o for o in (self._trainable, self.limits) if o]
-        return All(parts) if len(parts)>1 else parts[0] if parts else None
+        return InAll(parts) if len(parts)>1 else parts[0] if parts else None
     @property
     def _trainable(self):
         "`Feasible`, None if all configurations could be trained"
@@ -311,7 +313,7 @@ class Surrogate:
             known = known[informative(-np.abs(m[known]), most)]
             if (m[known]<0).any():
                 parts.append(Kept(self.X[known], m[known], self.space.choice))
-        return All(parts) if parts else None
+        return InAll(parts) if parts else None
 
     lead,aim = 'the best value','ending best' # In words: what is never lost, and what must be unlikely if a trial stops
     def leads(self, i):

@@ -85,10 +85,10 @@ def _several(trial, x, sign):
     res.seconds = _seconds(trial, last_step(trial))
     return res
 
-def _training(trial, space, sign, unit=1, goals=(), limits={}):
+def _training(trial, space, sign, unit=1, goals=(), limits=None):
     "`trial` for the engine, None if it lacks an active dimension of `space`"
     params = {'': 0, **space.of_longest, **trial.params}  # for `no_params`; a trial without a length is as long as any
-    facts = dict(others=others_of(trial, goals), margins=margins_of(trial, limits))
+    facts = dict(others=others_of(trial, goals), margins=margins_of(trial, limits or {}))
     if is_infeasible(trial) and not curve_of(trial): return _infeasible(trial, params, space, **facts)
     if not fits(params, space): return None
     if current_run(trial): return _several(trial, space.encode(params), sign)
@@ -105,7 +105,7 @@ def _training(trial, space, sign, unit=1, goals=(), limits={}):
 # %% ../../nbs/study/07_cache.ipynb #cache
 class Trainings(Latest):
     "Trainings of a study in one space"
-    def __init__(self, space, T, cost, runs, sign, unit, goals=(), limits={}):
+    def __init__(self, space, T, cost, runs, sign, unit, goals=(), limits=None):
         super().__init__(lambda t: _training(t, space, sign, unit, goals, limits))
         self.kind,self.runs = GoalSurrogate if goals else Surrogate,runs # `n_runs` and `by_folds`
         self.about,self.fits,self.last = (space, T, cost),Fits(space, T),None

@@ -78,11 +78,14 @@ def margins_of(
         limits: As for `broken`
         returns: Below 0 if a limit is broken; NaN if it is not known yet
     """
+    measures,res = measures_of(trial),[]
     unsure = () if is_whole(trial) else at_end(limits)
-    known = {k: math.nan if k in unsure else v for k,v in measures_of(trial).items()}
-    late = [(known.get(k, math.nan), low, high) for k,(low,high,at) in limits.items() if at!='build']
-    pairs = [pair for v,low,high in late for pair in ((low, v), (v, high))]
-    return tuple(b-a for a,b in pairs if a is not None and b is not None)
+    for k,(low,high,at) in limits.items():
+        if at=='build': continue
+        v = math.nan if k in unsure else measures.get(k, math.nan)
+        if low is not None: res.append(v-low)
+        if high is not None: res.append(high-v)
+    return tuple(res)
 
 # %% ../../nbs/study/14_limits.ipynb #near
 def limits_of(study):
