@@ -16,7 +16,7 @@ from .kernels import Prior, with_shapes
 from .gp import Data, GP, Posterior, fit
 from .acquisition import log_ei
 from .cost import Cost
-from .feasible import Feasible
+from .feasible import Feasible, InAll, WithinLimit
 from .runs import Runs, true_values
 from .trainings import states
 from .curves import CurveForecaster, OutputTransform, grid, lengths
@@ -264,9 +264,15 @@ class Surrogate:
     @functools.cached_property
     def transform(self):
         if not self.lens.any(): return OutputTransform(np.zeros((1, 1)))
-        best = self.kept.rows('best', lambda idx: np.fmax.reduce(self.Y[idx], 1))
         last = self.kept.rows('last', lambda idx: self.Y[idx,self.lens[idx]-1])
-        return OutputTransform.of_ends(last, np.nanmax(best))
+        return OutputTransform.of_ends(last, np.nanmax(self._bests))
+    @functools.cached_property
+    def _bests(self): return self.kept.rows('best', lambda idx: np.fmax.reduce(self.Y[idx], 1)) # (n,) best of each
+    @functools.cached_property
+    def best(self):
+        "Best value of a trial that can win, of any if none can"
+        within = self._bests[~self.infeasible & (self.lens>0)]
+        return np.nanmax(within) if len(within) else self.transform.best
     @functools.cached_property
     def Z(self):
         def _Z(idx): return self.transform(self.Y[idx])
@@ -336,13 +342,16 @@ class Surrogate:
     @functools.cached_property
     def incumbent(self):
         "Transformed value to beat: the best of the smooth curves, at most the best seen; of means if there are runs"
-        if not self.shown.any(): return 0.
-        seen = self.transform(self.transform.best)
-        best = float(min(self._smoothed[:,-1].max(), seen))
+        counts = (self.shown>0) & ~self.infeasible
+        if not counts.any(): return 0.
+        seen = self.transform(self.best)
+        best = float(min(self._smoothed[counts,-1].max(), seen))
         if not (self.several and self.is_whole.any()): return best
         return float(min(best, self.cautious[self.is_whole].max()))
     @functools.cached_property
-    def is_whole(self): return self.reached(self.T) # (n,) Which trials have a run that has ended?
+    def is_whole(self):
+        "(n,) Which trials have a run that has ended, and can win?"
+        return self.reached(self.T) & ~self.infeasible
     @functools.cached_property
     def cautious(self): return self.final[0]-np.sqrt(self.final[1]) # (n,) Means, less one standard error
     def prob_beats(self, i):
@@ -423,23 +432,49 @@ class Surrogate:
         return Cost(self.X[known], seconds[known], self.space.choice, self.fitted.get('cost'))
     @functools.cached_property
     def feasible(self):
+        "`Feasible`, and the `limits`; None if all configurations could be trained and keep them"
+        parts = [o for o in (self._trainable, self.limits) if o]
+        return InAll(parts) if len(parts)>1 else parts[0] if parts else None
+    @property
+    def _trainable(self):
         "`Feasible`, None if all configurations could be trained"
-        if not self.infeasible.any(): return None
-        trained = np.array([len(o.curve)>0 for o in self.trainings])
-        known = np.flatnonzero(self.infeasible | trained)
-        known = known[informative(self.infeasible[known].astype(int), most)]
-        return Feasible(self.X[known], ~self.infeasible[known], self.space.choice)
+        measured = np.isfinite(self.margins).any(1)
+        refused = self.infeasible & ~measured
+        if not refused.any(): return None
+        trained = measured | np.array([len(o.curve)>0 for o in self.trainings])
+        known = np.flatnonzero(refused | trained)
+        known = known[informative(refused[known].astype(int), most)]
+        return Feasible(self.X[known], ~refused[known], self.space.choice)
+    @functools.cached_property
+    def margins(self):
+        "(n,k) How far measures are within their limits, NaN if unknown"
+        rows = [o.margins for o in self.trainings]
+        return np.array(rows, float).reshape(len(rows), len(rows[0]) if rows else 0)
+    @functools.cached_property
+    def careful(self):
+        "Do proposals stay where limits are probably kept? Not before a trial has kept them: it may be anywhere"
+        return not self.limits or (self.margins>=0).all(1).any()
+    @functools.cached_property
+    def limits(self):
+        "`WithinLimit` of all limits that were broken, None if there is none"
+        parts = []
+        for m in self.margins.T:
+            known = np.flatnonzero(np.isfinite(m))
+            known = known[informative(-np.abs(m[known]), most)]
+            if (m[known]<0).any():
+                parts.append(WithinLimit(self.X[known], m[known], self.space.choice))
+        return InAll(parts) if parts else None
 
     lead,aim = 'the best value','ending best' # In words: what is never lost, and what must be unlikely if a trial stops
     def leads(self, i):
         "Has trial `i` reached the best value?"
-        return np.nanmax(self.Y[i])>=self.transform.best
+        return np.nanmax(self.Y[i])>=self.best
     def to_beat(self, idx):
         "Transformed value that the trials `idx` (k,) must exceed: one, or (k,)"
         return self.incumbent
     def rivals(self, i):
         "(n,) Which trials is trial `i` compared with?"
-        return np.ones(len(self.trainings), bool)
+        return ~self.infeasible
     @property
     def promise(self): return self.final[0] # (n,) what trials are sorted by if only some can be resumed
     @functools.cached_property
