@@ -4,6 +4,7 @@ from optuna.pruners import NopPruner
 from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.results.hints import _hints, Seen, hints
+from fastai_bayes.study.records import ended
 
 class Scripted(Curve):
     "Replaces the accuracy in epoch `e` of a training with learning rate `lr` by `f(lr, e)`"
@@ -16,7 +17,7 @@ def study(path, f, n_epoch=1, loaders=loaders, **kwargs):
     given = dict(space=dict(lr=(1e-3, 1e-1, 'log')), pruner=NopPruner(), fit='fit', enqueue=[dict(lr=o) for o in lrs], n_trials=6)
     return learn.bayes_tune(n_epoch, cbs=Scripted(f), **{**quick, **given, **kwargs})
 def many(path): return DataLoaders(loaders(path).train, TfmdDL(TensorDataset(x[-1000:], y[-1000:]), bs=500, num_workers=0), path=path)
-def named(res): return [k for k,f in _hints.items() if f(Seen(res.study, res.space))]
+def named(res): return [k for k,f in _hints.items() if f(Seen(res.study, res.space, ended(res.study)))]
 
 def at(lr): return lrs.index(min(lrs, key=lambda o: abs(np.log(o/lr))))
 def values(*vs): return lambda lr, e: vs[at(lr)]

@@ -6,6 +6,7 @@ from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.learner import measures
 from fastai_bayes.learner.runner import Run
+from fastai_bayes.study.cache import StudyCache
 from fastai_bayes.study.limits import limits_of, nearest
 
 widths = dict(width=[4, 8, 16, 32, 64, 128], lr=(1e-2, 1e-1, 'log'))
@@ -173,3 +174,24 @@ def test_trials_that_became_longer_are_not_complete(tmp_path):
     was = [(o.number, o.epochs) for o in rows(a)]
     b = tune(tmp_path, dict(n_params=(None, 1e8)), n=3, budget=1, **{**how, 'n_trials': None})
     assert [(o.number, o.epochs) for o in rows(b)]==was and 'complete' not in {*b.trials.state}
+
+def test_what_breaks_a_limit_is_known_but_not_beaten():
+    "The curve of an infeasible trial counts for the forecasts, not as the value to beat; limits are learned from distances"
+    study,space = optuna.create_study(direction='maximize'),Space(dict(a=(0., 1.)))
+    study.set_user_attr('subject_to', dict(gap=[None, .5, 'end']))
+    def add(a, curve, gap, **attrs):
+        state = TrialState.PRUNED if attrs or len(curve)<4 else TrialState.COMPLETE
+        attrs |= dict(n_epoch=4, measures=dict(gap=gap))
+        t = optuna.trial.create_trial(state=state, value=curve[-1] if state==TrialState.COMPLETE else None, params=dict(a=a), user_attrs=attrs,
+                                      distributions=dict(a=optuna.distributions.FloatDistribution(0, 1)), intermediate_values=dict(enumerate(curve, 1)))
+        study.add_trial(t)
+        return StudyCache.of(study).surrogate(study, space, 4)[0]
+    s = add(.9, [.1, .5, .7, .9], .9, infeasible='gap')
+    assert s.infeasible.tolist()==[True] and s.epochs.tolist()==[4] and not s.careful and s.incumbent==0
+    s = add(.2, [.1, .2], .6)  # unsettled
+    assert np.isnan(s.margins[1]).all() and not s.careful and s.best==.2
+    s = add(.3, [.1, .2, .3, .4], .3)
+    assert s.careful and s.best==.4 and s.transform.best==.9 and s.transform.inverse(s.incumbent)<=.4+1e-9 and s.leads(2) and not s.is_whole[0]
+    assert s.rivals(2).tolist()==[False, True, True] and len(s.targets()[0])==3
+    assert s.limits(np.array([[.3]]))>np.log(.5)>s.limits(np.array([[.9]]))
+    np.testing.assert_allclose(s.margins[:,0], [-.4, np.nan, .2])

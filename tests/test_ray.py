@@ -1,5 +1,5 @@
 "Workers on a Ray cluster of two nodes on this machine; nodes die"
-import os, threading, time
+import os, subprocess, sys, threading, time
 import pytest
 ray = pytest.importorskip('ray')
 from ray.cluster_utils import Cluster
@@ -47,6 +47,16 @@ def test_no_room(tmp_path, cluster):
 def test_no_cluster(tmp_path):
     with pytest.raises(TuneError, match='^address: no cluster'):
         digits(tmp_path).bayes_tune(1, space, workers=Ray(2, address='auto'), **quick)
+
+def test_a_cluster_that_wants_a_token(tmp_path):
+    "Ray says so by an error of its own, before it connects; the other way round it only says that it cannot connect"
+    code = """from fastai_bayes.all import *
+try: Ray(2, address='127.0.0.1:1').check()
+except TuneError as e: print(e)"""
+    env = {k: v for k,v in os.environ.items() if not k.startswith('RAY_')}
+    env.update(RAY_AUTH_MODE='token', HOME=str(tmp_path))
+    res = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
+    assert 'no authentication token was found' in res.stdout and 'RAY_AUTH_TOKEN, as its nodes' in res.stdout, res
 
 # Ray Tune
 

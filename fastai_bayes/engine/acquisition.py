@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['acquisitions', 'log_h', 'log_ei', 'ucb', 'log_pi', 'log_mean', 'Acquisition', 'LogEI', 'LogPI', 'UCB', 'Weighed',
-           'PerCost', 'Within', 'IfFeasible']
+           'PerCost', 'Within', 'TimesFeasible', 'IfFeasible']
 
 # %% ../../nbs/engine/03_acquisition.ipynb #imports
 import numpy as np
@@ -168,19 +168,32 @@ class Within(Weighed):
     "Only points that are allowed: `by` maps points (m,d) to whether they may be proposed (m,)"
     def weigh(self, U, v): return np.where(self.by(U), v, -np.inf)
 
-class IfFeasible(Weighed):
+class TimesFeasible(Weighed):
+    "Times the probability of being feasible, by a `Feasible`"
+    def __init__(self, f, by):
+        super().__init__(f, by)
+        self.scales = np.minimum(f.scales, by.scales)
+    @classmethod
+    def worth(cls, v, p):
+        "Log-EI `v` with the log of the probability `p`, both (m,)"
+        return v+p
+    def weigh(self, U, v): return self.worth(v, self.by(U))
+    def grad(self, U):
+        "(m,) values at `U` (m,d), and their gradients (m,d); 0 for choices"
+        (v,dv),(p,dp) = self.f.grad(U),self.by.grad(U)
+        return v+p, dv+dp
+
+class IfFeasible(TimesFeasible):
     "Times the probability of being feasible, by a `Feasible`; points that are not `likely` feasible come last"
     likely = np.log(.6) # Log of the smallest probability that is likely
     margin = np.log(.8) # Below this there is a penalty, so that a climb does not end just beyond what is likely
     steep = 100. # Penalty, in logarithms, as a multiple of what is missing
-    def __init__(self, f, by):
-        super().__init__(f, by)
-        self.scales = np.minimum(f.scales, by.scales)
-    def _worth(self, v, p): return v+p+self.steep*np.minimum(p-self.margin, 0)
-    def weigh(self, U, v):
-        p = self.by(U)
-        return np.where(p<self.likely, -1e15*(1-p), self._worth(v, p))  # below any log-EI
+    @classmethod
+    def _penalized(cls, v, p): return v+p+cls.steep*np.minimum(p-cls.margin, 0)
+    @classmethod
+    def worth(cls, v, p):
+        return np.where(p<cls.likely, -1e15*(1-p), cls._penalized(v, p))  # below any log-EI
     def grad(self, U):
         "(m,) values at `U` (m,d), with unlikely points in place, and their gradients (m,d); 0 for choices"
         (v,dv),(p,dp) = self.f.grad(U),self.by.grad(U)
-        return self._worth(v, p), dv+dp*np.where(p<self.margin, 1+self.steep, 1.)[:,None]
+        return self._penalized(v, p), dv+dp*np.where(p<self.margin, 1+self.steep, 1.)[:,None]

@@ -31,8 +31,18 @@ class OutputTransform:
     def __init__(self,
         Y # (n,G) curves, more is better; at least one value
     ):
-        self.mid,self.best = np.nanmedian(last_values(Y)),np.nanmax(Y)
+        self._of(last_values(Y), np.nanmax(Y))
+    @classmethod
+    def of_ends(cls, last, best):
+        "The same from the `last` values (n,) of curves and the `best` of all"
+        res = cls.__new__(cls)
+        res._of(last, best)
+        return res
+    def _of(self, last, best):
+        self.mid,self.best = np.nanmedian(last),best
         self.scale = max(self.best-self.mid, 1e-9*max(abs(self.best), abs(self.mid)), 1e-150)
+    @property
+    def key(self): return float(self.mid),float(self.best) # What it depends on
 
     def __call__(self, y):
         "`y` (any shape) transformed"
@@ -136,15 +146,18 @@ class CurveForecaster:
         choice: (d,) bool, which coordinates are choices
         fitted: That of an earlier one: a start for the fit, or kept while a level grows by less
             than 10 %
+        before: An earlier forecaster: what would be fitted to the same data again is taken from it
     """
     def __init__(self,
         X, # (n,d) configurations
         Z, # (n,G) transformed curves, values at the epochs of `grid(T)`
         T:int, # Epochs of a full trial
         choice, # (d,) bool, which coordinates are choices
-        fitted=None # That of an earlier one: a start for the fit, or kept while a level grows by less than 10 %
+        fitted=None, # That of an earlier one: a start for the fit, or kept while a level grows by less than 10 %
+        before=None # An earlier forecaster: what would be fitted to the same data again is taken from it
     ):
         self.rungs,self.grid,self.levels = rungs(T),grid(T),[]
+        self.keys = [] # Per level: what it depends on
         self.fitted = [] # Per level: number of trials when it was fitted, parameters, index of the prior
         z = g = np.zeros(len(Z))
         lens = lengths(Z)
@@ -153,14 +166,24 @@ class CurveForecaster:
             zr = np.where(got, Z[:,i], 0.)
             b,*Bs = _beta[min(j, 2)]
             known = X[got],(zr-z)[got],choice,0.,_features(j, z, g)[got]
-            before = fitted[j] if fitted else (0, None, 0)
-            self._add([Data(*known, b, B) for B in Bs], self._prior(j, len(choice)), *before)
+            start = fitted[j] if fitted else (0, None, 0)
+            signal = self._signal(j)
+            data = [np.asarray(o).tobytes() for o in known]
+            self.keys.append((data, signal, start))
+            if before and before.keys[j]==self.keys[j]: self._take(before, j)
+            else:
+                datas = [Data(*known, b, B) for B in Bs]
+                self._add(datas, Prior(len(choice), signal), *start)
             z,g = zr,zr-z
 
     def _places(self): return np.searchsorted(self.grid, self.rungs)
-    def _prior(self, j, d):
-        if j<2: return Prior(d, _first if j else _signal)
-        return Prior(d, max(_decay*self.levels[-1].kernel.s2[0]**.5, _least))
+    def _signal(self, j):
+        "Median of the prior for the signal of level `j`"
+        if j<2: return _first if j else _signal
+        return max(_decay*self.levels[-1].kernel.s2[0]**.5, _least)
+    def _take(self, before, j):
+        self.levels.append(before.levels[j])
+        self.fitted.append(before.fitted[j])
     def _add(self, datas, prior, n, theta, k):
         "Fit a level with the more probable prior, or keep `theta`, fitted to `n` trials with prior `k`"
         now = len(datas[0])

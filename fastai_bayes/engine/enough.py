@@ -33,7 +33,7 @@ def prob_gain(
     shown = surrogate.is_shown.any(1).sum()
     if shown<max(n_starts(surrogate), fewest): return float(epochs>0)
     t = surrogate.transform
-    best = t.inverse(surrogate.incumbent) if surrogate.several else t.best
+    best = t.inverse(surrogate.incumbent) if surrogate.several else surrogate.best
     level = float(t(best+gain))
     how = surrogate,level,epochs,rng
     return float(1-(1-_by_open(*how))*(1-_by_new(*how)))

@@ -350,7 +350,14 @@ class Knowledge:
         ours = among(surrogate.X, self.points)
         p,rest = (values[o & ~np.isnan(values)] for o in (ours, ~ours))
         return not len(p) or not len(rest) or p.max()>=rest.max()-slack
-    def is_followed(self, surrogate): return self.leads(surrogate) and self.weight(surrogate)>=followed
+    def followed_by(self, surrogate):
+        "Its `weight` if the list is followed, else 0"
+        w = self.weight(surrogate) if self.leads(surrogate) else 0.
+        return w if w>=followed else 0.
+    def is_followed(self, surrogate): return self.followed_by(surrogate)>0
+    def _has(self, surrogate, i):
+        found, = among(surrogate.X[[i]], self.points)
+        return bool(found)
 
     def trusts(self,
         surrogate:Surrogate, # Conclusions from the trials
@@ -362,8 +369,7 @@ class Knowledge:
             surrogate: Conclusions from the trials
             i: Which training
         """
-        on_list = among(surrogate.X[[i]], self.points)[0]
-        return bool(on_list) and self.is_followed(surrogate)
+        return self._has(surrogate, i) and self.is_followed(surrogate)
 
     def belief(self,
         surrogate:Surrogate, # Conclusions from the trials
@@ -376,14 +382,15 @@ class Knowledge:
             i: Which training
             returns: Its weight, 0 for none; the probability
         """
-        if self.odds is None or not self.trusts(surrogate, i): return 0.,0.
+        w = self.followed_by(surrogate) if self.odds is not None and self._has(surrogate, i) else 0.
+        if not w: return 0.,0.
         values = self._values(surrogate)
         values[i] = np.nan
         idx,at = self._listed(surrogate, values)
         if not len(idx): return 0.,0.
         own, = row_of(surrogate.X[[i]], self.points)
         best = at[values[idx].argmax()]
-        return self.weight(surrogate), self.odds[own,best]
+        return w, self.odds[own,best]
 
     def _lacks_rivals(self, surrogate):
         "Should a configuration that is not of the list come next? One must, and more while first looks are cheap"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from .gp import GP
 from .cost import Length
-from .acquisition import IfFeasible, LogEI, PerCost, Within, acquisitions, log_ei
+from .acquisition import IfFeasible, LogEI, PerCost, TimesFeasible, Within, acquisitions, log_ei
 from .optimize_acqf import distinct, maximize, sobol
 from .curves import rung_ratio
 from .runs import log_gain
@@ -114,10 +114,12 @@ def _after_one_run(noise, gp, best):
     res.of = lambda m, v, best: log_ei(m, v*v/(v+noise), best)
     return res
 
+def _chance(surrogate): return IfFeasible if surrogate.careful else TimesFeasible
+
 def weighed(f, surrogate, allowed):
     "The acquisition `f`, weighted by feasibility, cost and constraints"
     if surrogate.lengths_differ and f.log: f = PerCost(f, Length(surrogate.space, surrogate.T))
-    if surrogate.feasible is not None: f = IfFeasible(f, surrogate.feasible)
+    if surrogate.feasible is not None: f = _chance(surrogate)(f, surrogate.feasible)
     if surrogate.cost is not None: f = PerCost(f, surrogate.cost)
     return Within(f, allowed) if allowed else f
 
@@ -142,7 +144,7 @@ def propose(
     """
     gp,fitted = process or surrogate.process(rng)
     X,m,_,pending = surrogate.targets()
-    best_mean = incumbent(surrogate, gp)
+    best_mean = max(incumbent(surrogate, gp), surrogate.best_underway)  # or a copy of what is under way gains most
     gp = believing(gp, pending)
     def _of(kind): return weighed(kind(gp, best_mean), surrogate, allowed)
     f,best = _of(acquisitions[acq]),X[np.argsort(-m, kind='stable')[:4]]
@@ -340,6 +342,7 @@ def _paused_rates(surrogate, among):
     paused,m,v = paused[likely],m[likely],v[likely]
     left = surrogate.planned[paused]-np.array([surrogate.trainings[i].epochs for i in paused])
     rate = surrogate.log_gain(paused, m, np.maximum(v, 1e-12))-np.log(left)
+    if surrogate.limits: rate = _chance(surrogate).worth(rate, surrogate.limits(surrogate.X[paused]))
     if surrogate.cost is not None: rate = rate-surrogate.cost(surrogate.X[paused])
     return paused,rate
 

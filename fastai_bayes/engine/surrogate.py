@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['most', 'pilots', 'disorder', 'always', 'usual', 'fall', 'between', 'unknown_noise', 'between_folds', 'unknown',
-           'sound_fit', 'informative', 'spread', 'final_data', 'draw_params', 'least_epochs', 'Surrogate']
+           'sound_fit', 'informative', 'spread', 'final_data', 'draw_params', 'pairs_of', 'late_differences', 'Kept',
+           'in_order', 'swapped', 'median', 'least_epochs', 'Surrogate']
 
 # %% ../../nbs/engine/10_surrogate.ipynb #imports
-import functools, math, operator
+import functools, itertools, math, operator
 from contextlib import suppress
 import numpy as np
 from scipy.special import expit, ndtr
@@ -15,10 +16,11 @@ from .kernels import Prior, with_shapes
 from .gp import Data, GP, Posterior, fit
 from .acquisition import log_ei
 from .cost import Cost
-from .feasible import Feasible
+from .feasible import Feasible, InAll, WithinLimit
 from .runs import Runs, true_values
 from .trainings import states
-from .curves import CurveForecaster, OutputTransform, grid, lengths, noise_left, rung_ratio, rungs, smooth
+from .curves import CurveForecaster, OutputTransform, grid, lengths
+from .curves import noise_left, rung_ratio, rungs, smooth
 
 # %% ../../nbs/engine/10_surrogate.ipynb #fitted
 def sound_fit(
@@ -90,6 +92,102 @@ unknown_noise = .4 # The same, in transformed values, if curves are too short to
 between_folds = .05 # The same, at least, for folds: smooth curves do not show that another part of the data agrees
 unknown = .12 # Smallest probability of ending best of a trial whose curve says nothing, which is no reason to stop it
 
+@functools.lru_cache(maxsize=4)
+def pairs_of(n): return np.array(np.tril_indices(n, -1)) # (2,p) pairs of `n` indices
+
+def late_differences(z, n, failed, width):
+    """(m,2,width) sizes of second and fourth differences in the later halves of m curves, NaN after the last
+
+    The curves `z` are one after the other, with `n` (m,) values; those that have `failed` (m,) do not count."""
+    at = np.arange(n.sum())-np.repeat(np.cumsum(n)-n, n)
+    of,row = np.repeat(n, n),np.repeat(np.arange(len(n)), n)
+    late = (of>=6) & (at>=of//2) & ~failed[row]
+    res = np.full((len(n), 2, width), np.nan)
+    for k in range(2 if late.any() else 0):
+        z = np.convolve(z, [1,-2,1], 'same')
+        use = late & (at<of-k-1)
+        place = (at-of//2)[use]
+        res[row[use],k,place] = np.abs(z[use])
+    return res
+
+class Kept:
+    """What earlier surrogates have computed for each trial, so that the next one computes only what has changed
+
+    Parameters:
+        n: Number of trials
+        before: That of the last surrogate, if there is one
+        changed: Set of indices of the trials that have changed since
+
+    Parameters:
+        n: Number of trials
+        before: That of the last surrogate, if there is one
+        changed: Set of indices of the trials that have changed since
+    """
+    def __init__(self,
+        n:int, # Number of trials
+        before=None, # That of the last surrogate, if there is one
+        changed=() # Set of indices of the trials that have changed since
+    ):
+        self.n,self.known = n,{} # Name -> key, value, indices of trials that have changed since
+        for name,o in (before.known if before else {}).items():
+            key,value,stale = o
+            self.known[name] = key,value,stale.union(changed)
+    def get(self, name, key):
+        "Value that was kept as `name` with this `key`, and the indices (k,) of trials that have changed; or None, None"
+        known,value,stale = self.known.get(name, (None, None, ()))
+        if value is None or known!=key: return None,None
+        return value, np.array(sorted(i for i in stale if i<self.n), int)
+    def put(self, name, key, value):
+        self.known[name] = key,value,set()
+        return value
+    def rows(self,
+        name:str, # Of the value
+        f, # Function from indices (k,) of trials to an array (k,...)
+        key=0, # All that it depends on besides these trials
+        also=None # Function from indices and an old array to all indices that depend on these; only themselves if None
+    ): # (n,...)
+        """`f` of all trials, kept but for those that have changed
+
+        Parameters:
+            name: Of the value
+            f: Function from indices (k,) of trials to an array (k,...)
+            key: All that it depends on besides these trials
+            also: Function from indices and an old array to all indices that depend on these; only
+                themselves if None
+
+        Parameters:
+            name: Of the value
+            f: Function from indices (k,) of trials to an array (k,...)
+            key: All that it depends on besides these trials
+            also: Function from indices and an old array to all indices that depend on these; only
+                themselves if None
+            returns: (n,...)
+        """
+        old,idx = self.get(name, key)
+        if old is None or not len(old):
+            every = f(np.arange(self.n))
+            return self.put(name, key, every)
+        res = np.resize(old, (self.n, *old.shape[1:]))
+        if also and len(idx): idx = also(idx, old)
+        if len(idx): res[idx] = f(idx)
+        return self.put(name, key, res)
+    def once(self, name, key, f):
+        "`f` of what was kept as `name`, unless that had the same `key`"
+        known,old,_ = self.known.get(name, (None, None, ()))
+        return old if known==key else self.put(name, key, f(old))
+
+def in_order(v): return np.sort(v[~np.isnan(v)]) # Sorted numbers in `v`
+def swapped(ordered, old, new):
+    "The sorted numbers `ordered` with `new` ones for `old` ones"
+    old,new = in_order(old),in_order(new)
+    at = np.searchsorted(ordered, old)+np.arange(len(old))-np.searchsorted(old, old)  # each of equal ones
+    ordered = np.delete(ordered, at)
+    return np.insert(ordered, np.searchsorted(ordered, new), new)
+def median(ordered):
+    "That of sorted numbers"
+    n = len(ordered)
+    return (ordered[(n-1)//2]+ordered[n//2])/2
+
 def least_epochs(T):
     "Minimum of epochs before a curve of `T` means something: 4, or a quarter of fewer than 16"
     return min(4, math.ceil(T/4))
@@ -106,6 +204,7 @@ class Surrogate:
         before: An earlier surrogate, whose trials have not changed since
         n_runs: Maximum number of runs per trial
         by_folds: Are they folds, which differ even if another seed changes nothing?
+        changed: Indices of the trainings that are not those of `before`; compared if None
     """
     every = 1 # Epochs between two reports, if that is a part of one; only for words
     def __init__(self,
@@ -116,36 +215,43 @@ class Surrogate:
         fitted:dict=None, # Fitted parameters of the previous proposal, from `propose`
         before=None, # An earlier surrogate, whose trials have not changed since
         n_runs:int=1, # Maximum number of runs per trial
-        by_folds:bool=False # Are they folds, which differ even if another seed changes nothing?
+        by_folds:bool=False, # Are they folds, which differ even if another seed changes nothing?
+        changed=None # Indices of the trainings that are not those of `before`; compared if None
     ):
         self.space,self.T,self.trainings = space,T,trainings
         self.n_runs,self.by_folds = n_runs,by_folds
-        later = map(operator.attrgetter('later'), trainings)
-        self.several = n_runs>1 or any(later) # Do trials have several runs, or may they?
         self.scarce,self.fitted = cost,fitted or {}
         self.grid = grid(T)
-        self.rows = self._rows(before)
+        self.rows,changed = self._rows(before, changed)
+        self.kept = Kept(len(trainings), before and before.kept, changed)
         parts = np.split(self.rows, [len(space), -3], 1)
-        self.X,self.Y,ends = map(np.ascontiguousarray, parts)
+        self.X,self.Y,ends = parts
         last,failed,self.state = ends.T
         self.last,self.failed = last.astype(int),failed>0
         self.planned = space.epochs(self.X, T)  # (n,) epochs of each trial when it is complete
         self.first = T//self.planned  # where its first one is placed
-        self.lens = lengths(self.Y)
+        def _later(idx): return np.array([len(trainings[i].later) for i in idx], int)
+        later = self.kept.rows('later', _later).any()
+        self.several = n_runs>1 or later # Do trials have several runs, or may they?
+        self.lens = self.kept.rows('lens', lambda idx: lengths(self.Y[idx]))
         self.epochs = np.r_[0, self.grid][self.lens]  # at which they are compared
         self.infeasible = self.are('infeasible')
 
-    def _rows(self, before):
-        "(n,d+G+3) the `row` of each training; known if it is the same object as in `before`"
-        shape = len(self.trainings),len(self.space)+len(self.grid)+3
+    def _rows(self, before, changed):
+        "(n,d+G+3) the `row` of each training, known if it is the same object as in `before`; and indices of the others"
+        n = len(self.trainings)
+        shape = n,len(self.space)+len(self.grid)+3
         res = np.resize(before.rows, shape) if before else np.empty(shape)
-        known = before.trainings if before else ()
-        new = map(operator.is_not, self.trainings, [*known, *[None]*shape[0]])
-        for i in np.flatnonzero([*new]):
+        if changed is None:
+            known = itertools.chain(before.trainings if before else (), itertools.repeat(None))
+            other = map(operator.is_not, self.trainings, known)
+            changed = itertools.compress(range(n), other)
+        new = {*changed}
+        for i in new:
             t = self.trainings[i]
             own, = self.space.epochs(t.x[None], self.T)
             res[i] = t.row(self.T, int(own))
-        return res
+        return res,new
     def are(self, state): return self.state==states.index(state)
     def _place(self, l):
         "Number of grid epochs up to `l`, a number or an array"
@@ -156,13 +262,45 @@ class Surrogate:
     @property
     def lengths_differ(self): return self.space.longest>0
     @functools.cached_property
-    def transform(self): return OutputTransform(self.Y if self.lens.any() else np.zeros((1, 1)))
+    def transform(self):
+        if not self.lens.any(): return OutputTransform(np.zeros((1, 1)))
+        last = self.kept.rows('last', lambda idx: self.Y[idx,self.lens[idx]-1])
+        return OutputTransform.of_ends(last, np.nanmax(self._bests))
     @functools.cached_property
-    def Z(self): return self.transform(self.Y)
+    def _bests(self): return self.kept.rows('best', lambda idx: np.fmax.reduce(self.Y[idx], 1)) # (n,) best of each
     @functools.cached_property
-    def smooth(self): return smooth(self.Z, self.noise, self.T) # (n,G) `Z` with less noise
+    def best(self):
+        "Best value of a trial that can win, of any if none can"
+        within = self._bests[~self.infeasible & (self.lens>0)]
+        return np.nanmax(within) if len(within) else self.transform.best
     @functools.cached_property
-    def shown(self): return np.minimum(self.lens, self._place(self.last)) # (n,) without early stopping
+    def Z(self):
+        def _Z(idx): return self.transform(self.Y[idx])
+        return self.kept.rows('Z', _Z, self.transform.key)
+    @property
+    def smooth(self): return self._smoothed[:,:-1] # (n,G) `Z` with less noise
+    @functools.cached_property
+    def _smoothed(self):
+        "(n,G+1) `Z` with less noise, and the largest values without early stopping"
+        def _smooth(idx):
+            Z = smooth(self.Z[idx], self.noise, self.T)
+            shown = np.arange(len(self.grid))<self.shown[idx,None]
+            return np.c_[Z, np.where(shown, Z, -np.inf).max(1)]
+        key = *self.transform.key,self.noise
+        return self.kept.rows('smooth', _smooth, key, self._as_long)
+    def _as_long(self, idx, old):
+        "Indices of the trials as long as one of `idx` is, or was in `old`: these are smoothed together, bit by bit"
+        hit = np.zeros(len(self.grid)+1, bool)
+        was = old[idx[idx<len(old)],:-1]
+        hit[self.lens[idx]] = hit[lengths(was)] = True
+        return np.flatnonzero(hit[self.lens])
+    @functools.cached_property
+    def shown(self):
+        "(n,) numbers of values without early stopping"
+        def _shown(idx):
+            own = self._place(self.last[idx])
+            return np.minimum(self.lens[idx], own)
+        return self.kept.rows('shown', _shown)
     @functools.cached_property
     def is_shown(self): return np.arange(len(self.grid))<self.shown[:,None] # (n,G)
 
@@ -171,32 +309,49 @@ class Surrogate:
         curves = [t.points[1] for t in self.trainings]
         counts = [*map(len, curves)]
         return self.transform(np.concatenate([[], *curves])), np.array(counts, int)
+    def _differences(self, idx):
+        "`late_differences` of the trials `idx`"
+        n,failed = self.shown[idx],self.failed[idx]
+        z = self.Z[idx][np.arange(len(self.grid))<n[:,None]]
+        return late_differences(z, n, failed, len(self.grid)//2)
+    def _late(self):
+        "The `late_differences` of all trials, sorted: second ones, and fourth ones"
+        if self.lengths_differ:
+            z,n = self._as_trained()
+            D = late_differences(z, n, self.failed, max(n, default=0))
+            return in_order(D[:,0]),in_order(D[:,1])
+        key = self.transform.key
+        known,idx = self.kept.get('late', key)
+        was,_ = self.kept.get('differences', key)
+        D = self.kept.rows('differences', self._differences, key)
+        def _swapped(k):
+            old = was[idx[idx<len(was)],k]
+            return swapped(known[k], old, D[idx,k])
+        fewer = known is None or len(was)>len(D)
+        res = [in_order(D[:,k]) if fewer else _swapped(k) for k in range(2)]
+        return self.kept.put('late', key, res)
     @functools.cached_property
     def noise(self):
         "Standard deviation of the noise, from differences in the later halves of curves (Gasser et al. 1986)"
-        z,n = self._as_trained() if self.lengths_differ else (self.Z[self.is_shown], self.shown)
-        at = np.arange(n.sum())-np.repeat(np.cumsum(n)-n, n)
-        of = np.repeat(n, n)
-        late = (of>=6) & (at>=of//2) & ~np.repeat(self.failed, n)
-        if not late.any(): return 0.
         sds = []
-        for k,squares in ((1, 6), (2, 70)):  # weights 1 2 1 and 1 4 6 4 1
-            z = np.convolve(z, [1,-2,1], 'same')
-            d = np.abs(z[late & (at<of-k)])
-            sds.append(1.4826*np.median(d)/squares**.5 if len(d)>=6 else 0.)  # the median ignores jumps
+        for d,squares in zip(self._late(), (6, 70)):  # weights 1 2 1 and 1 4 6 4 1
+            sds.append(1.4826*median(d)/squares**.5 if len(d)>=6 else 0.)  # the median ignores jumps
         sd = min(sds)  # fourth ones are small for bent curves, second ones for stairs
         steps = 40  # per decade, so that a new curve seldom changes the smoothing of old ones
         return float(10**(np.round(steps*np.log10(sd))/steps)) if sd>1e-9 else 0.
     @functools.cached_property
     def incumbent(self):
         "Transformed value to beat: the best of the smooth curves, at most the best seen; of means if there are runs"
-        if not self.is_shown.any(): return 0.
-        seen = self.transform(self.transform.best)
-        best = float(min(self.smooth[self.is_shown].max(), seen))
+        counts = (self.shown>0) & ~self.infeasible
+        if not counts.any(): return 0.
+        seen = self.transform(self.best)
+        best = float(min(self._smoothed[counts,-1].max(), seen))
         if not (self.several and self.is_whole.any()): return best
         return float(min(best, self.cautious[self.is_whole].max()))
     @functools.cached_property
-    def is_whole(self): return self.reached(self.T) # (n,) Which trials have a run that has ended?
+    def is_whole(self):
+        "(n,) Which trials have a run that has ended, and can win?"
+        return self.reached(self.T) & ~self.infeasible
     @functools.cached_property
     def cautious(self): return self.final[0]-np.sqrt(self.final[1]) # (n,) Means, less one standard error
     def prob_beats(self, i):
@@ -213,9 +368,12 @@ class Surrogate:
     def forecaster(self):
         "`CurveForecaster` of the longest curves"
         ok = np.flatnonzero(~self.failed)
-        ok = ok[informative(self.lens[ok], most)]
-        before = self.fitted.get('curves')
-        return CurveForecaster(self.X[ok], self.smooth[ok], self.T, self.space.choice, before)
+        lens = self.lens[ok].astype(np.int16)  # sorted faster
+        ok = ok[informative(lens, most)]
+        X,Z,before = self.X[ok],self.smooth[ok],self.fitted.get('curves')
+        key = X.tobytes(),Z.tobytes(),before
+        def _new(last): return CurveForecaster(X, Z, self.T, self.space.choice, before, last)
+        return self.kept.once('forecaster', key, _new)
     def forecast(self, idx):
         "Transformed final values of the trials `idx` (k,): mean (k,) and variance (k,)"
         done = self.epochs[idx,None]>=self.T  # known, including noise
@@ -274,28 +432,59 @@ class Surrogate:
         return Cost(self.X[known], seconds[known], self.space.choice, self.fitted.get('cost'))
     @functools.cached_property
     def feasible(self):
+        "`Feasible`, and the `limits`; None if all configurations could be trained and keep them"
+        parts = [o for o in (self._trainable, self.limits) if o]
+        return InAll(parts) if len(parts)>1 else parts[0] if parts else None
+    @property
+    def _trainable(self):
         "`Feasible`, None if all configurations could be trained"
-        if not self.infeasible.any(): return None
-        trained = np.array([len(o.curve)>0 for o in self.trainings])
-        known = np.flatnonzero(self.infeasible | trained)
-        known = known[informative(self.infeasible[known].astype(int), most)]
-        return Feasible(self.X[known], ~self.infeasible[known], self.space.choice)
+        measured = np.isfinite(self.margins).any(1)
+        refused = self.infeasible & ~measured
+        if not refused.any(): return None
+        trained = measured | np.array([len(o.curve)>0 for o in self.trainings])
+        known = np.flatnonzero(refused | trained)
+        known = known[informative(refused[known].astype(int), most)]
+        return Feasible(self.X[known], ~refused[known], self.space.choice)
+    @functools.cached_property
+    def margins(self):
+        "(n,k) How far measures are within their limits, NaN if unknown"
+        rows = [o.margins for o in self.trainings]
+        return np.array(rows, float).reshape(len(rows), len(rows[0]) if rows else 0)
+    @functools.cached_property
+    def careful(self):
+        "Do proposals stay where limits are probably kept? Not before a trial has kept them: it may be anywhere"
+        return not self.limits or (self.margins>=0).all(1).any()
+    @functools.cached_property
+    def limits(self):
+        "`WithinLimit` of all limits that were broken, None if there is none"
+        parts = []
+        for m in self.margins.T:
+            known = np.flatnonzero(np.isfinite(m))
+            known = known[informative(-np.abs(m[known]), most)]
+            if (m[known]<0).any():
+                parts.append(WithinLimit(self.X[known], m[known], self.space.choice))
+        return InAll(parts) if parts else None
 
     lead,aim = 'the best value','ending best' # In words: what is never lost, and what must be unlikely if a trial stops
     def leads(self, i):
         "Has trial `i` reached the best value?"
-        return np.nanmax(self.Y[i])>=self.transform.best
+        return np.nanmax(self.Y[i])>=self.best
     def to_beat(self, idx):
         "Transformed value that the trials `idx` (k,) must exceed: one, or (k,)"
         return self.incumbent
     def rivals(self, i):
         "(n,) Which trials is trial `i` compared with?"
-        return np.ones(len(self.trainings), bool)
+        return ~self.infeasible
     @property
     def promise(self): return self.final[0] # (n,) what trials are sorted by if only some can be resumed
+    @functools.cached_property
+    def best_underway(self):
+        "Largest value, transformed, at which a running trial is expected to end; minus infinity if there is none"
+        running = self.are('running') & ~self.failed & (self.epochs>0)
+        return float(max(self.final[0][running], default=-np.inf))
     def log_gain(self, idx, m, v):
         "(k,) log of what the trials `idx` (k,) gain if they end at `m` (k,) with variances `v` (k,)"
-        return log_ei(m, v, self.incumbent)[0]
+        return log_ei(m, v, max(self.incumbent, self.best_underway))[0]
     def prob_best(self, idx, ends=None):
         "(k,) probabilities that the trials `idx` (k,) end better than the best value seen; `ends` is their `forecast`"
         if ends is None and self.several: ends = [o[idx] for o in self.final]
@@ -314,7 +503,7 @@ class Surrogate:
         "(2,p) pairs of the `trials` (n,)"
         use = np.flatnonzero(trials)
         if len(use)>most: use = spread(use, most)  # there are many pairs
-        return use[np.array(np.tril_indices(len(use), -1))]
+        return use[pairs_of(len(use))]
     @functools.cached_property
     def look(self):
         "Epochs of a first look: `least_epochs`, or the fewest that order trials in the same way"

@@ -31,6 +31,8 @@ class Training:
         diverged: Did it diverge? If None, it did if its last value is missing
         later: Further runs of the configuration, as `Training`s
         others: Values of the study's other goals, more is better; NaN if unknown
+        margins: How far measures are within their limits, below 0 if they break them; NaN while
+            unknown
     """
     x:np.ndarray # (d,) point of the unit cube
     curve:list=field(default_factory=list) # Value after each epoch, more is better; missing if not finite
@@ -42,6 +44,7 @@ class Training:
     diverged:bool=None # Did it diverge? If None, it did if its last value is missing
     later:list=field(default_factory=list) # Further runs of the configuration, as `Training`s
     others:tuple=() # Values of the study's other goals, more is better; NaN if unknown
+    margins:tuple=() # How far measures are within their limits, below 0 if they break them; NaN while unknown
     _row:tuple=field(default=(None,), repr=False, compare=False)
 
     def add(self, epoch, value):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CheckpointError', 'ChangedModelError', 'plain', 'write', 'read', 'read_training', 'spare_memory', 'Writer',
-           'recorder_state', 'set_recorder', 'shapes', 'holds', 'as_built', 'Checkpoint']
+           'recorder_state', 'set_recorder', 'shapes', 'holds', 'as_built', 'Unsaved', 'Checkpoint']
 
 # %% ../../nbs/learner/09_checkpoint.ipynb #imports
 import math, sys, time, traceback, warnings
@@ -393,7 +393,14 @@ def _raised_by():
     owner,name = frame.f_locals.get('self'),frame.f_code.co_name
     return name if owner is None else f'{type(owner).__name__}.{name}'
 
-class Checkpoint(EventCallback):
+class Unsaved:
+    "For a callback that writes a file: warns once if it cannot"
+    warned,unsaved = False,'' # Did it warn? What it says, with `{}` for the error
+    def _failed(self, e):
+        if not self.warned: warnings.warn(self.unsaved.format(e), stacklevel=2)
+        self.warned = True
+
+class Checkpoint(Unsaved, EventCallback):
     """Save the full state of a trial after each epoch; resume it from there if the file exists
 
     Parameters:
@@ -419,12 +426,12 @@ class Checkpoint(EventCallback):
         self.hypers,self.longer,self.writer = hypers,longer,writer or Writer()
         self.named,self.saved = set() if named is None else named,read_training(file)
         self.stage,self.built = -1,None # Number of the current fit; shapes of the model before it
-        self.start,self.written,self.fresh,self.warned = time.monotonic(),None,False,False
+        self.start,self.written,self.fresh = time.monotonic(),None,False
         self.ended = False # Shall no fit follow?
         self.cancelled = '' # Method that was the last to cancel a fit, or part of it
         self.done = self.saved['done'] if self.saved else 0 # Epochs, of all fits
         self.trained = self.saved['trained'] if self.saved else 0 # Those that were not cancelled before training
-        self._stateattrs = *vars(self),'_stateattrs' # Saved by `state`
+        self._stateattrs = *vars(self),'_stateattrs','warned' # Saved by `state`
 
     @property
     def learn(self): return self._learn
@@ -499,12 +506,8 @@ class Checkpoint(EventCallback):
         else: self.writer.put(self.file, state, _save, self._failed)
         self.written = time.monotonic()
 
-    def _failed(self, e):
-        if not self.warned:
-            warnings.warn(f'no checkpoint could be written ({e}); the trial continues, but can be resumed '
-                          'only from the last one that was written', stacklevel=2)
-        self.warned = True
-
+    unsaved = ('no checkpoint could be written ({}); the trial continues, but can be resumed '
+               'only from the last one that was written')
     def after_fit(self): self.writer.wait()
 
     def end(self, stopped):

@@ -37,7 +37,7 @@ from ..study.records import (Latest, all_trials, attr, best_first, best_of, best
     saved_of, seconds_of, set_trial_attrs, standing, state_of, std_error, trial_at, trial_id, trials_of)
 from ..study.search_space import as_stored, distributions, suggest, with_only
 from ..study.searches import Job, search_of
-from ..study.storage import StudyError, buffered, forget, quiet_optuna
+from ..study.storage import StudyError, buffered, forget, is_new_file, is_path, quiet_optuna, storage_of
 from ..study.studies import open_study
 from ..study.workers import Worker, is_worker
 
@@ -86,6 +86,8 @@ class Run:
         "Open the study"
         plan,folder,worker = self.plan,self.folder,self.worker
         storage = folder/'study.log' if plan.storage is None else plan.storage
+        new = is_path(storage) or is_new_file(storage)
+        if not new: storage = storage_of(storage)  # before others must wait
         pair = Pair(folder, worker.home, storage)
         pair.present,pair.free = plan.value_now,self.check_free
         with worker.turn:
@@ -277,12 +279,30 @@ def next_trial(self:Run):
     if len(self.infeasible)>=self.most_infeasible:
         self.ended = f'the last {len(self.infeasible)} were infeasible; {nearest(self.study)}'.strip('; ')
         return None
-    with self.worker.turn, recording(), quiet_optuna():
-        forget(self.study)
-        self.fail_dead_trials()
-        self.remove_old_files()
-        job = self.next_job()
-        return job and self.claim(job)
+    with recording(), quiet_optuna():
+        files = self.look_ahead()
+        with self.worker.turn:
+            forget(self.study)
+            self.fail_dead_trials()
+            self.remove_old_files(*files)
+            job = self.next_job()
+            claimed = job and self.claim(job)
+        return Trial(self.study, claimed) if isinstance(claimed, int) else claimed
+
+@patch
+def look_ahead(self:Run):
+    """If other processes wait for their turn, find out before this one takes it what takes longest
+
+    That is what the search says if no other trial begins meanwhile; and the arguments of `remove_old_files`."""
+    forget(self.study)
+    trials = self.counted()
+    others = {t.user_attrs.get('worker') for t in self.running(trials)}-{self.worker.id}
+    cut = any('cut' in t.user_attrs for t in trials)
+    if not others or cut or not all(map(self.worker.alive, others)): return ()  # the turn may change what is needed
+    queued = self.rest or any(t.state==TrialState.WAITING for t in trials)
+    if self.may_begin() and not queued:
+        self.search.foresee(self.study, self.resumable(trials), MemoryLimit(trials).allows)
+    return self.with_files()
 
 @patch
 def next_job(self:Run):
@@ -293,7 +313,7 @@ def next_job(self:Run):
 
 @patch
 def claim(self:Run, job):
-    "An Optuna trial of this process for `job`"
+    "An Optuna trial of this process for `job`, or its id in the storage"
     if job.trial is not None: self.resume(job.trial, job.source, job.params, job.fit)
     elif job is not waiting:
         known = distributions(self.plan.space)
@@ -312,11 +332,10 @@ def new_trial(self:Run, job, **kwargs):
 
 @patch
 def begin_trial(self:Run, job, known, params):
-    "A trial that runs from its first line in the study: with a database, each further one would take its time"
+    "Id of a trial that runs from its first line in the study: with a database, each further one would take its time"
     dists = {k: known[k] for k in params}
     new = self.new_trial(job, state=TrialState.RUNNING, params=params, distributions=dists)
-    id = self.study._storage.create_new_trial(self.study._study_id, new)  # `add_trial` does not tell it
-    return Trial(self.study, id)
+    return self.study._storage.create_new_trial(self.study._study_id, new)  # `add_trial` does not tell it
 
 @patch
 def fail_dead_trials(self:Run):
@@ -635,11 +654,18 @@ _kept = 'checkpoint.pt', 'best.pth', 'recorder.pt'
 _half_written = 'checkpoint.pt.tmp', 'best.pth.tmp', 'best.part.pth', 'recorder.pt.tmp' # By a process that died
 
 @patch
-def remove_old_files(self:Run):
-    "Remove weights and checkpoints that are no longer needed, and empty folders"
+def with_files(self:Run):
+    "Ended trials that may have files, and numbers of those that need them"
     ended = [t for t in self.ended_trials() if t.number not in self.tidied]
-    needed = self.needed(ended)
+    return ended, self.needed(ended)
+
+@patch
+def remove_old_files(self:Run, ended=None, needed=None):
+    "Remove weights and checkpoints that are no longer needed, and empty folders; as of now, or as `with_files` said"
+    if ended is None: ended,needed = self.with_files()
+    still = {t.number for t in self.ended_trials()}  # others may have been resumed
     for t in ended:
+        if t.number not in still: continue
         n = trial_id(t)
         if n not in needed: self.tidied.add(t.number)  # nothing is written there unless it is resumed
         for folder in reversed(self.places(t)):

@@ -24,7 +24,7 @@ from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
 from optuna.trial import TrialState
 from ..engine.space import Space
 from .callback import BayesPruningCallback
-from .checkpoint import (ChangedModelError, Checkpoint, CheckpointError, Writer, as_built, holds, read,
+from .checkpoint import (ChangedModelError, Checkpoint, CheckpointError, Unsaved, Writer, as_built, holds, read,
     recorder_state, set_recorder, shapes, write)
 from .copies import copies, release, seeded, weights_only
 from .factory import AskError, FactoryError, LearnerFactory, TuneError, in_short, load_weights
@@ -141,7 +141,7 @@ def epochs_of(
     return kwargs.get('n_epoch', n_epoch)+(kwargs.get('freeze_epochs', 1) if fit=='fine_tune' else 0)
 
 # %% ../../nbs/learner/18_training.ipynb #best
-class BestEpoch(Measured, SaveModelCallback):
+class BestEpoch(Unsaved, Measured, SaveModelCallback):
     """Save the weights of the best epoch in `best.pth`, and load them at the end
 
     Parameters:
@@ -158,7 +158,7 @@ class BestEpoch(Measured, SaveModelCallback):
         writer:Writer=None # Writes the file; a new one if None
     ):
         super().__init__(monitor, np.less if mode=='min' else np.greater, fname='best', reset_on_fit=False)
-        self.warned,self.behind,self.built = False,False,built # `behind`: is the file older than the best epoch?
+        self.behind,self.built = False,built # `behind`: is the file older than the best epoch?
         self.writer = writer or Writer()
 
     def after_epoch(self):
@@ -175,11 +175,7 @@ class BestEpoch(Measured, SaveModelCallback):
         self.writer.put(file, state, _save, self._failed)
         return True
 
-    def _failed(self, e):
-        if not self.warned:
-            warnings.warn(f'the weights of the best epoch could not be saved ({e}); the trial continues',
-                          stacklevel=2)
-        self.warned = True
+    unsaved = 'the weights of the best epoch could not be saved ({}); the trial continues'
 
     def after_fit(self):
         self.writer.wait()

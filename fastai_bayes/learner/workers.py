@@ -424,8 +424,9 @@ class Ray(Workers):
         if self.n=='gpus': raise TuneError(f'n: expected a whole number of 1 or more, got {self.n!r}')
         if ray.is_initialized(): return
         try: ray.init(self.address, log_to_driver=False)
-        except (ConnectionError, ValueError) as e:
-            raise TuneError(f'address: no cluster at {self.address!r} ({e})') from e
+        except (ConnectionError, ValueError, ray.exceptions.RayError) as e:
+            raise TuneError(f'address: no cluster at {self.address!r} ({e}); if it wants a token, start this '
+                            'program with RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN, as its nodes were started') from e
     @property
     def threads(self): return max(1, int(self.cpus))
     def start(self, i, packed, rest):

@@ -60,7 +60,8 @@ class Beliefs:
         if self.T is None: return
         how = (max_runs(trials), has_folds(study)),self.sign,unit_of(trials, self.T)
         trainings = Trainings(self.space, self.T, 'epochs', *how)
-        self.surrogate,begun = trainings.surrogate(trials)
+        trainings.take(trials)
+        self.surrogate,begun = trainings.surrogate()
         self.bounds = bounds_of(study.user_attrs.get('monitor'), self.sign*self.surrogate.Y)
         self.surrogate.every = self.every
         last = Latest(lambda t: t)(trials)

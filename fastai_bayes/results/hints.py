@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from ..engine.policy import real_epochs
 from ..engine.space import Choice, Space
 from .tables import short
-from ..study.records import (Direction, all_trials, best_of, best_trial, ended, every_of, max_runs,
+from ..study.records import (Direction, all_trials, best_first, best_of, ended, every_of, max_runs,
     of_study, own_params, points_of, trial_id)
 
 # %% ../../nbs/results/10_hints.ipynb #seen
@@ -27,13 +27,15 @@ class Seen:
     Parameters:
         study: With one goal
         space: Its search space
+        ended: Pairs of a trial and its value
     """
     study:optuna.Study # With one goal
     space:Space # Its search space
+    ended:list # Pairs of a trial and its value
 
     def __post_init__(self):
-        self.sign,self.best = Direction.of(self.study),best_trial(self.study)
-        self.ended = ended(self.study) # Pairs of a trial and its value
+        self.sign = Direction.of(self.study)
+        self.best,*_ = best_first(self.study, self.ended)
         self.values = [v for _,v in self.ended]
         self.value,_ = best_of(self.best, self.study)
         self.curve = [v for _,v in points_of(self.best)] # Of the best trial
@@ -175,6 +177,6 @@ def hints(
         returns: Texts; none if there are several goals, or fewer than five trials with a value
     """
     several = len(study.directions)>1 or study.user_attrs.get('goals')
-    if several or len(ended(study))<least: return []
-    seen = Seen(study, space)
+    if several or len(found := ended(study))<least: return []
+    seen = Seen(study, space, found)
     return [o for f in _hints.values() if (o := f(seen))]

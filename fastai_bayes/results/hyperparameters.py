@@ -13,9 +13,9 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import create_trial
 from ..engine.space import Choice, dimension, is_int
 from ..engine.surrogate import spread
-from .style import (PlotError, best_number, blue, columns, disambiguate, dots, finish, grey, is_discrete,
-    is_max, jitter, label, message_axis, new_axes, new_axis, order_key, param_panel, places, plain, plot, ranked,
-    shading_key, shared_legend, slanted, ticks, turns, window)
+from .style import PlotError, best_number, blue, columns, disambiguate, dots, finish, grey, is_discrete
+from .style import is_max, jitter, label, message_axis, new_axes, new_axis, order_key, param_panel
+from .style import places, plain, plot, ranked, shading_key, shared_legend, slanted, ticks, turns, window
 from ..study.records import column, ended, of_study, state_of, trial_id
 from ..study.storage import quiet_optuna
 

@@ -8,6 +8,8 @@ __all__ = ['no_params', 'unit_of', 'horizon', 'fits', 'Trainings', 'fit_key', 'n
 
 # %% ../../nbs/study/07_cache.ipynb #imports
 import hashlib, math, threading, warnings
+from dataclasses import replace
+from operator import attrgetter
 from weakref import WeakKeyDictionary
 import numpy as np
 from optuna.study import Study
@@ -19,6 +21,7 @@ from ..engine.surrogate import Surrogate, sound_fit
 from ..engine.goals import GoalSurrogate
 from .search_space import search_space
 from .goals import goals_of, others_of
+from .limits import limits_of, margins_of
 from .records import (Direction, Latest, all_trials, attr, current_run, curve_of, diverged,
     epochs_trained, every_of, has_folds, is_infeasible, last_step, max_runs, runs_of, seconds_of, steps_of,
     trial_id, trials_of, was_stopped)
@@ -51,7 +54,7 @@ def fits(params, space):
     def _ok(k): return params[k] in space[k] if k in params else k in space.optional
     return any(k in params for k in active) and all(map(_ok, active))
 
-def _infeasible(trial, params, space, others):
+def _infeasible(trial, params, space, **facts):
     "`trial` that ended without a value; names that were not yet suggested are as queued, or random"
     known = {**trial.system_attrs.get('fixed_params', {}), **params}
     known = {k: v for k,v in known.items() if k in space}
@@ -59,12 +62,16 @@ def _infeasible(trial, params, space, others):
     u = np.random.default_rng(trial.number).random(len(space))  # a fixed value would look like the cause
     rest = {k: space[k].from_unit(o) for k,o in zip(space, u)}
     why = trial.user_attrs.get('infeasible', '')
-    return Training(space.encode(rest | known), state='infeasible', reason=why, others=others)
+    return Training(space.encode(rest | known), state='infeasible', reason=why, **facts)
 
 def _seconds(trial, n):
     "Seconds per epoch of `trial` with values up to step `n`; None if unknown"
     seconds = seconds_of(trial)/max(n-attr(trial, 'resumed_from', 0), 1)
     return seconds if n and seconds>=0 else None
+
+def _state(trial):
+    if is_infeasible(trial): return 'infeasible'
+    return 'paused' if was_stopped(trial) else _states[trial.state.name]
 
 def _several(trial, x, sign):
     "`trial` with several runs for the engine"
@@ -72,7 +79,7 @@ def _several(trial, x, sign):
         at,curve = [e for e,_ in points],[sign*v for _,v in points]
         gaps = len(at)<max(at, default=0)
         return Training(x, curve, state, at=at if gaps else None, diverged=False)
-    state = 'paused' if was_stopped(trial) else _states[trial.state.name]
+    state = _state(trial)
     first,*later = runs_of(trial)
     ended = ['complete']*(len(later)-1)
     res = _run(first, state)
@@ -80,19 +87,19 @@ def _several(trial, x, sign):
     res.seconds = _seconds(trial, last_step(trial))
     return res
 
-def _training(trial, space, sign, unit=1, goals=()):
+def _training(trial, space, sign, unit=1, goals=(), limits=None):
     "`trial` for the engine, None if it lacks an active dimension of `space`"
     params = {'': 0, **space.of_longest, **trial.params}  # for `no_params`; a trial without a length is as long as any
-    others = others_of(trial, goals)
-    if is_infeasible(trial): return _infeasible(trial, params, space, others)
+    facts = dict(others=others_of(trial, goals), margins=margins_of(trial, limits or {}))
+    if is_infeasible(trial) and not curve_of(trial): return _infeasible(trial, params, space, **facts)
     if not fits(params, space): return None
-    if current_run(trial): return _several(trial, space.encode(params), sign)
+    if current_run(trial): return replace(_several(trial, space.encode(params), sign), **facts)
     at,curve = steps_of(trial, unit),[sign*v for v in curve_of(trial)]
     n = max(at, default=0)
     if trial.state==TrialState.COMPLETE and not any(map(math.isfinite, curve)):
         at,curve = [max(n, 1)],[sign*trial.values[0]]
-    state = 'paused' if was_stopped(trial) else _states[trial.state.name]
-    res = Training(space.encode(params), curve, state, diverged=diverged(trial), others=others)
+    state = _state(trial)
+    res = Training(space.encode(params), curve, state, diverged=diverged(trial), **facts)
     res.seconds = _seconds(trial, n)
     res.at = at if len(at)<max(at, default=0) else None
     return res
@@ -100,29 +107,34 @@ def _training(trial, space, sign, unit=1, goals=()):
 # %% ../../nbs/study/07_cache.ipynb #cache
 class Trainings(Latest):
     "Trainings of a study in one space"
-    def __init__(self, space, T, cost, runs, sign, unit, goals=()):
-        super().__init__(lambda t: _training(t, space, sign, unit, goals))
+    def __init__(self, space, T, cost, runs, sign, unit, goals=(), limits=None):
+        super().__init__(lambda t: _training(t, space, sign, unit, goals, limits))
         self.kind,self.runs = GoalSurrogate if goals else Surrogate,runs # `n_runs` and `by_folds`
         self.about,self.fits,self.last = (space, T, cost),Fits(space, T),None
         self.numbers,self.place = [],{} # Numbers of the trainings in `last`; number -> place
-    def surrogate(self, trials):
+        self.changed = set() # Numbers of the trials that have changed since `last`
+    def take(self, new):
+        super().take(new)
+        self.fits.note(new)
+        self.changed.update(map(trial_id, new))
+    def surrogate(self):
         "As from `StudyCache`; the last one if nothing has changed"
-        new,(space,T,cost) = self.note(trials),self.about
-        if new or not self.last:
-            self.fits.note(new)
-            now,fitted = self._now({*map(trial_id, new)}),self.fits()
-            self.last = self.kind(space, T, now, cost, fitted, self.last, *self.runs)
+        if self.changed or not self.last:
+            (space,T,cost),(now,where) = self.about,self._now(self.changed)
+            how = cost,self.fits(),self.last,*self.runs
+            self.last = self.kind(space, T, now, *how, where)
+            self.changed = set()
         return self.last, self.numbers
     def _now(self, changed):
-        "All trainings, where those with the numbers `changed` have changed"
+        "All trainings, where those with the numbers `changed` have changed; their places, None if others moved"
         known = {n: self.known[n][1] for n in changed}
         if self.last and all(o and n in self.place for n,o in known.items()):
             res = [*self.last.trainings]
             for n,o in known.items(): res[self.place[n]] = o
-            return res
+            return res, [self.place[n] for n in known]
         self.numbers = [n for n in sorted(self.known) if self.known[n][1]]
         self.place = {n: i for i,n in enumerate(self.numbers)}
-        return [self.known[n][1] for n in self.numbers]
+        return [self.known[n][1] for n in self.numbers], None
 
 def fit_key(space, T): return f'{hashlib.sha256(repr(space).encode()).hexdigest()[:16]} {T}'
 
@@ -161,8 +173,6 @@ def last_fit(trials, space, T):
     res.note(trials)
     return res()
 
-def _runs_of(t): return t.state,t.user_attrs.get('runs')
-
 class StudyCache:
     "Cached conclusions from a study, shared by its sampler and its pruner"
     lock,of_study = threading.RLock(),WeakKeyDictionary()
@@ -170,10 +180,10 @@ class StudyCache:
 
     def __init__(self):
         self.trainings,self.epochs = {},Latest(epochs_trained)
-        self.dists = Latest(lambda t: t.distributions, lambda t: t.state)
+        self.dists = Latest(attrgetter('distributions'), attrgetter('state'))
         self.warned = False # Of a trial?
-        self.goals,self.by_folds,self.every = None,False,1 # Of the study, once they are asked for
-        self.runs,self.n_runs = Latest(lambda t: None, _runs_of),1 # Maximum number of runs of the trials so far
+        self.goals,self.limits,self.by_folds,self.every = None,{},False,1 # Of the study, once they are asked for
+        self.seen,self.n_runs = Latest(lambda t: None),1 # What has changed; maximum number of runs of the trials so far
         self.knowledge = {}  # space -> what was known before
         self.known = self.common = self.found = None  # key of `found`, distributions of all trials if equal
     @classmethod
@@ -201,16 +211,22 @@ class StudyCache:
         trials,T = [*all_trials(study)],max(T, space.longest)
         if trial is not None: trials[trial.number:trial.number+1] = [trial]
         if self.goals is None:
-            self.goals,self.every = goals_of(study),every_of(study)
+            self.goals,self.limits,self.every = goals_of(study),limits_of(study),every_of(study)
             self.by_folds = has_folds(study)
         with self.lock:
-            self.n_runs = max(self.n_runs, max_runs(self.runs.note(trials)))
+            new = self.seen.note(trials)
+            for o in self.trainings.values(): o.take(new)
+            self.n_runs = max(self.n_runs, max_runs(new))
             runs,sign = (n_runs or self.n_runs, self.by_folds),Direction.of(study.directions[0])
-            how = T,cost,runs,sign,unit_of(trials, T),self.goals
+            how = T,cost,runs,sign,unit_of(trials, T),self.goals,self.limits
             key = fit_key(space, how)
-            self.trainings[key] = known = self.trainings.pop(key, None) or Trainings(space, *how)
+            known = self.trainings.pop(key, None)
+            if known is None:
+                known = Trainings(space, *how)
+                known.take(trials)
+            self.trainings[key] = known
             for old in [*self.trainings][:-self.most]: del self.trainings[old]
-            res,numbers = known.surrogate(trials)
+            res,numbers = known.surrogate()
             res.every = self.every
             return res,numbers
     def begun(self, study):

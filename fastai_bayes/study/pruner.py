@@ -6,6 +6,7 @@
 __all__ = ['BayesPruner']
 
 # %% ../../nbs/study/11_pruner.ipynb #imports
+from bisect import bisect_left
 from copy import copy
 from optuna.pruners import BasePruner
 from optuna.study import Study
@@ -64,7 +65,8 @@ class BayesPruner(BasePruner):
     def _surrogate(self, study, trial, T):
         "`Surrogate` of the study, and the index of `trial` in it"
         surrogate,numbers = StudyCache.of(study).surrogate(study, self._space(study, trial), T, trial)
-        return surrogate, numbers.index(trial_id(trial))
+        n = trial_id(trial)
+        return surrogate, numbers.index(n, bisect_left(numbers, n))  # there, or nowhere
     def _how(self, study, trial, T):
         "Arguments of `policy.decide`"
         surrogate,i = self._surrogate(study, trial, T)

@@ -165,7 +165,8 @@ def trials_of(
 
 def _stage(t):
     "What changes whenever something is added to the trial `t`"
-    return t.state,*map(len, (t.intermediate_values, t.user_attrs, t.system_attrs, t.params))
+    attrs = len(t.user_attrs),len(t.system_attrs)
+    return t.state,len(t.intermediate_values),len(t.params),*attrs
 
 class Latest:
     "What `f` makes of `trials_of`, for repeated calls with one study: reads each trial once, and when it has changed"
@@ -174,15 +175,21 @@ class Latest:
         self.n,self.open = 0,{} # Trials seen; number of those that had not ended -> their `stage`
     def note(self, trials):
         "Those of `trials`, all of the study, that have changed since the last call"
-        seen = [trials[n] for n in self.open]+trials[self.n:]
-        seen = [(t, self.stage(t)) for t in seen]
-        new = [t for t,stage in seen if self.open.get(t.number)!=stage]
-        self.open = {t.number: stage for t,stage in seen if not t.state.is_finished()}
+        stage = self.stage
+        known = self.open.items()
+        new = [trials[n] for n,o in known if stage(trials[n])!=o]
+        new += trials[self.n:]
+        for t in new:
+            self.open[t.number] = stage(t)
+            if t.state.is_finished(): del self.open[t.number]
         self.n = len(trials)
+        self.take(new)
+        return new
+    def take(self, new):
+        "Read the trials `new`, which have changed"
         for t in new:
             last,_ = self.known.get(trial_id(t), (0, None))
             if t.number>=last: self.known[trial_id(t)] = t.number,self.f(t)
-        return new
     def __call__(self,
         trials # All Optuna trials in the order of their numbers
     )->dict: # Number as from `trial_id` -> what `f` makes of the last such trial; in order
@@ -500,12 +507,13 @@ def best_trial(
     """
     return next(iter(best_first(study)), None)
 
-def best_first(study):
-    "The `ended` trials of `study` by their `standing`"
-    place = standing(study)
+def best_first(study, found=None):
+    "The `ended` trials of `study`, `found` if they are known, by their `standing`"
+    found = ended(study) if found is None else found
+    place = standing(study, found)
     d = Direction.of(study)
     def _key(t): return d.key(place[trial_id(t)], t.params)
-    return d.ranked([t for t,_ in ended(study)], key=_key)
+    return d.ranked([t for t,_ in found], key=_key)
 
 def has_folds(study):
     "Are the runs of the trials of `study` folds?"
@@ -522,7 +530,8 @@ def max_runs(
     return max((t.user_attrs.get('runs', 1) for t in trials), default=1)
 
 def standing(
-    study:optuna.Study # A study
+    study:optuna.Study, # A study
+    found=None # Its `ended` trials, if they are known
 )->dict: # Number as from `trial_id` -> a number, in the direction of the study
     """By what the `ended` trials of `study` are ranked: their values, unless they may have several runs
 
@@ -532,9 +541,10 @@ def standing(
 
     Parameters:
         study: A study
+        found: Its `ended` trials, if they are known
         returns: Number as from `trial_id` -> a number, in the direction of the study
     """
-    found = ended(study)
+    found = ended(study) if found is None else found
     if max_runs(t for t,_ in found)==1: return {trial_id(t): v for t,v in found}
     stored = study.user_attrs.get('means') or {}
     now = stored.get('epochs')==epochs_spent(study)

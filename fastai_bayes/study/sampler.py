@@ -144,7 +144,8 @@ class BayesSampler(BaseSampler):
         surrogate,numbers = self._surrogate(study, space)
         if new: self._warn_repeats(space, surrogate.X)
         seed = [] if resumable is None else [sum(begun.values())]
-        among = [i for i,o in enumerate(numbers) if o in (resumable or ())]
+        old = {*(resumable or ())}
+        among = [i for i,o in enumerate(numbers) if o in old]
         rng,known = self._rng(n, *seed),self.knowledge(study, space)
         def _starts(): return start_points(space, surrogate.T, self._rng())
         i,x,fitted = next_training(surrogate, rng, n, _starts, known, among, allowed, self.acq, new)

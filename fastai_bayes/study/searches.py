@@ -297,6 +297,7 @@ class Search:
             returns: `Job`s; empty if nothing is left
         """
         return [Job()] if new else []
+    def foresee(self, study, resumable, allowed): "Get ready for `next`, before others must wait"
     def n_tried(self, study)->int:
         "Number of configurations, if all were tried; 0 if some are left"
         return all_tried(study, as_stored(self.space))
@@ -316,6 +317,7 @@ class BayesSearch(Search):
     "The engine as sampler, which resumes trials that the engine as pruner has stopped"
     uses_knowledge,foresees,trains_again,finds_fronts = True,True,True,True
     draws_in_order,knows = False,False
+    foreseen = None,None # Number of trials, and what the sampler said then
     @property
     def can_resume(self): return self.sampler.resume and self.prunes_itself
     def prepare(self, limits, n_epoch, by_factory):
@@ -336,8 +338,18 @@ class BayesSearch(Search):
     def spares(self, trial):  # something better may be known, or it has run before
         return super().spares(trial) and not self.knows and not current_run(trial)
     def ask(self, study): return ask(study, self.space)
+    def foresee(self, study, resumable, allowed):
+        found = self.sampler.next(study, self.space, resumable, allowed)
+        self.foreseen = len(all_trials(study)),found
+    def _still(self, study, resumable, allowed):
+        "What was foreseen, if no trial has begun since, and it is still possible; else None"
+        (then,found),self.foreseen = self.foreseen,(None, None)
+        if then!=len(all_trials(study)): return None
+        n,params,_ = found
+        return found if (allowed(params) if n is None else n in resumable) else None
     def next(self, study, trials, resumable, allowed, new):
-        n,params,fit = self.sampler.next(study, self.space, resumable, allowed, new)
+        found = self._still(study, resumable, allowed) if new else None
+        n,params,fit = found or self.sampler.next(study, self.space, resumable, allowed, new)
         old = [t for t in trials if n is not None and trial_id(t)==n]
         if old: return [Job(*old, fit=fit)]
         return [Job(params=params, fit=fit)] if new else []
