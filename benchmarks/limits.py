@@ -5,13 +5,13 @@
 Each seed tunes a network for scikit-learn's digits with the same budget: with `subject_to=`, and without it, where the best trial that keeps the limit would be
 taken afterwards. Two limits: the number of parameters, known before a training, and the calibration of the probabilities, a metric, known at its end. What the winner
 has is measured on the learner that is returned."""
-import argparse, platform, tempfile, time, warnings
-import numpy as np, optuna, torch
+import argparse, tempfile, time, warnings
+import numpy as np, torch
 from fastai.vision.all import *
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
-import fastai_bayes
 from fastai_bayes.all import *
+from racing import cells, header, row, versions
 
 x,y = load_digits(return_X_y=True)
 x,y = torch.tensor(x).float()/16,torch.tensor(y)
@@ -60,13 +60,13 @@ if __name__=='__main__':
     a = p.parse_args()
     warnings.simplefilter('ignore')
     torch.set_num_threads(1)
-    print(f'{a.budget} epochs, {n_epoch} per trial, seeds 0 to {a.seeds-1}; fastai_bayes {fastai_bayes.__version__}, optuna {optuna.__version__}, '
-          f'torch {torch.__version__}, Python {platform.python_version()}')
-    print(f"{'limit':12} {'how':12} {'infeasible winners':>18} {'accuracy':>15} {'infeasible trials':>17} {'their epochs':>12} {'all epochs':>10} seconds")
+    print(f"{a.budget} epochs, {n_epoch} per trial, seeds 0 to {a.seeds-1}; {versions('fastai_bayes', 'optuna', 'torch')}")
+    print('\nInfeasible winners and trials, the epochs that these took, and the accuracy of the best feasible trial (standard error)\n')
+    header('limit', '', 'infeasible winners', 'epochs on infeasible configurations', 'accuracy of the best feasible trial', 'infeasible trials', 'seconds')
     for name in a.limits:
         for limited in (True, False):
             start = time.perf_counter()
             kept,value,epochs,n,total = map(np.array, zip(*(study(name, limited, s, a.budget) for s in range(a.seeds))))
-            how,secs = 'subject_to' if limited else 'afterwards',(time.perf_counter()-start)/a.seeds
-            best = f'{np.nanmean(value):.3f} ± {np.nanstd(value)/len(value)**.5:.3f}'
-            print(f'{name:12} {how:12} {(~kept.astype(bool)).sum():18} {best:>15} {n.sum():17} {epochs.sum():12} {total.sum():10} {secs:.1f}', flush=True)
+            how,secs = '`subject_to=`' if limited else 'without',(time.perf_counter()-start)/a.seeds
+            value = value[~np.isnan(value)][:,None]
+            row(name, how, (~kept.astype(bool)).sum(), f'{epochs.sum()} of {total.sum()}', *cells(value), n.sum(), f'{secs:.1f}')
