@@ -296,7 +296,8 @@ def look_ahead(self:Run):
     That is what the search says if no other trial begins meanwhile; and the arguments of `remove_old_files`."""
     forget(self.study)
     trials = self.counted()
-    others = {t.user_attrs.get('worker') for t in self.running(trials)}-{self.worker.id}
+    workers = (t.user_attrs.get('worker') for t in self.running(trials))
+    others = {*filter(is_worker, workers)}-{self.worker.id}
     cut = any('cut' in t.user_attrs for t in trials)
     if not others or cut or not all(map(self.worker.alive, others)): return ()  # the turn may change what is needed
     queued = self.rest or any(t.state==TrialState.WAITING for t in trials)

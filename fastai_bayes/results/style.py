@@ -36,7 +36,7 @@ def plot(
     """
     def _register(f):
         bare = of_study(f)
-        first,*_ = f.__doc__.splitlines()  # parameters follow
+        first,*_ = (f.__doc__ or '').split('\n')  # parameters follow
         seen,*_ = first.split(';')
         res = plots[f.__name__] = _titled(bare, caption or seen)
         res.bare,res.caption,res.twin = bare,caption,twin

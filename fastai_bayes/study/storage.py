@@ -69,7 +69,10 @@ def _sql():
     return sqlalchemy
 
 def shown(url)->str:
-    "`url` without its password"
+    "`url`, or that of a storage, without its password"
+    if isinstance(url, BaseStorage):
+        backend = getattr(url, '_backend', url)  # of a cache
+        url = getattr(backend, 'url', url)
     try: return _sql().make_url(str(url)).render_as_string(hide_password=True)
     except _sql().exc.SQLAlchemyError: return str(url)
 
