@@ -1,10 +1,12 @@
 "Every search of the field through the same line, and what is tried first"
+from types import SimpleNamespace
 import optuna, pytest, torch
 from tuning import *
-from fastai_bayes.engine.space import counted
+from fastai_bayes.engine.space import Space, counted
 from fastai_bayes.all import *
 from fastai_bayes.learner.copies import clone, seeded
 from fastai_bayes.study.records import trial_id, trials_of
+from fastai_bayes.study.searches import BayesSearch
 
 space = dict(lr=(1e-4, 1e-1, 'log'), wd=(1e-4, .3, 'log'))
 @pytest.fixture
@@ -139,3 +141,17 @@ def test_pbt_whose_process_dies_while_it_queues_a_round(tmp_path, monkeypatch):
     assert len(calls)>5 and res.study.trials[4].state.name!='WAITING'
     a,b = (o.trials.sort_values('value')[['state', 'value', 'epochs', 'lr']].reset_index(drop=True) for o in (whole, res))
     assert a.equals(b)
+
+@pytest.mark.parametrize('meanwhile', [True, False])
+def test_what_was_foreseen_counts_if_no_trial_has_begun(meanwhile):
+    "Not even while it was foreseen: two processes would train the same"
+    study,calls = optuna.create_study(),[]
+    def say(*args):
+        calls.append(args)
+        if meanwhile: study.ask()
+        return None, dict(lr=.1), None
+    search = BayesSearch(SimpleNamespace(next=say), None, Space(dict(lr=(0., 1.))))
+    def allowed(params): return True
+    search.foresee(study, [], allowed)
+    job, = search.next(study, [], [], allowed, True)
+    assert job.params==dict(lr=.1) and len(calls)==1+meanwhile

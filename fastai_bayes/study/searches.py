@@ -339,8 +339,9 @@ class BayesSearch(Search):
         return super().spares(trial) and not self.knows and not current_run(trial)
     def ask(self, study): return ask(study, self.space)
     def foresee(self, study, resumable, allowed):
+        then = len(all_trials(study))  # first: one that begins meanwhile must count
         found = self.sampler.next(study, self.space, resumable, allowed)
-        self.foreseen = len(all_trials(study)),found
+        self.foreseen = then,found
     def _still(self, study, resumable, allowed):
         "What was foreseen, if no trial has begun since, and it is still possible; else None"
         (then,found),self.foreseen = self.foreseen,(None, None)
