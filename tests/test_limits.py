@@ -195,3 +195,11 @@ def test_what_breaks_a_limit_is_known_but_not_beaten():
     assert s.rivals(2).tolist()==[False, True, True] and len(s.targets()[0])==3
     assert s.limits(np.array([[.3]]))>np.log(.5)>s.limits(np.array([[.9]]))
     np.testing.assert_allclose(s.margins[:,0], [-.4, np.nan, .2])
+
+def test_margins_with_several_runs(tmp_path):
+    "A trial with several runs has as many margins as one with a single run"
+    res = tune(tmp_path, dict(accuracy=(.05, None), valid_loss=(None, 50.)), repeats=2, n_trials=4, monitor='accuracy')
+    surrogate,_ = StudyCache.of(res.study).surrogate(res.study, res.space, 2)
+    several = [len(o.runs)>1 for o in surrogate.trainings]
+    assert any(several) and not all(several)
+    assert surrogate.margins.shape==(len(several), 2) and (surrogate.margins[several]>0).all()
