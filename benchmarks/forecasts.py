@@ -18,7 +18,7 @@ from fastai_bayes.engine.optimizer import BayesOptimizer
 from fastai_bayes.engine.space import Space
 from fastai_bayes.engine.trainings import one_thread
 import curves, tables
-from racing import header, hush, race, row, versions
+from racing import drive, header, hush, race, row, versions
 
 RECORDED = 'lcbench', 'taskset'
 FULL = tables.FULL # Full trainings of a search
@@ -80,37 +80,35 @@ def by_joint_gaussian(surrogate, i, z, ref):
 
 FORECASTERS = {'ours': by_engine, 'the last value': by_last_value, 'joint Gaussian of whole curves': by_joint_gaussian}
 
-@one_thread
-def ask(opt, id, end, ref):
-    "What each forecaster says of trial `id`, which would end with the value `end`: name -> (error, standard deviation)"
-    surrogate = opt.surrogate
-    z = surrogate.Z[id,:surrogate.lens[id]]
-    end = float(surrogate.transform(opt.sign*end))
-    said = {k: f(surrogate, id, z, ref) for k,f in FORECASTERS.items()}
-    return {k: (end-m, sd) for k,(m,sd) in said.items()}
+class Asked(BayesOptimizer):
+    "Asks the forecasters, on the way, how trials of `trainer` would end; they are told the curves `ref`"
+    def __init__(self, trainer, seed, share, ref):
+        super().__init__(Space(trainer.space), trainer.n_epoch, trainer.mode, seed)
+        self.trainer,self.share,self.ref,self.found = trainer,share,ref,[]
+        self.draws = np.random.default_rng([seed, 2])
+    @one_thread
+    def ask(self, id, end):
+        "What each says of trial `id`, which would end with the value `end`: name -> (error, standard deviation)"
+        surrogate = self.surrogate
+        z = surrogate.Z[id,:surrogate.lens[id]]
+        end = float(surrogate.transform(self.sign*end))
+        said = {k: f(surrogate, id, z, self.ref) for k,f in FORECASTERS.items()}
+        return {k: (end-m, sd) for k,(m,sd) in said.items()}
+    def should_stop(self, id):
+        t = self.trainings[id]
+        end = self.trainer.whole(self.space.decode(t.x))[-1]
+        asks = t.epochs<self.n_epoch and np.isfinite([t.curve[-1], end]).all() and self.draws.random()<self.share
+        said,stops = self.ask(id, end) if asks else None,super().should_stop(id)
+        if said: self.found.append((t.epochs/self.n_epoch, stops, said))
+        return stops
 
 def run(folder, family, name, seed, share):
-    "What was asked: share of the epochs that were done, was it stopped there, and what `ask` returns"
+    "What was asked: share of the epochs that were done, was it stopped there, and what `Asked.ask` returns"
     hush()
     trainer = Recorded(tables.tables(folder, family)[name]) if family in RECORDED else Synthetic(name, seed)
-    opt,rng = BayesOptimizer(Space(trainer.space), trainer.n_epoch, trainer.mode, seed),np.random.default_rng([seed, 2])
-    ref,res = reference(folder, family, name),[]
-    try:
-        while True: follow(opt, trainer, opt.next(), rng, share, ref, res)
-    except trainer.Out: return res
-
-def follow(opt, trainer, t, rng, share, ref, res):
-    "Train the trial `t`, and add to `res` what is asked on the way"
-    end = trainer.whole(t.params)[-1]
-    for e in range(t.epoch+1, trainer.n_epoch+1):
-        y = trainer.step(t.params, e)
-        opt.report(t.id, e, y, diverged=None if np.isfinite(y) else True)
-        asks = e<trainer.n_epoch and np.isfinite([y, end]).all() and rng.random()<share
-        said = ask(opt, t.id, end, ref) if asks else None
-        stops = opt.should_stop(t.id)
-        if said: res.append((e/trainer.n_epoch, stops, said))
-        if stops: break
-    opt.finish(t.id)
+    opt = Asked(trainer, seed, share, reference(folder, family, name))
+    try: drive(opt, trainer)
+    except trainer.Out: return opt.found
 
 # Tables
 

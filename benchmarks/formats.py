@@ -42,6 +42,7 @@ def run(*args):
     return json.loads(res.stdout)
 
 def main():
+    from racing import header, row  # not in the processes that are measured
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--sizes', type=float, nargs='+', default=[100], help='million parameters')
     p.add_argument('--runs', type=int, default=3)
@@ -52,11 +53,10 @@ def main():
             rows.setdefault((millions, way), []).append(run('write', *args)+run('read', *args))
     print(f'Medians of {o.runs} runs:\n')
     columns = 'million parameters', 'format', 'write, s', 'memory, GB', 'read, s', 'memory to read, GB'
-    print('|', ' | '.join(columns), '|')
-    print('|', ' | '.join(['---']*len(columns)), '|')
+    header(*columns)
     for (millions,way),found in rows.items():
         cells = [f'{statistics.median(v):.2f}' for v in zip(*found)]
-        print(f'| {millions:g} | {way} |', ' | '.join(cells), '|')
+        row(f'{millions:g}', way, *cells)
 
 if __name__=='__main__':
     if sys.argv[1:2] in (['write'], ['read']): dict(write=write, read=read)[sys.argv[1]](*sys.argv[2:])

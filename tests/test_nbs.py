@@ -1,5 +1,5 @@
 "The notebooks run, are clean, and match the package"
-import inspect, shutil, subprocess, sys
+import ast, inspect, shutil, subprocess, sys
 from functools import partial
 from pathlib import Path
 import pytest
@@ -37,6 +37,12 @@ def test_docstrings_take_no_comments_of_others():
     exec(documented(src), scope)
     got = [inspect.getdoc(o) for o in (scope['A'], scope['A'].f, scope['A'].g)]
     assert got==['Is', 'Gives\n\nParameters:\n    returns: What f is', 'Takes']
+
+def test_no_docstring_has_its_parameters_twice():
+    "As they have if a notebook contains a docstring as it was exported"
+    for f in (root/'fastai_bayes').rglob('*.py'):
+        docs = [ast.get_docstring(o) or '' for o in ast.walk(ast.parse(f.read_text())) if isinstance(o, (ast.FunctionDef, ast.ClassDef))]
+        assert not [o for o in docs if o.count('Parameters:\n')>1], f
 
 @pytest.mark.parametrize('nb', nbs, ids=lambda o: o.relative_to(root/'nbs').with_suffix('').as_posix())
 def test_notebook(nb, tmp_path): in_fork(tmp_path, partial(nbdev_test, str(nb), n_workers=0))

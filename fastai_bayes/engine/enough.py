@@ -30,7 +30,7 @@ def prob_gain(
         epochs: Epochs that are left
         rng: numpy Generator
     """
-    shown = surrogate.is_shown.any(1).sum()
+    shown = (surrogate.shown>0).sum()
     if shown<max(n_starts(surrogate), fewest): return float(epochs>0)
     t = surrogate.transform
     best = t.inverse(surrogate.incumbent) if surrogate.several else surrogate.best

@@ -204,8 +204,7 @@ class GoalSurrogate(Surrogate):
     @functools.cached_property
     def reached_values(self):
         "(n,m) transformed values so far, the first from the smooth curve; NaN if unknown or failed"
-        first = np.where(self.is_shown, self.smooth, -np.inf).max(1)
-        first = np.where(self.is_shown.any(1) & ~self.failed, first, np.nan)
+        first = np.where((self.shown>0) & ~self.failed, self.peaks, np.nan)
         return np.stack([first, *(o.Z[:,0] for o in self.parts)], 1)
     @functools.cached_property
     def known(self):

@@ -117,11 +117,6 @@ class Kept:
         n: Number of trials
         before: That of the last surrogate, if there is one
         changed: Set of indices of the trials that have changed since
-
-    Parameters:
-        n: Number of trials
-        before: That of the last surrogate, if there is one
-        changed: Set of indices of the trials that have changed since
     """
     def __init__(self,
         n:int, # Number of trials
@@ -147,13 +142,6 @@ class Kept:
         also=None # Function from indices and an old array to all indices that depend on these; only themselves if None
     ): # (n,...)
         """`f` of all trials, kept but for those that have changed
-
-        Parameters:
-            name: Of the value
-            f: Function from indices (k,) of trials to an array (k,...)
-            key: All that it depends on besides these trials
-            also: Function from indices and an old array to all indices that depend on these; only
-                themselves if None
 
         Parameters:
             name: Of the value
@@ -279,9 +267,11 @@ class Surrogate:
         return self.kept.rows('Z', _Z, self.transform.key)
     @property
     def smooth(self): return self._smoothed[:,:-1] # (n,G) `Z` with less noise
+    @property
+    def peaks(self): return self._smoothed[:,-1] # (n,) largest values of `smooth` without early stopping
     @functools.cached_property
     def _smoothed(self):
-        "(n,G+1) `Z` with less noise, and the largest values without early stopping"
+        "(n,G+1) `smooth` and `peaks`"
         def _smooth(idx):
             Z = smooth(self.Z[idx], self.noise, self.T)
             shown = np.arange(len(self.grid))<self.shown[idx,None]
@@ -301,8 +291,6 @@ class Surrogate:
             own = self._place(self.last[idx])
             return np.minimum(self.lens[idx], own)
         return self.kept.rows('shown', _shown)
-    @functools.cached_property
-    def is_shown(self): return np.arange(len(self.grid))<self.shown[:,None] # (n,G)
 
     def _as_trained(self):
         "Transformed values of all trials at their own epochs, one trial after the other; number of values of each"
@@ -345,7 +333,7 @@ class Surrogate:
         counts = (self.shown>0) & ~self.infeasible
         if not counts.any(): return 0.
         seen = self.transform(self.best)
-        best = float(min(self._smoothed[counts,-1].max(), seen))
+        best = float(min(self.peaks[counts].max(), seen))
         if not (self.several and self.is_whole.any()): return best
         return float(min(best, self.cautious[self.is_whole].max()))
     @functools.cached_property

@@ -24,7 +24,7 @@ from optuna.samplers import RandomSampler
 from .monitor import EventCallback, MonitorError, one_number, recorded
 from .copies import copies, move_to, muted, release, seeded
 from .effect import schedules, settings, shown, without_effect
-from .loaders import seeded_loaders
+from .loaders import is_distributed, seeded_loaders
 from .knobs import apply_params, call_fit, no_momentum
 from .signatures import KnobError, name_of
 from .factory import LearnerFactory, MidpointSampler, TuneError
@@ -112,7 +112,7 @@ class Owner(Callback):
     joint = False # Do several processes train it together?
     def __init__(self, owner=None): self.owner,self.passed,self.astray = owner,False,False
     def before_fit(self):
-        self.joint = any(type(o).__name__=='DistributedTrainer' for o in self.learn.cbs)
+        self.joint = any(map(is_distributed, self.learn.cbs))
         self.passed,self.astray = True,self.astray or self.learn is not self.owner
         if self.astray: raise TuneError('another learner is trained')
 

@@ -18,6 +18,7 @@ from torch import distributed
 from fastai.torch_core import set_seed
 from .checkpoint import Writer
 from .factory import TuneError
+from .loaders import is_distributed
 from .monitor import EventCallback
 from .training import Outcome, RankError, TakenError, run_task, show_curves
 from .workers import FarTrial, Here, content, dumps, files_in, portable, put_files
@@ -310,7 +311,7 @@ def ranks_of(
         cbs: Callbacks of its trainings
         returns: None if each training has one process
     """
-    if not any(c.__name__=='DistributedTrainer' for o in cbs for c in type(o).__mro__): return None
+    if not any(map(is_distributed, cbs)): return None
     if not distributed.is_initialized() or distributed.get_world_size()<2:
         raise TuneError('DistributedTrainer: the script must run in several processes, as with torchrun or accelerate '
                         "launch; to train a trial per GPU leave it out, and use workers='gpus'")

@@ -225,12 +225,6 @@ class Before:
             studies: Were earlier studies asked for?
             recipes: Were recipes asked for?
             returns: Lines
-
-        Parameters:
-            space: As in `studies`; None if the first trial defines it
-            studies: Were earlier studies asked for?
-            recipes: Were recipes asked for?
-            returns: Lines
         """
         if not space:
             return ['the first trial defines the search space; what is known beforehand is used from the second on']
