@@ -1,11 +1,12 @@
-"""What only a card can show, in one table: memory after errors, resumed trainings, time for checkpoints, trials per hour, two workers, memory formats, compiled models.
+"""What only a card can show, in one table: memory after errors, resumed trainings, precision, time for checkpoints, trials per hour, two workers, memory formats, compiled
+models, the limit on memory.
 
 Each row says what was measured and what is wanted; the exit code is 1 if one is not as wanted. On one card everything takes less than ten minutes. `--device cpu --small` tries
 the same lines without a card: what it prints then says nothing about one.
 
-    python benchmarks/gpu.py [--device cuda] [--small] [--only memory precision checkpoints pace workers formats compiled]
+    python benchmarks/gpu.py [--device cuda] [--small] [--only memory precision knob checkpoints pace workers formats compiled limit]
 """
-import argparse, contextlib, gc, platform, sys, tempfile, time, warnings
+import argparse, contextlib, functools, gc, platform, sys, tempfile, time, warnings
 from pathlib import Path
 warnings.simplefilter('ignore')
 import torch
@@ -21,12 +22,18 @@ import checkpoints
 
 quick = dict(verbose=False, seed=0)
 
-def learner(o, path, **kwargs):
-    "A small convolutional network on coloured noise with a mean that tells two classes apart"
+@functools.cache
+def images(n, size):
+    "Coloured noise with a mean that tells two classes apart"
     torch.manual_seed(0)
-    n,size = (96, 16) if o.small else (4096, 64)
     y = torch.arange(n)%2
-    x = torch.randn(n, 3, size, size)+.2*y.view(-1, 1, 1, 1)
+    return torch.randn(n, 3, size, size)+.2*y.view(-1, 1, 1, 1),y
+
+def learner(o, path, **kwargs):
+    "A small convolutional network"
+    x,y = images(96, 16) if o.small else images(4096, 64)
+    n = len(x)
+    torch.manual_seed(0)
     make = lambda s, **kw: TfmdDL(TensorDataset(x[s], y[s]), bs=32, num_workers=0, **kw)
     dls = DataLoaders(make(slice(n*3//4), shuffle=True, drop_last=True), make(slice(n*3//4, None)), path=path,
                       device=torch.device(o.device))
@@ -101,6 +108,46 @@ def half(learn):
 
 def precision(o, path): yield row('mixed precision', *resumed(o, path, half))
 
+class Precision(Callback):
+    "Notes in what precision the batches are computed"
+    order,seen = 20,set()
+    def before_batch(self):
+        kind = self.dls.device.type
+        Precision.seen.add(torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32)
+
+def knob(o, path):
+    for name,dtype in dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16).items():
+        if o.device=='cpu' and name=='fp16': continue
+        Precision.seen.clear()
+        res = learner(o, f'{path}/{name}', cbs=Precision()).bayes_tune(1, dict(precision=[name], lr=(1e-4, 1e-2, 'log')), n_trials=2, **quick)
+        ok = Precision.seen=={dtype} and (res.trials.state=='complete').all()
+        yield f"precision=['{name}']: precisions in the batches of a study", Precision.seen, {dtype}, ok
+
+class Width(nn.Module):
+    "Layers whose width decides how much memory a training takes"
+    def __init__(self, width): super().__init__(); self.body = nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.ReLU(), nn.LazyLinear(2))
+    def forward(self, x): return self.body(x)
+
+def limit(o, path):
+    "Peaks by torch's own count in the trainings of a study, against `peak_mem_mb`"
+    if o.device=='cpu': return
+    def make(p):
+        learn = learner(o, path)
+        learn.model = Width(p['width']).to(o.device)
+        learn.model(learn.dls.one_batch()[0])
+        return learn
+    peaks = []
+    class Peak(Callback):
+        order = 95
+        def before_epoch(self): torch.cuda.reset_peak_memory_stats()
+        def after_epoch(self): peaks.append(torch.cuda.max_memory_allocated()/1e6)
+    space = dict(width=[16, 8192], lr=(1e-4, 1e-2, 'log'))
+    bound = 100 if o.small else 300
+    res = learner(o, path).bayes_tune(2, space, n_trials=6, new_learner=make, subject_to=dict(peak_mem_mb=(None, bound)), cbs=Peak(), **quick)
+    by_width = res.trials.groupby('width').peak_mem_mb.max()
+    yield f'peak_mem_mb of the winner, limit {bound}; of both widths: {by_width.round().to_dict()}', res.best_params['width'], '16', res.best_params['width']==16
+    yield "peak_mem_mb: largest, and largest by torch's count", f'{res.trials.peak_mem_mb.max():.1f} {max(peaks):.1f}', 'equal within 1 %', abs(res.trials.peak_mem_mb.max()/max(peaks)-1)<.01
+
 def last(learn):
     learn.model.to(memory_format=torch.channels_last)
     return half(learn)
@@ -143,17 +190,17 @@ def cost(o, path):
 def timed_study(o, path, n, **kwargs):
     "A random search without stops: its seconds and its trials"
     learn,start = learner(o, path),synchronized(o)
-    res = learn.bayes_tune(2, dict(lr=(1e-4, 1e-2, 'log')), n_trials=n, sampler='random', **quick, **kwargs)
+    res = learn.bayes_tune(5, dict(lr=(1e-4, 1e-2, 'log')), n_trials=n, sampler='random', **quick, **kwargs)
     return synchronized(o)-start,res
 
 def pace(o, path):
-    n = 3 if o.small else 12
+    n = 3 if o.small else 8
     timed_study(o, f'{path}/warm', 1)
     ours,res = timed_study(o, f'{path}/study', n)
     start = synchronized(o)
     for i,lr in enumerate(res.trials.lr):
         learn = learner(o, f'{path}/{i}')
-        with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(None): learn.fit_one_cycle(2, lr, cbs=SaveModelCallback('accuracy'))
+        with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(None): learn.fit_one_cycle(5, lr, cbs=SaveModelCallback('accuracy'))
     hand = synchronized(o)-start
     yield f'trials per hour, {3600*n/hand:.0f} by hand: share', f'{hand/ours:.2f}', '> .95', o.small or hand/ours>.95
 
@@ -164,7 +211,7 @@ def workers(o, path):
     ok = (res.trials.state=='complete').all()
     yield f'two workers on one card, {3600*n/one:.0f} trials per hour without: share, their start included', f'{one/two:.2f}', 'all complete', ok
 
-checks = dict(memory=memory, precision=precision, checkpoints=cost, pace=pace, workers=workers, formats=formats, compiled=compiled)
+checks = dict(memory=memory, precision=precision, knob=knob, checkpoints=cost, pace=pace, workers=workers, formats=formats, compiled=compiled, limit=limit)
 
 def rows(o, name):
     "What a check found: pairs of what and a value, what is wanted, and whether it is"

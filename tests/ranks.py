@@ -18,7 +18,7 @@ def _on_the_cpu(self, t, rank):
     t = torch.tensor(t)
     distributed.broadcast(t, rank)
     return t.tolist()
-DistributedDL._broadcast = _on_the_cpu
+if not torch.cuda.is_available(): DistributedDL._broadcast = _on_the_cpu
 
 class Seen(Callback):
     "What each epoch of a rank was: hyperparameters, items, random numbers, the rate, where files go"

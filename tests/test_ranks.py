@@ -1,4 +1,4 @@
-"Two processes that train each trial together, with fastai's DistributedTrainer on the CPU"
+"Two processes that train each trial together, with fastai's DistributedTrainer, on the CPU or on one card"
 import json, os, socket, subprocess, sys
 from pathlib import Path
 import optuna, pytest, torch
@@ -12,7 +12,8 @@ def launch(path, cases, wait=300):
         port = s.getsockname()[1]
     env = dict(os.environ, WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT=str(port), OMP_NUM_THREADS='1')
     args = [sys.executable, Path(__file__).parent/'ranks.py', cases, path]
-    ranks = [subprocess.Popen(args, env=dict(env, RANK=str(i), LOCAL_RANK=str(i))) for i in range(2)]
+    cards = max(1, torch.cuda.device_count()) # which the ranks share where there are fewer
+    ranks = [subprocess.Popen(args, env=dict(env, RANK=str(i), LOCAL_RANK=str(i%cards))) for i in range(2)]
     codes = [o.wait(wait) for o in ranks]
     def said(case): return [json.loads(f.read_text()) for f in sorted(path.glob(f'{case}_?.json'))]
     return {o: said(o) for o in cases.split(',')},codes
