@@ -17,8 +17,10 @@ from fastai_bayes.all import *
 from fastai_bayes.learner.checkpoint import Checkpoint
 from fastai_bayes.learner.copies import seeded
 from fastai_bayes.learner.loaders import seeded_loaders
+from fastai_bayes.learner.measures import LimitWatch
 sys.path.append(str(Path(__file__).parent))
 import checkpoints
+from racing import header, row as show
 
 quick = dict(verbose=False, seed=0)
 
@@ -61,10 +63,11 @@ class Hungry(Callback):
         if Hungry.trials>1: torch.empty(2**48, dtype=torch.uint8, device=self.xb[0].device)
 
 def memory(o, path):
-    "Bytes that ten trials leave allocated that ran out of memory"
-    Hungry.trials = 0
+    "Bytes that ten trials leave allocated that ran out of memory; what the first training leaves to torch's libraries is there before"
+    Hungry.trials = -1
     learn = learner(o, path, cbs=Hungry())
-    learn.model.to(o.device)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    learn.opt = None
     before = allocated(o)
     res = learn.bayes_tune(1, dict(lr=(1e-4, 1e-2, 'log')), n_trials=11, sampler='random', **quick)
     failed = (res.trials.state=='failed').sum()
@@ -138,7 +141,8 @@ def limit(o, path):
         return learn
     peaks = []
     class Peak(Callback):
-        order = 95
+        "Before the study looks, which may end the training after its first epoch"
+        order = LimitWatch.order-.01
         def before_epoch(self): torch.cuda.reset_peak_memory_stats()
         def after_epoch(self): peaks.append(torch.cuda.max_memory_allocated()/1e6)
     space = dict(width=[16, 8192], lr=(1e-4, 1e-2, 'log'))
@@ -190,7 +194,7 @@ def cost(o, path):
 def timed_study(o, path, n, **kwargs):
     "A random search without stops: its seconds and its trials"
     learn,start = learner(o, path),synchronized(o)
-    res = learn.bayes_tune(5, dict(lr=(1e-4, 1e-2, 'log')), n_trials=n, sampler='random', **quick, **kwargs)
+    res = learn.bayes_tune(5, dict(lr=(1e-4, 1e-2, 'log')), n_trials=n, sampler='random', pruner='none', **quick, **kwargs)
     return synchronized(o)-start,res
 
 def pace(o, path):
@@ -224,13 +228,14 @@ def main():
     p.add_argument('--only', nargs='+', choices=checks, default=[*checks])
     o = p.parse_args()
     card = o.device if o.device=='cpu' else torch.cuda.get_device_name()
-    print(f'{card}; torch {torch.__version__}, Python {platform.python_version()}, seeds 0 and 1{"; a dry run" if o.small else ""}')
+    print(f'{card}; torch {torch.__version__}, Python {platform.python_version()}, seeds 0 and 1{"; a dry run" if o.small else ""}\n')
     start,bad = time.monotonic(),0
+    header('check', 'what', 'value', 'wanted', 'so')
     for name in o.only:
         for what,value,wanted,ok in rows(o, name):
             bad += not ok
-            print(f'{name:12} {what:78} {value!s:>12}  wanted {wanted}{"" if ok else "   NOT SO"}', flush=True)
-    print(f'{bad} not as wanted, {time.monotonic()-start:.0f} s')
+            show(name, what, value, wanted, 'yes' if ok else 'NO')
+    print(f'\n{bad} not as wanted, {time.monotonic()-start:.0f} s')
     sys.exit(bad>0)
 
 if __name__ == '__main__': main()

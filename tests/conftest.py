@@ -11,6 +11,10 @@ settings.register_profile('ci', max_examples=100, derandomize=True, **slow)
 settings.register_profile('nightly', max_examples=1000, print_blob=True, **slow)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'ci'))
 
+def pytest_configure(config):
+    "Cards are for the tests that ask for one: sums on a card differ from run to run, and processes cannot be forked that use one"
+    if config.option.markexpr in ('', 'not cuda'): os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
 @pytest.fixture
 def keyboard():
     "Python's own reaction to Ctrl-C, which processes in the background do not have"
