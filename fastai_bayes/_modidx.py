@@ -1110,6 +1110,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'fastai_bayes/learner/checkpoint.py'),
                                                  'fastai_bayes.learner.checkpoint._ints': ( 'learner/checkpoint.html#_ints',
                                                                                             'fastai_bayes/learner/checkpoint.py'),
+                                                 'fastai_bayes.learner.checkpoint._is_zero': ( 'learner/checkpoint.html#_is_zero',
+                                                                                               'fastai_bayes/learner/checkpoint.py'),
                                                  'fastai_bayes.learner.checkpoint._made_weights': ( 'learner/checkpoint.html#_made_weights',
                                                                                                     'fastai_bayes/learner/checkpoint.py'),
                                                  'fastai_bayes.learner.checkpoint._n_bytes': ( 'learner/checkpoint.html#_n_bytes',

@@ -97,6 +97,20 @@ def test_optimizers(tmp_path, opt, capsys):
     with pytest.raises(Died): train(tmp_path/'b', 'fit_flat_cos', 'plain', 2, opt_func=opt)
     assert identical(weights(whole), weights(train(tmp_path/'b', 'fit_flat_cos', 'plain', opt_func=opt)[0]))
 
+class Levels(nn.Module):
+    "The number of a gray level, from 0 to 16"
+    def forward(self, x): return (16*(x-x.min())/(x.max()-x.min())).long()
+def looked_up(): return nn.Sequential(nn.Sequential(Levels(), nn.Embedding(17, 4, sparse=True)), Flatten(), nn.Linear(256, 10))
+
+def test_sparse_gradients(tmp_path, capsys, monkeypatch):
+    "Those of the embedding, left over from the epoch before"
+    monkeypatch.setitem(kinds, 'sparse', (plain, looked_up, lambda: [GradientAccumulation(48)]))
+    opt = partial(OptimWrapper, opt=torch.optim.SGD)
+    whole,_ = train(tmp_path/'a', 'fit', 'sparse', opt_func=opt)
+    with pytest.raises(Died): train(tmp_path/'b', 'fit', 'sparse', 1, opt_func=opt)
+    assert read(tmp_path/'b'/'c.pt')['gradients'][0].is_sparse
+    assert identical(weights(whole), weights(train(tmp_path/'b', 'fit', 'sparse', opt_func=opt)[0]))
+
 def test_twice_interrupted(tmp_path, capsys):
     whole,_ = train(tmp_path/'a', 'fine_tune', 'MixUp')
     for dies in (1, 2):

@@ -44,7 +44,7 @@ def plain(o):
     if o is None or type(o) in (bool, int, float, str): return o
     if isinstance(o, np.generic): return o.item()
     if isinstance(o, np.ndarray): return torch.from_numpy(o.copy())
-    if isinstance(o, Tensor): return o.detach().as_subclass(Tensor)
+    if isinstance(o, Tensor): return o.detach() if o.is_sparse else o.detach().as_subclass(Tensor)
     if isinstance(o, dict): return dict(map(plain, o.items()))
     if isinstance(o, tuple): return tuple(map(plain, o))
     if isinstance(o, (list, L)): return list(map(plain, o))
@@ -306,7 +306,12 @@ def _set_random(dls, states):
 def _gradients(model):
     "Accumulated gradients, as with `GradientAccumulation`; None if there are none"
     res = [p.grad for p in model.parameters()]
-    return res if any(g is not None and g.count_nonzero() for g in res) else None
+    return None if all(map(_is_zero, res)) else res
+
+def _is_zero(g):
+    "Is a gradient zero, or missing? On a card `count_nonzero` would take nine bytes a number"
+    if g is None: return True
+    return not torch.linalg.vector_norm(g.coalesce().values() if g.is_sparse else g, 0)
 
 def _zeros(model):
     "Which parameters have a gradient? With zeros the optimizer steps, as in the half of a GAN that rests"
