@@ -109,6 +109,32 @@ def test_memory_is_used_again(aside, tmp_path):
     writer.end()
     assert not writer.copies
 
+def test_memory_is_taken_beforehand(aside, tmp_path, monkeypatch):
+    "While the first epoch is trained; for the next trial that of the last one is used again"
+    writer,usual,rooms = Writer(),Writer.put,{}
+    def note(writer, file, state, *args):
+        name = file.name
+        writer.rooms[name].join()
+        room = writer.copies[name]['model'] if name=='checkpoint.pt' else writer.copies[name]
+        rooms.setdefault(name, []).append({k: o.data_ptr() for k,o in room.items()})
+        usual(writer, file, state, *args)
+        copy = writer.copies[name]['model'] if name=='checkpoint.pt' else writer.copies[name]
+        assert {k: o.data_ptr() for k,o in copy.items()}==rooms[name][-1]
+    monkeypatch.setattr(Writer, 'put', note)
+    for o in 'ab': train(tmp_path/o, writer)
+    assert set(rooms)=={'checkpoint.pt', 'best.pth'} and all(len(o)>=5 and o.count(o[0])==len(o) for o in rooms.values())
+    opt = writer.copies['checkpoint.pt']['opt']['state']
+    assert opt and not writer.rooms and all(o['grad_avg'].abs().sum()>0 for o in opt)
+
+def test_memory_is_not_taken(tmp_path, monkeypatch):
+    "If the state is small, if the files are written at once, and if there is too little"
+    for large,aside,spare in ((2**24, True, 1e12), (0, False, 1e12), (0, True, 100)):
+        monkeypatch.setattr(Writer, 'large', large)
+        monkeypatch.setattr(checkpoint, 'spare_memory', lambda: spare)
+        writer = Writer(aside)
+        with writer: writer.make_room('f', lambda: torch.ones(50))
+        assert not writer.copies and not writer.rooms
+
 def test_no_room_for_a_copy(aside, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, 'spare_memory', lambda: 100)
     threads = []

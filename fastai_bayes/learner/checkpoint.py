@@ -108,17 +108,26 @@ def _n_bytes(o):
 
 _format = attrgetter('shape', 'dtype', 'layout')
 
-def _copied(o, old=None):
-    "A copy of `o` in the main memory; tensors go where those of the copy `old` are if they fit"
+def _room(o, old=None):
+    "Main memory for a copy of `o`, that of the copy `old` where it fits; memory counts as taken when it is written to"
     if isinstance(o, Tensor):
         fits = isinstance(old, Tensor) and _format(old)==_format(o)
-        return old.copy_(o) if fits else o.detach().to('cpu', copy=True)
+        return old if fits else torch.empty_like(o, device='cpu').zero_()
     if isinstance(o, dict):
         old = old if isinstance(old, dict) else {}
-        return {k: _copied(v, old.get(k)) for k,v in o.items()}
-    if type(o) not in (list, tuple): return deepcopy(o)
+        return {k: _room(v, old.get(k)) for k,v in o.items()}
+    if type(o) not in (list, tuple): return None
     fits = type(old) is type(o) and len(old)==len(o)
-    return type(o)(map(_copied, o, old if fits else [None]*len(o)))
+    olds = old if fits else [None]*len(o)
+    return type(o)(map(_room, o, olds))
+
+def _copied(o, room):
+    "A copy of `o` in `room`, as from `_room`"
+    if isinstance(o, Tensor): return room.copy_(o)
+    if isinstance(o, dict):
+        return {k: _copied(v, room[k]) for k,v in o.items()}
+    if type(o) not in (list, tuple): return deepcopy(o)
+    return type(o)(map(_copied, o, room))
 
 def _number_in(file, name=''):
     "The number after `name` in a file of the system, inf if there is none"
@@ -151,10 +160,44 @@ class Writer:
         aside:bool=True # May the training go on meanwhile?
     ):
         self.aside,self.last,self.ready = aside,None,[] # Thread of the last file; threads that have not started
-        self.threads,self.copies,self.errors = {},{},[] # By name of the file; and what to call with which error
+        self.threads,self.rooms,self.copies = {},{},{} # By name of the file; `rooms`: threads that take memory
+        self.errors = [] # What to call with which error
     def __reduce__(self): return Writer,(self.aside,)
     def __enter__(self): return self
-    def __exit__(self, *_): self.wait()
+    def __exit__(self, *_):
+        self.wait()
+        for o in self.rooms.values(): o.join()
+        self.rooms.clear()
+
+    def make_room(self,
+        file, # Path
+        state # Function that returns what will be written, as far as it is large
+    ):
+        """Once a training, take the memory that a copy needs while the training goes on
+
+        Parameters:
+            file: Path
+            state: Function that returns what will be written, as far as it is large
+        """
+        name = Path(file).name
+        if not self.aside or name in self.rooms: return
+        parts = state()
+        def _run():
+            if self._fits(name, parts): self._take(name, parts)
+        self.rooms[name] = Thread(target=_run)
+        self.rooms[name].start()
+
+    def _fits(self, name, state):
+        "Is `state` large, and is there room for a copy?"
+        n = _n_bytes(state)
+        if n<self.large: return False
+        return name in self.copies or n<=spare_memory()/2
+
+    def _take(self, name, state):
+        "Take the memory for a copy of `state`; False if there is none"
+        try: self.copies[name] = _room(state, self.copies.pop(name, None))
+        except RuntimeError: return False  # torch found none
+        return True
 
     def put(self,
         file, # Path
@@ -181,13 +224,11 @@ class Writer:
 
     def _holds(self, name, state):
         "Copy `state`; False if it is small, or if there is no room for a copy"
-        n = _n_bytes(state)
-        if not self.aside or n<self.large: return False
+        if name in self.rooms: self.rooms[name].join()
+        if not self.aside or _n_bytes(state)<self.large: return False
         if self.threads.get(name) not in self.ready: self.wait(name)
-        old = self.copies.pop(name, None)
-        if old is None and n>spare_memory()/2: return False
-        try: self.copies[name] = _copied(state, old)
-        except RuntimeError: return False  # torch found no memory
+        if not self._fits(name, state) or not self._take(name, state): return False
+        self.copies[name] = _copied(state, self.copies[name])
         return True
 
     def _put_aside(self, name, save, failed):
@@ -478,6 +519,11 @@ class Checkpoint(Unsaved, EventCallback):
                            f'give the callback an order above {self.recorder.order}')
 
     def before_epoch(self): self.writer.go()
+    def after_batch(self):
+        if self.training: self.writer.make_room(self.file, self._large)
+    def _large(self):
+        res = dict(model=_own(self.model), opt=self.opt)
+        return plain({k: o.state_dict() for k,o in res.items()})
     def before_train(self): self.trained += 1
     def after_epoch(self):
         self.done += 1

@@ -88,6 +88,7 @@ class Ranks:
 # %% ../../nbs/learner/33_ranks.ipynb #d9d99df9
 class Discard(Writer):
     "Writes nothing: the files of a trial are rank 0's"
+    def make_room(self, file, state): pass
     def put(self, file, state, save, failed): pass
 
 class SharedChief:
