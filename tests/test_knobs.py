@@ -98,6 +98,14 @@ def tune(learn, space, see=None, **kwargs):
 
 def test_every_knob_has_a_case(): assert set(knobs)-set(cases)=={'n_epoch', 'freeze_epochs'}  # test_lengths, and below
 
+elsewhere = dict(
+    emb_drop='embed_p', embedding_dropout='embed_p', rand_aug='aug', RandAugment='aug', aug_mult='aug', reg='wd', layer_decay='lr_decay', layerwise_decay='lr_decay',
+    discriminative_lr='lr_mult', frozen_epochs='freeze_epochs', lr_scheduler='schedule', betas='moms', gradient_clip='max_norm', clip_grad='max_norm',
+    accumulation='n_acc', ema_decay='ema', amp='precision', smoothing='label_smoothing', mixup_alpha='mixup', cutmix_alpha='cutmix', activation='act_cls')
+@pytest.mark.parametrize('name', elsewhere)
+def test_what_others_call_it(tmp_path, name):
+    with pytest.raises(KnobError, match=f"unknown hyperparameter '{name}', did you mean '{elsewhere[name]}'"): tune(plain(tmp_path), {name: (.1, .2)})
+
 @pytest.mark.parametrize('name', cases)
 def test_what_is_suggested_is_what_is_seen(tmp_path, name):
     mk,fit,spec,see = cases[name]

