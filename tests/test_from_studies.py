@@ -64,14 +64,35 @@ def test_a_belief_is_tried_first(tmp_path):
     res = digits(tmp_path).bayes_tune(3, SPACE, n_trials=2, prior=dict(lr=(.03, .2)), enqueue=False, **quick)
     assert tried(res)[0]['lr']==pytest.approx(.03)
 
-def test_recipes_come_first(tmp_path):
-    "Of a table: the first that fits the space, before the learner's own values"
-    from fastai.tabular.all import TabularDataLoaders, tabular_learner, RegressionBlock
-    df = pd.DataFrame(dict(a=np.arange(200.)%7, b=np.arange(200.)%5, y=np.arange(200.)%2))
-    dls = TabularDataLoaders.from_df(df, path=tmp_path, cont_names=['a', 'b'], y_names='y', y_block=RegressionBlock, bs=64)
-    res = tabular_learner(dls, layers=[4], metrics=mae).bayes_tune(1, dict(lr=None, wd=None), n_trials=2, recipes=True, **quick)
-    first = recipes_for(tabular_learner(dls, layers=[4]))[0][0]
+def rater(path):
+    "A learner for which there are recipes"
+    from fastai.collab import CollabDataLoaders, collab_learner
+    df = pd.DataFrame(dict(user=np.arange(200)%9, item=np.arange(200)%7, rating=np.arange(200)%5*1.))
+    return collab_learner(CollabDataLoaders.from_df(df, path=path, bs=64, seed=0), n_factors=4)
+
+def test_recipes_come_first(tmp_path, capsys):
+    "The first that fits the space, before the learner's own values"
+    first,args = recipes_for(rater(tmp_path))[0][0],dict(space=dict(lr=None, wd=None), n_trials=2, seed=0)
+    res = rater(tmp_path).bayes_tune(1, **args)
     assert tried(res)[0]==pytest.approx({k: first[k] for k in ('lr', 'wd')}) and tried(res)[1]['lr']==1e-3
+    n = len(recipes_for(rater(tmp_path))[0])
+    assert f'known beforehand: {n} recipes for ratings' in capsys.readouterr().out
+    plain = rater(tmp_path).bayes_tune(1, recipes=False, **args)
+    assert tried(plain)[0]['lr']==1e-3 and 'knowledge' not in plain.study.user_attrs
+
+@pytest.mark.parametrize('args', [dict(sampler='random'), dict(space=dict(moms=[(.9, .8, .9), (.95, .85, .95)])), dict(space=dict(lr=(1e-9, 1e-8, 'log')))],
+                         ids=['another sampler', 'another space', 'another range'])
+def test_nothing_changes_without_recipes(tmp_path, args):
+    args = dict(space=dict(lr=None, wd=None), n_trials=3, **quick) | args
+    a,b = (rater(tmp_path/str(o)).bayes_tune(1, recipes=o, **args) for o in (True, False))
+    assert tried(a)==tried(b) and 'knowledge' not in a.study.user_attrs
+
+def test_a_study_that_began_without_recipes_goes_on_without(tmp_path):
+    args = dict(space=dict(lr=None, wd=None), study_name='s', **quick)
+    whole = rater(tmp_path/'a').bayes_tune(2, n_trials=5, recipes=False, **args)
+    rater(tmp_path/'b').bayes_tune(2, n_trials=2, recipes=False, **args)
+    res = rater(tmp_path/'b').bayes_tune(2, n_trials=5, **args)
+    assert tried(res)==tried(whole) and 'knowledge' not in res.study.user_attrs
 
 def test_an_interruption_in_the_first_training_changes_nothing(tmp_path, capfd):
     args = dict(space=SPACE, prior=dict(lr=.03), study_name='s', **quick)
@@ -114,7 +135,6 @@ wrong = {  # name -> arguments (a function of the folder of earlier studies), an
     'belief of another name': (lambda d: dict(prior=dict(mom=.9)), "prior: 'mom' is not in the space, which has lr, wd"),
     'belief outside': (lambda d: dict(prior=dict(lr=5.)), 'prior: lr: expected a value from 0.0001 to 1.0'),
     'belief without width': (lambda d: dict(prior=dict(lr=(.1, 0))), 'and a positive standard deviation'),
-    'recipes of another sampler': (lambda d: dict(recipes=True, sampler='random'), 'RandomSampler cannot use them'),
     'recipes that are text': (lambda d: dict(recipes='yes'), "recipes: expected True or False, got 'yes'"),
     'belief of another sampler': (lambda d: dict(prior=dict(lr=.1), sampler='random'), 'RandomSampler cannot use them')}
 

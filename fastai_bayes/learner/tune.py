@@ -31,6 +31,7 @@ from .measures import limits_from
 from .goals import goals_from
 from .probe import Probe, awake
 from .ranks import follow, leading, ranks_of
+from ..engine.knowledge import config_points
 from .recipes import recipes_for
 from .runner import Run
 from .signatures import FIT_METHODS, KnobError, default_arg, takes
@@ -234,9 +235,8 @@ def _check_space(learn, space, given, fit, fit_kwargs, monitor, free):
 
 def _check_search(search, plan, asks):
     name,space,before,enough = type(search.sampler).__name__,plan.space,plan.before,plan.enough
-    if before is not None and not search.uses_knowledge:
-        raise TuneError(f"from_studies, prior and recipes are for our sampler, and {name} cannot use them; "
-                        "use sampler='bayes'")
+    if before is not None and before.asked and not search.uses_knowledge:
+        raise TuneError(f"from_studies and prior are for our sampler, and {name} cannot use them; use sampler='bayes'")
     if space.longest and search.fixed_length:
         raise TuneError('pbt changes hyperparameters during trials, whose length must stay; '
                         'give n_epoch as one number, and freeze_epochs as an argument')
@@ -289,7 +289,7 @@ def _notes(learn, args, inferred, plan):
     "Lines to show at the start"
     res,space,before = [ranges(inferred)] if inferred else [],plan.space,plan.before
     if plan.cache: res += plan.cache.notes
-    if before is not None: res += before.missing(as_stored(space), args.from_studies is not None, args.recipes)
+    if before is not None: res += before.missing(as_stored(space), args.from_studies is not None)
     if args.space is not None or asks_trial(args.new_learner): return res
     return res+[f'{k} is left out: {why}' for k,why in left_out(learn).items()]
 
@@ -311,13 +311,19 @@ def _named(learn, args):
         warnings.warn(f'{e}. The study continues with what it knew at its start', stacklevel=2)
         return []
 
+def _recipes(learn, space):
+    "As `recipes_for`; empty if none is in `space`"
+    configs,what = recipes_for(learn)
+    return (configs, what) if len(config_points(configs, space)) else ()
+
 def _before(learn, args, space):
-    "What is known before the study begins; None if nothing was asked for"
-    if args.from_studies is None and args.prior is None and not args.recipes: return None
+    "What is known before the study begins; None if nothing is, and nothing was asked for"
+    stored = as_stored(space)
+    recipes = _recipes(learn, stored) if args.recipes and stored else ()
+    if args.from_studies is None and args.prior is None and not recipes: return None
     auto = isinstance(args.from_studies, str) and args.from_studies=='auto'
     earlier = _others(_root(learn), args.study_name) if auto else _named(learn, args)
-    res,stored = Before(earlier, args.prior, lenient=auto),as_stored(space)
-    if args.recipes: res.configs,res.of_configs = recipes_for(learn)
+    res = Before(earlier, args.prior, *recipes, lenient=auto)
     if res and stored: res.check(stored)
     return res
 
@@ -518,7 +524,7 @@ def bayes_tune(self:Learner,
     verbose:bool=True, # Show progress?
     workers=None, # Processes that train at once: how many, 'gpus' for one per GPU, or a `Workers`; this one if None
     from_studies=None, # Earlier studies: results, folders, URLs, Optuna studies; 'auto' for all beside this one
-    recipes:bool=False, # Begin with hyperparameters that worked well on other data of this kind?
+    recipes:bool=True, # Begin with hyperparameters that worked well on other data of this kind?
     prior:dict=None, # Where the best is: name -> value, (value, standard deviation), option, or {option: weight}
     subject_to:dict=None, # Limits: name of a measure -> (low, high), or (function of a learner, low, high)
     goals:dict=None, # Several goals: name of a metric or measure -> 'max', 'min', or (function of a learner, 'min')

@@ -172,6 +172,10 @@ class Before:
     def __post_init__(self):
         if self.prior is not None: check_prior(self.prior)
     def __bool__(self): return bool(self.earlier or self.prior or self.configs)
+    @property
+    def asked(self):
+        "Has somebody asked for more than `configs`?"
+        return bool(self.earlier or self.prior or self.lenient)
     def studies(self,
         space:Space # Current search space, as stored in trials
     )->list: # Of `EarlierStudy`
@@ -215,23 +219,19 @@ class Before:
         return dict(points=space.decode(X), expected=expected, each=each.tolist(), of=of)
     def missing(self,
         space:Space, # As in `studies`; None if the first trial defines it
-        studies:bool, # Were earlier studies asked for?
-        recipes:bool # Were recipes asked for?
+        studies:bool # Were earlier studies asked for?
     )->list: # Lines
         """What was asked for, but is not there, or not yet
 
         Parameters:
             space: As in `studies`; None if the first trial defines it
             studies: Were earlier studies asked for?
-            recipes: Were recipes asked for?
             returns: Lines
         """
         if not space:
             return ['the first trial defines the search space; what is known beforehand is used from the second on']
         res = []
         if studies and not self.studies(space): res.append('there are no earlier studies in this search space')
-        if recipes and not self.configs: res.append('there are no recipes for this kind of data')
-        elif recipes and not len(config_points(self.configs, space)): res.append('no recipe is in this search space')
         return res
     def agrees(self,
         record, # As from `record`
