@@ -45,7 +45,7 @@ def positions(t, trainer, seed): return np.random.default_rng(seed).permutation(
 
 # Searches: functions of a table, a trainer of its set `i`, and a seed
 
-def search(t, trainer, i, seed, recipe=True):
+def search(t, trainer, i, seed, recipe=True, stop=True):
     "As `bayes_tune`: the first of the recipe, then fastai's defaults, which may pause; without a recipe these, to their end"
     opt = BayesOptimizer(t.space, trainer.n_epoch, seed=seed)
     listed = [o for o in t.recipe(others(t, i)) if t.names[o]!='default'] if recipe else []
@@ -54,8 +54,8 @@ def search(t, trainer, i, seed, recipe=True):
         params = t.configs[at]
         trainer.rows[tuple(params.values())] = at
         opt.trainings.append(Training(t.space.encode([params])[0]))
-        train(opt, trainer, Trial(n, params, 0), stop=n>0)
-    drive(opt, trainer)
+        train(opt, trainer, Trial(n, params, 0), stop=stop and n>0)
+    drive(opt, trainer, stop)
 
 def defaults(t, trainer, i, seed):
     trainer.fully(t.names.index('default'))
@@ -72,6 +72,7 @@ def at_random(t, trainer, i, seed):
 METHODS = {  # name on the command line: name in the table, search
     'ours': ('ours, with recipes', search),
     'none': ('ours, without', functools.partial(search, recipe=False)),
+    'whole': ('ours, without, full trainings', functools.partial(search, recipe=False, stop=False)),
     'recipe': ('the recipe, no search', listed),
     'defaults': ("fastai's defaults", defaults),
     'lr_find': ('lr_find, with defaults', lr_find),
@@ -101,13 +102,14 @@ def main():
     sets = {a: range(len(table(a).sets)) for a in args.applications}
     jobs = [(a, i, m, s) for a in args.applications for i in sets[a] for m in args.methods for s in range(args.seeds)]
     done = race(run, jobs, args.jobs, lambda o: [f'{o[-1]:.3f}'])
-    print('\nMean regret (standard error over sets) after the epochs of so many full trainings\n')
-    header('application', 'sets', 'configurations', 'method', *AT)
+    n = sum(map(len, sets.values()))
+    print(f'\nMean regret on {n} small data sets (standard error over sets) after the epochs of so many full trainings\n')
+    header('method', *AT)
     per_set = {(a, m): np.array([np.mean([done[a, i, m, s] for s in range(args.seeds)], 0) for i in sets[a]])
                for a in args.applications for m in args.methods}
+    for m in args.methods: row(METHODS[m][0], *cells(np.concatenate([per_set[a, m] for a in args.applications])))
+    print('\nThe same by application\n')
+    header('application', 'sets', 'configurations', 'method', *AT)
     for (a,m),v in per_set.items(): row(a, len(v), len(table(a).names), METHODS[m][0], *cells(v))
-    for m in args.methods:
-        v = np.concatenate([per_set[a, m] for a in args.applications])
-        row('all', len(v), '', METHODS[m][0], *cells(v))
 
 if __name__=='__main__': main()
