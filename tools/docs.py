@@ -223,8 +223,11 @@ def code(c, ctx, told, said=''):
         elif told and all(o.startswith('fastai') for o in imports): yield fence(src, 'python')
     elif not d.keys()&{'hide_input'} and d.get('echo')!='false': yield fence(src, 'python')
     if 'hide_output' in d or d.get('output')=='false': return
-    kind = '.plot .drawn' if re.search(r'plot|plt\.', src) else '.plot'  # lines and dots may be inverted on dark pages, photos not
-    for i,o in enumerate(joined(c['outputs'])): yield output(o, ctx, f"{c['id']}-{i}", kind, pictured(src, said))
+    for i,o in enumerate(joined(c['outputs'])): yield output(o, ctx, f"{c['id']}-{i}", kind(src), pictured(src, said))
+
+def kind(src):
+    "Classes of a picture of the code `src`: lines and dots may be inverted on dark pages, photos not"
+    return '.plot .drawn' if re.search(r'plot|plt\.', src) else '.plot'
 
 written = 'tutorials', 'guides', 'coming_from', 'about', 'explanations', 'benchmarks', 'examples'  # found before the reference, in this order
 
@@ -256,9 +259,10 @@ def source_page(module):
     return f'---\nsearch:\n  exclude: true\nhide: [toc]\n---\n# {module}.py\n\n' + fence(src, 'python', linenums=1) + '\n'
 
 def picture(page):
-    "The first plot of a page, as bytes of a PNG"
-    outputs = (o.get('data', {}) for c in page.cells for o in c.get('outputs', ()))
-    return base64.b64decode(next(text(o['image/png']) for o in outputs if 'image/png' in o))
+    "The first picture of a page, as bytes of a PNG, and its kind"
+    outputs = ((o.get('data', {}), c) for c in page.cells for o in c.get('outputs', ()))
+    png,src = next((o['image/png'], c['source']) for o,c in outputs if 'image/png' in o)
+    return base64.b64decode(text(png)), kind(text(src))
 
 def gallery_page(pages):
     "Markdown of a page with a picture of each example, which leads there"
@@ -267,9 +271,10 @@ def gallery_page(pages):
     for o in pages.values():
         if o.folder!=folder.name: continue
         name = Path(o.slug).name
-        put(folder/f'gallery_files/{name}.png', picture(o))
+        png,classes = picture(o)
+        put(folder/f'gallery_files/{name}.png', png)
         lead = next(m[1] for c in o.cells if (m := re.search('^> (.*)', text(c['source']), re.M)))
-        res.append(f'[![{o.title}](gallery_files/{name}.png) **{o.title}**<br>{lead}]({name}.md)')
+        res.append(f'[![{o.title}](gallery_files/{name}.png){{ {classes} }} **{o.title}**<br>{lead}]({name}.md)')
     return '\n\n'.join([*res, '</div>'])+'\n'
 
 # All of it

@@ -44,7 +44,7 @@ def _parameters(f):
 def _default(p):
     "The default of parameter `p` as one would write it"
     res = '' if p.default is p.empty else getattr(p.default, '__name__', None) or repr(p.default)
-    return '...' if res.startswith('<') else res
+    return '...' if res.startswith('<') or len(res)>60 else res
 
 def _named(p): return {p.VAR_POSITIONAL: '*', p.VAR_KEYWORD: '**'}.get(p.kind, '')+p.name
 
