@@ -212,6 +212,14 @@ def test_search_finds_the_page_about(url, browser, words, expected):
     hit = page.wait_for_selector('.md-search-result__item a')
     assert f'{url}/{expected}.html' in hit.get_attribute('href') and not bad
 
+def test_search_from_a_disk(site, browser):
+    page,bad = browser.new_page(),[]
+    page.on('pageerror', lambda e: bad.append(str(e)))
+    page.goto((site/'index.html').as_uri())
+    page.fill('input.md-search__input', 'resume')
+    page.wait_for_selector('.md-search-result__item a[href*="tutorials/resume.html"]')
+    assert not bad
+
 def test_start_page_is_light(url, browser):
     page,got = browser.new_page(viewport=dict(width=1280, height=860)),[]
     page.on('response', lambda o: got.append((o.url, len(o.body()))))

@@ -17,7 +17,9 @@ def on_post_build(config):
     index = json.loads(fn.read_text())
     for o in index['docs']:
         if o['location'].startswith(reference): o['text'] = re.sub('<pre.*?</pre>', '', o['text'], flags=re.S)
-    fn.write_text(json.dumps(index, ensure_ascii=False, separators=(',', ':')))
+    short = json.dumps(index, ensure_ascii=False, separators=(',', ':'))
+    fn.write_text(short)
+    fn.with_suffix('.js').write_text(f'var __index = {short}')  # what a page asks for that is opened from a disk
 
 def _math(m): return convert(html.unescape(m[2]).strip(), display='block' if m[1]=='div' else 'inline')
 
