@@ -220,7 +220,7 @@ def _room(ax):
 _legend = dict(frameon=False, borderpad=0, handlelength=1.5, columnspacing=1.2, alignment='left')
 
 def _fitted(owner, found, room, **place):
-    "A legend in as many columns as fit into `room` pixels; its marks are not faint"
+    "A legend in as many columns as fit into `room` pixels; its marks are not faint, but bands are"
     cols,font = min(len(found[0]), 6),None
     while True:
         leg = owner.legend(*found, ncols=cols, fontsize=font, **_legend, **place)
@@ -229,7 +229,8 @@ def _fitted(owner, found, room, **place):
         cols = max(cols-1, 1)
         leg.remove()
     for o in leg.legend_handles:
-        if isinstance(o, (PathCollection, Line2D)): o.set_alpha(1)
+        is_band = isinstance(o, Line2D) and o.get_linewidth()>4
+        if isinstance(o, (PathCollection, Line2D)) and not is_band: o.set_alpha(1)
     return leg
 
 def shared_legend(

@@ -113,11 +113,11 @@ def _sweep(ax, s, k, df, lim):
     d = s.space[k]
     x = places(d, df[column(k, _ours)])
     band = dict(color=blue, alpha=.25, label='95 % band')
-    line = dict(color=blue, label='prediction')
+    line = dict(color=blue, zorder=3.5, label='prediction') # Above trials, below the best
     if isinstance(d, Choice):
         wide = min(14, 90/d.size)
-        ax.vlines(x, df.low, df.high, lw=wide/2, **band)
-        ax.plot(x, df.value, '_', ms=wide, mew=2, zorder=2, **line)
+        ax.vlines(x, df.low, df.high, lw=wide/2, zorder=3.4, **band)
+        ax.plot(x, df.value, '_', ms=wide, mew=2, **line)
     else:
         ax.fill_between(x, df.low, df.high, lw=0, **band)
         ax.plot(x, df.value, lw=2, **line)
