@@ -229,8 +229,8 @@ def _fitted(owner, found, room, **place):
         cols = max(cols-1, 1)
         leg.remove()
     for o in leg.legend_handles:
-        is_band = isinstance(o, Line2D) and o.get_linewidth()>4
-        if isinstance(o, (PathCollection, Line2D)) and not is_band: o.set_alpha(1)
+        is_mark = isinstance(o, PathCollection) or isinstance(o, Line2D) and o.get_linewidth()<4
+        if is_mark: o.set_alpha(1)
     return leg
 
 def shared_legend(

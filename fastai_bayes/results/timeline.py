@@ -94,11 +94,12 @@ def _bars(ax, df, best):
     "A bar per row of `df`, with the number of the trial if it fits; dotted lines join the parts of a trial"
     blank = dict(color=ax.get_facecolor(), zorder=.5) # Lines pass behind hollow bars
     ax.barh(df.row, df.width, .6, df.left, **blank)
-    points = ax.bbox.width*72/ax.figure.dpi/df.right.max()
-    edge = (points*df.width/4).clip(upper=1) # Thin bars have thin edges, or hollow ones would look filled
+    pixels = ax.bbox.width/df.right.max()
+    df['lw'] = (pixels*df.width/6).clip(upper=1) # Thin bars have thin edges, or hollow ones would look filled
     for state,i in by_state(df, best).items():
         o = df.loc[i]
-        ax.barh(o.row, o.width, .6, o.left, label=state, lw=edge[i], **looks[state])
+        look = dict(looks[state], lw=o.lw)
+        ax.barh(o.row, o.width, .6, o.left, label=state, **look)
     parts = []
     for _,o in df.groupby('number'): parts += pairwise(o.itertuples())
     for i,(a,b) in enumerate(parts): _join(ax, a, b, None if i else 'the same trial, resumed')
