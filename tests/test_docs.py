@@ -140,6 +140,8 @@ look = """() => ({
     images: [...document.querySelectorAll('.md-content img')].filter(o => !o.naturalWidth).map(o => o.src)})"""
 cut = """() => [...document.querySelectorAll('.md-content div:not(.aligned) > pre > code')]
     .filter(o => o.scrollWidth>o.clientWidth+1).map(o => o.innerText.slice(0, 60))"""
+scrolls = """() => [...document.querySelectorAll('.md-content :is(.wide, .output, .output div, pre > code)')]
+    .filter(o => o.clientWidth && o.scrollWidth>o.clientWidth+1).map(o => o.innerText.slice(0, 60))"""
 leaks = r'\(', '{target', '{:', '{ #', '__main__.', '&lt;', '| ---', '|---', '#|', ':::'  # what a reader must not see of how pages are made
 generated = 'source/', 'learner/', 'results/', 'study/', 'engine/'
 
@@ -182,7 +184,7 @@ def test_pages_in_a_browser(site, url, browser, half):
         page.set_viewport_size(dict(width=1280, height=900))
         page.goto(f'{url}/{n}')
         seen = page.evaluate(look)
-        bad += [f'{n}: code is cut: {o}' for o in page.evaluate(cut)]
+        bad += [f'{n}: a table or code is cut: {o}' for o in page.evaluate(scrolls)]
         bad += [f'{n}: image {o} is missing' for o in seen['images']] + [f'{n}: a formula cannot be seen' for o in seen['maths'] if o<=0]
         formulas,tables = formulas+len(seen['maths']),tables+sum(o>1 for o in seen['tables'])
         page.set_viewport_size(dict(width=390, height=844))

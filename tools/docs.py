@@ -162,7 +162,8 @@ def printed(s):
     "A block of text; columns of a table stay side by side, other long lines wrap"
     lines = [o for o in s.splitlines() if o.strip()]
     aligned = sum(len(re.findall('  +', o.strip()))>1 for o in lines)>len(lines)/2
-    return fence(s, ' { .text .aligned }' if aligned else '')
+    dense = ' .dense' if max(map(len, lines), default=0)>100 else ''
+    return fence(s, f' {{ .text .aligned{dense} }}' if aligned else '')
 
 def pictured(src, said):
     "What a picture of the code `src` shows, in words: what its plot is for, or the sentence that ends in a colon before it"
