@@ -149,8 +149,9 @@ _page = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
 <title>{{ name }}</title><style>
 body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.5}
 body{color:#222;background:#fff}
-pre{background:#f3f3f3;padding:.8rem;border-radius:4px;white-space:pre-wrap;overflow-wrap:anywhere}.wide{overflow-x:auto}
-nav ul{columns:18rem;column-gap:2rem;padding-left:1.2rem}nav li{break-inside:avoid}a{color:#1f6aa8}summary{cursor:pointer;padding:.5rem 0}
+pre{background:#f3f3f3;padding:.8rem;border-radius:4px;white-space:pre-wrap;overflow-wrap:anywhere}
+.wide{overflow-x:auto}nav ul{columns:18rem;column-gap:2rem;padding-left:1.2rem}nav li{break-inside:avoid}
+a{color:#1f6aa8}summary{cursor:pointer;padding:.5rem 0}
 @media(min-width:100rem){body{max-width:96rem}.plots{display:grid;grid-template-columns:1fr 1fr;gap:0 2rem}}
 @media print{h2,h3{break-after:avoid}section,img,tr{break-inside:avoid}nav{display:none}
 table{font-size:.6rem;white-space:normal!important}th,td{padding:.1rem .3rem;white-space:normal;overflow-wrap:anywhere}
