@@ -207,7 +207,8 @@ def test_search(site, url, browser):
     'resume': 'tutorials/resume', 'reproduce': 'tutorials/resume', 'conditional': 'guides/spaces', 'cross-validation': 'guides/repeats',
     'multi-objective': 'guides/goals', 'install': 'tutorials/first_tune', 'GPU': 'guides/processes', 'cluster': 'guides/processes',
     'learning rate': 'guides/spaces', 'Optuna': 'coming_from/optuna', 'Ray Tune': 'coming_from/ray_tune', 'Keras Tuner': 'coming_from/keras_tuner',
-    'sweeps': 'coming_from/wandb_sweeps', 'transformers': 'coming_from/hugging_face', 'enqueue': 'learner/tune'}.items())
+    'sweeps': 'coming_from/wandb_sweeps', 'transformers': 'coming_from/hugging_face', 'enqueue': 'learner/tune',
+    'out of memory': 'guides/failed_trials', 'wandb': 'guides/logging', 'MLflow': 'guides/logging'}.items())
 def test_search_finds_the_page_about(url, browser, words, expected):
     page,bad = opened(browser, viewport=dict(width=1280, height=900))
     page.goto(f'{url}/about/faq.html?q={words}')
