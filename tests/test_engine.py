@@ -294,3 +294,21 @@ def test_first_looks_are_as_short_as_they_may_be(start, look):
         opt.finish(t.id)
     epochs = [len(t.curve) for t in opt.trainings]
     assert epochs[:4]==[4]*4 and epochs[4:]==[look]*8
+
+@pytest.mark.parametrize('seed', [1, 8, 35, 37])
+def test_a_rule_for_some_hyperparameters_does_not_hold_another_where_it_is(seed):
+    "The width must be a multiple of the number of groups; that says nothing of the learning rate, though it may look so after a few refusals"
+    opt = BayesOptimizer(Space(dict(lr=(1e-4, 1e-1, 'log'), width=(8, 32), groups=[2, 3, 4], bs=[32, 64, 128])), 3, 'max', seed)
+    rng,spent = np.random.default_rng(seed),0
+    while spent<24:
+        t = opt.next()
+        if t.params['width']%t.params['groups']:
+            opt.infeasible(t.id)
+            continue
+        for e in range(t.epoch+1, 4):
+            best = .9-.25*(np.log10(t.params['lr'])+1.7)**2*(1.2 if t.params['bs']>64 else 1)
+            opt.report(t.id, e, max(best-.05*(4-e)+.004*rng.normal(), .1))
+            spent += 1
+            if opt.should_stop(t.id): break
+        opt.finish(t.id)
+    assert opt.best[1]>.8
