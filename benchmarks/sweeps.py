@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from math import comb
 from pathlib import Path
 import numpy as np
+from fastai.callback.core import Callback
 from fastai.optimizer import Adam, QHAdam
 from fastai_bayes.engine.knowledge import EarlierStudy, portfolio
 from fastai_bayes.engine.optimize_acqf import sobol
@@ -23,7 +24,7 @@ from fastai_bayes.engine.space import Space
 from fastai_bayes.learner.copies import release, seeded
 from fastai_bayes.learner.knobs import apply_params, default_space, fit_args
 from fastai_bayes.learner.loaders import seeded_loaders
-from fastai_bayes.learner.training import quiet
+from fastai_bayes.learner.training import epochs_of, quiet
 from racing import cells, error, header, hush, row
 from sweep_sets import APPLICATIONS, SETS
 
@@ -37,7 +38,7 @@ fields = 'set config lr wd bs opt_func drop_mult seconds train_loss valid_loss v
 # Configurations
 
 start = dict(lr=1., wd=.01, bs=1., opt_func='Adam') # fastai's defaults
-start_of = dict(texts=dict(drop_mult=1.))
+start_of = dict(texts=dict(drop_mult=1.), pretrained=dict(lr=2.)) # Learning rate of `fine_tune`
 table = [('fastbook ch. 9', dict(lr=10.)),
          ('AutoGluon 1.6.3, median of its zero-shot portfolios for fastai', dict(lr=25.))]
 PUBLISHED = {  # application: [(source, what differs from the defaults)]
@@ -46,11 +47,13 @@ PUBLISHED = {  # application: [(source, what differs from the defaults)]
               ('fastbook ch. 10, language model; wd of the text tutorial of fastai',
                dict(lr=20., wd=.1, drop_mult=.3))],
     'images': [('Imagenette, 2020-01-train.md', dict(lr=8.)), ('fastbook ch. 7', dict(lr=3.))],
-    'labels': [('Imagenette, 2020-01-train.md', dict(lr=8.)), ('fastbook ch. 6 and 7', dict(lr=3.))]}
+    'labels': [('Imagenette, 2020-01-train.md', dict(lr=8.)), ('fastbook ch. 6 and 7', dict(lr=3.))],
+    'pretrained': [('fastbook ch. 5 and 6', dict(lr=3.)), ('fastbook ch. 6, regression', dict(lr=10.))]}
 
 def relative_space(application):
     "The inferred space of an application in relative values"
-    res = dict(bs=[.25, .5, 1.], opt_func=list(opt_funcs), lr=(.3, 100., 'log'), wd=(3e-3, .3, 'log'))
+    low = .01 if application=='pretrained' else .3
+    res = dict(bs=[.25, .5, 1.], opt_func=list(opt_funcs), lr=(low, 100., 'log'), wd=(3e-3, .3, 'log'))
     return Space({**res, 'drop_mult': (.2, 1.5)} if application=='texts' else res)
 
 def configs(application, n):
@@ -86,12 +89,19 @@ def at_found_lr(key, seed):
     o = configs(key[0], 0)['default']
     with learner(key, o, seed) as (learn,_): return dict(o, lr=learn.lr_find(show_plot=False).valley/default_lr)
 
+class Epochs(Callback):
+    "Values after each epoch of all fits: `fine_tune` has two"
+    order = 60 # After `Recorder`
+    def __init__(self): self.rows = []
+    def after_epoch(self): self.rows.append(self.recorder.values[-1])
+
 def train(key, o, seed):
     "Values after each epoch by column, and seconds, of the set `key` with the relative values `o`"
     app,begin = APPLICATIONS[key[0]],time.process_time()
     with learner(key, o, seed) as (learn,params):
-        learn.fit_one_cycle(app.n_epoch, **fit_args(params, 'fit_one_cycle'))
-        names,rows = list(learn.recorder.metric_names[1:-1]),np.array(learn.recorder.values)
+        told,n_frozen = Epochs(),epochs_of(app.fit, 0, {})
+        getattr(learn, app.fit)(app.n_epoch-n_frozen, cbs=told, **fit_args(params, app.fit))
+        names,rows = list(learn.recorder.metric_names[1:-1]),np.array(told.rows)
         at = [names.index(k) for k in ('train_loss', 'valid_loss', app.monitor)]
     return rows[:,at].T, time.process_time()-begin
 

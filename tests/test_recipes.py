@@ -3,6 +3,10 @@ import json, sys
 from itertools import combinations
 from pathlib import Path
 import numpy as np, pytest
+from fastai.vision.all import (CategoryBlock, ConvLayer, CrossEntropyLossFlat, DataBlock, ImageBlock, Learner, MaskBlock, MultiCategoryBlock,
+                               PILImage, accuracy, nn, unet_learner, vision_learner)
+from fastai_bayes.all import *
+from fastai_bayes.learner.recipes import application_of, recipes_for
 root = Path(__file__).resolve().parent.parent
 sys.path.append(str(root/'benchmarks'))
 import sweeps
@@ -49,3 +53,30 @@ def test_a_set_repeats_itself():
     def _train(): return sweeps.train(('classes', 'tumours'), sweeps.configs('classes', 1)['0'], 0)[0]
     a,b = _train(),_train()
     assert np.array_equal(a, b) and a.shape==(3, 8)
+
+def body(pretrained=False): return nn.Sequential(ConvLayer(3, 8, stride=2), ConvLayer(8, 8), nn.AdaptiveAvgPool2d(1))
+
+def pictures(path, block=CategoryBlock, y=lambda i: 'ab'[i%2]):
+    items = [PILImage.create(np.full((16, 16, 3), i, np.uint8)) for i in range(48)]
+    dblock = DataBlock((ImageBlock, block), get_items=lambda _: range(48), get_x=lambda i: items[i], get_y=y)
+    return dblock.dataloaders(None, path=path, bs=8, num_workers=0)
+
+def tuned(dls, make=vision_learner, **kwargs): return make(dls, body, pretrained=True, normalize=False, **kwargs)
+
+def test_recipes_for_pretrained_weights_are_for_fine_tune(tmp_path):
+    "Of one label per picture; networks of one group of parameters that train from scratch have theirs, however they are trained"
+    dls = pictures(tmp_path)
+    scratch = Learner(dls, nn.Sequential(body(), nn.Flatten(), nn.Linear(8, 2)), loss_func=CrossEntropyLossFlat())
+    found = [application_of(o, fit) for o in (scratch, tuned(dls)) for fit in ('fit_one_cycle', 'fine_tune')]
+    assert found==['images', 'images', None, 'pretrained']
+    several = pictures(tmp_path, MultiCategoryBlock, lambda i: ['ab'[i%2]])
+    masks = pictures(tmp_path, MaskBlock(['a', 'b']), lambda i: np.full((16, 16), i%2, np.uint8))
+    others = tuned(several),tuned(masks, unet_learner, n_out=2),vision_learner(dls, body, pretrained=False, normalize=False)
+    assert [application_of(o, 'fine_tune') for o in others]==[None]*3
+
+def test_a_pretrained_learner_begins_with_its_recipe(tmp_path):
+    learn = tuned(pictures(tmp_path), metrics=accuracy)
+    first = recipes_for(learn, 'fine_tune')[0][0]
+    res = learn.bayes_tune(1, dict(lr=None, wd=None), fit='fine_tune', n_trials=2, recipes=True, seed=0, verbose=False)
+    tried = [t.user_attrs.get('params', t.params) for t in res.study.trials]
+    assert tried[0]['lr']==pytest.approx(first['lr']) and tried[0]['wd']==pytest.approx(first['wd']) and tried[1]['lr']==2e-3
