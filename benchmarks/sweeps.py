@@ -230,7 +230,10 @@ def short(o):
     res = {k: o[k] for k in ('lr', 'wd', 'bs', 'opt_func', 'drop_mult') if k in o}
     return {k: float(f'{v:.3g}') if isinstance(v, float) else v for k,v in res.items()}
 
-def write(found):
+def write(found, applications):
+    "Put the recipes `found` for `applications` into the file; those of other applications stay as they are"
+    known = {a: o for a,o in json.loads(shipped.read_text()).items() if a in APPLICATIONS and a not in applications}
+    found = {a: o for a in APPLICATIONS if (o := found.get(a, known.get(a)))}
     lines = [f'{json.dumps(a)}: [\n  '+',\n  '.join(json.dumps(short(c)) for c in o)+']' for a,o in found.items()]
     shipped.write_text('{'+',\n '.join([f'"about": {json.dumps(about)}', *lines])+'}\n')
 
@@ -261,7 +264,7 @@ def main():
     if args.recipes:
         found = recipes(args.applications, args.monitor)
         for a,o in found.items(): print(f'\n{a}', *(json.dumps(short(c)) for c in o), sep='\n')
-        if args.write: write(found)
+        if args.write: write(found, args.applications)
         return
     until = time.time()+60*args.limit_minutes
     for a in args.applications:

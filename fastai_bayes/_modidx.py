@@ -2209,6 +2209,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'fastai_bayes/learner/ranks.py')},
             'fastai_bayes.learner.recipes': { 'fastai_bayes.learner.recipes._all': ( 'learner/recipes.html#_all',
                                                                                      'fastai_bayes/learner/recipes.py'),
+                                              'fastai_bayes.learner.recipes._fine_tuned': ( 'learner/recipes.html#_fine_tuned',
+                                                                                            'fastai_bayes/learner/recipes.py'),
                                               'fastai_bayes.learner.recipes.application_of': ( 'learner/recipes.html#application_of',
                                                                                                'fastai_bayes/learner/recipes.py'),
                                               'fastai_bayes.learner.recipes.recipes_for': ( 'learner/recipes.html#recipes_for',

@@ -7,6 +7,7 @@ from fastai.vision.all import (CategoryBlock, ConvLayer, CrossEntropyLossFlat, D
                                PILImage, accuracy, nn, unet_learner, vision_learner)
 from fastai_bayes.all import *
 from fastai_bayes.learner.recipes import application_of, recipes_for
+from fastai_bayes.study.records import trials_of
 root = Path(__file__).resolve().parent.parent
 sys.path.append(str(root/'benchmarks'))
 import sweeps
@@ -37,6 +38,14 @@ def test_the_best_of_several_at_random(k):
     r = np.random.default_rng(0).random(7)
     assert np.isclose(sweeps.best_of_random(r, k), np.mean([min(o) for o in combinations(r, k)]))
 
+def test_writing_one_recipe_leaves_the_others(tmp_path, monkeypatch):
+    f = tmp_path/'recipes.json'
+    monkeypatch.setattr(sweeps, 'shipped', f)
+    f.write_text(json.dumps(dict(shipped, about='', labels=shipped['images'])))
+    sweeps.write(dict(ratings=[sweeps.start]), ['ratings', 'labels'])
+    res = json.loads(f.read_text())
+    assert res=={'about': sweeps.about, **{k: v for k,v in shipped.items() if k!='labels'}, 'ratings': [sweeps.short(sweeps.start)]}
+
 def test_a_line_that_was_cut_off_is_trained_again(tmp_path, monkeypatch):
     monkeypatch.setattr(sweeps, 'folder', tmp_path)
     o = sweeps.configs('classes', 1)['0']
@@ -64,19 +73,22 @@ def pictures(path, block=CategoryBlock, y=lambda i: 'ab'[i%2]):
 def tuned(dls, make=vision_learner, **kwargs): return make(dls, body, pretrained=True, normalize=False, **kwargs)
 
 def test_recipes_for_pretrained_weights_are_for_fine_tune(tmp_path):
-    "Of one label per picture; networks of one group of parameters that train from scratch have theirs, however they are trained"
+    "Of one label per picture, by a metric; networks of one group of parameters that train from scratch have theirs, however they are trained"
     dls = pictures(tmp_path)
     scratch = Learner(dls, nn.Sequential(body(), nn.Flatten(), nn.Linear(8, 2)), loss_func=CrossEntropyLossFlat())
-    found = [application_of(o, fit) for o in (scratch, tuned(dls)) for fit in ('fit_one_cycle', 'fine_tune')]
-    assert found==['images', 'images', None, 'pretrained']
+    how = [('fit_one_cycle', 'accuracy'), ('fine_tune', 'valid_loss'), ('fine_tune', 'accuracy')]
+    assert [application_of(scratch, *o) for o in how]==['images']*3
+    assert [application_of(tuned(dls), *o) for o in how]==[None, None, 'pretrained']
     several = pictures(tmp_path, MultiCategoryBlock, lambda i: ['ab'[i%2]])
     masks = pictures(tmp_path, MaskBlock(['a', 'b']), lambda i: np.full((16, 16), i%2, np.uint8))
     others = tuned(several),tuned(masks, unet_learner, n_out=2),vision_learner(dls, body, pretrained=False, normalize=False)
     assert [application_of(o, 'fine_tune') for o in others]==[None]*3
 
-def test_a_pretrained_learner_begins_with_its_recipe(tmp_path):
+@pytest.mark.parametrize('monitor', ['accuracy', 'valid_loss'])
+def test_a_pretrained_learner_begins_with_its_recipe(tmp_path, monitor):
+    "If a metric is monitored, and its own settings are second"
     learn = tuned(pictures(tmp_path), metrics=accuracy)
     first = recipes_for(learn, 'fine_tune')[0][0]
-    res = learn.bayes_tune(1, dict(lr=None, wd=None), fit='fine_tune', n_trials=2, recipes=True, seed=0, verbose=False)
-    tried = [t.user_attrs.get('params', t.params) for t in res.study.trials]
-    assert tried[0]['lr']==pytest.approx(first['lr']) and tried[0]['wd']==pytest.approx(first['wd']) and tried[1]['lr']==2e-3
+    res = learn.bayes_tune(1, dict(lr=None, wd=None), fit='fine_tune', n_trials=2, monitor=monitor, seed=0, verbose=False)
+    tried = [t.params['lr'] for t in trials_of(res.study.get_trials())]
+    assert tried[0]==pytest.approx(first['lr']) and tried[1]==2e-3 if monitor=='accuracy' else tried[0]==2e-3

@@ -15,30 +15,41 @@ from fastai.learner import Learner
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
 from fastai.tabular.core import TabDataLoader
 from fastai.text.learner import TextLearner
+from fastai.vision.models.unet import DynamicUnet
 
 # %% ../../nbs/learner/13_recipes.ipynb #kind
 _words = dict(classes='tables', numbers='tables (regression)', ratings='ratings', texts='texts',
-              images='images', labels='images with several labels')
+              images='images', labels='images with several labels', pretrained='images (fine-tuning)')
+
+def _fine_tuned(learn, kind, fit, monitor):
+    one_label = kind=='images' and not isinstance(learn.model, DynamicUnet)
+    by_metric = monitor not in ('train_loss', 'valid_loss')
+    return 'pretrained' if one_label and by_metric and fit=='fine_tune' else None
 
 def application_of(
-    learn:Learner # Learner to tune
+    learn:Learner, # Learner to tune
+    fit='fit_one_cycle', # Name of a fit method, or a function
+    monitor:str=None # What the study monitors; a metric if None
 )->str: # Name of its recipes in `recipes.json`; None if its kind of data is unknown
     """The kind of data that `learn` trains on
 
     Parameters:
         learn: Learner to tune
+        fit: Name of a fit method, or a function
+        monitor: What the study monitors; a metric if None
         returns: Name of its recipes in `recipes.json`; None if its kind of data is unknown
     """
     train,loss = learn.dls.train,learn.loss_func
-    trainable = all(p.requires_grad for p in learn.model.parameters())  # recipes are not for pretrained weights
+    trainable = all(p.requires_grad for p in learn.model.parameters())  # recipes of texts are not for pretrained weights
     if isinstance(learn, TextLearner): return 'texts' if trainable else None
     if isinstance(learn.model, (EmbeddingDotBias, EmbeddingNN)): return 'ratings'
     if isinstance(train, TabDataLoader): return 'classes' if isinstance(loss, CrossEntropyLossFlat) else 'numbers'
     steps = getattr(getattr(train, 'after_batch', None), 'fs', ())
     is_image = any(isinstance(o, IntToFloatTensor) for o in steps)
-    if not is_image or learn.splitter is not trainable_params: return None
     kinds = {CrossEntropyLossFlat: 'images', BCEWithLogitsLossFlat: 'labels'}
-    return next((v for k,v in kinds.items() if isinstance(loss, k)), None)
+    kind = next((v for k,v in kinds.items() if isinstance(loss, k)), None) if is_image else None
+    if vars(learn).get('pretrained'): return _fine_tuned(learn, kind, fit, monitor)  # stored by `vision_learner`
+    return kind if learn.splitter is trainable_params else None
 
 # %% ../../nbs/learner/13_recipes.ipynb #list
 default_lr = 1e-3 # Of `Learner`; recipes give learning rates as multiples of it
@@ -47,16 +58,20 @@ default_lr = 1e-3 # Of `Learner`; recipes give learning rates as multiples of it
 def _all(): return json.loads(resources.files('fastai_bayes.learner').joinpath('recipes.json').read_text())
 
 def recipes_for(
-    learn:Learner # Learner to tune
+    learn:Learner, # Learner to tune
+    fit='fit_one_cycle', # Name of a fit method, or a function
+    monitor:str=None # What the study monitors; a metric if None
 )->tuple: # Configurations in the order in which to try them, and their description; `([], '')` if there are none
     """Hyperparameters that worked well on other data of the same kind
 
     Parameters:
         learn: Learner to tune
+        fit: Name of a fit method, or a function
+        monitor: What the study monitors; a metric if None
         returns: Configurations in the order in which to try them, and their description; `([], '')`
             if there are none
     """
-    kind = application_of(learn)
+    kind = application_of(learn, fit, monitor)
     if kind not in _all(): return [],''
     def _absolute(o):
         bs = round(o['bs']*learn.dls.train.bs)

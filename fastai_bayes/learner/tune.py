@@ -311,15 +311,15 @@ def _named(learn, args):
         warnings.warn(f'{e}. The study continues with what it knew at its start', stacklevel=2)
         return []
 
-def _recipes(learn, space):
+def _recipes(learn, space, fit, monitor):
     "As `recipes_for`; empty if none is in `space`"
-    configs,what = recipes_for(learn)
+    configs,what = recipes_for(learn, fit, monitor)
     return (configs, what) if len(config_points(configs, space)) else ()
 
-def _before(learn, args, space):
+def _before(learn, args, space, fit, monitor):
     "What is known before the study begins; None if nothing is, and nothing was asked for"
     stored = as_stored(space)
-    recipes = _recipes(learn, stored) if args.recipes and stored else ()
+    recipes = _recipes(learn, stored, fit, monitor) if args.recipes and stored else ()
     if args.from_studies is None and args.prior is None and not recipes: return None
     auto = isinstance(args.from_studies, str) and args.from_studies=='auto'
     earlier = _others(_root(learn), args.study_name) if auto else _named(learn, args)
@@ -378,7 +378,7 @@ def _plan(learn, args):
     factory.check_new(probe)
     n_epoch,total,every = _longest(args, probe, space, fit, fit_kwargs)
     what = factory,space,fit,n_epoch,total,monitor,goals.mode,_limits(args, total, every)
-    plan = Plan(*what, fit_kwargs, cbs, before=_before(learn, args, space), every=every)
+    plan = Plan(*what, fit_kwargs, cbs, before=_before(learn, args, space, fit, monitor), every=every)
     _set_given(plan, args, goals, probe)
     _first_trials(plan, learn, args, probe)
     plan.value_now = partial(_label_now, learn, fit, args.new_learner)
