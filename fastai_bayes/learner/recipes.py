@@ -40,14 +40,15 @@ def application_of(
         returns: Name of its recipes in `recipes.json`; None if its kind of data is unknown
     """
     train,loss = learn.dls.train,learn.loss_func
-    trainable = all(p.requires_grad for p in learn.model.parameters())  # recipes of texts are not for pretrained weights
-    if isinstance(learn, TextLearner): return 'texts' if trainable else None
+    trainable = all(p.requires_grad for p in learn.model.parameters())
+    if isinstance(learn, TextLearner): return 'texts' if trainable else None  # not for pretrained weights
     if isinstance(learn.model, (EmbeddingDotBias, EmbeddingNN)): return 'ratings'
     if isinstance(train, TabDataLoader): return 'classes' if isinstance(loss, CrossEntropyLossFlat) else 'numbers'
     steps = getattr(getattr(train, 'after_batch', None), 'fs', ())
     is_image = any(isinstance(o, IntToFloatTensor) for o in steps)
     kinds = {CrossEntropyLossFlat: 'images', BCEWithLogitsLossFlat: 'labels'}
-    kind = next((v for k,v in kinds.items() if isinstance(loss, k)), None) if is_image else None
+    kind = next((v for k,v in kinds.items() if isinstance(loss, k)), None)
+    if not is_image: return None
     if vars(learn).get('pretrained'): return _fine_tuned(learn, kind, fit, monitor)  # stored by `vision_learner`
     return kind if learn.splitter is trainable_params else None
 

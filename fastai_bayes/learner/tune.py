@@ -372,13 +372,13 @@ def _plan(learn, args):
     probe = factory.probe()
     _check_callbacks(probe, []), _check_data(probe)
     goals = goals_from(args.goals, probe, args.monitor, args.mode)
-    monitor = goals.monitor
-    free = args.new_learner is not None
+    monitor,free = goals.monitor,args.new_learner is not None
     factory.check = partial(_check_space, given=space, fit=fit, fit_kwargs=fit_kwargs, monitor=monitor, free=free)
     factory.check_new(probe)
     n_epoch,total,every = _longest(args, probe, space, fit, fit_kwargs)
     what = factory,space,fit,n_epoch,total,monitor,goals.mode,_limits(args, total, every)
-    plan = Plan(*what, fit_kwargs, cbs, before=_before(learn, args, space, fit, monitor), every=every)
+    before = _before(learn, args, space, fit, monitor)
+    plan = Plan(*what, fit_kwargs, cbs, before=before, every=every)
     _set_given(plan, args, goals, probe)
     _first_trials(plan, learn, args, probe)
     plan.value_now = partial(_label_now, learn, fit, args.new_learner)
