@@ -188,11 +188,11 @@ def best_of_random(regret, k):
     r,n = np.sort(regret),len(regret)
     return sum(v*comb(n-1-i, k-1) for i,v in enumerate(r))/comb(n, k)
 
-def judged(t):
-    "Method -> (sets, AT) regret after so many full trainings; the recipe for a set is made of all others"
+def judged(t, by):
+    "Method -> (sets, AT) regret of the table `by` after so many full trainings; the recipe for a set is made of all others of `t`"
     res = {k: np.zeros((len(t.sets), len(AT))) for k in ('defaults', 'random', 'defaults, then random', 'recipe')}
     at = t.names.index('default')
-    for i,r in enumerate(t.regret):
+    for i,r in enumerate(by.regret):
         order = t.recipe([j for j in range(len(t.sets)) if j!=i])
         rand = r[t.at_random]
         for j,k in enumerate(AT):
@@ -208,7 +208,7 @@ def gains(res):
     rival = np.where(a.mean(0)<=b.mean(0), a, b)
     return (rival-res['recipe']).mean(1)
 
-def recipes(applications, monitor):
+def recipes(applications, monitor, by):
     "Print what recipes are worth on sets that they have not seen; name -> recipe of those that help"
     good = {}
     print('Mean regret (standard error over sets) after so many full trainings: 0 is the best recorded configuration,\n'
@@ -216,7 +216,7 @@ def recipes(applications, monitor):
     header('application', 'sets', 'configurations', 'method', *AT)
     for a in applications:
         t = Table(a, monitor)
-        res = judged(t)
+        res = judged(t, Table(a, by))
         for k,v in res.items(): row(a, len(t.sets), len(t.names), k, *cells(v))
         g = gains(res)
         row(a, len(t.sets), len(t.names), f'gain over the best rival {g.mean():.3f} ({error(g):.3f})', *['']*len(AT))
@@ -258,11 +258,12 @@ def main():
     p.add_argument('--write', action='store_true', help=f'with --recipes: put those that help into {shipped.name}')
     p.add_argument('--monitor', choices=('value', 'valid_loss'), default='value',
                    help='what recipes are to improve: the metric, or the loss')
+    p.add_argument('--by', choices=('value', 'valid_loss'), help='what they are judged by, if not that')
     args = p.parse_args()
     hush()
     if args.list: return show(args.applications)
     if args.recipes:
-        found = recipes(args.applications, args.monitor)
+        found = recipes(args.applications, args.monitor, args.by or args.monitor)
         for a,o in found.items(): print(f'\n{a}', *(json.dumps(short(c)) for c in o), sep='\n')
         if args.write: write(found, args.applications)
         return
