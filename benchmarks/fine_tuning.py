@@ -121,9 +121,9 @@ def test_loss(model):
     x,y = Losses.test
     with torch.no_grad(): return float(F.cross_entropy(model.eval()(x), y))
 
-def ours(photos, path, seed, n, **kwargs):
+def ours(photos, path, seed, n, recipes=False, **kwargs):
     learn = last_blocks(photos, path, seed)
-    res = learn.bayes_tune(4, SPACE, budget=n, fit='fine_tune', monitor='valid_loss', seed=seed, cbs=Losses(), verbose=False, **kwargs)
+    res = learn.bayes_tune(4, SPACE, budget=n, fit='fine_tune', monitor='valid_loss', seed=seed, cbs=Losses(), verbose=False, recipes=recipes, **kwargs)
     return dict(trials=len(res.trials), best=res.best_params)
 
 def ours_heads(photos, path, seed, n):

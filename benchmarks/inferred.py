@@ -67,7 +67,7 @@ def run(name, how, seed, n):
     with tempfile.TemporaryDirectory() as d:
         learn = task.make(d, seed)
         space = SPACES[how](learn) if callable(SPACES[how]) else SPACES[how]
-        res = learn.bayes_tune(task.n_epoch, space, budget=n*task.n_epoch, monitor=task.monitor, seed=seed, verbose=False)
+        res = learn.bayes_tune(task.n_epoch, space, budget=n*task.n_epoch, monitor=task.monitor, seed=seed, verbose=False, recipes=False)
         trials = trials_of(res.study.trials)
         return res.best_value, (min if task.mode=='min' else max)(trials[0].intermediate_values.values()), [state_of(t) for t in trials], time.time()-start
 

@@ -23,7 +23,7 @@ def run(name, n_epoch, seed, longest, n):
     task,start = SETS[name],time.time()
     with tempfile.TemporaryDirectory() as d:
         learn = task.make(d, seed)
-        res = learn.bayes_tune(length(n_epoch), SPACE, budget=n*longest, monitor=task.monitor, seed=seed, verbose=False)
+        res = learn.bayes_tune(length(n_epoch), SPACE, budget=n*longest, monitor=task.monitor, seed=seed, verbose=False, recipes=False)
         v = [o for t in res.study.trials for o in curve_of(t)[attr(t, 'resumed_from', 0):]]
         winner = res.best_params.get('n_epoch', length(n_epoch))
     best = np.fmax.accumulate(v) if task.mode=='max' else np.fmin.accumulate(v)  # these pass over NaN

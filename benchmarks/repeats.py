@@ -60,7 +60,7 @@ def tune(name, seed, way, n):
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as path:
         learn,test,T = (digits if name=='digits' else of_sweeps(name))(path)
-        res = learn.bayes_tune(T, budget=TRIALS*T, seed=seed, verbose=False, **({} if way=='one' else {way: n}))
+        res = learn.bayes_tune(T, budget=TRIALS*T, seed=seed, verbose=False, recipes=False, **({} if way=='one' else {way: n}))
         sign = 1 if res.study.direction.name=='MAXIMIZE' else -1
         with learn.no_bar(): value = learn.validate(dl=test)[-1]
         together = of_predictions(res.ensemble(), test, learn)

@@ -112,7 +112,7 @@ def ours(task, budget, seed, folder, resume=True):
     "The study of `bayes_tune`"
     make,space = partial(task.learner, task.data()),Space(task.space)
     learn = make(space.decode(np.full(len(space), .5)), folder)
-    return learn.bayes_tune(n_epoch, task.space, budget=budget, monitor=task.monitor, fit=fit, new_learner=lambda p: make(p, folder), seed=seed,
+    return learn.bayes_tune(n_epoch, task.space, budget=budget, monitor=task.monitor, fit=fit, recipes=False, new_learner=lambda p: make(p, folder), seed=seed,
                             sampler=None if resume else BayesSampler(n_epoch, seed, resume=False), verbose=False).study
 
 def by_hand(task, budget, seed, folder, sampler, pruner):
