@@ -22,6 +22,8 @@ import checkpoints
 from racing import header, row as show
 
 quick = dict(verbose=False, seed=0)
+space = dict(lr=(1e-4, 1e-2, 'log'))
+paced = 5 # Epochs of the trainings that are timed
 
 @functools.cache
 def images(n, size):
@@ -68,7 +70,7 @@ def memory(o, path):
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
     learn.opt = None
     before = allocated(o)
-    res = learn.bayes_tune(1, dict(lr=(1e-4, 1e-2, 'log')), n_trials=11, sampler='random', **quick)
+    res = learn.bayes_tune(1, space, n_trials=11, sampler='random', **quick)
     failed = (res.trials.state=='failed').sum()
     left = allocated(o)-before
     yield f'bytes left by {failed} trials out of memory, {before/1e6:.1f} MB before', left, '< 1 MB', failed==10 and left<2**20
@@ -121,19 +123,21 @@ def knob(o, path):
     for name,dtype in dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16).items():
         if o.device=='cpu' and name=='fp16': continue
         Precision.seen.clear()
-        res = learner(o, f'{path}/{name}', cbs=Precision()).bayes_tune(1, dict(precision=[name], lr=(1e-4, 1e-2, 'log')), n_trials=2, **quick)
+        res = learner(o, f'{path}/{name}', cbs=Precision()).bayes_tune(1, dict(precision=[name], **space), n_trials=2, **quick)
         ok = Precision.seen=={dtype} and (res.trials.state=='complete').all()
         yield f"precision=['{name}']: precisions in the batches of a study", Precision.seen, {dtype}, ok
 
 class Width(nn.Module):
     "Layers whose width decides how much memory a training takes"
-    def __init__(self, width): super().__init__(); self.body = nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.ReLU(), nn.LazyLinear(2))
+    def __init__(self, width):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.ReLU(), nn.LazyLinear(2))
     def forward(self, x): return self.body(x)
 
 def limit(o, path):
     "`peak_mem_mb` of a wide network against torch's count in a plain training of it, and whether its limit is kept"
     if o.device=='cpu': return
-    space,bound = dict(width=[16, 8192], lr=[1e-3]),100 if o.small else 300
+    bound = 100 if o.small else 300
     def make(p):
         learn = learner(o, path)
         learn.model = Width(p['width']).to(o.device)
@@ -143,7 +147,7 @@ def limit(o, path):
     torch.cuda.reset_peak_memory_stats()
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(2, 1e-3)
     alone,learn = torch.cuda.max_memory_allocated()/1e6,None
-    res = learner(o, path).bayes_tune(2, space, n_trials=2, new_learner=make, subject_to=dict(peak_mem_mb=(None, bound)), **quick)
+    res = learner(o, path).bayes_tune(2, dict(width=[16, 8192], lr=[1e-3]), n_trials=2, new_learner=make, subject_to=dict(peak_mem_mb=(None, bound)), **quick)
     peaks,width = res.trials.groupby('width').peak_mem_mb.max().round(1).to_dict(),res.best_params['width']
     yield f'width of the winner, peak_mem_mb at most {bound}; found: {peaks}', width, '16', width==16
     yield "peak_mem_mb of the wide one, and torch's count in a plain training", f'{peaks[8192]} {alone:.1f}', 'equal within 1 %', abs(peaks[8192]/alone-1)<.01
@@ -162,7 +166,7 @@ class Format(Callback):
 def formats(o, path):
     yield row('channels_last', *resumed(o, path, last))
     Format.seen.clear()
-    last(learner(o, path, cbs=Format())).bayes_tune(3, dict(lr=(1e-4, 1e-2, 'log')), n_trials=3, **quick)
+    last(learner(o, path, cbs=Format())).bayes_tune(3, space, n_trials=3, **quick)
     yield 'channels_last: formats in the batches of a study', Format.seen, '{True}', Format.seen=={True}
 
 def compiled(o, path):
@@ -172,7 +176,7 @@ def compiled(o, path):
         return half(learn)
     yield row('torch.compile', *resumed(o, path, prepare))
     learn = prepare(learner(o, path))
-    res = learn.bayes_tune(3, dict(lr=(1e-4, 1e-2, 'log')), n_trials=4, **quick)
+    res = learn.bayes_tune(3, space, n_trials=4, **quick)
     resumes = sum('resumed' in str(r) for r in res.trials.reason)
     ok = (res.trials.state!='failed').all()
     yield f'torch.compile: trials that failed, of 4 with {resumes} resumed', (res.trials.state=='failed').sum(), '0', ok
@@ -190,7 +194,7 @@ def cost(o, path):
 def timed_study(o, path, n, **kwargs):
     "A random search without stops: its seconds and its trials"
     learn,start = learner(o, path),synchronized(o)
-    res = learn.bayes_tune(5, dict(lr=(1e-4, 1e-2, 'log')), n_trials=n, sampler='random', pruner='none', **quick, **kwargs)
+    res = learn.bayes_tune(paced, space, n_trials=n, sampler='random', pruner='none', **quick, **kwargs)
     return synchronized(o)-start,res
 
 def pace(o, path):
@@ -200,7 +204,7 @@ def pace(o, path):
     start = synchronized(o)
     for i,lr in enumerate(res.trials.lr):
         learn = learner(o, f'{path}/{i}')
-        with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(None): learn.fit_one_cycle(5, lr, cbs=SaveModelCallback('accuracy'))
+        with learn.no_bar(), learn.no_logging(), contextlib.redirect_stdout(None): learn.fit_one_cycle(paced, lr, cbs=SaveModelCallback('accuracy'))
     hand = synchronized(o)-start
     yield f'trials per hour, {3600*n/hand:.0f} by hand: share', f'{hand/ours:.2f}', '> .95', o.small or hand/ours>.95
 

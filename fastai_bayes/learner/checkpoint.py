@@ -225,7 +225,7 @@ class Writer:
     def _holds(self, name, state):
         "Copy `state`; False if it is small, or if there is no room for a copy"
         if name in self.rooms: self.rooms[name].join()
-        if not self.aside or _n_bytes(state)<self.large: return False
+        if not self.aside: return False
         if self.threads.get(name) not in self.ready: self.wait(name)
         if not self._fits(name, state) or not self._take(name, state): return False
         self.copies[name] = _copied(state, self.copies[name])

@@ -161,9 +161,8 @@ class BestEpoch(Unsaved, Measured, SaveModelCallback):
         self.behind,self.built = False,built # `behind`: is the file older than the best epoch?
         self.writer = writer or Writer()
 
-    def after_batch(self):
-        if self.training: self.writer.make_room(_file(self.learn), self._large)
-    def _large(self): return as_built(self.model, self.built)
+    def before_train(self):
+        self.writer.make_room(_file(self.learn), lambda: as_built(self.model, self.built))
     def after_epoch(self):
         v,_ = self.measure(self.monitor)
         if not (math.isfinite(v) and self.comp(v, self.best)): return
