@@ -12,7 +12,7 @@ from fastai_bayes.engine.knowledge import Knowledge, config_points
 from fastai_bayes.engine.optimizer import BayesOptimizer, Trial
 from fastai_bayes.engine.trainings import Training
 from racing import cells, drive, header, hush, race, row, train, versions
-from sweeps import APPLICATIONS, AT, Table
+from sweeps import APPLICATIONS, AT, Pool, Table, recipe_of
 
 FULL = AT[-1] # Full trainings of a run
 
@@ -40,21 +40,25 @@ class Trainer:
     def stop(self, number, params, explain=None): pass
     def resume(self, number): pass
 
-def others(t, i): return [j for j in range(len(t.sets)) if j!=i]
+@functools.cache
+def unseen(application, name, recipe=None):
+    "Positions of the configurations of a recipe that has not seen the set `name`, nor others like it if it is for other kinds"
+    p = pool(recipe or recipe_of(application))
+    return [table(application).names.index(c) for c in p.recipe(p.others((application, name)))]
 def positions(t, trainer, seed): return np.random.default_rng(seed).permutation(np.flatnonzero(t.at_random))
 
 # Searches: functions of a table, a trainer of its set `i`, and a seed
 
 def search(t, trainer, i, seed, recipe=True, stop=True):
-    "As `bayes_tune`: the first of the recipe, then fastai's defaults, which may pause; without a recipe these, to their end"
+    "As `bayes_tune`: the first of the recipe, then fastai's defaults, which may pause; without a recipe, these"
     opt = BayesOptimizer(t.space, trainer.n_epoch, seed=seed)
-    listed = [o for o in t.recipe(others(t, i)) if t.names[o]!='default'] if recipe else []
+    listed = [o for o in unseen(t.application, t.sets[i]) if t.names[o]!='default'] if recipe else []
     if listed: opt.knowledge = Knowledge(config_points([t.configs[o] for o in listed], t.space))
     for n,at in enumerate([*listed[:1], t.names.index('default')]):
         params = t.configs[at]
         trainer.rows[tuple(params.values())] = at
         opt.trainings.append(Training(t.space.encode([params])[0]))
-        train(opt, trainer, Trial(n, params, 0), stop=stop and n>0)
+        train(opt, trainer, Trial(n, params, 0), stop=stop)
     drive(opt, trainer, stop)
 
 def defaults(t, trainer, i, seed):
@@ -64,7 +68,7 @@ def lr_find(t, trainer, i, seed):
     trainer.seen = [t.sign*v for v in t.lr_find[i]]
     raise Trainer.Out
 def listed(t, trainer, i, seed):
-    for o in t.recipe(others(t, i)): trainer.fully(o)
+    for o in unseen(t.application, t.sets[i]): trainer.fully(o)
     raise Trainer.Out
 def at_random(t, trainer, i, seed):
     for o in positions(t, trainer, seed): trainer.fully(o)
@@ -80,13 +84,15 @@ METHODS = {  # name on the command line: name in the table, search
 
 @functools.cache
 def table(application): return Table(application, 'value')
+@functools.cache
+def pool(recipe): return Pool(recipe, 'value')
 
 def run(application, i, method, seed):
     "(AT,) regret"
     hush()
     t = table(application)
     trainer = Trainer(t, i)
-    try: METHODS[method][1](t, trainer, i, seed)
+    try: METHODS[method][1](t, trainer, i, 1000*seed+i)  # sets share configurations, but not the order
     except Trainer.Out: pass
     seen = np.maximum.accumulate(trainer.seen)
     seen = np.r_[seen, np.full(FULL*trainer.n_epoch-len(seen), seen[-1])]

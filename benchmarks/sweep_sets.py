@@ -27,9 +27,10 @@ class Application:
     monitor:str # What `bayes_tune` would monitor
     mode:str # 'min' or 'max'
     fit:str='fit_one_cycle' # Method that trains
+    recipe:str=None # Name of the recipe, if several applications share one
 
 APPLICATIONS = {
-    'classes': Application(8, 'accuracy', 'max'), 'numbers': Application(6, '_rmse', 'min'),
+    'classes': Application(8, 'accuracy', 'max', recipe='tables'), 'numbers': Application(6, '_rmse', 'min', recipe='tables'),
     'ratings': Application(4, 'valid_loss', 'min'), 'texts': Application(5, 'accuracy', 'max'),
     'images': Application(5, 'accuracy', 'max'), 'labels': Application(5, 'accuracy_multi', 'max'),
     'pretrained': Application(4, 'accuracy', 'max', 'fine_tune')}  # one epoch of the head, and three of the whole

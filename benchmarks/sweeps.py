@@ -145,12 +145,20 @@ n_recipe = 12 # Configurations of a recipe, at most
 cap = 2. # A larger regret counts as this: of two failures none is better
 helps = 2. # Standard errors over sets, above which the gain of a recipe must be for it to ship
 
+other = 'own' # Recipe for learners of a kind that has none
+def recipe_of(application): return APPLICATIONS[application].recipe or application
+def members(recipe):
+    "Applications whose sets make a recipe: the one for other kinds comes from all that tune the same for learners trained from nothing"
+    if recipe!=other: return [a for a in APPLICATIONS if recipe_of(a)==recipe]
+    return [a for a in APPLICATIONS if a!='pretrained' and 'drop_mult' not in relative_space(a).dims]
+RECIPES = [*dict.fromkeys(map(recipe_of, APPLICATIONS)), other]
+
 def floats(text): return [float(v) for v in text.split()]
 
 class Table:
     "What was recorded of one application: the configurations that all of its sets have"
     def __init__(self, application, monitor):
-        app = APPLICATIONS[application]
+        self.application,app = application,APPLICATIONS[application]
         found = {(r['set'], r['config']): floats(r[monitor]) for r in recorded(application)}
         self.sign = 1 if monitor=='value' and app.mode=='max' else -1
         self.space,all_configs = relative_space(application),configs(application, n_max)
@@ -172,33 +180,45 @@ class Table:
         "Regret of the values `v` of set `i`, more is better: 0 for the best recorded, 1 for the median of the quasi-random configurations"
         best,mid = self.best[i].max(),np.median(self.best[i][self.at_random])
         return np.clip((best-v)/max(best-mid, 1e-9), 0, cap)
-    @functools.cached_property
-    def studies(self):
-        pairs = [[(o, list(c)) for o,c in zip(self.configs, curves)] for curves in self.curves]
-        return [EarlierStudy(o, self.space, self.sign) for o in pairs]
-    def recipe(self, sets, n=n_recipe):
-        "Positions of the configurations that the portfolio of `sets` takes, in order, but for those bad on average"
-        X = self.space.encode(self.configs)
-        found = portfolio([self.studies[i] for i in sets], self.space, len(X))
+class Pool:
+    "The sets from which the recipe `name` is made, and the configurations that all of them have"
+    def __init__(self, name, monitor):
+        tables,self.name = [Table(a, monitor) for a in members(name)],name
+        self.sets = [(t.application, s) for t in tables for s in t.sets]
+        of = [dict(zip(t.names, t.configs)) for t in tables]
+        self.names = [c for c in of[0] if all(o.get(c)==of[0][c] for o in of)]
+        self.space,self.configs = tables[0].space,[of[0][c] for c in self.names]
+        self.at_random = np.array([c.isdigit() for c in self.names])
+        at = [[t.names.index(c) for c in self.names] for t in tables]
+        self.regret = np.concatenate([t.regret[:,o] for t,o in zip(tables, at)]) # (sets, configurations)
+        self.studies = [self._study(c[o], t.sign) for t,o in zip(tables, at) for c in t.curves]
+    def _study(self, curves, sign):
+        return EarlierStudy([(o, list(c)) for o,c in zip(self.configs, curves)], self.space, sign)
+    def others(self, s):
+        "Sets from which a recipe is made that is judged on the set `s`: none of its kind if it is for other kinds"
+        return [o for o in self.sets if (recipe_of(o[0])!=recipe_of(s[0]) if self.name==other else o!=s)]
+    def recipe(self, sets):
+        "Names of the configurations that the portfolio of `sets` takes, in order, but for those bad on average"
+        at,X = [self.sets.index(o) for o in sets],self.space.encode(self.configs)
+        found = portfolio([self.studies[i] for i in at], self.space, len(X))
         order = [int(np.abs(X-x).sum(1).argmin()) for x in found]
-        return [i for i in order if self.regret[sets,i].mean()<1][:n]
+        return [self.names[i] for i in order if self.regret[at,i].mean()<1][:n_recipe]
 
 def best_of_random(regret, k):
     "Mean of the best of `k` different ones of `regret`"
     r,n = np.sort(regret),len(regret)
     return sum(v*comb(n-1-i, k-1) for i,v in enumerate(r))/comb(n, k)
 
-def judged(t, by):
-    "Method -> (sets, AT) regret of the table `by` after so many full trainings; the recipe for a set is made of all others of `t`"
-    res = {k: np.zeros((len(t.sets), len(AT))) for k in ('defaults', 'random', 'defaults, then random', 'recipe')}
-    at = t.names.index('default')
-    for i,r in enumerate(by.regret):
-        order = t.recipe([j for j in range(len(t.sets)) if j!=i])
-        rand = r[t.at_random]
+def judged(pool, by):
+    "Method -> (sets, AT) regret by `by` after so many full trainings; the recipe for a set is made of all others of `pool`"
+    res = {k: np.zeros((len(pool.sets), len(AT))) for k in ('defaults', 'random', 'defaults, then random', 'recipe')}
+    for i,(s,r) in enumerate(zip(pool.sets, by.regret)):
+        order = [pool.names.index(c) for c in pool.recipe(pool.others(s))]
+        rand,default = r[pool.at_random],r[pool.names.index('default')]
         for j,k in enumerate(AT):
-            res['defaults'][i,j] = r[at]
+            res['defaults'][i,j] = default
             res['random'][i,j] = best_of_random(rand, k)
-            res['defaults, then random'][i,j] = best_of_random(np.minimum(rand, r[at]), k-1) if k>1 else r[at]
+            res['defaults, then random'][i,j] = best_of_random(np.minimum(rand, default), k-1) if k>1 else default
             res['recipe'][i,j] = r[order[:k]].min()
     return res
 
@@ -208,20 +228,21 @@ def gains(res):
     rival = np.where(a.mean(0)<=b.mean(0), a, b)
     return (rival-res['recipe']).mean(1)
 
-def recipes(applications, monitor, by):
-    "Print what recipes are worth on sets that they have not seen; name -> recipe of those that help"
+def recipes(names, monitor, by):
+    "Print what the recipes `names` are worth on sets that they have not seen; name -> configurations of those that help"
     good = {}
     print('Mean regret (standard error over sets) after so many full trainings: 0 is the best recorded configuration,\n'
           f'1 the median of random ones, more than {cap:g} counts as {cap:g}. Recipes are made of the other sets.\n')
-    header('application', 'sets', 'configurations', 'method', *AT)
-    for a in applications:
-        t = Table(a, monitor)
-        res = judged(t, Table(a, by))
-        for k,v in res.items(): row(a, len(t.sets), len(t.names), k, *cells(v))
+    header('recipe', 'sets', 'configurations', 'method', *AT)
+    for name in names:
+        pool = Pool(name, monitor)
+        def _row(k, *values): row(name, len(pool.sets), len(pool.names), k, *values)
+        res = judged(pool, Pool(name, by))
+        for k,v in res.items(): _row(k, *cells(v))
         g = gains(res)
-        row(a, len(t.sets), len(t.names), f'gain over the best rival {g.mean():.3f} ({error(g):.3f})', *['']*len(AT))
-        if g.mean()>helps*error(g): good[a] = t
-    return {a: [t.configs[i] for i in t.recipe([*range(len(t.sets))]) if t.names[i]!='default'] for a,t in good.items()}
+        _row(f'gain over the best rival {g.mean():.3f} ({error(g):.3f})', *['']*len(AT))
+        if g.mean()>helps*error(g): good[name] = pool
+    return {k: [o.configs[o.names.index(c)] for c in o.recipe(o.sets) if c!='default'] for k,o in good.items()}
 
 about = 'Settings to try first, in this order, from benchmarks/sweeps.py. lr: times the default .001 of fastai; '\
     'bs: times the batch size of the loader; wd and drop_mult: as they are; opt_func: name of an optimizer of fastai'
@@ -230,11 +251,11 @@ def short(o):
     res = {k: o[k] for k in ('lr', 'wd', 'bs', 'opt_func', 'drop_mult') if k in o}
     return {k: float(f'{v:.3g}') if isinstance(v, float) else v for k,v in res.items()}
 
-def write(found, applications):
-    "Put the recipes `found` for `applications` into the file; those of other applications stay as they are"
-    known = {a: o for a,o in json.loads(shipped.read_text()).items() if a in APPLICATIONS and a not in applications}
-    found = {a: o for a in APPLICATIONS if (o := found.get(a, known.get(a)))}
-    lines = [f'{json.dumps(a)}: [\n  '+',\n  '.join(json.dumps(short(c)) for c in o)+']' for a,o in found.items()]
+def write(found, judged):
+    "Put the recipes `found` among those `judged` into the file; the others stay as they are"
+    known = {k: o for k,o in json.loads(shipped.read_text()).items() if k in RECIPES and k not in judged}
+    found = {k: o for k in RECIPES if (o := found.get(k, known.get(k)))}
+    lines = [f'{json.dumps(k)}: [\n  '+',\n  '.join(json.dumps(short(c)) for c in o)+']' for k,o in found.items()]
     shipped.write_text('{'+',\n '.join([f'"about": {json.dumps(about)}', *lines])+'}\n')
 
 def show(applications):
@@ -263,9 +284,10 @@ def main():
     hush()
     if args.list: return show(args.applications)
     if args.recipes:
-        found = recipes(args.applications, args.monitor, args.by or args.monitor)
-        for a,o in found.items(): print(f'\n{a}', *(json.dumps(short(c)) for c in o), sep='\n')
-        if args.write: write(found, args.applications)
+        names = [k for k in RECIPES if set(members(k))<=set(args.applications)]
+        found = recipes(names, args.monitor, args.by or args.monitor)
+        for k,o in found.items(): print(f'\n{k}', *(json.dumps(short(c)) for c in o), sep='\n')
+        if args.write: write(found, names)
         return
     until = time.time()+60*args.limit_minutes
     for a in args.applications:

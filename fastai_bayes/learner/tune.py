@@ -32,7 +32,7 @@ from .goals import goals_from
 from .probe import Probe, awake
 from .ranks import follow, leading, ranks_of
 from ..engine.knowledge import config_points
-from .recipes import recipes_for
+from .recipes import is_adam, recipes_for
 from .runner import Run
 from .signatures import FIT_METHODS, KnobError, default_arg, takes
 from .training import Plan, epochs_of
@@ -314,6 +314,7 @@ def _named(learn, args):
 def _recipes(learn, space, fit, monitor):
     "As `recipes_for`; empty if none is in `space`"
     configs,what = recipes_for(learn, fit, monitor)
+    if 'opt_func' not in space and not is_adam(learn.opt_func): return ()  # their learning rates are not for others
     return (configs, what) if len(config_points(configs, space)) else ()
 
 def _before(learn, args, space, fit, monitor):

@@ -316,7 +316,7 @@ class Search:
 class BayesSearch(Search):
     "The engine as sampler, which resumes trials that the engine as pruner has stopped"
     uses_knowledge,foresees,trains_again,finds_fronts = True,True,True,True
-    draws_in_order,knows = False,False
+    draws_in_order = False
     foreseen = None,None # Number of trials, and what the sampler said then
     @property
     def can_resume(self): return self.sampler.resume and self.prunes_itself
@@ -331,12 +331,11 @@ class BayesSearch(Search):
         if before and (before.asked or not all_trials(study)): self.sampler.before = before
         space = as_stored(self.space)
         known = space and self.sampler.knowledge(study, space)
-        self.knows = bool(known)
         if not known: return None
         self.note = f"known beforehand: {study.user_attrs['knowledge'].get('of')}"
         return space.decode(known.points[0])
-    def spares(self, trial):  # something better may be known, or it has run before
-        return super().spares(trial) and not self.knows and not current_run(trial)
+    def spares(self, trial):  # it can be resumed, or has run before
+        return super().spares(trial) and not self.can_resume and not current_run(trial)
     def ask(self, study): return ask(study, self.space)
     def foresee(self, study, resumable, allowed):
         then = len(all_trials(study))  # first: one that begins meanwhile must count
