@@ -12,7 +12,7 @@ from fastai_bayes.engine.knowledge import Knowledge, config_points
 from fastai_bayes.engine.optimizer import BayesOptimizer, Trial
 from fastai_bayes.engine.trainings import Training
 from racing import cells, drive, header, hush, race, row, train, versions
-from sweeps import APPLICATIONS, AT, Pool, Table, recipe_of
+from sweeps import APPLICATIONS, AT, Pool, Table, members, other, recipe_of
 
 FULL = AT[-1] # Full trainings of a run
 
@@ -49,10 +49,10 @@ def positions(t, trainer, seed): return np.random.default_rng(seed).permutation(
 
 # Searches: functions of a table, a trainer of its set `i`, and a seed
 
-def search(t, trainer, i, seed, recipe=True, stop=True):
+def search(t, trainer, i, seed, recipe=True, stop=True, kind=None):
     "As `bayes_tune`: the first of the recipe, then fastai's defaults, which may pause; without a recipe, these"
     opt = BayesOptimizer(t.space, trainer.n_epoch, seed=seed)
-    listed = [o for o in unseen(t.application, t.sets[i]) if t.names[o]!='default'] if recipe else []
+    listed = [o for o in unseen(t.application, t.sets[i], kind) if t.names[o]!='default'] if recipe else []
     if listed: opt.knowledge = Knowledge(config_points([t.configs[o] for o in listed], t.space))
     for n,at in enumerate([*listed[:1], t.names.index('default')]):
         params = t.configs[at]
@@ -75,6 +75,7 @@ def at_random(t, trainer, i, seed):
 
 METHODS = {  # name on the command line: name in the table, search
     'ours': ('ours, with recipes', search),
+    'other': ('ours, with the recipe for other kinds', functools.partial(search, kind=other)),
     'none': ('ours, without', functools.partial(search, recipe=False)),
     'whole': ('ours, without, full trainings', functools.partial(search, recipe=False, stop=False)),
     'recipe': ('the recipe, no search', listed),
@@ -106,14 +107,15 @@ def main():
     args = p.parse_args()
     print(f"{versions('fastai_bayes', 'fastai', 'torch', 'numpy')}; seeds 0 to {args.seeds-1}")
     sets = {a: range(len(table(a).sets)) for a in args.applications}
-    jobs = [(a, i, m, s) for a in args.applications for i in sets[a] for m in args.methods for s in range(args.seeds)]
+    races = [(a, m) for a in args.applications for m in args.methods if m!='other' or a in members(other)]
+    jobs = [(a, i, m, s) for a,m in races for i in sets[a] for s in range(args.seeds)]
     done = race(run, jobs, args.jobs, lambda o: [f'{o[-1]:.3f}'])
     n = sum(map(len, sets.values()))
     print(f'\nMean regret on {n} small data sets (standard error over sets) after the epochs of so many full trainings\n')
     header('method', *AT)
-    per_set = {(a, m): np.array([np.mean([done[a, i, m, s] for s in range(args.seeds)], 0) for i in sets[a]])
-               for a in args.applications for m in args.methods}
-    for m in args.methods: row(METHODS[m][0], *cells(np.concatenate([per_set[a, m] for a in args.applications])))
+    per_set = {(a, m): np.array([np.mean([done[a, i, m, s] for s in range(args.seeds)], 0) for i in sets[a]]) for a,m in races}
+    for m in args.methods:
+        if all((a, m) in races for a in args.applications): row(METHODS[m][0], *cells(np.concatenate([per_set[a, m] for a in args.applications])))
     print('\nThe same by application\n')
     header('application', 'sets', 'configurations', 'method', *AT)
     for (a,m),v in per_set.items(): row(a, len(v), len(table(a).names), METHODS[m][0], *cells(v))

@@ -374,6 +374,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'fastai_bayes/engine/knowledge.py'),
                                                'fastai_bayes.engine.knowledge.Knowledge.instead': ( 'engine/knowledge.html#knowledge.instead',
                                                                                                     'fastai_bayes/engine/knowledge.py'),
+                                               'fastai_bayes.engine.knowledge.Knowledge.is_early': ( 'engine/knowledge.html#knowledge.is_early',
+                                                                                                     'fastai_bayes/engine/knowledge.py'),
                                                'fastai_bayes.engine.knowledge.Knowledge.is_followed': ( 'engine/knowledge.html#knowledge.is_followed',
                                                                                                         'fastai_bayes/engine/knowledge.py'),
                                                'fastai_bayes.engine.knowledge.Knowledge.leads': ( 'engine/knowledge.html#knowledge.leads',

@@ -127,7 +127,7 @@ tuned = textwrap.dedent('''
         def after_fit(self): print('printed by a callback')
     learn = digits('PATH', cbs=Say())
     learn.dls = DataLoaders(DataLoader(Loud(x[:320], y[:320]), bs=32, n=320, num_workers=2), learn.dls.valid, path=learn.path)
-    learn.bayes_tune(2, dict(lr=(1e-4, .1, 'log'), opt_func=[Adam, SGD]), n_trials=3, seed=0, pruner='none')
+    learn.bayes_tune(2, dict(lr=(1e-4, .1, 'log'), opt_func=[Adam, SGD]), n_trials=3, seed=0, pruner='none', recipes=False)
     print('after')''')
 
 acted = textwrap.dedent('''

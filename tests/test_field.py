@@ -483,7 +483,7 @@ def test_metrics_may_return_none_or_na(tmp_path, recwarn):
     "Through fastai's own metric, whose mean is then missing, and its recorder; what is no number and not missing is a wrong type"
     def some(preds, targs): return pd.NA
     with pytest.raises(TuneError, match='some never had a finite value'): digits(tmp_path, metrics=some).bayes_tune(2, lrs, n_trials=2, mode='max', **quick)
-    res = digits(tmp_path, metrics=[accuracy, some]).bayes_tune(2, lrs, n_trials=2, **quick)
+    res = digits(tmp_path, metrics=[accuracy, some]).bayes_tune(2, lrs, n_trials=2, pruner='none', **quick)
     assert set(res.trials.state)=={'complete'} and res.learner().path
     res = digits(tmp_path, metrics=[accuracy, some]).bayes_tune(6, lrs, n_trials=5, **quick)
     assert res.trials.reason.str.contains('resumed').any() and not [o for o in recwarn if 'not restored' in str(o.message)]
@@ -550,7 +550,7 @@ def test_metrics_that_are_not_defined_in_a_warm_up(tmp_path):
     learn = digits(tmp_path, metrics=[skm_to_fastai(skm.precision_score, average='macro', labels=[77], zero_division=math.nan), accuracy])
     with pytest.raises(TuneError, match='^1 trial, none succeeded.* never had a finite value'):  # after a whole training: the loss is fine
         learn.bayes_tune(2, lrs, n_trials=3, mode='max', **quick)
-    res = learn.bayes_tune(2, lrs, n_trials=2, monitor='accuracy', **quick)
+    res = learn.bayes_tune(2, lrs, n_trials=2, monitor='accuracy', pruner='none', **quick)
     assert set(res.trials.state)=={'complete'}
 
 def ends(T, curves, **kwargs):
@@ -719,7 +719,7 @@ class Fits:
 def test_what_the_fit_takes_is_given_to_it(tmp_path, mk, factory):
     seen = []
     kwargs = dict(new_learner=lambda p: digits(tmp_path)) if factory else {}
-    res = digits(tmp_path).bayes_tune(1, dict(lrs, share=(.1, .9)), n_trials=3, fit=mk(seen), **kwargs, **quick)
+    res = digits(tmp_path).bayes_tune(1, dict(lrs, share=(.1, .9)), n_trials=3, fit=mk(seen), recipes=False, **kwargs, **quick)
     assert seen[-3:]==[t.params['share'] for t in res.study.trials] and len(set(seen[-3:]))==3
 
 def test_the_default_of_the_fit_is_tried_first(tmp_path):

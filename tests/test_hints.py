@@ -15,7 +15,7 @@ lrs = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 5e-2]
 def study(path, f, n_epoch=1, loaders=loaders, **kwargs):
     "Six trials whose curves are `f(lr, epoch)`, with the accuracy of 100 items unless `loaders` has others"
     learn = digits(path, loaders(path))
-    given = dict(space=dict(lr=(1e-3, 1e-1, 'log')), pruner=NopPruner(), fit='fit', enqueue=[dict(lr=o) for o in lrs], n_trials=6)
+    given = dict(space=dict(lr=(1e-3, 1e-1, 'log')), pruner=NopPruner(), fit='fit', enqueue=[dict(lr=o) for o in lrs], n_trials=6, recipes=False)
     return learn.bayes_tune(n_epoch, cbs=Scripted(f), **{**quick, **given, **kwargs})
 def many(path): return DataLoaders(loaders(path).train, TfmdDL(TensorDataset(x[-1000:], y[-1000:]), bs=500, num_workers=0), path=path)
 def named(res): return [k for k,f in _hints.items() if f(Seen(res.study, res.space, ended(res.study)))]

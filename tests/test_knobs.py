@@ -504,7 +504,7 @@ def test_a_trial_resumed_between_two_fits_counts_its_epochs(tmp_path):
     "What callbacks are told when a fit that had ended is resumed is no epoch"
     def study(**kwargs):
         Break.count = 0
-        return plain(tmp_path).bayes_tune(4, dict(lr=(1e-3, 1e-1, 'log')), n_trials=1, fit='fine_tune', freeze_epochs=2, study_name='s', **quick, **kwargs)
+        return plain(tmp_path).bayes_tune(4, dict(lr=(1e-3, 1e-1, 'log')), n_trials=1, fit='fine_tune', freeze_epochs=2, pruner='none', study_name='s', **quick, **kwargs)
     class Later(Break): "With a state of its own in the checkpoint"
     study(cbs=Break(KeyboardInterrupt(), (1,), 2))
     study(cbs=Later(KeyboardInterrupt(), (2,), 2))

@@ -2,7 +2,7 @@
 import itertools
 import numpy as np, pytest
 from fastai_bayes.engine.checks import OptimizerError
-from fastai_bayes.engine.knowledge import EarlierStudy, Knowledge, order_share, portfolio
+from fastai_bayes.engine.knowledge import EarlierStudy, Knowledge, config_points, order_share, portfolio
 from fastai_bayes.engine.optimizer import BayesOptimizer
 from fastai_bayes.engine.space import Space
 from fastai_bayes.engine.surrogate import Surrogate
@@ -170,3 +170,10 @@ def test_what_begins_slowly_is_trained_to_its_end_where_studies_know_it():
     def _study(best, seed): return [(p, late(p, best)) for p in (dict(x=float(u)) for u in np.random.default_rng(seed).random(25))]
     known = [_study(.5, i) for i in range(5)]+[_study(.97, i) for i in (5, 6)]
     assert np.mean([late_search(s, from_studies=known) for s in range(4)])>-.05
+
+def test_a_list_does_not_repeat_itself():
+    "Of configurations that the space cannot tell apart, or hardly, the first stays"
+    configs = [dict(lr=o, wd=w) for o,w in ((.01, .1), (.012, .3), (.1, .1), (5., .1), (.0101, .003), (.19, .19))]
+    by_lr,both = Space(dict(lr=(1e-4, 1., 'log'))),Space(dict(lr=(1e-4, 1., 'log'), wd=(1e-3, 1., 'log')))
+    assert [o['lr'] for o in map(by_lr.decode, config_points(configs, by_lr))]==pytest.approx([.01, .1])
+    assert [(o['lr'], o['wd']) for o in map(both.decode, config_points(configs, both))]==[pytest.approx(o) for o in ((.01, .1), (.012, .3), (.1, .1), (.0101, .003))]

@@ -11,6 +11,7 @@ from fastai_bayes.study.records import trials_of
 root = Path(__file__).resolve().parent.parent
 sys.path.append(str(root/'benchmarks'))
 import sweeps
+from tuning import *
 from sweep_sets import APPLICATIONS, SETS
 
 shipped = {k: v for k,v in json.loads(sweeps.shipped.read_text()).items() if k!='about'}
@@ -64,6 +65,26 @@ def test_a_set_repeats_itself():
     assert np.array_equal(a, b) and a.shape==(3, 8)
 
 def body(pretrained=False): return nn.Sequential(ConvLayer(3, 8, stride=2), ConvLayer(8, 8), nn.AdaptiveAvgPool2d(1))
+
+def test_no_recipes_for_models_that_were_trained_before(tmp_path):
+    "Nor for learning rates that somebody chose, optimizers that they were not recorded with, or a fit that is for pretrained weights"
+    def _kind(fit='fit_one_cycle', **kwargs): return application_of(digits(tmp_path, **kwargs), fit)
+    assert _kind()=='own' and _kind('fine_tune') is _kind(lr=.01) is _kind(splitter=lambda m: [params(m[:2]), params(m[2:])]) is None
+    learn,one = digits(tmp_path),dict(n_trials=1, enqueue=False, **quick)
+    first = recipes_for(learn)[0][0]
+    def _lr(learn, **kwargs): return learn.bayes_tune(1, dict(lr=None, wd=None), **one, **kwargs).params_of(0)['lr']
+    assert _lr(learn)==pytest.approx(first['lr']) and _lr(digits(tmp_path, opt_func=SGD))!=pytest.approx(first['lr'])
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1)
+    assert application_of(learn) is None and recipes_for(learn)==([], '')
+
+@pytest.mark.parametrize('name', ['tables', sweeps.other])
+def test_what_judges_a_recipe_has_not_made_it(name):
+    "All tables but one judge that for tables; no set of the same kind has made the one for other kinds"
+    pool = sweeps.Pool(name, 'value')
+    for s in pool.sets:
+        kin = [o for o in pool.sets if sweeps.recipe_of(o[0])==sweeps.recipe_of(s[0])] if name==sweeps.other else [s]
+        assert s in kin and {*pool.others(s)}=={*pool.sets}-{*kin}
+    assert all(len(o)==len(pool.names) for o in pool.regret)
 
 def pictures(path, block=CategoryBlock, y=lambda i: 'ab'[i%2]):
     items = [PILImage.create(np.full((16, 16, 3), i, np.uint8)) for i in range(48)]

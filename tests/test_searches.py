@@ -92,21 +92,22 @@ def test_present_hyperparameters_come_first(learn):
     res = learn.bayes_tune(1, dict(lr=(1e-3, .1, 'log'), wd=(.1, .3), bs=[16, 32], opt_func=[SGD, Adam]), n_trials=2, **quick)
     assert res.params_of(0)==dict(lr=.02, wd=.2, bs=32, opt_func=Adam)
 
-def test_the_present_ones_are_trained_to_the_end(learn):
+@pytest.mark.parametrize('resume', [True, False])
+def test_the_present_ones_are_trained_to_the_end_if_a_stop_is_final(learn, resume):
     learn.lr = 1e-4  # the worst there is
-    res = learn.bayes_tune(6, space, n_trials=8, **quick)
+    res = learn.bayes_tune(6, space, n_trials=8, sampler=BayesSampler(resume=resume), **quick)
     t = res.trials.set_index('number').loc[0]
-    assert (t.state, t.epochs)==('complete', 6) and set(res.trials.state)=={'complete', 'stopped'}
+    assert (t.state=='complete')==(t.epochs==6)==(not resume) and set(res.trials.state)=={'complete', 'stopped'}
 
 def test_only_those_in_the_space(learn):
     learn.wd = .9
-    res = learn.bayes_tune(1, dict(lr=(1e-3, .1, 'log'), wd=(.1, .3)), n_trials=1, **quick)
+    res = learn.bayes_tune(1, dict(lr=(1e-3, .1, 'log'), wd=(.1, .3)), n_trials=1, recipes=False, **quick)
     assert res.params_of(0)['lr']==.001 and .1<=res.params_of(0)['wd']<=.3
-    assert learn.bayes_tune(1, space, n_trials=1, enqueue=False, **quick).params_of(0)['lr']!=.001
+    assert learn.bayes_tune(1, space, n_trials=1, enqueue=False, recipes=False, **quick).params_of(0)['lr']!=.001
 
 def test_enqueue(tmp_path):
     more = [dict(lr=.05, opt_func=SGD), dict(lr=.01)]
-    kwargs = dict(quick, enqueue=more, study_name='s')
+    kwargs = dict(quick, enqueue=more, study_name='s', recipes=False)
     def line(n): return digits(tmp_path).bayes_tune(1, dict(lr=(1e-3, .1, 'log'), opt_func=[Adam, SGD]), n_trials=n, **kwargs)
     line(2)
     res = line(4)

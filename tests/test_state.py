@@ -335,7 +335,7 @@ def test_events_of_the_epoch_that_stops_leave_what_callbacks_hold(tmp_path):
 # 5. A foreign study folder
 def test_savers_with_an_optimizer_and_groups_still_load(tmp_path):
     learn = digits(tmp_path, splitter=lambda m: L(params(m[:2]), params(m[2:])))
-    res = learn.bayes_tune(2, lrs, n_trials=2, fit='fine_tune', cbs=SaveModelCallback('accuracy', with_opt=True), **quick)
+    res = learn.bayes_tune(2, lrs, n_trials=2, fit='fine_tune', cbs=SaveModelCallback('accuracy', with_opt=True), pruner='none', **quick)
     assert res.trials.state.tolist()==['complete']*2
 
 # 13. Threads, nesting, and callbacks that change the state dict
@@ -343,10 +343,10 @@ def test_a_study_within_a_callback(tmp_path, capsys):
     class Inner(Callback):
         order = 51
         def after_epoch(self): ends.append(digits(tmp_path/f'c{len(ends)}').bayes_tune(1, lrs, n_trials=1, **quick).best_value)
-    ends,plain = [],digits(tmp_path/'e').bayes_tune(2, lrs, n_trials=2, **quick)
+    ends,plain = [],digits(tmp_path/'e').bayes_tune(2, lrs, n_trials=2, pruner='none', **quick)
     learn = digits(tmp_path/'d')
     before = process()
-    nested = learn.bayes_tune(2, lrs, n_trials=2, cbs=[Inner(), SaveModelCallback('accuracy')], **quick)
+    nested = learn.bayes_tune(2, lrs, n_trials=2, cbs=[Inner(), SaveModelCallback('accuracy')], pruner='none', **quick)
     assert len(ends)==4 and process()==before and capsys.readouterr().out==''
     assert nested.trials.value.tolist()==plain.trials.value.tolist()  # the inner study has drawn none of its numbers
 

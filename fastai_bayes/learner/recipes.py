@@ -6,7 +6,7 @@
 __all__ = ['default_lr', 'application_of', 'is_adam', 'recipes_for']
 
 # %% ../../nbs/learner/13_recipes.ipynb #imports
-import functools, json, torch
+import functools, json
 from importlib import resources
 from fastai.collab import EmbeddingDotBias, EmbeddingNN
 from fastai.data.transforms import IntToFloatTensor
@@ -25,9 +25,9 @@ _words = dict(tables='tables', ratings='ratings', texts='texts', images='images'
 
 def _was_trained(model):
     "Has a norm layer weights that differ? Those of a new network are all the same"
-    found = [getattr(m, 'weight', None) for m in model.modules() if 'Norm' in type(m).__name__]
-    weights = [w for w in found if isinstance(w, torch.Tensor) and w.numel() and not is_lazy(w)]
-    return any(bool((w!=w.flatten()[0]).any()) for w in weights)
+    norms = [m for m in model.modules() if 'Norm' in type(m).__name__]
+    weights = [w for m in norms for w in m.parameters(recurse=False) if not is_lazy(w)]
+    return any(len(w.unique())>1 for w in weights)
 
 def _image_kind(learn):
     "Kind of an image learner by its loss; None for other data or losses"
@@ -62,8 +62,8 @@ def application_of(
     if isinstance(model, (EmbeddingDotBias, EmbeddingNN)): return 'ratings'
     if isinstance(learn.dls.train, TabDataLoader): return 'tables'
     if learn.splitter is not trainable_params: return None
-    return _image_kind(learn) or (None if fit=='fine_tune' else 'own')
-
+    usual = learn.lr==default_lr and fit!='fine_tune'
+    return _image_kind(learn) or ('own' if usual else None)
 
 # %% ../../nbs/learner/13_recipes.ipynb #list
 default_lr = 1e-3 # Of `Learner`; recipes give learning rates as multiples of it
@@ -92,6 +92,6 @@ def recipes_for(
     kind = application_of(learn, fit, monitor)
     if kind not in _all(): return [],''
     def _absolute(o):
-        bs = round(o['bs']*learn.dls.train.bs)
+        bs = round(o['bs']*getattr(learn.dls.train, 'bs', 1))
         return dict(o, lr=round(o['lr']*default_lr, 9), bs=max(bs, 1))
     return list(map(_absolute, _all()[kind])), f'recipes for {_words[kind]}'

@@ -311,16 +311,18 @@ def _named(learn, args):
         warnings.warn(f'{e}. The study continues with what it knew at its start', stacklevel=2)
         return []
 
-def _recipes(learn, space, fit, monitor):
-    "As `recipes_for`; empty if none is in `space`"
-    configs,what = recipes_for(learn, fit, monitor)
+def _recipes(learn, plan, space):
+    "As `recipes_for`, the first with the learner's own values of what it leaves open; empty if none is in `space`"
+    configs,what = recipes_for(learn, plan.fit, plan.monitor)
     if 'opt_func' not in space and not is_adam(learn.opt_func): return ()  # their learning rates are not for others
+    configs = [o for o in configs if set(o) & set(space)]
+    configs[:1] = [plan.present | o for o in configs[:1]]
     return (configs, what) if len(config_points(configs, space)) else ()
 
-def _before(learn, args, space, fit, monitor):
+def _before(learn, args, plan):
     "What is known before the study begins; None if nothing is, and nothing was asked for"
-    stored = as_stored(space)
-    recipes = _recipes(learn, stored, fit, monitor) if args.recipes and stored else ()
+    stored = as_stored(plan.space)
+    recipes = _recipes(learn, plan, stored) if args.recipes and stored else ()
     if args.from_studies is None and args.prior is None and not recipes: return None
     auto = isinstance(args.from_studies, str) and args.from_studies=='auto'
     earlier = _others(_root(learn), args.study_name) if auto else _named(learn, args)
@@ -378,8 +380,7 @@ def _plan(learn, args):
     factory.check_new(probe)
     n_epoch,total,every = _longest(args, probe, space, fit, fit_kwargs)
     what = factory,space,fit,n_epoch,total,monitor,goals.mode,_limits(args, total, every)
-    before = _before(learn, args, space, fit, monitor)
-    plan = Plan(*what, fit_kwargs, cbs, before=before, every=every)
+    plan = Plan(*what, fit_kwargs, cbs, every=every)
     _set_given(plan, args, goals, probe)
     _first_trials(plan, learn, args, probe)
     plan.value_now = partial(_label_now, learn, fit, args.new_learner)
@@ -449,12 +450,13 @@ def _first_trials(plan, learn, args, probe):
     plan.folds = _folds(args, probe, plan.space)
     plan.runs = len(plan.folds or ()) or int(args.repeats or 1)
     search,asks = search_of(plan.sampler, plan.pruner, plan.total, plan.space),plan.factory.define_by_run
-    _check_search(search, plan, asks)
-    if plan.goals: _check_goals(search, plan)
-    if isinstance(plan.sampler, BaseSampler): search.try_out(plan.factory.point)
     if search.begins_with_present and args.enqueue is not False:
         plan.present = current_params(learn, plan.space, plan.fit, args.new_learner)
         if 'n_epoch' in plan.space.dims and not args.new_learner: plan.present['n_epoch'] = plan.n_epoch
+    plan.before = _before(learn, args, plan)
+    _check_search(search, plan, asks)
+    if plan.goals: _check_goals(search, plan)
+    if isinstance(plan.sampler, BaseSampler): search.try_out(plan.factory.point)
     plan.enqueued = _enqueued(args.enqueue, plan.space, asks)
 
 # %% ../../nbs/learner/21_tune.ipynb #tune
