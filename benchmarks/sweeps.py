@@ -10,7 +10,7 @@ fastai's default .001, bs in the loader's. A line of `sweeps/APPLICATION.csv` is
 after each epoch. What is there is not trained again; each training has its own seeds, so it repeats itself wherever and
 whenever it is made. A recipe is a portfolio of configurations that were good on the sets of an application; what it is
 worth is judged on sets that it has not seen, and only recipes that help there ship with the package."""
-import argparse, csv, functools, json, tempfile, time
+import argparse, csv, json, tempfile, time
 from collections import Counter
 from contextlib import contextmanager
 from math import comb
