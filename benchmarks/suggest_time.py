@@ -1,12 +1,15 @@
 """CPU time of decisions: a suggestion of BayesSampler, Optuna's GPSampler and TPESampler; an epoch's verdict of BayesPruner; a large `BayesOptimizer`.
 
     python benchmarks/suggest_time.py [--seeds 3] [--trials 50 200 1000] [--skip 60]
+    python benchmarks/suggest_time.py --earlier 0 10 100 [--seeds 3] [--trials 50 200]
     python benchmarks/suggest_time.py --big [--seeds 1]
 
 A study in 7 dimensions is given finished trials with curves of 10 epochs, the same to all samplers. Then trials are asked for one after the other,
 each of which finishes before the next, as in use, so that refits and caches count: 30 from 50 trials on, 10 from 200, 4 from 1,000; only the
 asking is timed, and the first one not counted. A sampler whose first suggestion takes more than `--skip` seconds is left out. `BayesSampler` runs
 once more with two of three trials stopped after 3 epochs, as the pruner leaves them; its peers learn little or nothing from such trials.
+
+With `--earlier` the samplers are ours with so many earlier studies of 20 trials each, which have other optima.
 
 `--big` fills an `BayesOptimizer` with 1,000 trainings of up to 50 epochs and prints seconds for `next()`, for `should_stop()` after the first and the
 second epoch of that training on which the curves decide, for another `next()`, and the peak memory. All times are CPU time of one thread."""
@@ -66,6 +69,34 @@ def suggest_time(sampler, n, seed, skip, stopped=False):
     study = open_study(n, seed, sampler(seed=seed), stopped)
     if ask(study, stopped)>skip: return np.nan
     return np.mean([ask(study, stopped) for _ in range(30 if n<=50 else 10 if n<=200 else 4)])
+
+def earlier_study(seed):
+    "A study of 20 trials of curves with another optimum"
+    study,rng = optuna.create_study(),np.random.default_rng([seed, 3])
+    off = {k: rng.normal(0, .1) for k in SPACE}
+    for i in range(20):
+        t = finished(i, rng, stopped=True)
+        y = curve({k: v+off[k] for k,v in t.params.items()}, EPOCHS)[:len(t.intermediate_values)]
+        study.add_trial(optuna.create_trial(state=t.state, params=t.params, distributions=SPACE, value=y[-1],
+                                            intermediate_values=dict(enumerate(y, 1))))
+    return study
+
+def knowing_time(k, n, seed):
+    "CPU seconds of the first suggestion from `n` trials on, with `k` earlier studies, and of those that follow, on average"
+    earlier = [earlier_study(1000*seed+i) for i in range(k)]
+    study = open_study(n, seed, BayesSampler(EPOCHS, seed, from_studies=earlier or None), stopped=True)
+    first = ask(study, True)
+    return first, np.mean([ask(study, True) for _ in range(30 if n<=50 else 10)])
+
+def knowing(args):
+    print(f'\nCPU seconds a suggestion of `BayesSampler` with earlier studies, 7 dimensions, 2 of 3 trials stopped: median (range) of {args.seeds} seeds\n')
+    header('trials', 'earlier studies', 'first', 'those that follow', 'as without')
+    for n in args.trials:
+        usual = None
+        for k in args.earlier:
+            first,rest = np.array([knowing_time(k, n, s) for s in range(args.seeds)]).T
+            usual = usual or np.median(rest)
+            row(n, k, cell(first), cell(rest), f'{np.median(rest)/usual:.2f}')
 
 def prune_time(n, seed, trials=4):
     "Mean CPU seconds of `BayesPruner.prune`, over all epochs of `trials` random trials after `n` others, two of three of them stopped"
@@ -134,11 +165,12 @@ def main():
     p.add_argument('--seeds', type=int, help='3, and 1 for --big')
     p.add_argument('--trials', type=int, nargs='+', default=[50, 200, 1000], help='finished trials from which on the suggestions are timed')
     p.add_argument('--skip', type=float, default=60., help='CPU seconds of a first suggestion from which on a sampler is left out')
+    p.add_argument('--earlier', type=int, nargs='+', help='numbers of earlier studies, the first to compare with')
     p.add_argument('--big', action='store_true', help='the large `BayesOptimizer` instead')
     args = p.parse_args()
     args.seeds = args.seeds or (1 if args.big else 3)
     quiet()
     print(f"{versions('fastai_bayes', 'optuna', 'numpy', 'scipy', 'torch')}; seeds 0 to {args.seeds-1}")
-    with threadpool_limits(1): (large if args.big else suggestions)(args)
+    with threadpool_limits(1): (large if args.big else knowing if args.earlier else suggestions)(args)
 
 if __name__=='__main__': main()
