@@ -231,8 +231,8 @@ def gains(res):
 def recipes(names, monitor, by):
     "Print what the recipes `names` are worth on sets that they have not seen; name -> configurations of those that help"
     good = {}
-    print('Mean regret (standard error over sets) after so many full trainings: 0 is the best recorded configuration,\n'
-          f'1 the median of random ones, more than {cap:g} counts as {cap:g}. Recipes are made of the other sets.\n')
+    print(f'Regret 0 is the best recorded configuration, 1 the median of random ones; more than {cap:g} counts as {cap:g}.\n\n'
+          'Mean regret (standard error over sets) after so many full trainings; the recipe is made without the set, the last without its kind\n')
     header('recipe', 'sets', 'configurations', 'method', *AT)
     for name in names:
         pool = Pool(name, monitor)
