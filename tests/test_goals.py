@@ -94,14 +94,15 @@ def test_each_trial_of_the_front_has_its_learner(tmp_path, monkeypatch):
     ax = res.plot_pareto()
     assert ax.get_xlabel()=='n_params' and ax.get_ylabel()=='accuracy'
 
-def test_a_study_goes_on(tmp_path):
-    "In two parts as in one, and with the same goals only"
-    _,whole = tune(tmp_path/'a', study_name='s', n_trials=None, budget=26)
-    for n in (19, 26): _,part = tune(tmp_path/'b', study_name='s', n_trials=None, budget=n)
-    cols = ['number', 'value', 'epochs', 'width', 'lr', 'n_params']
+@pytest.mark.parametrize('every', [1, .5, 2])
+def test_a_study_goes_on(tmp_path, every):
+    "In two parts as in one, and with the same goals only, however often the learner is validated"
+    _,whole = tune(tmp_path/'a', study_name='s', n_trials=None, budget=26, every=every)
+    for n in (19, 26): _,part = tune(tmp_path/'b', study_name='s', n_trials=None, budget=n, every=every)
+    cols = ['value', 'epochs', 'width', 'lr', 'n_params']  # the end of a part takes a number in the storage
     assert whole.trials[cols].equals(part.trials[cols])
     for other in (dict(accuracy='max', size_mb='min'), None):
-        with pytest.raises(StudyError, match='goals: accuracy max, n_params min'): tune(tmp_path/'b', other, study_name='s', monitor='accuracy')
+        with pytest.raises(StudyError, match='goals: accuracy max, n_params min'): tune(tmp_path/'b', other, study_name='s', monitor='accuracy', every=every)
 
 def test_goals_of_all_kinds_and_limits(tmp_path):
     "Known before, after an epoch, and at the end; what breaks a limit is not on the front"
