@@ -19,8 +19,8 @@ FULL = AT[-1] # Full trainings of a run
 class Trainer:
     "Recorded trainings of a set, until the epochs of a run are spent"
     class Out(Exception): pass
-    def __init__(self, t, i):
-        self.t,self.curves,self.mode = t,t.sign*t.curves[i],'max'
+    def __init__(self, t, i, full=FULL):
+        self.t,self.curves,self.mode,self.most = t,t.sign*t.curves[i],'max',full*t.curves.shape[2]
         self.n_epoch,self.space = t.curves.shape[2],t.space
         self.X,self.rows,self.seen = t.space.encode(t.configs),{},[]
     def at(self, params):
@@ -33,7 +33,7 @@ class Trainer:
         return self.rows[key]
     def step(self, params, epoch): return self.train(self.at(params), epoch)
     def train(self, at, epoch):
-        if len(self.seen)==FULL*self.n_epoch: raise Trainer.Out
+        if len(self.seen)==self.most: raise Trainer.Out
         self.seen.append(self.curves[at][epoch-1])
         return self.seen[-1]
     def fully(self, at): return [self.train(at, e) for e in range(1, self.n_epoch+1)]

@@ -826,6 +826,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'fastai_bayes/engine/surrogate.py'),
                                                'fastai_bayes.engine.surrogate.Surrogate.to_beat': ( 'engine/surrogate.html#surrogate.to_beat',
                                                                                                     'fastai_bayes/engine/surrogate.py'),
+                                               'fastai_bayes.engine.surrogate.Surrogate.told': ( 'engine/surrogate.html#surrogate.told',
+                                                                                                 'fastai_bayes/engine/surrogate.py'),
                                                'fastai_bayes.engine.surrogate.Surrogate.transform': ( 'engine/surrogate.html#surrogate.transform',
                                                                                                       'fastai_bayes/engine/surrogate.py'),
                                                'fastai_bayes.engine.surrogate.Surrogate.true_values': ( 'engine/surrogate.html#surrogate.true_values',

@@ -86,6 +86,14 @@ def test_what_judges_a_recipe_has_not_made_it(name):
         assert s in kin and {*pool.others(s)}=={*pool.sets}-{*kin}
     assert all(len(o)==len(pool.names) for o in pool.regret)
 
+def test_bands_hold_on_recorded_trainings():
+    "Forecasts after each epoch of a search, for data sets on which nothing was chosen; by the narrower ones the engine decides"
+    import forecasts
+    names = [o for o in forecasts.names_of(None, forecasts.SWEPT) if o[0] in ('ratings', 'labels')]
+    found = [o for name in names for o in forecasts.run(None, forecasts.SWEPT, name, 0, 1.)]
+    def _within(name): return np.mean([abs(e)<=1.96*sd for *_,said in found for e,sd in [said[name]]])
+    assert len(found)>500 and .9<=_within('ours')<=.98 and _within('ours, for decisions')<.85
+
 def pictures(path, block=CategoryBlock, y=lambda i: 'ab'[i%2]):
     items = [PILImage.create(np.full((16, 16, 3), i, np.uint8)) for i in range(48)]
     dblock = DataBlock((ImageBlock, block), get_items=lambda _: range(48), get_x=lambda i: items[i], get_y=y)

@@ -293,7 +293,7 @@ def explain(
         resumable: Same
         knowledge: Same
     """
-    ends = [o[[i]] for o in surrogate.final] if surrogate.several else surrogate.forecast([i])
+    ends = [o[[i]] for o in surrogate.final] if surrogate.several else surrogate.told([i])
     m,v = (float(o[0]) for o in ends)
     band = m+v**.5*np.array([0,-1.96,1.96])
     mid,*ends = map(float, sign*surrogate.transform.inverse(band))

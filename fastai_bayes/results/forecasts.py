@@ -114,7 +114,7 @@ def _expected(b):
     for i,t in enumerate(b.trials if b.enough else ()):
         begun = 0<s.epochs[i]<b.T and not s.failed[i]
         if not begun or state_of(t) not in ('stopped', 'running'): continue
-        (mid,),(low,),(high,) = b.band(*s.forecast([i]))
+        (mid,),(low,),(high,) = b.band(*s.told([i]))
         known = trial_id(t),state_of(t),b.real(epochs_trained(t)),curve_of(t)
         rows.append((*known, mid, low, high, s.prob_best([i])[0]))
     df = pd.DataFrame(rows, columns=_columns)
