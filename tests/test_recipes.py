@@ -1,5 +1,6 @@
 """The recipes that ship, and the recorded trainings that they come from"""
 import json, sys
+from copy import deepcopy
 from itertools import combinations
 from pathlib import Path
 import numpy as np, pytest
@@ -74,8 +75,11 @@ def test_no_recipes_for_models_that_were_trained_before(tmp_path):
     first = recipes_for(learn)[0][0]
     def _lr(learn, **kwargs): return learn.bayes_tune(1, dict(lr=None, wd=None), **one, **kwargs).params_of(0)['lr']
     assert _lr(learn)==pytest.approx(first['lr']) and _lr(digits(tmp_path, opt_func=SGD))!=pytest.approx(first['lr'])
+    learn = digits(tmp_path)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1)
     assert application_of(learn) is None and recipes_for(learn)==([], '')
+    assert _lr(learn, new_learner=lambda p: digits(tmp_path))==pytest.approx(first['lr'])
+    assert _lr(digits(tmp_path), new_learner=lambda p: digits(tmp_path, model=deepcopy(learn.model)))!=pytest.approx(first['lr'])
 
 @pytest.mark.parametrize('name', ['tables', sweeps.other])
 def test_what_judges_a_recipe_has_not_made_it(name):
