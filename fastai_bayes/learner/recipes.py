@@ -44,8 +44,7 @@ def _fine_tuned(learn, fit, monitor):
 def application_of(
     learn:Learner, # Learner to tune
     fit='fit_one_cycle', # Name of a fit method, or a function
-    monitor:str=None, # What the study monitors; a metric if None
-    model=None # That the trials train; that of `learn` if None
+    monitor:str=None # What the study monitors; a metric if None
 )->str: # Name of its recipes in `recipes.json`; None if there are none, as for most pretrained models
     """The kind of data that `learn` trains on, or 'own' if that is of another kind
 
@@ -53,11 +52,10 @@ def application_of(
         learn: Learner to tune
         fit: Name of a fit method, or a function
         monitor: What the study monitors; a metric if None
-        model: That the trials train; that of `learn` if None
         returns: Name of its recipes in `recipes.json`; None if there are none, as for most
             pretrained models
     """
-    model = learn.model if model is None else model
+    model = learn.model
     if vars(learn).get('pretrained'): return _fine_tuned(learn, fit, monitor)  # stored by `vision_learner`
     if _was_trained(model) or not all(p.requires_grad for p in model.parameters()): return None
     if isinstance(learn, TextLearner): return 'texts'
@@ -80,8 +78,7 @@ def _all(): return json.loads(resources.files('fastai_bayes.learner').joinpath('
 def recipes_for(
     learn:Learner, # Learner to tune
     fit='fit_one_cycle', # Name of a fit method, or a function
-    monitor:str=None, # What the study monitors; a metric if None
-    model=None # That the trials train; that of `learn` if None
+    monitor:str=None # What the study monitors; a metric if None
 )->tuple: # Configurations in the order in which to try them, and their description; `([], '')` if there are none
     """Hyperparameters that worked well on other data of the same kind
 
@@ -89,11 +86,10 @@ def recipes_for(
         learn: Learner to tune
         fit: Name of a fit method, or a function
         monitor: What the study monitors; a metric if None
-        model: That the trials train; that of `learn` if None
         returns: Configurations in the order in which to try them, and their description; `([], '')`
             if there are none
     """
-    kind = application_of(learn, fit, monitor, model)
+    kind = application_of(learn, fit, monitor)
     if kind not in _all(): return [],''
     def _absolute(o):
         bs = round(o['bs']*getattr(learn.dls.train, 'bs', 1))

@@ -311,18 +311,18 @@ def _named(learn, args):
         warnings.warn(f'{e}. The study continues with what it knew at its start', stacklevel=2)
         return []
 
-def _recipes(learn, plan, space, model):
+def _recipes(learn, plan, space):
     "As `recipes_for`, the first with the learner's own values of what it leaves open; empty if none is in `space`"
-    configs,what = recipes_for(learn, plan.fit, plan.monitor, model)
+    configs,what = recipes_for(learn, plan.fit, plan.monitor)
     if 'opt_func' not in space and not is_adam(learn.opt_func): return ()  # their learning rates are not for others
     configs = [o for o in configs if set(o) & set(space)]
     configs[:1] = [plan.present | o for o in configs[:1]]
     return (configs, what) if len(config_points(configs, space)) else ()
 
-def _before(learn, args, plan, model):
+def _before(learn, args, plan, probe):
     "What is known before the study begins; None if nothing is, and nothing was asked for"
     stored = as_stored(plan.space)
-    recipes = _recipes(learn, plan, stored, model) if args.recipes and stored else ()
+    recipes = _recipes(probe, plan, stored) if args.recipes and stored else ()
     if args.from_studies is None and args.prior is None and not recipes: return None
     auto = isinstance(args.from_studies, str) and args.from_studies=='auto'
     earlier = _others(_root(learn), args.study_name) if auto else _named(learn, args)
@@ -453,7 +453,7 @@ def _first_trials(plan, learn, args, probe):
     if search.begins_with_present and args.enqueue is not False:
         plan.present = current_params(learn, plan.space, plan.fit, args.new_learner)
         if 'n_epoch' in plan.space.dims and not args.new_learner: plan.present['n_epoch'] = plan.n_epoch
-    plan.before = _before(learn, args, plan, probe.model)  # `new_learner` may build another than that of `learn`
+    plan.before = _before(learn, args, plan, probe)
     _check_search(search, plan, asks)
     if plan.goals: _check_goals(search, plan)
     if isinstance(plan.sampler, BaseSampler): search.try_out(plan.factory.point)
