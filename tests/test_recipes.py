@@ -68,9 +68,9 @@ def test_a_set_repeats_itself():
 def body(pretrained=False): return nn.Sequential(ConvLayer(3, 8, stride=2), ConvLayer(8, 8), nn.AdaptiveAvgPool2d(1))
 
 def test_no_recipes_for_models_that_were_trained_before(tmp_path):
-    "Nor for learning rates that somebody chose, optimizers that they were not recorded with, or a fit that is for pretrained weights"
+    "Nor for optimizers that they were not recorded with, or a fit that is for pretrained weights"
     def _kind(fit='fit_one_cycle', **kwargs): return application_of(digits(tmp_path, **kwargs), fit)
-    assert _kind()=='own' and _kind('fine_tune') is _kind(lr=.01) is _kind(splitter=lambda m: [params(m[:2]), params(m[2:])]) is None
+    assert _kind()=='own' and _kind('fine_tune') is _kind(splitter=lambda m: [params(m[:2]), params(m[2:])]) is None
     learn,one = digits(tmp_path),dict(n_trials=1, enqueue=False, **quick)
     first = recipes_for(learn)[0][0]
     def _lr(learn, **kwargs): return learn.bayes_tune(1, dict(lr=None, wd=None), **one, **kwargs).params_of(0)['lr']
@@ -78,7 +78,7 @@ def test_no_recipes_for_models_that_were_trained_before(tmp_path):
     learn = digits(tmp_path)
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(1)
     assert application_of(learn) is None and recipes_for(learn)==([], '')
-    assert _lr(learn, new_learner=lambda p: digits(tmp_path))==pytest.approx(first['lr'])
+    for new in (lambda p: digits(tmp_path), lambda p: digits(tmp_path, lr=p['lr'])): assert _lr(learn, new_learner=new)==pytest.approx(first['lr'])
     assert _lr(digits(tmp_path), new_learner=lambda p: digits(tmp_path, model=deepcopy(learn.model)))!=pytest.approx(first['lr'])
 
 @pytest.mark.parametrize('name', ['tables', sweeps.other])

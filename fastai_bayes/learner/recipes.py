@@ -21,7 +21,7 @@ from torch.nn.parameter import is_lazy
 
 # %% ../../nbs/learner/13_recipes.ipynb #kind
 _words = dict(tables='tables', ratings='ratings', texts='texts', images='images', labels='images with several labels',
-              pretrained='images (fine-tuning)', own='learners of other kinds')
+              pretrained='images (fine-tuning)', own='learners in general')
 
 def _was_trained(model):
     "Has a norm layer weights that differ? Those of a new network are all the same"
@@ -62,8 +62,7 @@ def application_of(
     if isinstance(model, (EmbeddingDotBias, EmbeddingNN)): return 'ratings'
     if isinstance(learn.dls.train, TabDataLoader): return 'tables'
     if learn.splitter is not trainable_params: return None
-    usual = learn.lr==default_lr and fit!='fine_tune'
-    return _image_kind(learn) or ('own' if usual else None)
+    return _image_kind(learn) or (None if fit=='fine_tune' else 'own')
 
 # %% ../../nbs/learner/13_recipes.ipynb #list
 default_lr = 1e-3 # Of `Learner`; recipes give learning rates as multiples of it
