@@ -244,6 +244,8 @@ def points_within(
         keep.append(i)
     return space.snap(U[keep]), keep
 
+def _are_near(x, y, both): return both.any() and np.abs(x-y)[both].max()<near
+
 def config_points(
     configs:list, # Dictionaries by name
     space:Space # Current search space
@@ -255,10 +257,10 @@ def config_points(
         space: Current search space
         returns: (k,d)
     """
-    X,_ = points_within(configs, space)
-    U,keep = X[:,[all(k in o for o in configs) for k in space]],[]
-    for i,u in enumerate(U):
-        if (np.abs(U[keep]-u).max(1, initial=0)>=near).all(): keep.append(i)
+    X,at = points_within(configs, space)
+    given,keep = [np.array([k in configs[i] for k in space]) for i in at],[]
+    for i,x in enumerate(X):
+        if not any(_are_near(x, X[j], given[i] & given[j]) for j in keep): keep.append(i)
     return distinct(X[keep])
 
 def first_points(
