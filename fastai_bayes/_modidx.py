@@ -386,8 +386,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'fastai_bayes/engine/knowledge.py'),
                                                'fastai_bayes.engine.knowledge.Knowledge.weight': ( 'engine/knowledge.html#knowledge.weight',
                                                                                                    'fastai_bayes/engine/knowledge.py'),
-                                               'fastai_bayes.engine.knowledge._are_near': ( 'engine/knowledge.html#_are_near',
-                                                                                            'fastai_bayes/engine/knowledge.py'),
                                                'fastai_bayes.engine.knowledge._choice_belief': ( 'engine/knowledge.html#_choice_belief',
                                                                                                  'fastai_bayes/engine/knowledge.py'),
                                                'fastai_bayes.engine.knowledge._inside': ( 'engine/knowledge.html#_inside',

@@ -178,10 +178,10 @@ def test_a_list_does_not_repeat_itself():
     assert [o['lr'] for o in map(by_lr.decode, config_points(configs, by_lr))]==pytest.approx([.01, .1])
     assert [(o['lr'], o['wd']) for o in map(both.decode, config_points(configs, both))]==[pytest.approx(o) for o in ((.01, .1), (.012, .3), (.1, .1), (.0101, .003))]
 
-def test_configurations_are_compared_by_what_both_have():
-    "One that is not in the space, or shares no name with the others, does not make them near"
-    space = Space(dict(lr=(1e-4, 1., 'log'), wd=(1e-3, 1., 'log'), bs=[16, 32]))
-    apart = [dict(lr=.001), dict(other=1), dict(wd=.1), dict(lr=.1, bs=16), dict(lr=.11, bs=16), dict(lr=.1, bs=32)]
-    points = list(map(space.decode, config_points(apart, space)))
-    assert [points[i][k] for i,k in enumerate(('lr', 'wd', 'lr', 'lr'))]==pytest.approx([.001, .1, .1, .1])
-    assert [o['bs'] for o in points[2:]]==[16, 32]
+def test_configurations_are_compared_by_what_all_have():
+    "One that is not in the space does not count, and if they have no name in common, none is near another"
+    space = Space(dict(lr=(1e-4, 1., 'log'), wd=(1e-3, 1., 'log')))
+    def _values(configs, name): return [o[name] for o in map(space.decode, config_points(configs, space))]
+    assert _values([dict(lr=.1, wd=.1), dict(other=1), dict(lr=.01), dict(lr=.011, wd=.9)], 'lr')==pytest.approx([.1, .01])
+    lr,wd = (_values([dict(lr=.1), dict(wd=.1)], k) for k in ('lr', 'wd'))
+    assert (lr[0], wd[1])==pytest.approx((.1, .1))

@@ -244,8 +244,6 @@ def points_within(
         keep.append(i)
     return space.snap(U[keep]), keep
 
-def _are_near(x, y, both): return both.any() and np.abs(x-y)[both].max()<near
-
 def config_points(
     configs:list, # Dictionaries by name
     space:Space # Current search space
@@ -258,10 +256,11 @@ def config_points(
         returns: (k,d)
     """
     X,at = points_within(configs, space)
-    given,keep = [np.array([k in configs[i] for k in space]) for i in at],[]
-    for i,x in enumerate(X):
-        if not any(_are_near(x, X[j], given[i] & given[j]) for j in keep): keep.append(i)
-    return distinct(X[keep])
+    common = [all(k in configs[i] for i in at) for k in space]
+    U,keep = X[:,common],[]
+    for i,u in enumerate(U):
+        if (np.abs(U[keep]-u).max(1, initial=0)>=near).all(): keep.append(i)
+    return X[keep] if U.size else X
 
 def first_points(
     space:Space, # Current search space
