@@ -221,3 +221,10 @@ def test_reasons_end_with_a_word(columns):
     lines = status_text(status(0, trials=ended, running=[]), 60).splitlines()
     hidden = lines[-1].removeprefix('not shown: ').split(', ')
     assert lines[-1].startswith('not shown: ') and {*lines[1].split(), *hidden}>={'lr', 'wd', 'bs', 'n_layers', 'width', 'dropout', 'mixup'}
+
+@pytest.mark.parametrize('mode', ['max', 'min'])
+def test_the_first_of_equals_is_the_best_whichever_ended_first(mode):
+    "As in the result: a trial that was resumed ends after later ones"
+    def _trial(n, value): return dict(number=n, state='complete', value=value, epochs=5, params={}, reason='')
+    worse = .1 if mode=='max' else .9
+    assert status(mode=mode, trials=[_trial(0, worse), _trial(6, .5), _trial(4, .5)]).best['number']==4

@@ -259,7 +259,7 @@ def config_points(
     common = [all(k in configs[i] for i in at) for k in space]
     U,keep = X[:,common],[]
     for i,u in enumerate(U):
-        if (np.abs(U[keep]-u).max(1, initial=0)>=near).all(): keep.append(i)
+        if not (np.abs(U[keep]-u)<near).all(1).any(): keep.append(i)
     return X[keep] if U.size else X
 
 def first_points(

@@ -63,12 +63,13 @@ class Status:
     def of_all(self, o, n): return f'{self.real(n)}/{self.real(self.epochs_of(o))}'
     @property
     def best(self):
-        "The best ended trial, or None"
+        "The best ended trial, the first of equals whichever ended first; or None"
         def _ok(o): return o['state'] in ('complete', 'stopped') and math.isfinite(o['value'])
-        valued = filter(_ok, self.trials)
         d = Direction.of(self.mode)
-        def _key(o): return d.key(o.get('place', o['value']), o['params'])
-        return d.best(valued, key=_key)
+        def _key(o):
+            value = o.get('place', o['value'])
+            return *d.key(value, o['params']), -d*o['number']
+        return d.best(filter(_ok, self.trials), key=_key)
     def epochs_of(self, o): return o.get('n_epoch', self.n_epoch)*o.get('runs', 1)
     @property
     def reached(self):
