@@ -485,7 +485,7 @@ def test_metrics_may_return_none_or_na(tmp_path, recwarn):
     with pytest.raises(TuneError, match='some never had a finite value'): digits(tmp_path, metrics=some).bayes_tune(2, lrs, n_trials=2, mode='max', **quick)
     res = digits(tmp_path, metrics=[accuracy, some]).bayes_tune(2, lrs, n_trials=2, pruner='none', **quick)
     assert set(res.trials.state)=={'complete'} and res.learner().path
-    res = digits(tmp_path, metrics=[accuracy, some]).bayes_tune(6, lrs, n_trials=5, **quick)
+    res = digits(tmp_path, metrics=[accuracy, some]).bayes_tune(6, lrs, n_trials=5, recipes=False, **quick)
     assert res.trials.reason.str.contains('resumed').any() and not [o for o in recwarn if 'not restored' in str(o.message)]
     for v in ('', [], '.5x', {}):
         with pytest.raises(TuneError, match='(?s)MonitorError.*expected one number per epoch from .accuracy., got '):

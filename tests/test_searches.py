@@ -89,13 +89,13 @@ def test_pbt_repeats_itself_and_survives(tmp_path):
 
 def test_present_hyperparameters_come_first(learn):
     learn.lr,learn.wd = .02,.2
-    res = learn.bayes_tune(1, dict(lr=(1e-3, .1, 'log'), wd=(.1, .3), bs=[16, 32], opt_func=[SGD, Adam]), n_trials=2, **quick)
+    res = learn.bayes_tune(1, dict(lr=(1e-3, .1, 'log'), wd=(.1, .3), bs=[16, 32], opt_func=[SGD, Adam]), n_trials=2, recipes=False, **quick)
     assert res.params_of(0)==dict(lr=.02, wd=.2, bs=32, opt_func=Adam)
 
 @pytest.mark.parametrize('resume', [True, False])
 def test_the_present_ones_are_trained_to_the_end_if_a_stop_is_final(learn, resume):
     learn.lr = 1e-4  # the worst there is
-    res = learn.bayes_tune(6, space, n_trials=8, sampler=BayesSampler(resume=resume), **quick)
+    res = learn.bayes_tune(6, space, n_trials=8, sampler=BayesSampler(resume=resume), recipes=False, **quick)
     t = res.trials.set_index('number').loc[0]
     assert (t.state=='complete')==(t.epochs==6)==(not resume) and set(res.trials.state)=={'complete', 'stopped'}
 

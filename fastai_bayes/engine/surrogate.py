@@ -372,7 +372,7 @@ class Surrogate:
     def told(self, idx):
         "As `forecast`, with the variance of the errors that forecasts had on recorded curves, for people"
         m,v = self.forecast(idx)
-        left = np.log(self.T/self.epochs[idx])
+        left = np.log(self.T/np.maximum(self.epochs[idx], 1))
         return m, error_ratio**2*v+(error_left*left)**2
     @functools.cached_property
     def open(self):

@@ -78,8 +78,9 @@ def _number_side(d, v):
 def _wider(d, side):
     "The range of the number `d` with another end, in words"
     low,high = _ends(d)
-    if side>0: high = 10*high if d.log else high+(high-low)/2
-    elif d.log: low = low/10
+    by = 2 if d.whole else 10
+    if side>0: high = by*high if d.log else high+(high-low)/2
+    elif d.log: low = low/by
     else: low = low/2 if low>0 else low-(high-low)/2
     if d.whole: low,high = math.floor(low),math.ceil(high)
     words = [short(low), short(high)]
