@@ -81,6 +81,15 @@ def test_no_recipes_for_models_that_were_trained_before(tmp_path):
     for new in (lambda p: digits(tmp_path), lambda p: digits(tmp_path, lr=p['lr'])): assert _lr(learn, new_learner=new)==pytest.approx(first['lr'])
     assert _lr(digits(tmp_path), new_learner=lambda p: digits(tmp_path, model=deepcopy(learn.model)))!=pytest.approx(first['lr'])
 
+def test_loaders_that_have_no_batch_size(tmp_path):
+    "Of whole batches as items, or of torch: the rest of a recipe counts"
+    batches = [(x[i:i+32], y[i:i+32]) for i in range(0, 160, 32)]
+    for make in (lambda items: TfmdDL(items, bs=None), lambda items: torch.utils.data.DataLoader(items, batch_size=None)):
+        learn = digits(tmp_path, DataLoaders(make(batches), make(batches[:2]), path=tmp_path))
+        first = recipes_for(learn)[0][0]
+        res = learn.bayes_tune(1, dict(lr=None, wd=None), n_trials=1, **quick)
+        assert res.params_of(0)['lr']==pytest.approx(first['lr'])
+
 @pytest.mark.parametrize('name', ['tables', sweeps.other])
 def test_what_judges_a_recipe_has_not_made_it(name):
     "All tables but one judge that for tables; no set of the same kind has made the one for other kinds"

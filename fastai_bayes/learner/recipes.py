@@ -91,6 +91,6 @@ def recipes_for(
     kind = application_of(learn, fit, monitor)
     if kind not in _all(): return [],''
     def _absolute(o):
-        bs = round(o['bs']*getattr(learn.dls.train, 'bs', 1))
+        bs = round(o['bs']*(getattr(learn.dls.train, 'bs', 1) or 1))
         return dict(o, lr=round(o['lr']*default_lr, 9), bs=max(bs, 1))
     return list(map(_absolute, _all()[kind])), f'recipes for {_words[kind]}'
