@@ -3,14 +3,15 @@
     python benchmarks/forecasts.py CURVES [--families lcbench taskset fastai power ...] [--seeds 1] [--share .1] [--jobs 2]
 
 CURVES is a folder with recorded curves, as for `tables.py`; `fastai` are the trainings of `sweeps.py`, all data sets, and the other families the
-synthetic ones of `curves.py`. Our engine searches without earlier studies for the epochs of 20 full trainings (10 of `fastai`). After a random `--share` of the epochs each forecaster says how the trial would end; the
-table knows that also if it is stopped. Units: 0 is the median of the study so far, 1 its best value.
+synthetic ones of `curves.py`. Our engine searches without earlier studies for the epochs of 20 full trainings (10 of `fastai`). After a random
+`--share` of the epochs each forecaster says how the trial would end; the table knows that also if it is stopped. Units: 0 is the median of the
+study so far, 1 its best value.
 
 `ours` is what is told: a band wider than the one by which the engine decides. How much wider was chosen on LCBench with seed 0.
 
 Rivals: the last value, with the spread of what curves still gained; and a joint Gaussian of whole curves, given the epochs so far. Both are told
-all curves of the other tables or data sets of the same kind, or 300 random ones of the same synthetic family, which no search knows. LC-PFN and FT-PFN are not here: their
-packages come without weights."""
+all curves of the other tables or data sets of the same kind, or 300 random ones of the same synthetic family, which no search knows. LC-PFN and
+FT-PFN are not here: their packages come without weights."""
 import argparse, functools
 from pathlib import Path
 import numpy as np
@@ -64,7 +65,7 @@ def names_of(folder, family):
 @functools.cache
 def whole_curves(folder, family, name):
     "(n,T) curves, more is better, of a table, or of random configurations of a synthetic family"
-    if family==SWEPT: return recipes.table(name[0]).sign*recipes.table(name[0]).curves[name[1]]
+    if family==SWEPT: return recipes.Trainer(recipes.table(name[0]), name[1]).curves
     if family in RECORDED: return -tables.tables(folder, family)[name].Y
     trainer,rng = Synthetic(family, 1000),np.random.default_rng(0)
     space,sign = Space(trainer.space),1 if trainer.mode=='max' else -1

@@ -10,7 +10,7 @@ fastai's default .001, bs in the loader's. A line of `sweeps/APPLICATION.csv` is
 after each epoch. What is there is not trained again; each training has its own seeds, so it repeats itself wherever and
 whenever it is made. A recipe is a portfolio of configurations that were good on the sets of an application; what it is
 worth is judged on sets that it has not seen, and only recipes that help there ship with the package."""
-import argparse, csv, json, tempfile, time
+import argparse, csv, functools, json, tempfile, time
 from collections import Counter
 from contextlib import contextmanager
 from math import comb
@@ -191,9 +191,10 @@ class Pool:
         self.at_random = np.array([c.isdigit() for c in self.names])
         at = [[t.names.index(c) for c in self.names] for t in tables]
         self.regret = np.concatenate([t.regret[:,o] for t,o in zip(tables, at)]) # (sets, configurations)
-        self.studies = [self._study(c[o], t.sign) for t,o in zip(tables, at) for c in t.curves]
-    def _study(self, curves, sign):
-        return EarlierStudy([(o, list(c)) for o,c in zip(self.configs, curves)], self.space, sign)
+        self.curves = [(c[o], t.sign) for t,o in zip(tables, at) for c in t.curves] # (configurations, epochs) each
+    @functools.cached_property
+    def studies(self):
+        return [EarlierStudy([(o, list(c)) for o,c in zip(self.configs, curves)], self.space, sign) for curves,sign in self.curves]
     def others(self, s):
         "Sets from which a recipe is made that is judged on the set `s`: none of its kind if it is for other kinds"
         return [o for o in self.sets if (recipe_of(o[0])!=recipe_of(s[0]) if self.name==other else o!=s)]

@@ -378,9 +378,10 @@ class Knowledge:
             i: Which training
         """
         return self._has(surrogate, i) and self.is_followed(surrogate)
-    def is_early(self, surrogate):
-        "Have too few trials ended to show how early values order late ones, where no earlier curves do?"
-        return self.odds is None and (surrogate.epochs>=surrogate.T).sum()<n_ended
+    def is_early(self, surrogate, i):
+        "Is training `i` trusted, while too few have ended to show how early values order late ones, as curves would?"
+        few = (surrogate.epochs>=surrogate.T).sum()<n_ended
+        return self.odds is None and few and self.trusts(surrogate, i)
 
     def belief(self,
         surrogate:Surrogate, # Conclusions from the trials

@@ -208,9 +208,9 @@ def decide(
         return Verdict(False, f'nothing to compare after {in_epochs(t.epochs, surrogate.every)}')
     starts = n_starts(surrogate)+surrogate.are('running').sum()-1  # as many more as are under way
     pause = resumable and i<min(n_startup, starts) and _pause(surrogate, i)
-    listed = bool(knowledge and knowledge.trusts(surrogate, i))
-    if pause and not listed: return Verdict(True, f'{pause} {_so_far(surrogate, i)}')
-    if listed and knowledge.is_early(surrogate): return Verdict(False, 'one of the first of the list')
+    if pause and not (knowledge and knowledge.trusts(surrogate, i)):
+        return Verdict(True, f'{pause} {_so_far(surrogate, i)}')
+    if knowledge and knowledge.is_early(surrogate, i): return Verdict(False, 'one of the first of the list')
     if not resumable and surrogate.leads(i):
         return Verdict(False, f'{surrogate.lead} so far')  # Optuna ignores stopped trials
     return _judged(surrogate, i, min_prob if resumable else min_prob_final, knowledge)

@@ -24,15 +24,15 @@ from .facts import facts_of, in_text
 from .folds import GivenFolds, fold_loaders
 from .factory import LearnerFactory, TuneError, asks_trial, check_read, warn_unread
 from .frozen import FeatureCache, check_frozen
-from .knobs import (check_args, check_knobs, default_space, fits_of, knobs, left_out,
-    losses_compare, named_here)
+from .knobs import (base_of, check_args, check_knobs, default_space, fits_of, knobs, left_out,
+    losses_compare, named_here, usual_opts)
 from .loaders import LoaderError
 from .measures import limits_from
 from .goals import goals_from
 from .probe import Probe, awake
 from .ranks import follow, leading, ranks_of
 from ..engine.knowledge import config_points
-from .recipes import is_adam, recipes_for
+from .recipes import recipes_for
 from .runner import Run
 from .signatures import FIT_METHODS, KnobError, default_arg, takes
 from .training import Plan, epochs_of
@@ -314,8 +314,8 @@ def _named(learn, args):
 def _recipes(learn, plan, space):
     "As `recipes_for`, the first with the learner's own values of what it leaves open; empty if none is in `space`"
     configs,what = recipes_for(learn, plan.fit, plan.monitor)
-    if 'opt_func' not in space and not is_adam(learn.opt_func): return ()  # their learning rates are not for others
-    configs = [o for o in configs if set(o) & set(space)]
+    if 'opt_func' not in space and base_of(learn.opt_func) not in usual_opts: return ()  # for which rates are
+    configs = [o for o in configs if o.keys() & set(space)]
     configs[:1] = [plan.present | o for o in configs[:1]]
     return (configs, what) if len(config_points(configs, space)) else ()
 
