@@ -5,20 +5,20 @@
 
 The folder holds the simulator: `lcbench.py` with its model. A training has 52 epochs, a run the epochs of 20 full trainings, or
 `--trainings`. Regret is that of the best value seen so far: 0 is the best known, 1 the median of fully trained random configurations. Seeds are
-`seed*100 + index of the task`; all methods of Optuna begin with the same random configurations. How to install the other packages stands in `lcbench_peers.py`.
+`seed*100 + index of the task`; all methods of Optuna begin with the same random configurations. How to install the other packages stands in `peers.py`.
 
 `--space mixed` makes batch size a place in the list 16, 32, ... 512, and the number of layers and momentum choices without an order.
 `--noise` is added to each epoch's value: its standard deviation, as a share of the spread of the better half's final values, best known minus
 median. `--cross` adds s(1-log(epoch)/log(52)) to each curve, where s is a normal number of that spread, which a hash of the configuration gives:
 early epochs mislead, and the last one is as it was. With both, the regret stays that of the true values of the epochs seen.
 `--n-epoch 10` makes trainings short: each of 10 epochs shows what the simulator shows after 6, 11, ... 52."""
-import argparse, contextlib, functools, importlib, importlib.util, logging, math, os, time, warnings, zlib
+import argparse, functools, importlib.util, logging, math, os, time, zlib
 from pathlib import Path
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 import racing
 from fastai_bayes.engine.policy import least_epochs
-from lcbench_peers import NEEDS, PEERS
+from peers import NEEDS, PEERS, can_run, imports, packages
 from racing import bands, cells, header, hush, race, row, versions
 
 T = 52  # epochs that the simulator knows
@@ -152,20 +152,6 @@ def plot(res, trainings, n_epoch, fn):
     ax.legend(frameon=False, loc='lower left', fontsize=8)
     ax.figure.savefig(fn, dpi=150)
 
-def imports(name):
-    "Why the module `name` does not import, None if it does"
-    with warnings.catch_warnings(), contextlib.redirect_stdout(None):
-        warnings.simplefilter('ignore')
-        try: importlib.import_module(name)
-        except ImportError as e: return str(e)
-
-def can_run(method, space):
-    "Whether `method` can run; a line says why not"
-    why = imports(NEEDS[method][0]) if method in NEEDS else None
-    if method=='botorch' and space=='mixed': why = 'its kernel is for numbers'
-    if why: print(f'{method} is skipped: {why}')
-    return not why
-
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('folder', type=Path, help='of the simulator')
@@ -186,9 +172,9 @@ def arguments():
 
 def main():
     args = arguments()
-    args.methods = [o for o in args.methods if can_run(o, args.space)]
+    args.methods = [o for o in args.methods if can_run(o) and not (o=='botorch' and args.space=='mixed')]  # its kernel is for numbers
     disturbed = dict(space=args.space, noise=args.noise, cross=args.cross, trainings=args.trainings, n_epoch=args.n_epoch)
-    names = dict.fromkeys(['fastai_bayes', 'optuna', 'numpy', 'scipy', 'torch', 'onnxruntime', *(NEEDS[o][1] for o in args.methods if o in NEEDS)])
+    names = dict.fromkeys(['fastai_bayes', 'optuna', 'numpy', 'scipy', 'torch', 'onnxruntime', *packages(args.methods)])
     print(f'{versions(*names)}; seeds 0 to {args.seeds-1}', f'{len(args.tasks)} tasks', *(f'{k} {v}' for k,v in disturbed.items()), sep=', ')
     os.environ['PYTHONHASHSEED'] = '0'  # of the processes to come: SMAC searches in the order of a set
     jobs = [(m, t, s) for s in range(args.seeds) for t in args.tasks for m in args.methods]

@@ -1,22 +1,23 @@
 """Normalised regret on recorded learning curves, with what studies of the other tables know beforehand, and without.
 
-    python benchmarks/tables.py CURVES [--family lcbench] [--seeds 3] [--methods ours none ...] [--studies 10 | --full] [--wrong] [--at 1 2 5 ...] [--jobs 2] [--plot FILE]
+    python benchmarks/tables.py CURVES [--family lcbench] [--seeds 3] [--methods ours none ...] [--studies 10 | --full] [--wrong]
+                                       [--at 1 2 5 ...] [--jobs 2] [--plot FILE]
 
 CURVES is a folder with `curves.py`, which gives tables of real curves of LCBench (Zimmer et al. 2021) or TaskSet (Metz et al. 2020): a search
 proposes hyperparameters, and trains the nearest configuration of the table that it has not begun. Each table in turn is the new data set; the
 others are known: by studies of 20 full trainings that our engine made of `--studies` of them, or `--full`, by all their curves. `--wrong` turns
-the sign of what is known. Regret 0 is the best of the table, 1 its median configuration, fully trained."""
-import argparse, functools, random, time
+the sign of what is known. Regret 0 is the best of the table, 1 its median configuration, fully trained. How to install other packages, whose
+methods are left out without them, stands in `peers.py`; they see a diverged training as the worst of its table."""
+import argparse, functools, logging, os, random, time
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 import numpy as np
-from optuna.pruners import MedianPruner, NopPruner
-from optuna.samplers import GPSampler, TPESampler
 from fastai_bayes.engine.knowledge import EarlierStudy, portfolio
 from fastai_bayes.engine.space import Space
 from fastai_bayes.study.search_space import distributions
-from racing import bands, cells, header, hush, ours, race, row, through_optuna, versions
+from peers import NEEDS, PEERS, can_run, imports, neps, packages
+from racing import OPTUNA, bands, cells, header, hush, ours, race, row, through_optuna, versions
 
 AT = (1, 2, 5, 10, 20)  # full trainings after which the table looks
 FULL = AT[-1]
@@ -96,8 +97,6 @@ def fully(trainer, params):
 def at_random(trainer, seed):
     rng,space = np.random.default_rng(seed),Space(trainer.space)
     while True: yield space.decode(rng.random(len(space)))
-def random_search(trainer, seed, known):
-    for params in at_random(trainer, seed): fully(trainer, params)
 def first_epochs(trainer, seed, known, full):
     "One epoch each for half the epochs of `full` trainings, then the best to the end"
     tried,new = [],at_random(trainer, seed)
@@ -113,24 +112,36 @@ def from_portfolio(trainer, seed, known):
     for params in starts(trainer, known): fully(trainer, params)
 def with_knowledge(trainer, seed, known):
     ours(trainer, trainer.space, seed, from_studies=known())
-def tpe(trainer, seed, known, warm=False):
-    first = starts(trainer, known) if warm else []
-    def _sampler(n_epoch, seed, space): return TPESampler(seed=seed)
-    through_optuna(trainer, distributions(Space(trainer.space)), seed, _sampler, lambda n_epoch: MedianPruner(), first)
 
-def gp(trainer, seed, known):
-    def _sampler(n_epoch, seed, space): return GPSampler(seed=seed)
-    through_optuna(trainer, distributions(Space(trainer.space)), seed, _sampler, lambda n_epoch: NopPruner())
+def optuna(trainer, seed, known, pair, warm=False):
+    "The sampler and pruner `pair`; `warm` with the portfolio enqueued"
+    _,sampler,pruner = OPTUNA[pair]
+    through_optuna(trainer, distributions(Space(trainer.space)), seed, sampler, pruner, starts(trainer, known) if warm else ())
+
+class Maximised:
+    "`trainer` for other packages, which maximise and want finite values"
+    mode = 'max'
+    def __init__(self, trainer): self.trainer,self.n_epoch = trainer,trainer.n_epoch
+    def step(self, params, epoch):
+        y = self.trainer.step(params, epoch)
+        return -y if np.isfinite(y) else -self.trainer.table.worst
+    def stop(self, number, params): pass
+    def resume(self, number): pass
+
+def peer(trainer, seed, known, search): search(Maximised(trainer), distributions(Space(trainer.space)), seed)
+def priorband(trainer, seed, known):
+    "The best configuration of the portfolio is the belief"
+    peer(trainer, seed, known, functools.partial(neps, method='priorband', belief=starts(trainer, known, 1)[0]))
 
 METHODS = {  # name on the command line: name in the table, search
     'ours': ('ours, with earlier studies', with_knowledge),
     'none': ('ours, without earlier studies', lambda trainer, seed, known: ours(trainer, trainer.space, seed)),
     'portfolio': ('portfolio of the same studies, no search', from_portfolio),
     'first': ('one epoch each for half the epochs, then the best (a budget each)', None),
-    'tpe-warm': ('Optuna TPE + median, portfolio enqueued', functools.partial(tpe, warm=True)),
-    'tpe': ('Optuna TPE + median', tpe),
-    'gp': ('Optuna GPSampler, full trainings', gp),
-    'random': ('random, full trainings', random_search)}
+    'tpe-warm': ('Optuna TPE + median, portfolio enqueued', functools.partial(optuna, pair='tpe-median', warm=True)),
+    'priorband-warm': ('NePS PriorBand, best of the portfolio as prior', priorband),
+    **{k: (OPTUNA[k][0], functools.partial(optuna, pair=k)) for k in ('random', 'tpe-median', 'tpe-hyperband', 'gp')},
+    **{k: (label, functools.partial(peer, search=f)) for k,(label,f) in PEERS.items()}}
 
 def trace(search, table, *args):
     "Regret after each epoch of `search`"
@@ -147,7 +158,9 @@ def by_budget(table, seed):
 
 def run(setup, name, method, seed):
     "Regret after each epoch, and CPU seconds"
+    if method in NEEDS: imports(NEEDS[method][0])  # takes none of the time
     hush()
+    logging.disable(logging.WARNING)  # the other packages' logs
     table,start = tables(setup.curves, setup.family)[name],time.process_time()
     def _known():
         nonlocal start
@@ -189,10 +202,11 @@ def main():
     p.add_argument('--plot', help='file for the plot')
     args = p.parse_args()
     setup = Setup(str(Path(args.curves).resolve()), args.family, args.studies, args.full, args.wrong)
-    names = list(tables(setup.curves, setup.family))
+    names,args.methods = list(tables(setup.curves, setup.family)),[o for o in args.methods if can_run(o)]
     what = 'all curves of the others' if args.full else f'{min(args.studies, len(names)-1)} studies of others'
-    print(f"{versions('fastai_bayes', 'optuna', 'numpy', 'scipy')}; {len(names)} tables of {args.family}, seeds 0 to {args.seeds-1}, "
+    print(f"{versions('fastai_bayes', 'optuna', 'numpy', 'scipy', *packages(args.methods))}; {len(names)} tables of {args.family}, seeds 0 to {args.seeds-1}, "
           f"{what}{', sign turned' if args.wrong else ''}")
+    os.environ['PYTHONHASHSEED'] = '0'  # of the processes to come: SMAC searches in the order of a set
     jobs = [(setup, n, m, s) for s in range(args.seeds) for n in names for m in args.methods]
     done = race(run, jobs, args.jobs, lambda o: [f'{o[0][-1]:.3f}'])
     print('\nMean normalised regret (standard error over tables) after the epochs of so many full trainings\n')

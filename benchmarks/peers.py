@@ -1,7 +1,7 @@
-"""The peers of lcbench.py that are packages of their own; each trains by `trainer.step(params, epoch)` until that raises.
+"""The peers that are packages of their own; each trains by `trainer.step(params, epoch)` until that raises.
 
 ASHA, MOBSTER, Hyperband, PriorBand and SMAC go on where a training stopped, so they pay for new epochs only. They keep their packages' defaults:
-rungs a factor of 3 apart, from epoch 1 on (Syne Tune, NePS) or 2 (SMAC). PriorBand gets no prior. The pins of the packages exclude each other:
+rungs a factor of 3 apart, from epoch 1 on (Syne Tune, NePS) or 2 (SMAC). PriorBand has no prior, unless a belief is given. The pins of the packages exclude each other:
 
     pip install fastai_bayes[bench]                               BoTorch and SMAC
     pip install fastai_bayes onnxruntime neural-pipeline-search   NePS 0.17 wants an older gpytorch than BoTorch 0.18
@@ -10,7 +10,7 @@ rungs a factor of 3 apart, from epoch 1 on (Syne Tune, NePS) or 2 (SMAC). PriorB
 
 so each line needs an environment of its own. NePS's can run them all but with an older BoTorch: add smac, and Syne Tune by `pip install --no-deps`
 with what its extra names (autograd, dill, sortedcontainers)."""
-import datetime, functools, random, tempfile
+import contextlib, datetime, functools, importlib, random, tempfile, warnings
 from collections import Counter
 import numpy as np, torch
 from optuna.distributions import CategoricalDistribution, IntDistribution
@@ -80,12 +80,15 @@ class Checkpoints:
         if seen<epoch<self.trainer.n_epoch: self.trainer.stop(number, params)
         return y[epoch-1]
 
-def neps(trainer, space, seed, method):
-    "NePS's optimizer `method` by ask and tell"
+def neps(trainer, space, seed, method, belief=None):
+    "NePS's optimizer `method` by ask and tell; the configuration `belief` is its prior, with medium confidence"
     import neps
     for f in (torch.manual_seed, np.random.seed, random.seed): f(seed)  # it draws from all three, and takes no seed
-    def _domain(o): return neps.Categorical(o.choices) if is_choice(o) else (neps.Integer if is_whole(o) else neps.Float)(o.low, o.high, log=o.log)
-    domains = {k: _domain(o) for k,o in space.items()}
+    def _domain(k, o):
+        prior = dict(prior=belief[k], prior_confidence='medium') if belief else {}
+        return neps.Categorical(o.choices, **prior) if is_choice(o) else \
+            (neps.Integer if is_whole(o) else neps.Float)(o.low, o.high, log=o.log, **prior)
+    domains = {k: _domain(k, o) for k,o in space.items()}
     Pipeline = type('Pipeline', (neps.PipelineSpace,), dict(domains, epoch=neps.IntegerFidelity(1, trainer.n_epoch)))
     opt,runs = neps.AskAndTell(getattr(neps.algorithms, method)(Pipeline())),Checkpoints(trainer)
     while True:
@@ -112,9 +115,27 @@ PEERS = {  # name on the command line: name in the table, function
     'botorch': ('BoTorch qLogNEI, full trainings', botorch),
     'asha': ('Syne Tune ASHA, promotion', functools.partial(syne_tune, method='ASHA')),
     'mobster': ('Syne Tune MOBSTER, promotion', functools.partial(syne_tune, method='MOBSTER')),
+    'halving': ('NePS successive halving', functools.partial(neps, method='successive_halving')),
     'hyperband': ('NePS Hyperband', functools.partial(neps, method='hyperband')),
     'priorband': ('NePS PriorBand, no prior', functools.partial(neps, method='priorband')),
     'smac': ('SMAC Hyperband with a random forest', smac)}
 NEEDS = {'botorch': ('botorch', 'botorch'), 'smac': ('smac', 'smac'),  # name on the command line: module, package
          **dict.fromkeys(('asha', 'mobster'), ('syne_tune.optimizer.schedulers.hyperband', 'syne-tune')),
-         **dict.fromkeys(('hyperband', 'priorband'), ('neps', 'neural-pipeline-search'))}
+         **dict.fromkeys(('halving', 'hyperband', 'priorband', 'priorband-warm'), ('neps', 'neural-pipeline-search'))}
+
+def imports(name):
+    "Why the module `name` does not import, None if it does"
+    with warnings.catch_warnings(), contextlib.redirect_stdout(None):
+        warnings.simplefilter('ignore')
+        try: importlib.import_module(name)
+        except ImportError as e: return str(e)
+
+def can_run(method):
+    "Whether the package of `method` is installed; a line says why not"
+    why = imports(NEEDS[method][0]) if method in NEEDS else None
+    if why: print(f'{method} is skipped: {why}')
+    return not why
+
+def packages(methods):
+    "Those that the `methods` need"
+    return list(dict.fromkeys(NEEDS[o][1] for o in methods if o in NEEDS))
