@@ -269,6 +269,18 @@ def test_a_noisy_problem_races():
     best, = [t for t in opt.trainings if opt.space.decode(t.x)==opt.best[0]]
     assert len(best.runs)>1  # nobody wins by one run
 
+def test_the_band_of_a_first_run_is_the_one_for_people():
+    "As wide as that of the plot of forecasts, also in a study with several runs"
+    opt,_ = search(.03, 3)
+    surrogate = opt.surrogate
+    begun = [i for i in surrogate.open if not opt.trainings[i].later]
+    assert begun
+    for i in begun:
+        (m,),(v,) = surrogate.told([i])
+        ends = surrogate.transform.inverse(m+1.96*v**.5*np.array([-1, 1]))
+        e = opt.explain(i)
+        assert (e.low, e.high)==pytest.approx(tuple(ends)), i
+
 def test_a_hard_fold_is_not_held_against_a_trial():
     "The effect of a run is estimated: a trial that has run only on the hard fold is as good as one with the same values on all"
     T,effects = 6,np.array([-.2, .15, .05])

@@ -293,7 +293,8 @@ def explain(
         resumable: Same
         knowledge: Same
     """
-    ends = [o[[i]] for o in surrogate.final] if surrogate.several else surrogate.told([i])
+    of_runs = surrogate.several and (surrogate.trainings[i].later or surrogate.epochs[i]>=surrogate.T)
+    ends = [o[[i]] for o in surrogate.final] if of_runs else surrogate.told([i])
     m,v = (float(o[0]) for o in ends)
     band = m+v**.5*np.array([0,-1.96,1.96])
     mid,*ends = map(float, sign*surrogate.transform.inverse(band))

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastai.text.data import TensorText
 from .copies import seeded
 from .knobs import knobs, rebuilt
+from .monitor import losses
 from ..engine.space import label_of
 
 # %% ../../nbs/learner/12_facts.ipynb #data
@@ -128,6 +129,6 @@ def facts_of(
         returns: Name -> text or number
     """
     model = {} if not made and rebuilt(names) else model_facts(learn.model)
-    loss = dict(loss=in_text(learn.loss_func)) if monitor in ('train_loss', 'valid_loss') else {}
+    loss = dict(loss=in_text(learn.loss_func)) if monitor in losses else {}
     data = data_facts(learn.dls, made or 'size' not in names)
     return {**fit_facts(fit, kwargs), **loss, **data, **model}

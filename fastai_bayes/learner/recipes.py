@@ -37,7 +37,7 @@ def _image_kind(learn):
 
 def _fine_tuned(learn, fit, monitor):
     one_label = _image_kind(learn)=='images' and not isinstance(learn.model, DynamicUnet)
-    by_metric = monitor not in ('train_loss', 'valid_loss')
+    by_metric = monitor not in losses
     return 'pretrained' if one_label and by_metric and fit=='fine_tune' else None
 
 def application_of(

@@ -28,6 +28,7 @@ from .knobs import (base_of, check_args, check_knobs, default_space, fits_of, kn
     losses_compare, named_here, usual_opts)
 from .loaders import LoaderError
 from .measures import limits_from
+from .monitor import losses
 from .goals import goals_from
 from .probe import Probe, awake
 from .ranks import follow, leading, ranks_of
@@ -226,7 +227,7 @@ def _check_space(learn, space, given, fit, fit_kwargs, monitor, free):
     "Raise unless `space` can be tuned with `learn`; a factory has suggested what is not in `given`"
     for f in [fit] if free else fits_of(space, fit): _check_fit(f, fit_kwargs, space.names)
     check_knobs(learn, space, fit, free)
-    if monitor in ('train_loss', 'valid_loss') and not losses_compare(space):
+    if monitor in losses and not losses_compare(space):
         raise KnobError(f'{monitor} of different losses cannot be compared; '
                         'give the learner a metric, and pass monitor=')
     for n in ('n_epoch', 'freeze_epochs'):
