@@ -1,6 +1,6 @@
 """Normalised regret at equal epochs with several trials under way at once, on recorded learning curves, and how the first ones are spread.
 
-    python benchmarks/parallel.py CURVES [--family taskset] [--workers 1 8 32] [--seeds 3] [--jobs 2]
+    python benchmarks/parallel.py CURVES [--family taskset] [--tables 10] [--workers 1 8 32] [--seeds 3] [--jobs 2]
 
 CURVES is as for `tables.py`, like the regret. Simulated workers train one epoch after another, each trial at a speed of its own (log-normal, 20 %):
 when an epoch ends, the engine decides with what is known then. The rival is random search with full trainings by as many workers. `oracle` trains what the
@@ -97,10 +97,11 @@ def main():
     p.add_argument('--family', choices=('lcbench', 'taskset'), default='taskset')
     p.add_argument('--workers', nargs='+', type=int, default=[1, 8, 32])
     p.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
+    p.add_argument('--tables', type=int, help='the first so many; all if not given')
     for k,v in dict(seeds=3, jobs=2).items(): p.add_argument(f'--{k}', type=int, default=v)
     args = p.parse_args()
     path = str(Path(args.curves).resolve())
-    names = list(tables(path, args.family))
+    names = list(tables(path, args.family))[:args.tables]
     print(f"{versions('fastai_bayes', 'numpy', 'scipy')}; {len(names)} tables of {args.family}, seeds 0 to {args.seeds-1}")
     jobs = [(path, args.family, o, m, n, s) for s in range(args.seeds) for m in args.methods for n in args.workers for o in names]
     done = race(run, jobs, args.jobs, lambda o: [f'{o[0][-1]:.3f}'])

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
-packages = 'fastai_bayes', 'fastai', 'torch', 'optuna', 'numpy', 'scipy', 'ray', 'botorch', 'smac'
+packages = 'fastai_bayes', 'fastai', 'torch', 'optuna', 'numpy', 'scipy', 'ray', 'botorch', 'smac', 'neural-pipeline-search', 'syne-tune'
 
 def versions():
     "Versions of Python and of the packages that are installed"

@@ -17,6 +17,7 @@ from fastai.tabular.core import TabDataLoader
 from fastai.text.learner import TextLearner
 from fastai.vision.models.unet import DynamicUnet
 from torch.nn.parameter import is_lazy
+from .monitor import losses
 
 # %% ../../nbs/learner/13_recipes.ipynb #kind
 _words = dict(tables='tables', ratings='ratings', texts='texts', images='images', labels='images with several labels',
