@@ -59,6 +59,11 @@ def test_all_studies_beside_it(bayes, tmp_path, capsys):
     assert res.study.user_attrs['knowledge']['of']=='2 earlier studies'
     res = digits(tmp_path/'new').bayes_tune(1, SPACE, n_trials=1, from_studies='auto', recipes=False, seed=0)
     assert res.best_value>0 and 'there are no earlier studies in this search space' in capsys.readouterr().out
+    res = digits(tmp_path/'alone').bayes_tune(1, SPACE, n_trials=1, from_studies='auto', recipes=False, study_name='first', seed=0)
+    digits(tmp_path/'alone').bayes_tune(1, SPACE, n_trials=1, study_name='second', seed=1)
+    res = digits(tmp_path/'alone').bayes_tune(1, SPACE, n_trials=2, from_studies='auto', recipes=False, study_name='first')
+    assert not res.study.user_attrs['knowledge']['points']  # a study goes on with what it began with, also with nothing
+    assert 'known beforehand' not in res.report(tmp_path/'r.html').read_text()
 
 def test_a_belief_is_tried_first(tmp_path):
     res = digits(tmp_path).bayes_tune(3, SPACE, n_trials=2, prior=dict(lr=(.03, .2)), enqueue=False, **quick)
@@ -156,6 +161,27 @@ def test_an_optuna_study_of_the_other_direction():
     old = _run(optuna.samplers.RandomSampler(0), 'maximize', -1, 30)
     new = _run(BayesSampler(seed=0, space=dict(x=FloatDistribution(0, 1)), from_studies=old), 'minimize', 1, 3)
     assert abs(new.trials[0].params['x']-.8)<.05 and abs(new.trials[2].params['x']-.8)<.1
+
+def test_all_studies_in_the_same_storage(tmp_path):
+    "A sampler finds them when its study begins; what it cannot use is named; later ones do not change the study"
+    url,x = f'sqlite:///{tmp_path}/s.db',dict(x=FloatDistribution(0, 1))
+    def _study(name, n, f=lambda t: (t.suggest_float('x', 0, 1)-.8)**2, goals=1, sampler=None):
+        study = optuna.create_study(directions=['minimize']*goals, storage=url, study_name=name, load_if_exists=True,
+                                    sampler=sampler or optuna.samplers.RandomSampler(0))
+        study.optimize(f, n_trials=n)
+        return study
+    def _auto(): return BayesSampler(seed=0, space=x, from_studies='auto')
+    _study('old', 30)
+    _study('elsewhere', 3, lambda t: t.suggest_float('z', 0, 1))
+    _study('goals', 2, lambda t: (t.suggest_float('x', 0, 1), 1.), 2)
+    with pytest.warns(UserWarning, match="from_studies='auto': goals is left out: .*"): new = _study('new', 2, sampler=_auto())
+    known = new.user_attrs['knowledge']
+    assert known['of']=='1 earlier study' and abs(new.trials[0].params['x']-.8)<.05
+    _study('later', 5)
+    assert _study('new', 1, sampler=_auto()).user_attrs['knowledge']==known
+    alone = optuna.create_study(sampler=_auto())
+    alone.optimize(lambda t: t.suggest_float('x', 0, 1), n_trials=1)
+    assert not alone.user_attrs['knowledge']['points']
 
 def test_it_is_forgotten_when_the_space_is_another(bayes, tmp_path):
     "Configurations outside a changed space are left out, and new hyperparameters are spread"

@@ -40,7 +40,7 @@ from .training import Plan, epochs_of
 from .validation import check_every, check_parts, n_short
 from .workers import Workers, pack
 from ..results.result import TuneResult
-from ..study.earlier import Before, load_studies, study_folders
+from ..study.earlier import Before, load_studies, study_folders, those_that_read
 from ..study.folder import FolderError, clear, make_folder
 from ..study.search_space import as_stored, describe
 from ..study.storage import StudyError, check_storage
@@ -296,13 +296,8 @@ def _notes(learn, args, inferred, plan):
 
 def _others(root, name):
     "The studies in the folder `root` but that called `name`; a warning names what cannot be read"
-    res = []
-    for o in study_folders(root) if root.is_dir() else ():
-        if o.name==name: continue
-        try: res += load_studies(o)
-        except (StudyError, FolderError, OSError) as e:
-            warnings.warn(f"from_studies='auto': {o} is left out: {e}", stacklevel=2)
-    return res
+    folders = study_folders(root) if root.is_dir() else ()
+    return those_that_read([o for o in folders if o.name!=name])
 
 def _named(learn, args):
     "The studies `from_studies`; a study that has begun has its list, and can do without them"

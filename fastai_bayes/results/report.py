@@ -136,7 +136,8 @@ def _about(res):
     facts = describe(res.space) | dict(direction=direction, Python=platform.python_version())
     facts |= {k: attrs[k] for k in ('monitor', 'n_epoch', 'seed') if k in attrs and k not in facts}
     if 'every' in attrs: facts.update(n_epoch=_n_epoch(res.study), every=attrs['every'])
-    if attrs.get('knowledge'): facts['known beforehand'] = attrs['knowledge'].get('of')
+    known = (attrs.get('knowledge') or {}).get('of')
+    if known: facts['known beforehand'] = known
     if attrs.get('chance'):
         spent,chance = attrs['chance'][-1]
         facts['chance of a gain'] = f'{chance:.0%} after {in_epochs(spent, every_of(res.study))}'

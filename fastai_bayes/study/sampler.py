@@ -8,6 +8,7 @@ __all__ = ['one_objective', 'check_goals', 'BayesSampler']
 # %% ../../nbs/study/10_sampler.ipynb #imports
 import math, warnings, zlib
 from copy import copy
+from dataclasses import replace
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
@@ -25,7 +26,7 @@ from .search_space import as_stored, distributions
 from .records import Direction, all_trials, trial_id, trials_of
 from .storage import StudyError
 from .cache import StudyCache, fit_key, fits, horizon, new_fit, no_params, space_of
-from .earlier import Before, load_studies, recorded_knowledge
+from .earlier import Before, beside, load_studies, recorded_knowledge
 from .goals import worst_of
 
 # %% ../../nbs/study/10_sampler.ipynb #single
@@ -58,7 +59,8 @@ class BayesSampler(BaseSampler):
         resume: May `bayes_tune` resume stopped trials?
         acq: 'logei' (Expected Improvement), 'ucb' (confidence bound) or 'pi' (probability of
             improvement)
-        from_studies: Earlier studies: Optuna studies, results, folders, URLs, or a list of such
+        from_studies: Earlier studies: results, folders, URLs, Optuna studies; 'auto' for all beside
+            this one
         prior: Where you expect the best value, as `belief_points` takes it
         reference_point: With several goals, the values below which nothing counts; estimated if
             None
@@ -70,7 +72,7 @@ class BayesSampler(BaseSampler):
         cost:str=None, # What is limited: 'epochs' (if None) or 'seconds', from the durations of the trials
         resume:bool=True, # May `bayes_tune` resume stopped trials?
         acq:str='logei', # 'logei' (Expected Improvement), 'ucb' (confidence bound) or 'pi' (probability of improvement)
-        from_studies=None, # Earlier studies: Optuna studies, results, folders, URLs, or a list of such
+        from_studies=None, # Earlier studies: results, folders, URLs, Optuna studies; 'auto' for all beside this one
         prior:dict=None, # Where you expect the best value, as `belief_points` takes it
         reference_point=None # With several goals, the values below which nothing counts; estimated if None
     ):
@@ -85,7 +87,9 @@ class BayesSampler(BaseSampler):
         self._about(space)
         if space=={}: Space(space)  # which says that it is empty
         self._seed = np.random.SeedSequence(seed).entropy
-        self.before = Before(load_studies(from_studies), prior)
+        self.auto = isinstance(from_studies, str) and from_studies=='auto'
+        earlier = () if self.auto else load_studies(from_studies)
+        self.before = Before(earlier, prior, lenient=self.auto)
         if self.known: self.before.check(self.known)
 
     def _about(self, space):
@@ -157,14 +161,17 @@ class BayesSampler(BaseSampler):
         if space==no_params: return None
         if key not in known:
             record = study.user_attrs.get('knowledge')
-            if record is None and self.before:
-                record = self.before.record(space)
+            if record is None and (self.before or self.before.lenient):  # also that there was nothing
+                record = self._before(study).record(space)
                 study.set_user_attr('knowledge', record)
             elif record and not self.before.agrees(record, space):
                 warnings.warn('prior: the study continues with the belief that it began with; '
                               'another belief needs a new study', stacklevel=2)
             known[key] = recorded_knowledge(record, space)
         return known[key]
+
+    def _before(self, study):
+        return replace(self.before, earlier=beside(study)) if self.auto else self.before
 
     runs = None # Maximum number of runs per trial that `bayes_tune` allows; what the trials say if None
     @one_thread
