@@ -2,13 +2,13 @@
 
     python benchmarks/recipes.py [--applications images ...] [--seeds 5] [--methods ours none ...] [--jobs 2]
 
-The trainings are those of `sweeps.py`. As in `bayes_tune`, fastai's defaults are the first training of our searches, or the second if there is a
+The trainings are those of `sweeps.py`. As in `bayes_tune`, fastai's defaults are the first training of our searches, or the third if there is a
 recipe; then they propose hyperparameters, and the nearest recorded configuration that has not begun is trained. `lr_find` is a training with fastai's defaults, but the
 learning rate that `lr_find` suggests (valley). Regret 0 is the best recorded configuration, 1 the median of the random ones, more than 2 counts
 as 2."""
 import argparse, functools
 import numpy as np
-from fastai_bayes.engine.knowledge import Knowledge, config_points
+from fastai_bayes.engine.knowledge import Knowledge, config_points, n_ended
 from fastai_bayes.engine.optimizer import BayesOptimizer, Trial
 from fastai_bayes.engine.trainings import Training
 from racing import cells, drive, header, hush, race, row, train, versions
@@ -50,11 +50,11 @@ def positions(t, trainer, seed): return np.random.default_rng(seed).permutation(
 # Searches: functions of a table, a trainer of its set `i`, and a seed
 
 def search(t, trainer, i, seed, recipe=True, stop=True, kind=None):
-    "As `bayes_tune`: the first of the recipe, then fastai's defaults, which may pause; without a recipe, these"
+    "As `bayes_tune`: the first two of the recipe, then fastai's defaults, which may pause; without a recipe, these"
     opt = BayesOptimizer(t.space, trainer.n_epoch, seed=seed)
     listed = [o for o in unseen(t.application, t.sets[i], kind) if t.names[o]!='default'] if recipe else []
     if listed: opt.knowledge = Knowledge(config_points([t.configs[o] for o in listed], t.space))
-    for n,at in enumerate([*listed[:1], t.names.index('default')]):
+    for n,at in enumerate([*listed[:n_ended], t.names.index('default')]):
         params = t.configs[at]
         trainer.rows[tuple(params.values())] = at
         opt.trainings.append(Training(t.space.encode([params])[0]))

@@ -76,10 +76,11 @@ def rater(path):
     return collab_learner(CollabDataLoaders.from_df(df, path=path, bs=64, seed=0), n_factors=4)
 
 def test_recipes_come_first(tmp_path, capsys):
-    "The first that fits the space, before the learner's own values"
-    first,args = recipes_for(rater(tmp_path))[0][0],dict(space=dict(lr=None, wd=None), n_trials=2, seed=0)
+    "The first two that fit the space, before the learner's own values"
+    args = dict(space=dict(lr=None, wd=None), n_trials=3, seed=0)
     res = rater(tmp_path).bayes_tune(1, **args)
-    assert tried(res)[0]==pytest.approx({k: first[k] for k in ('lr', 'wd')}) and tried(res)[1]['lr']==1e-3
+    for o,first in zip(tried(res), recipes_for(rater(tmp_path))[0][:2]): assert o==pytest.approx({k: first[k] for k in o})
+    assert tried(res)[2]['lr']==1e-3
     n = len(recipes_for(rater(tmp_path))[0])  # two of them differ in little but the batch size
     assert f'known beforehand: {n-1} recipes for ratings' in capsys.readouterr().out
     plain = rater(tmp_path).bayes_tune(1, recipes=False, **args)
@@ -98,6 +99,14 @@ def test_a_study_that_began_without_recipes_goes_on_without(tmp_path):
     rater(tmp_path/'b').bayes_tune(2, n_trials=2, recipes=False, **args)
     res = rater(tmp_path/'b').bayes_tune(2, n_trials=5, **args)
     assert tried(res)==tried(whole) and 'knowledge' not in res.study.user_attrs
+
+@pytest.mark.parametrize('n', [1, 2, 3])
+def test_recipes_and_own_values_come_in_order_over_sessions(tmp_path, n):
+    args = dict(space=dict(lr=None, wd=None), study_name='s', **quick)
+    whole = rater(tmp_path/'a').bayes_tune(1, n_trials=4, **args)
+    rater(tmp_path/'b').bayes_tune(1, n_trials=n, **args)
+    res = rater(tmp_path/'b').bayes_tune(1, n_trials=4, **args)
+    assert tried(res)==tried(whole) and [t.params['lr'] for t in whole.study.trials].index(1e-3)==2
 
 def test_an_interruption_in_the_first_training_changes_nothing(tmp_path, capfd):
     args = dict(space=SPACE, prior=dict(lr=.03), study_name='s', **quick)
@@ -207,7 +216,7 @@ def test_the_first_trial_defines_the_space(tmp_path, capsys):
     res = digits(tmp_path).bayes_tune(3, new_learner=make, prior=dict(lr=.03), n_trials=2, seed=0)
     assert 'what is known beforehand is used from the second on' in capsys.readouterr().out and tried(res)[1]['lr']==pytest.approx(.03)
 
-@pytest.mark.parametrize('bad', [dict(points=3), dict(points=[3]), dict(points=[{'lr': [1]}]), dict(points=[], expected=['x']), dict(points=[], of=3), dict(points=[], each=[[1.]]), []], ids=str)
+@pytest.mark.parametrize('bad', [dict(points=3), dict(points=[3]), dict(points=[{'lr': [1]}]), dict(points=[], expected=['x']), dict(points=[], of=3), dict(points=[], first=-1), dict(points=[], each=[[1.]]), []], ids=str)
 def test_damaged_knowledge_is_named(bayes, tmp_path, bad):
     study = optuna.create_study()
     study.set_user_attr('knowledge', bad)

@@ -77,6 +77,7 @@ class Run:
         self.spent = Latest(lambda t: max(epochs_trained(t), t.state==TrialState.FAIL))
         self.tidied = set() # Numbers of trials of which no files are left
         self.rest = [*plan.enqueued] # What is still to be enqueued
+        self.first = [] # Configurations to begin with, and why: what was known, then the learner's own
         self.worker,self.loggers = Worker(folder),Loggers(folder.name)
         self.store = plan.workers and plan.workers.store_of(f'{folder.name}-{self.worker.home}')
         self.status = Status(plan.monitor, plan.mode, plan.total, **self.limits,
@@ -132,8 +133,11 @@ class Run:
         self.search.prepare(self.limits, plan.total, plan.factory.define_by_run)
         self.search.allow(plan.runs)
         known = self.search.inform(study, plan.before)
-        first = (known, 'known') if known else (plan.present, 'present')
-        if not self.trials(): self.enqueue(*first)
+        first = [(o, 'known') for o in known]+[(plan.present, 'present')]
+        begun = {k for t in self.trials() for k in t.user_attrs}
+        if not self.trials(): self.enqueue(*first.pop(0))
+        elif 'present' in begun or 'known' not in begun: first = []
+        self.first = first
         self.enqueue_rest()
         plan.factory.begin(self.folder/'start.pt', plan.space.names)
 
@@ -390,9 +394,7 @@ def is_queued(self:Run):
     self.enqueue_rest()
     new,queue = self.may_begin(),[t for t in self.counted() if t.state==TrialState.WAITING]
     if any(new or attr(t, 'resumed_from') is not None for t in queue): return True
-    if not (new and self.lacks_present(self.counted())): return False
-    self.enqueue(self.plan.present, 'present')
-    return self.trials()[-1].state==TrialState.WAITING  # else it was tried
+    return new and self.queues_first()
 
 @patch
 def may_begin(self:Run):
@@ -422,13 +424,14 @@ def races(self:Run, new):
     return left<=self.search.race_epochs(self.study)
 
 @patch
-def lacks_present(self:Run, trials):
-    "Has a first configuration, which was known, ended, and the learner's own not begun?"
-    def _any(name, trials): return any(name in t.user_attrs for t in trials)
-    begun = self.trials()
-    if not self.plan.present or _any('present', begun): return False  # it is one of the first two
-    ended = [t for t in trials if t.state.is_finished()]
-    return ended and _any('known', begun) and not _any('cut', ended)
+def queues_first(self:Run):
+    "Queue the next of the first configurations if a trial has ended, and none must go on; False if there is none"
+    ended = [t for t in self.counted() if t.state.is_finished()]
+    if not ended or any('cut' in t.user_attrs for t in ended): return False
+    while self.first:
+        self.enqueue(*self.first.pop(0))
+        if self.trials()[-1].state==TrialState.WAITING: return True  # else it was tried
+    return False
 
 @patch
 def store_round(self:Run, jobs):

@@ -149,9 +149,9 @@ def plot_knowledge(
         study: A study
         ax: Axis to draw on; a new one if None
     """
-    if not (study.user_attrs.get('knowledge') or {}).get('points'):
-        return message_axis(ax, 'nothing was known beforehand')
-    df = knowledge_data(study)
+    record = study.user_attrs.get('knowledge') or {}
+    df = knowledge_data(study) if record else None
+    if not record.get('points'): return message_axis(ax, 'nothing was known beforehand')
     if not np.isfinite(df.value.astype(float)).any(): return message_axis(ax, 'no trial has a value yet')
     x,name = df.expected.clip(-1),'expected: 1 for the best of the earlier studies, 0 for the median'
     by_place = x.isna().all()

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from ..engine.space import Space
 from ..engine.checks import OptimizerError
 from ..engine.knowledge import EarlierStudy, Knowledge, belief_points, check_prior
-from ..engine.knowledge import config_points, first_points, points_within
+from ..engine.knowledge import config_points, first_points, n_ended, points_within
 from ..engine.optimize_acqf import among
 from .folder import FolderError, has, kind
 from .storage import (Journal, StudyError, check_journal, check_storage, check_study, is_new_file, readable,
@@ -249,7 +249,9 @@ class Before:
         each = np.array([o.predict(X) for o in studies]).round(4)
         expected = each.mean(0).round(4).tolist() if studies else None
         of = self.line(len(studies), space)
-        return dict(points=space.decode(X), expected=expected, each=each.tolist(), of=of)
+        first = 1 if studies or self.prior else n_ended
+        values = dict(expected=expected, each=each.tolist())
+        return dict(points=space.decode(X), first=first, of=of, **values)
     def missing(self,
         space:Space, # As in `studies`; None if the first trial defines it
         studies:bool # Were earlier studies asked for?

@@ -243,14 +243,15 @@ class Search:
     def inform(self,
         study, # The study
         before # `Before`: what was known before
-    )->dict: # Hyperparameters to try first; None if there are none
+    )->list: # Hyperparameters to try first
         """Use `before`, unless `study` has started with something else
 
         Parameters:
             study: The study
             before: `Before`: what was known before
-            returns: Hyperparameters to try first; None if there are none
+            returns: Hyperparameters to try first
         """
+        return []
     def try_out(self,
         ask # Function that lets a sampler suggest something
     ):
@@ -331,9 +332,10 @@ class BayesSearch(Search):
         if before is not None and (before.asked or not all_trials(study)): self.sampler.before = before
         space = as_stored(self.space)
         known = space and self.sampler.knowledge(study, space)
-        if not known: return None
-        self.note = f"known beforehand: {study.user_attrs['knowledge'].get('of')}"
-        return space.decode(known.points[0])
+        if not known: return []
+        record = study.user_attrs['knowledge']
+        self.note = f"known beforehand: {record.get('of')}"
+        return space.decode(known.points[:record.get('first', 1)])
     def spares(self, trial):  # it can be resumed, or has run before
         return super().spares(trial) and not self.can_resume and not current_run(trial)
     def ask(self, study): return ask(study, self.space)

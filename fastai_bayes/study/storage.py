@@ -353,7 +353,8 @@ def _is_knowledge(v):
     def _all(o, ok): return _is_list(o) and all(map(ok, o))
     def _is_row(o): return _all(o, is_number) and len(o)==len(points)
     numbers = _all(expected, is_number) and _all(v.get('each', []), _is_row)
-    return _all(points, _is_config) and numbers and _is_text(v.get('of', ''))
+    words = _is_text(v.get('of', '')) and _is_count(v.get('first', 1))
+    return _all(points, _is_config) and numbers and words
 
 def _are_measures(v): return isinstance(v, dict) and all(map(is_number, v.values()))
 def _are_means(v):
