@@ -406,6 +406,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'fastai_bayes/engine/knowledge.py'),
                                                'fastai_bayes.engine.knowledge.first_points': ( 'engine/knowledge.html#first_points',
                                                                                                'fastai_bayes/engine/knowledge.py'),
+                                               'fastai_bayes.engine.knowledge.is_still': ( 'engine/knowledge.html#is_still',
+                                                                                           'fastai_bayes/engine/knowledge.py'),
                                                'fastai_bayes.engine.knowledge.next_training': ( 'engine/knowledge.html#next_training',
                                                                                                 'fastai_bayes/engine/knowledge.py'),
                                                'fastai_bayes.engine.knowledge.order_share': ( 'engine/knowledge.html#order_share',

@@ -2,7 +2,8 @@
 import itertools
 import numpy as np, pytest
 from fastai_bayes.engine.checks import OptimizerError
-from fastai_bayes.engine.knowledge import EarlierStudy, Knowledge, config_points, order_share, portfolio
+from fastai_bayes.engine.knowledge import EarlierStudy, Knowledge, config_points, order_share, portfolio, slack
+from fastai_bayes.engine.optimize_acqf import among
 from fastai_bayes.engine.optimizer import BayesOptimizer
 from fastai_bayes.engine.space import Space
 from fastai_bayes.engine.surrogate import Surrogate
@@ -185,3 +186,31 @@ def test_configurations_are_compared_by_what_all_have():
     assert _values([dict(lr=.1, wd=.1), dict(other=1), dict(lr=.01), dict(lr=.011, wd=.9)], 'lr')==pytest.approx([.1, .01])
     lr,wd = (_values([dict(lr=.1), dict(wd=.1)], k) for k in ('lr', 'wd'))
     assert (lr[0], wd[1])==pytest.approx((.1, .1))
+
+# Whether the list leads
+# Validation losses of two configurations for KDDCup09_appetency (LCBench: Zimmer, Lindauer and Hutter 2021, Apache-2.0)
+good = """.438 .594 .549 .338 .502 .517 .390 .486 .758 .374 .422 .358 .472 .373 .295 .282 .316 .679 .491 .490 .374 .357 .440 .278 .324 .252
+    .312 .263 .230 .328 .223 .220 .281 .202 .210 .192 .216 .188 .195 .202 .193 .194 .188 .188 .188 .185 .186 .184 .184 .185 .185"""
+bad = '2.573 1.848 1.817 .964'
+def test_a_forecast_from_one_curve_does_not_end_a_list():
+    "A trial that was behind in each of its epochs is forecast to end far better; the list leads even so"
+    opt = BayesOptimizer(dict(lr=(1e-5, 1., 'log'), wd=(1e-5, 1., 'log')), 51, 'min', seed=0, prior=dict(lr=1e-2))
+    def train(t, values):
+        for e,v in enumerate(values.split(), 1): opt.report(t.id, e, float(v))
+        opt.finish(t.id)
+    train(opt.next(), good)
+    train(opt._begin(opt.first[0]), bad)
+    known,surrogate = opt.knowledge,opt.surrogate
+    values,listed = known._values(surrogate),among(surrogate.X, known.points)
+    assert list(listed)==[True, False] and values[1]>values[0]+slack
+    assert known.leads(surrogate)
+
+@pytest.mark.parametrize('curve,pauses', [(lambda e: .5, True), (lambda e: .5+.001*(e%2), True), (lambda e: .5+.01*e, False), (lambda e: .5-.01*e, False)],
+                         ids=['still', 'nearly still', 'rises', 'falls'])
+def test_a_trial_of_the_list_that_does_not_learn_is_compared(curve, pauses):
+    opt = BayesOptimizer(dict(lr=(1e-5, 1., 'log')), 50, seed=0, prior=dict(lr=1e-2))
+    t = opt.next()
+    for e in range(1, 51):
+        opt.report(t.id, e, curve(e))
+        if opt.should_stop(t.id): break
+    assert e==(opt.surrogate.look if pauses else 50)
