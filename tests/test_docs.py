@@ -151,6 +151,14 @@ def test_pictures_have_words():
     assert docs.pictured('plt.plot(x)', 'First. All three for the same prediction; a `dotted` line is the next:')=='All three for the same prediction; a dotted line is the next'
     assert docs.pictured('plt.plot(x)', '## A heading')==docs.pictured('plt.plot(x)', '')=='Plot of the code above'
 
+def test_code_in_prose_links_to_what_it_names():
+    "A method is linked with its class, or as a learner's; the events of fastai and methods of others are not ours"
+    ctx = docs.Context(docs.pages()['about/00_faq.ipynb'], docs.pages())
+    linked = [o for o in ('bayes_tune', 'learn.fit_cosine', 'BayesPruner.explain', 'plot_history', 'after_fit', 'learn.load', 'get_preds', 'should_prune()')
+              if ctx.link(f'`{o}`').startswith('[')]
+    assert linked==['bayes_tune', 'learn.fit_cosine', 'BayesPruner.explain', 'plot_history']
+    assert ctx.link('`bayes_tune`')=='[`bayes_tune`](../learner/tune.md#learner.bayes_tune)'
+
 def said_by(nb):
     "Texts that the cells of the notebook `nb` have printed or shown"
     for c in json.loads(nb.read_text())['cells']:

@@ -115,20 +115,18 @@ class Context:
     def __init__(self, page, pages):
         self.page,self.pages = page,pages
         self.where = {n: p for p in pages.values() for n in p.symbols}
-        for n,p in list(self.where.items()): self.where.setdefault(n.rsplit('.', 1)[-1], p)
 
     def to(self, path):
         "`path`, below the pages, as this page links to it"
         return os.path.relpath(path, Path(self.page.slug).parent)
 
     def symbol(self, m):
-        "Link to the symbol that code in prose names; plain words such as `fit` may mean anything"
+        "Link to the symbol that code in prose names; of methods only a learner's goes by its own name, as `after_fit` may be anyone's"
         if re.fullmatch('[a-z]+', m[1]): return m[0]
-        name = m[1].removesuffix('()').removeprefix('learn.')
-        page = self.where.get(name, self.page)
-        if page is self.page: return m[0]
-        full = next(n for n in page.symbols if n==name or n.endswith(f'.{name}'))
-        return f'[`{m[1]}`]({self.to(page.slug)}.md#{full.lower()})'
+        name = m[1].removesuffix('()')
+        full = next((o for o in (name, f"Learner.{name.removeprefix('learn.')}") if o in self.where), None)
+        if full is None or self.where[full] is self.page: return m[0]
+        return f'[`{m[1]}`]({self.to(self.where[full].slug)}.md#{full.lower()})'
 
     def link(self, s):
         "Links to notebooks and images of the repository become links to pages and copies; names of symbols become links"
