@@ -149,6 +149,7 @@ def test_pictures_have_words():
     "A plot is described by its docstring, another picture by the sentence that announces it"
     assert docs.pictured('res.plot_saved();', '').startswith('Epochs spent')
     assert docs.pictured('plt.plot(x)', 'First. All three for the same prediction; a `dotted` line is the next:')=='All three for the same prediction; a dotted line is the next'
+    assert docs.pictured('plt.plot(x)', 'A file ([it](x.json)) <!-- end -->\n\nThe same, with a band of 95 %:')=='The same, with a band of 95 %'
     assert docs.pictured('plt.plot(x)', '## A heading')==docs.pictured('plt.plot(x)', '')=='Plot of the code above'
 
 def test_code_in_prose_links_to_what_it_names():
@@ -158,6 +159,11 @@ def test_code_in_prose_links_to_what_it_names():
               if ctx.link(f'`{o}`').startswith('[')]
     assert linked==['bayes_tune', 'learn.fit_cosine', 'BayesPruner.explain', 'plot_history']
     assert ctx.link('`bayes_tune`')=='[`bayes_tune`](../learner/tune.md#learner.bayes_tune)'
+
+def test_no_picture_is_without_words(site):
+    texts = {o: o.read_text() for o in (site.parent/'_md').rglob('*.md') if 'source' not in o.parts}
+    assert not [o.name for o,s in texts.items() if '![Plot of the code above]' in s]
+    assert sum(s.count('.drawn }') for s in texts.values())>60
 
 def said_by(nb):
     "Texts that the cells of the notebook `nb` have printed or shown"

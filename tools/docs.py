@@ -167,8 +167,8 @@ def pictured(src, said):
     "What a picture of the code `src` shows, in words: what its plot is for, or the sentence that ends in a colon before it"
     known = [plots[o].__doc__ for o in re.findall(r'\bplot_\w+', src) if o in plots]
     if known: return known[0].splitlines()[0]
-    last = re.split(r'(?<=[.:])\s', re.sub(r'[`*]', '', said).strip())[-1]
-    return last[:-1] if re.fullmatch(r'[\w ,;.\'()-]+:', last) else 'Plot of the code above'
+    last = re.split(r'(?<=[.:])\s|\n\n', re.sub(r'[`*]', '', said).strip())[-1]
+    return last[:-1] if re.fullmatch(r'[\w ,;.%\'()-]+:', last) else 'Plot of the code above'
 
 def output(o, ctx, name, kind='.plot', seen='Plot of the code above'):
     "Markdown of one output of a cell; `name` for files, `kind` of an image and what is `seen` on it"
@@ -180,7 +180,8 @@ def output(o, ctx, name, kind='.plot', seen='Plot of the code above'):
         fn = md/f'{ctx.page.slug}_files'/f'{name}.{ext}'
         fn.parent.mkdir(parents=True, exist_ok=True)
         fn.write_bytes(base64.b64decode(d[mime]) if ext=='png' else d[mime].encode())
-        return f'![{seen}]({ctx.to(fn.relative_to(md))}){{ {kind} }}'
+        to = ctx.to(fn.relative_to(md))
+        return f'[![{seen}]({to}){{ {kind} }}]({to})'  # a click shows it in full size
     if 'text/html' in d: return _html(d['text/html'])
     if 'text/markdown' in d: return ctx.link(d['text/markdown'])
     return printed(d.get('text/plain', '').replace('__main__.', ''))
@@ -222,11 +223,11 @@ def code(c, ctx, told, said=''):
         elif told and all(o.startswith('fastai') for o in imports): yield fence(src, 'python')
     elif not d.keys()&{'hide_input'} and d.get('echo')!='false': yield fence(src, 'python')
     if 'hide_output' in d or d.get('output')=='false': return
-    for i,o in enumerate(joined(c['outputs'])): yield output(o, ctx, f"{c['id']}-{i}", kind(src), pictured(src, said))
+    for i,o in enumerate(joined(c['outputs'])): yield output(o, ctx, f"{c['id']}-{i}", kind(src), d.get('fig-alt') or pictured(src, said))
 
 def kind(src):
     "Classes of a picture of the code `src`: lines and dots may be inverted on dark pages, photos not"
-    return '.plot .drawn' if re.search(r'plot|plt\.', src) else '.plot'
+    return '.plot .drawn' if re.search(r'plot|plt\.|new_ax', src) else '.plot'
 
 written = 'tutorials', 'guides', 'coming_from', 'about', 'explanations', 'benchmarks', 'examples'  # found before the reference, in this order
 
