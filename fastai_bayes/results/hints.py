@@ -58,7 +58,7 @@ def hint(f):
 _close = .02 # Share of a continuous range that is its end
 
 def _option_side(d, v):
-    "Is `v` the smallest (-1) or the largest (1) of three or more ordered options? Else 0, and for the option 0: nothing is beyond"
+    "Is `v` the smallest (-1) or the largest (1) of three or more ordered options? Else 0; the option 0 is no end"
     if not d.ordered or d.size<3: return 0
     if v==min(d.labels): return -1 if v else 0
     return int(v==max(d.labels))
