@@ -181,7 +181,7 @@ def template(
 
 _table = """{% macro cell(tag, text, head) -%}
 {%- set short = text|cut(3*most) if head=='reason' else text|elided(most) -%}
-<{{ tag }}{% if head=='reason' %} style="text-align:left;white-space:normal;min-width:16em"{% endif %}
+<{{ tag }}{% if head=='reason' %} style="text-align:left;white-space:normal;min-width:14em"{% endif %}
 {%- if short!=text %} title="{{ text }}"{% endif %}>{{ short }}</{{ tag }}>
 {%- endmacro -%}
 {% macro row(tag, texts) -%}
