@@ -121,6 +121,16 @@ def test_public_names_are_explained(site):
     text = ''.join(''.join(c['source']) for c in docs.read(root/'nbs'/'00_all.ipynb') if c['cell_type']=='markdown')
     assert not [o for o in fastai_bayes.all.__all__ if f'`{o}`' not in text]
 
+def test_public_members_have_words():
+    "Methods and attributes of what people get in their hands: results, workers, sampler, pruner and callback"
+    names,silent = [],[]
+    for p in docs.pages().values():
+        members = [o for o in p.symbols if o.split('.')[0] in fastai_bayes.all.__all__ and not p.slug.startswith('engine')]
+        found = {o: docs.resolve(f'fastai_bayes.{p.module}', o) for o in members}
+        names += members
+        silent += [k for k,o in found.items() if not docs.explanation(getattr(o, 'fget', None) or getattr(o, 'func', o))]
+    assert len(names)>60 and not silent
+
 def test_links_lead_somewhere(site):
     pages,bad = {n: links(site/n) for n in pages_of(site)},[]
     for n,page in pages.items():
