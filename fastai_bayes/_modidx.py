@@ -3210,6 +3210,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'fastai_bayes/results/report.py'),
                                              'fastai_bayes.results.report._file': ( 'results/report.html#_file',
                                                                                     'fastai_bayes/results/report.py'),
+                                             'fastai_bayes.results.report._folded': ( 'results/report.html#_folded',
+                                                                                      'fastai_bayes/results/report.py'),
                                              'fastai_bayes.results.report._n_epoch': ( 'results/report.html#_n_epoch',
                                                                                        'fastai_bayes/results/report.py'),
                                              'fastai_bayes.results.report._picture': ( 'results/report.html#_picture',

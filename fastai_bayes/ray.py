@@ -75,14 +75,20 @@ class BayesSearch(Searcher):
         return self.opt.should_stop(id)
     def on_trial_result(self, trial_id, result): "The scheduler has noted it"
     def on_trial_complete(self, trial_id, result=None, error=False):
+        "The trial ends here, complete or with an error"
         id = self.ids.get(trial_id)
         if id is None or self.opt.trainings[id].state!='running': return
         if error: return self.opt.fail(id, 'error')
         if result: self.note(trial_id, result)
         self.opt.finish(id)
         self.opt.trainings[id].state = 'complete'  # it cannot be resumed, although another rule may have stopped it
-    def save(self, checkpoint_path): raise NotImplementedError('a search of BayesSearch cannot be restored')
-    def restore(self, checkpoint_path): self.save(checkpoint_path)
+    def save(self, checkpoint_path):
+        "Not possible: such a search cannot be restored"
+        raise NotImplementedError('a search of BayesSearch cannot be restored')
+
+    def restore(self, checkpoint_path):
+        "Not possible, as `save`"
+        self.save(checkpoint_path)
 
 class BayesScheduler(FIFOScheduler):
     """Pauses trials that are not promising, and resumes those that are; a paused trial counts as it is at the end
@@ -96,12 +102,14 @@ class BayesScheduler(FIFOScheduler):
         super().__init__()
         self.search = search
     def on_trial_result(self, tune_controller, trial, result):
+        "Continue, pause or stop the trial after a result"
         id = self.search.ids[trial.trial_id]
         if result['training_iteration']>=self.search.opt.epochs_of(id): return self.STOP
         stop = self.search.note(trial.trial_id, result)
         if stop: self.search.opt.finish(id)
         return self.PAUSE if stop else self.CONTINUE
     def choose_trial_to_run(self, tune_controller):
+        "A paused trial that the search wants, else a new one, else the most promising of those that pause"
         trials,wanted = tune_controller.get_trials(),self.search.wanted
         paused = {t.trial_id: t for t in trials if t.status==t.PAUSED}
         for o in wanted:

@@ -121,6 +121,16 @@ def test_public_names_are_explained(site):
     text = ''.join(''.join(c['source']) for c in docs.read(root/'nbs'/'00_all.ipynb') if c['cell_type']=='markdown')
     assert not [o for o in fastai_bayes.all.__all__ if f'`{o}`' not in text]
 
+def test_public_members_have_words():
+    "Methods and attributes of what people get in their hands: results, workers, sampler, pruner and callback"
+    names,silent = [],[]
+    for p in docs.pages().values():
+        members = [o for o in p.symbols if o.split('.')[0] in fastai_bayes.all.__all__ and not p.slug.startswith('engine')]
+        found = {o: docs.resolve(f'fastai_bayes.{p.module}', o) for o in members}
+        names += members
+        silent += [k for k,o in found.items() if not docs.explanation(getattr(o, 'fget', None) or getattr(o, 'func', o))]
+    assert len(names)>60 and not silent
+
 def test_links_lead_somewhere(site):
     pages,bad = {n: links(site/n) for n in pages_of(site)},[]
     for n,page in pages.items():
@@ -149,7 +159,21 @@ def test_pictures_have_words():
     "A plot is described by its docstring, another picture by the sentence that announces it"
     assert docs.pictured('res.plot_saved();', '').startswith('Epochs spent')
     assert docs.pictured('plt.plot(x)', 'First. All three for the same prediction; a `dotted` line is the next:')=='All three for the same prediction; a dotted line is the next'
+    assert docs.pictured('plt.plot(x)', 'A file ([it](x.json)) <!-- end -->\n\nThe same, with a band of 95 %:')=='The same, with a band of 95 %'
     assert docs.pictured('plt.plot(x)', '## A heading')==docs.pictured('plt.plot(x)', '')=='Plot of the code above'
+
+def test_code_in_prose_links_to_what_it_names():
+    "A method is linked with its class, or as a learner's; the events of fastai and methods of others are not ours"
+    ctx = docs.Context(docs.pages()['about/00_faq.ipynb'], docs.pages())
+    linked = [o for o in ('bayes_tune', 'learn.fit_cosine', 'BayesPruner.explain', 'plot_history', 'after_fit', 'learn.load', 'get_preds', 'should_prune()')
+              if ctx.link(f'`{o}`').startswith('[')]
+    assert linked==['bayes_tune', 'learn.fit_cosine', 'BayesPruner.explain', 'plot_history']
+    assert ctx.link('`bayes_tune`')=='[`bayes_tune`](../learner/tune.md#learner.bayes_tune)'
+
+def test_no_picture_is_without_words(site):
+    texts = {o: o.read_text() for o in (site.parent/'_md').rglob('*.md') if 'source' not in o.parts}
+    assert not [o.name for o,s in texts.items() if '![Plot of the code above]' in s]
+    assert sum(s.count('.drawn }') for s in texts.values())>60
 
 def said_by(nb):
     "Texts that the cells of the notebook `nb` have printed or shown"

@@ -115,20 +115,18 @@ class Context:
     def __init__(self, page, pages):
         self.page,self.pages = page,pages
         self.where = {n: p for p in pages.values() for n in p.symbols}
-        for n,p in list(self.where.items()): self.where.setdefault(n.rsplit('.', 1)[-1], p)
 
     def to(self, path):
         "`path`, below the pages, as this page links to it"
         return os.path.relpath(path, Path(self.page.slug).parent)
 
     def symbol(self, m):
-        "Link to the symbol that code in prose names; plain words such as `fit` may mean anything"
+        "Link to the symbol that code in prose names; of methods only a learner's goes by its own name, as `after_fit` may be anyone's"
         if re.fullmatch('[a-z]+', m[1]): return m[0]
-        name = m[1].removesuffix('()').removeprefix('learn.')
-        page = self.where.get(name, self.page)
-        if page is self.page: return m[0]
-        full = next(n for n in page.symbols if n==name or n.endswith(f'.{name}'))
-        return f'[`{m[1]}`]({self.to(page.slug)}.md#{full.lower()})'
+        name = m[1].removesuffix('()')
+        full = next((o for o in (name, f"Learner.{name.removeprefix('learn.')}") if o in self.where), None)
+        if full is None or self.where[full] is self.page: return m[0]
+        return f'[`{m[1]}`]({self.to(self.where[full].slug)}.md#{full.lower()})'
 
     def link(self, s):
         "Links to notebooks and images of the repository become links to pages and copies; names of symbols become links"
@@ -169,8 +167,8 @@ def pictured(src, said):
     "What a picture of the code `src` shows, in words: what its plot is for, or the sentence that ends in a colon before it"
     known = [plots[o].__doc__ for o in re.findall(r'\bplot_\w+', src) if o in plots]
     if known: return known[0].splitlines()[0]
-    last = re.split(r'(?<=[.:])\s', re.sub(r'[`*]', '', said).strip())[-1]
-    return last[:-1] if re.fullmatch(r'[\w ,;.\'()-]+:', last) else 'Plot of the code above'
+    last = re.split(r'(?<=[.:])\s|\n\n', re.sub(r'[`*]', '', said).strip())[-1]
+    return last[:-1] if re.fullmatch(r'[\w ,;.%\'()-]+:', last) else 'Plot of the code above'
 
 def output(o, ctx, name, kind='.plot', seen='Plot of the code above'):
     "Markdown of one output of a cell; `name` for files, `kind` of an image and what is `seen` on it"
@@ -182,7 +180,8 @@ def output(o, ctx, name, kind='.plot', seen='Plot of the code above'):
         fn = md/f'{ctx.page.slug}_files'/f'{name}.{ext}'
         fn.parent.mkdir(parents=True, exist_ok=True)
         fn.write_bytes(base64.b64decode(d[mime]) if ext=='png' else d[mime].encode())
-        return f'![{seen}]({ctx.to(fn.relative_to(md))}){{ {kind} }}'
+        to = ctx.to(fn.relative_to(md))
+        return f'[![{seen}]({to}){{ {kind} }}]({to})'  # a click shows it in full size
     if 'text/html' in d: return _html(d['text/html'])
     if 'text/markdown' in d: return ctx.link(d['text/markdown'])
     return printed(d.get('text/plain', '').replace('__main__.', ''))
@@ -224,11 +223,11 @@ def code(c, ctx, told, said=''):
         elif told and all(o.startswith('fastai') for o in imports): yield fence(src, 'python')
     elif not d.keys()&{'hide_input'} and d.get('echo')!='false': yield fence(src, 'python')
     if 'hide_output' in d or d.get('output')=='false': return
-    for i,o in enumerate(joined(c['outputs'])): yield output(o, ctx, f"{c['id']}-{i}", kind(src), pictured(src, said))
+    for i,o in enumerate(joined(c['outputs'])): yield output(o, ctx, f"{c['id']}-{i}", kind(src), d.get('fig-alt') or pictured(src, said))
 
 def kind(src):
     "Classes of a picture of the code `src`: lines and dots may be inverted on dark pages, photos not"
-    return '.plot .drawn' if re.search(r'plot|plt\.', src) else '.plot'
+    return '.plot .drawn' if re.search(r'plot|plt\.|new_ax', src) else '.plot'
 
 written = 'tutorials', 'guides', 'coming_from', 'about', 'explanations', 'benchmarks', 'examples'  # found before the reference, in this order
 

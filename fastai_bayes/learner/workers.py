@@ -343,9 +343,12 @@ class Workers:
         "`Store` for `study`, None if there is none"
         return None if self.store is None else Store(str(self.store), study)
     @property
-    def many(self): return len(_gpus()) if self.n=='gpus' else int(self.n)
+    def many(self):
+        "Number of workers"
+        return len(_gpus()) if self.n=='gpus' else int(self.n)
     @property
     def threads(self):
+        "Threads of torch in each worker"
         share = (os.cpu_count() or 1)//self.many
         return max(1, min(torch.get_num_threads(), share))
     def start(self, i, packed, rest)->Remote:
@@ -428,7 +431,9 @@ class Ray(Workers):
             raise TuneError(f'address: no cluster at {self.address!r} ({e}); if it wants a token, start this '
                             'program with RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN, as its nodes were started') from e
     @property
-    def threads(self): return max(1, int(self.cpus))
+    def threads(self):
+        "Threads of torch in each worker"
+        return max(1, int(self.cpus))
     def start(self, i, packed, rest):
         "Start worker `i`"
         import ray

@@ -58,9 +58,10 @@ def hint(f):
 _close = .02 # Share of a continuous range that is its end
 
 def _option_side(d, v):
-    "Is `v` the smallest (-1) or the largest (1) of the options of `d`? 0 if not, or if there are only two or no order"
+    "Is `v` the smallest (-1) or the largest (1) of three or more ordered options? Else 0; the option 0 is no end"
     if not d.ordered or d.size<3: return 0
-    return (v==max(d.labels))-(v==min(d.labels))
+    if v==min(d.labels): return -1 if v else 0
+    return int(v==max(d.labels))
 
 def _ends(d):
     "Smallest and largest value of the number `d`"
@@ -76,10 +77,11 @@ def _number_side(d, v):
     return 0 if high==1 and low>=0 and not (d.log or d.whole) else 1
 
 def _wider(d, side):
-    "The range of the number `d` with another end, in words"
+    "The range of the number `d` with another end, in words; a share comes half as near to 1"
     low,high = _ends(d)
     by = 2 if d.whole else 10
-    if side>0: high = by*high if d.log else high+(high-low)/2
+    most = (1+high)/2 if low>=0 and high<1 else math.inf
+    if side>0: high = by*high if d.log else min(high+(high-low)/2, most)
     elif d.log: low = low/by
     else: low = low/2 if low>0 else low-(high-low)/2
     if d.whole: low,high = math.floor(low),math.ceil(high)

@@ -144,23 +144,25 @@ def _about(res):
     return facts | {o: _version(o) for o in ('fastai_bayes', 'fastai', 'torch', 'optuna', 'numpy', 'scipy')}
 
 # %% ../../nbs/results/08_report.ipynb #report
-_page = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
+_page = """{% macro folded(first, rest, n) %}{{ first|safe }}
+{% if n>0 %}<details><summary>{{ n }} more</summary>{{ rest|safe }}</details>{% endif %}{% endmacro -%}
+<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
 <title>{{ name }}</title><style>
 body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.5}
 body{color:#222;background:#fff}
 pre{background:#f3f3f3;padding:.8rem;border-radius:4px;white-space:pre-wrap;overflow-wrap:anywhere}
-.wide{overflow-x:auto}nav ul{columns:18rem;column-gap:2rem;padding-left:1.2rem}nav li{break-inside:avoid}
+nav ul{columns:18rem;column-gap:2rem;padding-left:1.2rem}nav li{break-inside:avoid}
 a{color:#1f6aa8}summary{cursor:pointer;padding:.5rem 0}
-@media(min-width:100rem){body{max-width:96rem}.plots{display:grid;grid-template-columns:1fr 1fr;gap:0 2rem}}
+@media(min-width:76rem){body{max-width:96rem}.plots{display:grid;grid-template-columns:1fr 1fr;gap:0 2rem}}
 @media print{h2,h3{break-after:avoid}section,img,tr{break-inside:avoid}nav{display:none}
 table{font-size:.6rem;white-space:normal!important}th,td{padding:.1rem .3rem;white-space:normal;overflow-wrap:anywhere}
-img,td[style]{min-width:0}}
-img{max-width:100%;min-width:30rem}
+td[style]{min-width:0!important}}
+section{min-width:0}img{max-width:100%}
 h1{overflow-wrap:anywhere}table{border-collapse:collapse;font-size:.85rem}
 th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
-td[style]{white-space:normal;min-width:18rem}.about td,.about th{text-align:left;white-space:normal}
+.about td,.about th{text-align:left;white-space:normal}
 @media screen and (prefers-color-scheme:dark){body{color:#ddd;background:#181818}pre{background:#262626}
 th,td{border-color:#444}a{color:#7fb6e6}}
 </style></head><body><h1>{{ name }}</h1><p>{{ headline }}</p>{% if when %}<p>{{ when }}</p>{% endif %}
@@ -171,16 +173,22 @@ th,td{border-color:#444}a{color:#7fb6e6}}
 {% if code %}<h2>The best configuration</h2><pre>{{ code }}</pre>{% endif %}
 {% if hints %}<h2>Hints</h2><ul>{% for o in hints %}<li>{{ o }}</li>{% endfor %}</ul>{% endif %}
 <h2>Plots</h2><div class="plots">
-{% for o in pictures if not o.text %}<section><h3 id="{{ o.id }}">{{ o.caption }}</h3><div class="wide"><picture>
+{% for o in pictures if not o.text %}<section><h3 id="{{ o.id }}">{{ o.caption }}</h3><picture>
 <source media="screen and (prefers-color-scheme:dark)" srcset="data:image/png;base64,{{ o.dark }}">
-<img alt="{{ o.seen }}" src="data:image/png;base64,{{ o.light }}"></picture></div></section>
+<img alt="{{ o.seen }}" src="data:image/png;base64,{{ o.light }}"></picture></section>
 {% endfor %}</div>{% for o in pictures if o.text %}<p>{{ o.caption }}: {{ o.text }}</p>{% endfor %}
-<h2 id="trials">All trials</h2>{{ trials|safe }}
-{% if more %}<details><summary>{{ n_more }} more</summary>{{ more|safe }}</details>{% endif %}
-{% if failed %}<h2 id="failed">Failed and infeasible trials</h2>{{ failed|safe }}{% endif %}
+<h2 id="trials">All trials</h2>{{ folded(*trials) }}
+{% if failed %}<h2 id="failed">Failed and infeasible trials</h2>{{ folded(*failed) }}{% endif %}
 <h2 id="about">Space, seed, versions</h2><div class="about">{{ about|safe }}</div></body></html>"""
 
-_rows = 50 # Trials of the table to show at once
+_rows = 50 # Trials of a table to show at once
+
+def _folded(rows, most):
+    "Tables of the first `rows` and of the others, headers first, and how many others there are"
+    head,*rows = rows
+    parts = rows[:_rows],rows[_rows:]
+    first,rest = (html_table([head, *o], most) for o in parts)
+    return first, rest, len(rows)-_rows
 
 _elsewhere = "give a file in a folder where you may write, as in report('report.html')"
 
@@ -209,17 +217,15 @@ def report(self:TuneResult,
     """
     path,df = _file(path),self.trials
     failed = df[df.state.isin(['failed', 'infeasible'])][['number', 'state', 'epochs', 'reason']]
+    failed = failed.rename(columns=dict(number='trial'))
     about = [[k, str(v)] for k,v in _about(self).items()]
-    head,*rows = shown(self, len(df))
-    rest = rows[_rows:]
     page = template(_page).render(
         name=one_line(self.study.study_name), when=_when(self.study),
         headline=headline(self), hints=self.hints, code=best_code(self),
         pictures=[_picture(f, self.study) for f in plots.values() if f.caption],
-        trials=html_table([head, *rows[:_rows]], 60),
-        more=html_table([head, *rest], 60) if rest else '', n_more=len(rest),
+        trials=_folded(shown(self, len(df)), 60),
         about=html_table([['what', 'value'], *about]),
-        failed=html_table(table(failed, len(failed))) if len(failed) else '')
+        failed=_folded(table(failed, len(failed)), 1000) if len(failed) else None)
     try: path.write_text(page, encoding='utf-8', errors='replace')
     except OSError as e: raise StudyError(f'path: {str(path)!r} cannot be written ({e}); {_elsewhere}') from None
     return path

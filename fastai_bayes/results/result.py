@@ -66,11 +66,16 @@ class TuneResult:
         raise StudyError(f'no trial of study {self.study.study_name!r} has finished with a value (trials: {have}); '
                          f'{near}see `.trials` for the reasons, or resume the study')
     @property
-    def best_params(self): return self.params_of(self.best_trial.number)
+    def best_params(self):
+        "Hyperparameters of the best trial: name -> value, functions as themselves"
+        return self.params_of(self.best_trial.number)
     @property
-    def best_value(self): return best_of(self.best_trial, self.study.direction)[0]
+    def best_value(self):
+        "Monitored value of the best trial in its best epoch, a mean if it has several runs"
+        return best_of(self.best_trial, self.study.direction)[0]
     @property
     def best_epoch(self):
+        "Epoch of that value, from 1; its weights are kept"
         _,n = best_of(self.best_trial, self.study.direction)
         return real_epochs(n, every_of(self.study))
     @property
@@ -82,13 +87,21 @@ class TuneResult:
         files = [home/(f'run_{i+1}' if i else '')/'best.pth' for *_,i in ranked] or [home/'best.pth']
         return next(filter(has, files), None)
     @property
-    def trials(self): return trial_frame(self.study)
+    def trials(self):
+        "All trials as a table, best first: number, state, value, epochs, hyperparameters, reason ..."
+        return trial_frame(self.study)
     @property
-    def curves(self): return curve_frame(self.study)
+    def curves(self):
+        "Learning curves as a long table: number of the trial, epoch, monitored value"
+        return curve_frame(self.study)
     @property
-    def pareto(self): return pareto_frame(self.study)
+    def pareto(self):
+        "With several goals: the trials that no other beats in all of them, as a table"
+        return pareto_frame(self.study)
     @property
-    def hints(self): return hints(self.study, self.space)
+    def hints(self):
+        "What the study shows that its numbers do not say, as a list of sentences"
+        return hints(self.study, self.space)
 
     def params_of(self,
         n:int # Number of a trial

@@ -180,8 +180,8 @@ def template(
     return env.from_string(source)
 
 _table = """{% macro cell(tag, text, head) -%}
-{%- set short = text|cut(2*most) if head=='reason' else text|elided(most) -%}
-<{{ tag }}{% if head=='reason' %} style="text-align:left"{% endif %}
+{%- set short = text|cut(3*most) if head=='reason' else text|elided(most) -%}
+<{{ tag }}{% if head=='reason' %} style="text-align:left;white-space:normal;min-width:14em"{% endif %}
 {%- if short!=text %} title="{{ text }}"{% endif %}>{{ short }}</{{ tag }}>
 {%- endmacro -%}
 {% macro row(tag, texts) -%}
@@ -194,7 +194,7 @@ def html_table(
     rows, # Lists of texts, headers first
     most=math.inf # Maximum characters of a cell
 )->str:
-    """`rows` as a scrollable HTML table; a reason may be twice as long
+    """`rows` as a scrollable HTML table; a reason wraps, and may be three times as long
 
     Parameters:
         rows: Lists of texts, headers first
