@@ -56,14 +56,15 @@ def test_all_studies_beside_it(bayes, tmp_path, capsys):
     digits(tmp_path).bayes_tune(1, dict(sqr_mom=(.9, .99)), n_trials=1, study_name='other', **quick)
     with pytest.warns(UserWarning, match="from_studies='auto': .*torn is left out: .*(line 1 is damaged|not a journal)"):
         res = digits(tmp_path).bayes_tune(3, SPACE, n_trials=2, from_studies='auto', recipes=False, **quick)
-    assert res.study.user_attrs['knowledge']['of']=='2 earlier studies'
+    assert res.study.user_attrs['knowledge']['of']=='2 earlier studies' and 'id="plot_knowledge"' in res.report(tmp_path/'k.html').read_text()
     res = digits(tmp_path/'new').bayes_tune(1, SPACE, n_trials=1, from_studies='auto', recipes=False, seed=0)
     assert res.best_value>0 and 'there are no earlier studies in this search space' in capsys.readouterr().out
     res = digits(tmp_path/'alone').bayes_tune(1, SPACE, n_trials=1, from_studies='auto', recipes=False, study_name='first', seed=0)
     digits(tmp_path/'alone').bayes_tune(1, SPACE, n_trials=1, study_name='second', seed=1)
     res = digits(tmp_path/'alone').bayes_tune(1, SPACE, n_trials=2, from_studies='auto', recipes=False, study_name='first')
     assert not res.study.user_attrs['knowledge']['points']  # a study goes on with what it began with, also with nothing
-    assert 'known beforehand' not in res.report(tmp_path/'r.html').read_text()
+    page = res.report(tmp_path/'r.html').read_text()
+    assert 'known beforehand' not in page and not any(f'plot_{o}' in page for o in ('knowledge', 'limits', 'enough', 'runs'))
 
 def test_a_belief_is_tried_first(tmp_path):
     res = digits(tmp_path).bayes_tune(3, SPACE, n_trials=2, prior=dict(lr=(.03, .2)), enqueue=False, **quick)

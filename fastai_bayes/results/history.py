@@ -138,7 +138,7 @@ def knowledge_data(
     df['expected'] = df.place.map(expected).astype(float)
     return df
 
-@plot()
+@plot('Values of the trials against those expected beforehand', always=False)
 def plot_knowledge(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None
@@ -206,7 +206,7 @@ def _limit_panel(ax, study, name, lim):
     ax.set_xlim(ends)
     if not wide: ax.xaxis.set_major_locator(MaxNLocator(3))
 
-@plot()
+@plot('Values of the trials against what is limited', always=False)
 def plot_limits(
     study:optuna.Study, # A study
     ax=None # An axis per limit; new ones if None
@@ -246,7 +246,7 @@ def runs_data(
         rows += [(o.number, i+1, v, *mean) for v,_,i in found]
     return pd.DataFrame(rows, columns=['number', 'run', 'value', 'mean', 'std'])
 
-@plot('Runs')
+@plot('Runs', always=False)
 def plot_runs(
     study:optuna.Study, # A study
     ax=None, # Axis to draw on; a new one if None
@@ -300,7 +300,7 @@ def enough_data(
     res = pd.DataFrame(said, columns=['spent', 'chance'], dtype=float)
     return res.assign(spent=res.spent*every_of(study))
 
-@plot()
+@plot('Chance of a gain that matters, against epochs spent', always=False)
 def plot_enough(
     study:optuna.Study, # A study
     ax=None # Axis to draw on; a new one if None

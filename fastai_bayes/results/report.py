@@ -99,12 +99,13 @@ def _draw(f, study):
     return dict(light=light, dark=_png(ax.figure))
 
 def _picture(f, study):
-    "`_draw` with its caption, or the error if it fails"
+    "`_draw` with its caption, or the error if it fails; None if there is nothing to draw or to say"
     before = plt.get_fignums()
     try:
         with plt.style.context('default'), warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'Glyph')  # a character is missing in the font
             res = _draw(f, study)
+        if 'text' in res and not f.always: return None
     except Exception as e: res = dict(text=one_line(f'{f.__name__} failed: {type(e).__name__}: {e}'))
     finally:
         for n in set(plt.get_fignums())-set(before): plt.close(n)
@@ -219,10 +220,11 @@ def report(self:TuneResult,
     failed = df[df.state.isin(['failed', 'infeasible'])][['number', 'state', 'epochs', 'reason']]
     failed = failed.rename(columns=dict(number='trial'))
     about = [[k, str(v)] for k,v in _about(self).items()]
+    pictures = [_picture(f, self.study) for f in plots.values() if f.caption]
     page = template(_page).render(
         name=one_line(self.study.study_name), when=_when(self.study),
         headline=headline(self), hints=self.hints, code=best_code(self),
-        pictures=[_picture(f, self.study) for f in plots.values() if f.caption],
+        pictures=[*filter(None, pictures)],
         trials=_folded(shown(self, len(df)), 60),
         about=html_table([['what', 'value'], *about]),
         failed=_folded(table(failed, len(failed)), 1000) if len(failed) else None)

@@ -26,20 +26,22 @@ plots = {} # Name -> function, in report order
 
 def plot(
     caption:str=None, # Heading in the report; None to leave it out
-    twin:str=None # The equivalent in `optuna.visualization`, without `plot_`
+    twin:str=None, # The equivalent in `optuna.visualization`, without `plot_`
+    always:bool=True # Say so in the report if there is nothing to draw?
 ):
     """Register a function of a study as a plot
 
     Parameters:
         caption: Heading in the report; None to leave it out
         twin: The equivalent in `optuna.visualization`, without `plot_`
+        always: Say so in the report if there is nothing to draw?
     """
     def _register(f):
         bare = of_study(f)
         first,*_ = (f.__doc__ or '').split('\n')  # parameters follow
         seen,*_ = first.split(';')
         res = plots[f.__name__] = _titled(bare, caption or seen)
-        res.bare,res.caption,res.twin = bare,caption,twin
+        res.bare,res.caption,res.twin,res.always = bare,caption,twin,always
         return res
     return _register
 
