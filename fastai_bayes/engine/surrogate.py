@@ -157,7 +157,8 @@ class Kept:
         if old is None or not len(old):
             every = f(np.arange(self.n))
             return self.put(name, key, every)
-        res = np.resize(old, (self.n, *old.shape[1:]))
+        shape = self.n,*old.shape[1:]
+        res = old.copy() if old.shape==shape else np.resize(old, shape)
         if also and len(idx): idx = also(idx, old)
         if len(idx): res[idx] = f(idx)
         return self.put(name, key, res)

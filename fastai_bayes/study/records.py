@@ -172,15 +172,16 @@ class Latest:
     "What `f` makes of `trials_of`, for repeated calls with one study: reads each trial once, and when it has changed"
     def __init__(self, f, stage=_stage):
         self.f,self.stage,self.known = f,stage,{}
-        self.n,self.open = 0,{} # Trials seen; number of those that had not ended -> their `stage`
+        self.n,self.open = 0,{} # Trials seen; number of those that had not ended -> the trial, its `stage`
     def note(self, trials):
         "Those of `trials`, all of the study, that have changed since the last call"
-        stage = self.stage
-        known = self.open.items()
-        new = [trials[n] for n,o in known if stage(trials[n])!=o]
+        stage,new = self.stage,[]
+        for n,(t,at) in self.open.items():
+            now = trials[n]
+            if now is not t and stage(now)!=at: new.append(now)  # storages change copies
         new += trials[self.n:]
         for t in new:
-            self.open[t.number] = stage(t)
+            self.open[t.number] = t,stage(t)
             if t.state.is_finished(): del self.open[t.number]
         self.n = len(trials)
         self.take(new)

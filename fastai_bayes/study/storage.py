@@ -294,18 +294,26 @@ class Buffered(GetAttr):
         if states is not None: res = [t for t in res if t.state in states]
         return copy.deepcopy(res) if deepcopy else [*res]
     def _found(self, id):
-        known = (t for o in self.known.values() for t in o)
-        return next((t for t in known if t._trial_id==id), None)
+        "Trials of a study, and the place of the trial `id` among them; None if it is not known"
+        for trials in self.known.values():
+            for i,t in enumerate(trials):
+                if t._trial_id==id: return trials,i
     def get_trial(self, id):
-        with self.lock: res = self._found(id)
-        return self.storage.get_trial(id) if res is None else copy.deepcopy(res)
+        with self.lock: found = self._found(id)
+        if found is None: return self.storage.get_trial(id)
+        trials,i = found
+        return copy.deepcopy(trials[i])
     def get_study_user_attrs(self, study_id):
         if study_id not in self.attrs: self.attrs[study_id] = self.storage.get_study_user_attrs(study_id)
         return self.attrs[study_id]
 
     def _noted(self, id, field, key, value):
         with self.lock:
-            if (t := self._found(id)): getattr(t, field)[key] = value
+            found = self._found(id)
+            if not found: return
+            trials,i = found
+            t = trials[i] = copy.copy(trials[i])  # whoever has the trial sees that it is another
+            setattr(t, field, {**getattr(t, field), key: value})
     def set_trial_intermediate_value(self, id, step, value):
         self.storage.set_trial_intermediate_value(id, step, value)
         self._noted(id, 'intermediate_values', step, value)
