@@ -204,11 +204,11 @@ class Before:
 
     def __post_init__(self):
         if self.prior is not None: check_prior(self.prior)
-    def __bool__(self): return bool(self.earlier or self.prior or self.configs)
     @property
     def asked(self):
         "Has somebody asked for more than `configs`?"
         return bool(self.earlier or self.prior or self.lenient)
+    def __bool__(self): return self.asked or bool(self.configs)
     def studies(self,
         space:Space # Current search space, as stored in trials
     )->list: # Of `EarlierStudy`

@@ -161,7 +161,7 @@ class BayesSampler(BaseSampler):
         if space==no_params: return None
         if key not in known:
             record = study.user_attrs.get('knowledge')
-            if record is None and (self.before or self.before.lenient):  # also that there was nothing
+            if record is None and self.before:  # also that there was nothing
                 record = self._before(study).record(space)
                 study.set_user_attr('knowledge', record)
             elif record and not self.before.agrees(record, space):

@@ -329,7 +329,7 @@ class BayesSearch(Search):
         if known: self.pruner.n_startup = len(start_points(self.space, n_epoch, np.random.default_rng(0)))
         self.pruner.resumable = True
     def inform(self, study, before):
-        if before is not None and (before.asked or not all_trials(study)): self.sampler.before = before
+        if before and (before.asked or not all_trials(study)): self.sampler.before = before
         space = as_stored(self.space)
         known = space and self.sampler.knowledge(study, space)
         if not known: return []
