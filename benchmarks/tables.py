@@ -1,12 +1,13 @@
 """Normalised regret on recorded learning curves, with what studies of the other tables know beforehand, and without.
 
-    python benchmarks/tables.py CURVES [--family lcbench] [--seeds 3] [--methods ours none ...] [--studies 10 | --full] [--wrong]
+    python benchmarks/tables.py CURVES [--family lcbench] [--seeds 3] [--methods ours none ...] [--studies 10 | --full] [--wrong [family]]
                                        [--at 1 2 5 ...] [--jobs 2] [--plot FILE]
 
 CURVES is a folder with `curves.py`, which gives tables of real curves of LCBench (Zimmer et al. 2021) or TaskSet (Metz et al. 2020): a search
 proposes hyperparameters, and trains the nearest configuration of the table that it has not begun. Each table in turn is the new data set; the
 others are known: by studies of 20 full trainings that our engine made of `--studies` of them, or `--full`, by all their curves. `--wrong` turns
-the sign of what is known. Regret 0 is the best of the table, 1 its median configuration, fully trained. How to install other packages, whose
+the sign of what is known; with `--wrong family` the studies are of the other family, which has only the name of the learning rate in common.
+Regret 0 is the best of the table, 1 its median configuration, fully trained. How to install other packages, whose
 methods are left out without them, stands in `peers.py`; they see a diverged training as the worst of its table."""
 import argparse, functools, logging, os, random, time
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from fastai_bayes.study.search_space import distributions
 from peers import NEEDS, PEERS, can_run, imports, neps, packages
 from racing import OPTUNA, bands, cells, header, hush, ours, race, row, through_optuna, versions
 
+FAMILIES = 'lcbench','taskset'
 AT = (1, 2, 5, 10, 20)  # full trainings after which the table looks
 FULL = AT[-1]
 
@@ -61,7 +63,7 @@ class Setup:
     family:str # Of the tables
     studies:int # How many other tables are known
     full:bool # Are all curves of all other tables known?
-    wrong:bool # With the wrong sign?
+    wrong:str='' # 'sign': with the wrong sign; 'family': of the other family
 
 class Recorder(Trainer):
     "Keeps the curve of each row"
@@ -85,10 +87,12 @@ def whole(table): return [(table.params(i), list(y)) for i,y in enumerate(table.
 
 def known(setup, name, seed):
     "Studies of other tables than `name`"
-    all = tables(setup.curves, setup.family)
-    others = random.Random(f'{seed} {name}').sample(sorted(all.keys()-{name}), len(all)-1)
-    pairs = [whole(all[o]) for o in others] if setup.full else [study(setup.curves, setup.family, o) for o in others[:setup.studies]]
-    return [[(p, [-y for y in c]) for p,c in o] for o in pairs] if setup.wrong else pairs
+    family = next(o for o in FAMILIES if (o==setup.family)!=(setup.wrong=='family'))
+    all = tables(setup.curves, family)
+    others = sorted(all.keys()-{name})
+    others = random.Random(f'{seed} {name}').sample(others, len(others))
+    pairs = [whole(all[o]) for o in others] if setup.full else [study(setup.curves, family, o) for o in others[:setup.studies]]
+    return [[(p, [-y for y in c]) for p,c in o] for o in pairs] if setup.wrong=='sign' else pairs
 
 # Searches: functions of a trainer, a seed, and a function that gives what is known
 
@@ -113,6 +117,13 @@ def from_portfolio(trainer, seed, known):
 def with_knowledge(trainer, seed, known):
     ours(trainer, trainer.space, seed, from_studies=known())
 
+def believing(trainer, seed, known, decades=5):
+    "With a belief about the learning rate that is `decades` off, or at the end of the range that is farther"
+    lo,hi,_ = trainer.space['learning_rate']
+    lr = trainer.table.params(int(np.nanargmin(np.nanmin(trainer.table.Y, 1))))['learning_rate']
+    off = max(lr/10**decades, lo) if lr/lo>hi/lr else min(lr*10**decades, hi)
+    ours(trainer, trainer.space, seed, prior=dict(learning_rate=off))
+
 def optuna(trainer, seed, known, pair, warm=False):
     "The sampler and pruner `pair`; `warm` with the portfolio enqueued"
     _,sampler,pruner = OPTUNA[pair]
@@ -136,6 +147,7 @@ def priorband(trainer, seed, known):
 METHODS = {  # name on the command line: name in the table, search
     'ours': ('ours, with earlier studies', with_knowledge),
     'none': ('ours, without earlier studies', lambda trainer, seed, known: ours(trainer, trainer.space, seed)),
+    'belief': ('ours, with a belief that is five decades off', believing),
     'portfolio': ('portfolio of the same studies, no search', from_portfolio),
     'first': ('one epoch each for half the epochs, then the best (a budget each)', None),
     'tpe-warm': ('Optuna TPE + median, portfolio enqueued', functools.partial(optuna, pair='tpe-median', warm=True)),
@@ -194,18 +206,19 @@ def plot(fn, res):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('curves', help='folder with curves.py')
-    p.add_argument('--family', choices=('lcbench', 'taskset'), default='lcbench')
+    p.add_argument('--family', choices=FAMILIES, default='lcbench')
     p.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS), metavar='METHOD', help=', '.join(METHODS))
     for k,v in dict(seeds=3, jobs=2, studies=10).items(): p.add_argument(f'--{k}', type=int, default=v)
     p.add_argument('--at', nargs='+', type=float, default=AT, help='full trainings after which the table looks')
-    for k in ('full', 'wrong'): p.add_argument(f'--{k}', action='store_true')
+    p.add_argument('--full', action='store_true')
+    p.add_argument('--wrong', nargs='?', choices=('sign', 'family'), const='sign', default='')
     p.add_argument('--plot', help='file for the plot')
     args = p.parse_args()
     setup = Setup(str(Path(args.curves).resolve()), args.family, args.studies, args.full, args.wrong)
     names,args.methods = list(tables(setup.curves, setup.family)),[o for o in args.methods if can_run(o)]
     what = 'all curves of the others' if args.full else f'{min(args.studies, len(names)-1)} studies of others'
-    print(f"{versions('fastai_bayes', 'optuna', 'numpy', 'scipy', *packages(args.methods))}; {len(names)} tables of {args.family}, seeds 0 to {args.seeds-1}, "
-          f"{what}{', sign turned' if args.wrong else ''}")
+    what += {'sign': ', sign turned', 'family': ', of the other family'}.get(args.wrong, '')
+    print(f"{versions('fastai_bayes', 'optuna', 'numpy', 'scipy', *packages(args.methods))}; {len(names)} tables of {args.family}, seeds 0 to {args.seeds-1}, {what}")
     os.environ['PYTHONHASHSEED'] = '0'  # of the processes to come: SMAC searches in the order of a set
     jobs = [(setup, n, m, s) for s in range(args.seeds) for n in names for m in args.methods]
     done = race(run, jobs, args.jobs, lambda o: [f'{o[0][-1]:.3f}'])
