@@ -96,7 +96,7 @@ def draw_history(seen, total):
     ax.set_title('accuracy after each epoch', fontsize=14, loc='left', color=ink)
     ax.spines[['top', 'right']].set_visible(False)
     ax.tick_params(labelsize=12, colors=grey)
-    ax.legend(frameon=False, fontsize=13, loc='lower right')
+    fig.legend(frameon=False, fontsize=13, loc='outside lower center', ncols=3, columnspacing=1)
     file = io.BytesIO()
     fig.savefig(file)
     plt.close(fig)
