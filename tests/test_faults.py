@@ -259,7 +259,7 @@ def test_the_process_dies_while_hyperparameters_are_drawn(tmp_path, sampler, at)
     def build(trial): return digits(tmp_path/'built', model=net(trial.suggest_int('n', 8, 32)), wd=trial.suggest_float('wd', 1e-3, .3))
     sampler,asks = sampler.partition(' ')[::2]
     args = dict(new_learner=build, space=None) if asks else dict(space=dict(**lrs, wd=(1e-3, .3, 'log'), bs=[16, 32, 64]))
-    def study(name): return tune(digits(tmp_path/name), n=2, n_trials=3, sampler=sampler, **args).study
+    def study(name): return tune(digits(tmp_path/name), n=2, n_trials=3, sampler=sampler, recipes=False, **args).study
     whole = study('whole')
     def draws(o):
         "Our sampler stores what it proposes with the trial, after the first one"

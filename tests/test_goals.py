@@ -117,7 +117,7 @@ def test_goals_of_all_kinds_and_limits(tmp_path):
 
 def test_a_hopeless_size_is_cheap(tmp_path):
     "With pruning, networks that are larger and worse than others end early; the front is not cut"
-    _,res = tune(tmp_path, n=8, n_trials=10)
+    _,res = tune(tmp_path, n=8, n_trials=10, recipes=False)
     df = res.trials
     stopped = df[df.state=='stopped']
     front = df[df.number.isin(res.pareto.number)]

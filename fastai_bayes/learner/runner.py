@@ -133,8 +133,10 @@ class Run:
         self.search.prepare(self.limits, plan.total, plan.factory.define_by_run)
         self.search.allow(plan.runs)
         known = self.search.inform(study, plan.before)
-        first = [(o, 'known') for o in known]+[(plan.present, 'present')]
         begun = {k for t in self.trials() for k in t.user_attrs}
+        if known and not begun: study.set_user_attr('own', plan.present)
+        own = study.user_attrs.get('own', plan.present)  # in a later session the learner may hold the winner
+        first = [(o, 'known') for o in known]+[(own, 'present')]
         if not self.trials(): self.enqueue(*first.pop(0))
         elif 'present' in begun or 'known' not in begun: first = []
         self.first = first

@@ -395,7 +395,7 @@ _attrs = [  # types of our attributes by name, including those of older versions
     ('two texts', _is_pair, 'place'),
     ('pairs of numbers', _are_points, 'chance'),
     ('a part of 1', lambda v: is_number(v) and 1e-6<v<=1, 'every'),
-    ('a dictionary', lambda v: isinstance(v, dict), 'about setup call outside dropped fixed_params')]
+    ('a dictionary', lambda v: isinstance(v, dict), 'about setup call outside dropped own fixed_params')]
 
 def _wrong_attrs(attrs):
     "What is wrong with the attributes of a study or trial, as a list"
