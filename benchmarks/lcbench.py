@@ -12,14 +12,14 @@ The folder holds the simulator: `lcbench.py` with its model. A training has 52 e
 median. `--cross` adds s(1-log(epoch)/log(52)) to each curve, where s is a normal number of that spread, which a hash of the configuration gives:
 early epochs mislead, and the last one is as it was. With both, the regret stays that of the true values of the epochs seen.
 `--n-epoch 10` makes trainings short: each of 10 epochs shows what the simulator shows after 6, 11, ... 52."""
-import argparse, functools, importlib.util, logging, math, os, time, zlib
+import argparse, functools, importlib.util, math, os, time, zlib
 from pathlib import Path
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 import racing
 from fastai_bayes.engine.policy import least_epochs
-from peers import NEEDS, PEERS, can_run, imports, packages
-from racing import bands, cells, header, hush, race, row, versions
+from peers import PEERS, can_run, imports, packages, ready
+from racing import bands, cells, header, race, row, versions
 
 T = 52  # epochs that the simulator knows
 AT = (1, 2, 5, 10, 20, 30, 45, 60)  # full trainings after which the table looks, as far as a run goes
@@ -109,9 +109,7 @@ METHODS = {**racing.METHODS, **PEERS}
 def run(folder, method, task, seed, **disturbed):
     "Regret after each epoch, CPU milliseconds an epoch for decisions, and of `Watched` `stops`, `left`, `missed` and `inside`"
     sim = simulator(folder)
-    if method in NEEDS: imports(NEEDS[method][0])  # takes none of the decisions' time
-    hush()  # only now, as it limits the threads of what is imported
-    logging.disable(logging.WARNING)  # the peers' logs
+    ready(method)
     seed = seed*100+task_names(sim).index(task)
     if task not in sim.REF: sim.REF[task] = reference(sim, task)
     trainer = Watched(sim, task, seed, **disturbed)
@@ -152,6 +150,12 @@ def plot(res, trainings, n_epoch, fn):
     ax.legend(frameon=False, loc='lower left', fontsize=8)
     ax.figure.savefig(fn, dpi=150)
 
+def has_kernel(method, space):
+    "Whether `method` is for the kind of `space`; a line says why not"
+    if (method,space)!=('botorch', 'mixed'): return True
+    print('botorch is skipped: its kernel is for numbers')
+    return False
+
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('folder', type=Path, help='of the simulator')
@@ -172,7 +176,7 @@ def arguments():
 
 def main():
     args = arguments()
-    args.methods = [o for o in args.methods if can_run(o) and not (o=='botorch' and args.space=='mixed')]  # its kernel is for numbers
+    args.methods = [o for o in args.methods if has_kernel(o, args.space) and can_run(o)]
     disturbed = dict(space=args.space, noise=args.noise, cross=args.cross, trainings=args.trainings, n_epoch=args.n_epoch)
     names = dict.fromkeys(['fastai_bayes', 'optuna', 'numpy', 'scipy', 'torch', 'onnxruntime', *packages(args.methods)])
     print(f'{versions(*names)}; seeds 0 to {args.seeds-1}', f'{len(args.tasks)} tasks', *(f'{k} {v}' for k,v in disturbed.items()), sep=', ')

@@ -11,7 +11,7 @@ import numpy as np
 from fastai_bayes.engine.optimizer import BayesOptimizer
 from fastai_bayes.engine.space import Space
 from racing import cells, header, hush, race, row, versions
-from tables import AT, Trainer, at_random, tables
+from tables import AT, FAMILIES, Trainer, at_random, tables
 
 def work(n, seed, begin, epoch):
     "`n` workers: `begin` returns a trial, `epoch(trial)` says whether it goes on for another"
@@ -94,7 +94,7 @@ def run(path, family, name, method, n, seed):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('curves', help='folder with curves.py')
-    p.add_argument('--family', choices=('lcbench', 'taskset'), default='taskset')
+    p.add_argument('--family', choices=FAMILIES, default='taskset')
     p.add_argument('--workers', nargs='+', type=int, default=[1, 8, 32])
     p.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
     p.add_argument('--tables', type=int, help='the first so many; all if not given')

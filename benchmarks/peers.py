@@ -10,11 +10,12 @@ rungs a factor of 3 apart, from epoch 1 on (Syne Tune, NePS) or 2 (SMAC). PriorB
 
 so each line needs an environment of its own. NePS's can run them all but with an older BoTorch: add smac, and Syne Tune by `pip install --no-deps`
 with what its extra names (autograd, dill, sortedcontainers)."""
-import contextlib, datetime, functools, importlib, random, tempfile, warnings
+import contextlib, datetime, functools, importlib, logging, random, tempfile, warnings
 from collections import Counter
 import numpy as np, torch
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from fastai_bayes.engine.space import Space
+from racing import hush
 
 def botorch(trainer, space, seed):
     "Full trainings that BoTorch's qLogNEI proposes, after 7 Sobol points"
@@ -135,6 +136,12 @@ def can_run(method):
     why = imports(NEEDS[method][0]) if method in NEEDS else None
     if why: print(f'{method} is skipped: {why}')
     return not why
+
+def ready(method):
+    "Import what `method` needs, which takes none of its time; then one thread, and no logs and warnings"
+    if method in NEEDS: imports(NEEDS[method][0])
+    hush()  # only now, as it limits the threads of what is imported
+    logging.disable(logging.WARNING)
 
 def packages(methods):
     "Those that the `methods` need"

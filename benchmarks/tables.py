@@ -9,7 +9,7 @@ others are known: by studies of 20 full trainings that our engine made of `--stu
 the sign of what is known; with `--wrong family` the studies are of the other family, which has only the name of the learning rate in common.
 Regret 0 is the best of the table, 1 its median configuration, fully trained. How to install other packages, whose
 methods are left out without them, stands in `peers.py`; they see a diverged training as the worst of its table."""
-import argparse, functools, logging, os, random, time
+import argparse, functools, os, random, time
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -17,8 +17,8 @@ import numpy as np
 from fastai_bayes.engine.knowledge import EarlierStudy, portfolio
 from fastai_bayes.engine.space import Space
 from fastai_bayes.study.search_space import distributions
-from peers import NEEDS, PEERS, can_run, imports, neps, packages
-from racing import OPTUNA, bands, cells, header, hush, ours, race, row, through_optuna, versions
+from peers import PEERS, can_run, neps, packages, ready
+from racing import OPTUNA, bands, cells, header, ours, race, row, through_optuna, versions
 
 FAMILIES = 'lcbench','taskset'
 AT = (1, 2, 5, 10, 20)  # full trainings after which the table looks
@@ -87,7 +87,8 @@ def whole(table): return [(table.params(i), list(y)) for i,y in enumerate(table.
 
 def known(setup, name, seed):
     "Studies of other tables than `name`"
-    family = next(o for o in FAMILIES if (o==setup.family)!=(setup.wrong=='family'))
+    other, = {*FAMILIES}-{setup.family}
+    family = other if setup.wrong=='family' else setup.family
     all = tables(setup.curves, family)
     others = sorted(all.keys()-{name})
     others = random.Random(f'{seed} {name}').sample(others, len(others))
@@ -170,9 +171,7 @@ def by_budget(table, seed):
 
 def run(setup, name, method, seed):
     "Regret after each epoch, and CPU seconds"
-    if method in NEEDS: imports(NEEDS[method][0])  # takes none of the time
-    hush()
-    logging.disable(logging.WARNING)  # the other packages' logs
+    ready(method)
     table,start = tables(setup.curves, setup.family)[name],time.process_time()
     def _known():
         nonlocal start
