@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from fastai_bayes.engine.optimizer import BayesOptimizer
 from fastai_bayes.engine.space import Space
-from racing import drive, header, hush, race, row, versions
+from racing import drive, header, hush, own_seed, race, row, versions
 from tables import FULL, Trainer, tables
 
 GAINS = .005,.01,.03 # In units of regret
@@ -30,7 +30,7 @@ def run(path, family, name, seed):
     hush()
     table,start = tables(path, family)[name],time.process_time()
     trainer = Trainer(table)
-    opt = Asking(Space(trainer.space), trainer.n_epoch, trainer.mode, seed)
+    opt = Asking(Space(trainer.space), trainer.n_epoch, trainer.mode, own_seed(name, seed))
     opt.ask_about(trainer, table.median-table.best)
     try: drive(opt, trainer)
     except Trainer.Out: pass

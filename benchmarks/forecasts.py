@@ -21,7 +21,7 @@ from fastai_bayes.engine.optimizer import BayesOptimizer
 from fastai_bayes.engine.space import Space
 from fastai_bayes.engine.trainings import one_thread
 import curves, recipes, tables
-from racing import drive, header, hush, race, row, versions
+from racing import drive, header, hush, own_seed, race, row, versions
 
 RECORDED,SWEPT = ('lcbench', 'taskset'),'fastai'
 FAMILIES = [*RECORDED, SWEPT, *curves.FAMILIES]
@@ -127,7 +127,7 @@ def run(folder, family, name, seed, share):
     "What was asked: share of the epochs that were done, was it stopped there, and what `Asked.ask` returns"
     hush()
     trainer = trainer_of(folder, family, name, seed)
-    opt = Asked(trainer, seed, share, reference(folder, family, name))
+    opt = Asked(trainer, own_seed(name, seed), share, reference(folder, family, name))
     try: drive(opt, trainer)
     except trainer.Out: return opt.found
 

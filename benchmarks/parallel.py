@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from fastai_bayes.engine.optimizer import BayesOptimizer
 from fastai_bayes.engine.space import Space
-from racing import cells, header, hush, race, row, versions
+from racing import cells, header, hush, own_seed, race, row, versions
 from tables import AT, FAMILIES, Trainer, at_random, tables
 
 def work(n, seed, begin, epoch):
@@ -85,7 +85,7 @@ def run(path, family, name, method, n, seed):
     "Regret after full trainings' epochs, share of coordinates of the first `n` configurations on a bound, CPU seconds"
     hush()
     trainer,starts,start = Trainer(tables(path, family)[name]),[],time.process_time()
-    try: METHODS[method](trainer, seed, n, starts)
+    try: METHODS[method](trainer, own_seed(name, seed), n, starts)
     except Trainer.Out: pass
     regret = trainer.regret()[[trainer.n_epoch*o-1 for o in AT]]
     bound = np.isin(np.array(starts), (0, 1)).mean() if starts else np.nan

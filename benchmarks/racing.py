@@ -3,7 +3,7 @@
 A search is given a trainer, the distributions of a space, and a seed. A trainer has `n_epoch` and `mode` ('max' or 'min'); `step(params, epoch)`
 is the value after one more epoch, and raises when the run is over; `stop(number, params)` and `resume(number)` are told of trainings that are
 stopped or taken up again. Our engine gives `stop` a function, too, that says what it expects of the training."""
-import functools, platform, sys, warnings
+import functools, platform, sys, warnings, zlib
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -90,6 +90,10 @@ def race(run, jobs, n, say):
         todo = {pool.submit(run, *o): o for o in jobs}
         for o in as_completed(todo): print(*todo[o], *say(o.result()), file=sys.stderr, flush=True)
     return {job: o.result() for o,job in todo.items()}
+
+def own_seed(name, seed):
+    "That of the table `name`: with the same random numbers for all tables, which may have the same configurations, luck in one were luck in all"
+    return zlib.crc32(f'{seed} {name}'.encode())>>1
 
 def versions(*names): return ', '.join([*(f'{o} {version(o)}' for o in names), f'Python {platform.python_version()}'])
 def error(v): return v.std(0, ddof=1)/len(v)**.5 if len(v)>1 else np.full(v.shape[1:], np.nan)[()]

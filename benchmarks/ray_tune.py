@@ -14,7 +14,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 from fastai_bayes.ray import BayesScheduler, BayesSearch
-from racing import cells, error, header, hush, row, versions
+from racing import cells, error, header, hush, own_seed, row, versions
 from tables import tables
 
 AT = (1, 2, 5, 10, 20)  # full trainings after which the table looks
@@ -93,7 +93,7 @@ def main():
         for seed in range(args.seeds):
             for m in args.methods:
                 start = time.monotonic()
-                regret,n = run(table, m, seed, args)
+                regret,n = run(table, m, own_seed(table.name, seed), args)
                 res.setdefault(m, {}).setdefault(table.name, []).append([*regret[[table.T*o-1 for o in at]], n])
                 print(table.name, m, seed, f'{regret[-1]:.3f}', f'{n} trials', f'{time.monotonic()-start:.0f} s', flush=True)
     print('\nMean normalised regret (standard error over tables) after the epochs of so many full trainings, and ours minus it after the last\n')

@@ -18,7 +18,7 @@ from fastai_bayes.engine.knowledge import EarlierStudy, portfolio
 from fastai_bayes.engine.space import Space
 from fastai_bayes.study.search_space import distributions
 from peers import PEERS, can_run, neps, packages, ready
-from racing import OPTUNA, bands, cells, header, ours, race, row, through_optuna, versions
+from racing import OPTUNA, bands, cells, header, ours, own_seed, race, row, through_optuna, versions
 
 FAMILIES = 'lcbench','taskset'
 AT = (1, 2, 5, 10, 20)  # full trainings after which the table looks
@@ -79,7 +79,7 @@ class Recorder(Trainer):
 def study(path, family, name):
     "What a study of our engine, without knowledge, leaves of a table: pairs of hyperparameters and curve"
     trainer = Recorder(tables(path, family)[name])
-    try: ours(trainer, trainer.space, 1000)
+    try: ours(trainer, trainer.space, own_seed(name, 'study'))
     except Trainer.Out: pass
     return [(trainer.table.params(i), c) for i,c in trainer.curves.items()]
 
@@ -177,8 +177,8 @@ def run(setup, name, method, seed):
         nonlocal start
         res,start = known(setup, name, seed),time.process_time()
         return res
-    search = METHODS[method][1]
-    regret = trace(search, table, seed, _known) if search else by_budget(table, seed)
+    search,own = METHODS[method][1],own_seed(name, seed)
+    regret = trace(search, table, own, _known) if search else by_budget(table, own)
     return regret, time.process_time()-start
 
 def report(res, at):
