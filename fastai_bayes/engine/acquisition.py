@@ -9,7 +9,6 @@ __all__ = ['acquisitions', 'log_h', 'log_ei', 'ucb', 'log_pi', 'log_mean', 'Acqu
 # %% ../../nbs/engine/03_acquisition.ipynb #imports
 import numpy as np
 from scipy.special import erfcx, log_ndtr
-from .gp import GP
 
 # %% ../../nbs/engine/03_acquisition.ipynb #logh
 _log_phi0 = -np.log(2*np.pi)/2  # log density of the normal distribution at 0
@@ -116,7 +115,7 @@ class Acquisition:
         best # Best value so far; more is better
     ):
         self.gp,self.best = gp,best
-        self.first = GP(gp.data, gp.thetas[:1], gp.Li[:1])
+        self.first = gp.first
         self.scales = np.clip((gp.kernel.w**-.5).mean(0), .05, 5)  # (d,) lengths over which it changes
 
     def _mean(self, v):

@@ -10,7 +10,6 @@ __all__ = ['margin', 'grain', 'expected', 'around_front', 'on_front', 'boxes', '
 import functools
 import numpy as np
 from .acquisition import log_ei, log_mean
-from .gp import GP
 from .optimize_acqf import maximize, perturb, shifted
 from .policy import believing, propose, weighed
 from .surrogate import Surrogate
@@ -84,8 +83,6 @@ def hypervolume(
     return float(heights@slices)
 
 # %% ../../nbs/engine/16_goals.ipynb #acq
-def _first(gp): return GP(gp.data, gp.thetas[:1], gp.Li[:1])
-
 class LogEHVI:
     """Log of the expected growth of the hypervolume (Emmerich et al. 2006; Daulton et al. 2020)
 
@@ -99,7 +96,7 @@ class LogEHVI:
         gps, # `GP` of each of m goals
         corners # As from `boxes`
     ):
-        self.gps,self.first = gps,[*map(_first, gps)]
+        self.gps,self.first = gps,[o.first for o in gps]
         self.levels,self.at = [],[]
         for low,high in zip(*(o.T for o in corners)):
             levels,at = np.unique(np.r_[low, high], return_inverse=True)

@@ -165,20 +165,28 @@ class GP:
         thetas: (s,p) parameters
         Li: That of a `GP` of the first observations with the same parameters, to be extended;
             values may differ
+        choice: (s,d) bool, which coordinates are choices for each process; those of `data` if None
     """
     def __init__(self,
         data:Data, # Observations
         thetas, # (s,p) parameters
-        Li=None # That of a `GP` of the first observations with the same parameters, to be extended; values may differ
+        Li=None, # That of a `GP` of the first observations with the same parameters, to be extended; values may differ
+        choice=None # (s,d) bool, which coordinates are choices for each process; those of `data` if None
     ):
         self.data,self.thetas = data,np.asarray(thetas)
-        self.kernel = Kernel(self.thetas, data.choice)
+        self.choice = data.choice if choice is None else choice
+        self.kernel = Kernel(self.thetas, self.choice)
         self.X = np.broadcast_to(self.kernel.see(data.X), (len(self), *data.X.shape))  # (s,n,d)
         self.scaled = self.kernel.scaled(self.X)
         self.jitter = np.zeros(len(self))  # (s,) added to the diagonal
         self.known = np.empty((len(self), 0, 0)) if Li is None else Li
 
     def __len__(self): return len(self.thetas)
+    @property
+    def first(self):
+        "`GP` of the first process alone"
+        choice = self.choice if np.ndim(self.choice)==1 else self.choice[:1]
+        return GP(self.data, self.thetas[:1], self.Li[:1], choice)
     @property
     def beta(self): return self.data.b+self.alpha@self.data.HB
     @functools.cached_property

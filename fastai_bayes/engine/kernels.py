@@ -20,15 +20,16 @@ class Kinds:
     """Which coordinates are choices, as an array of bool, and how far apart the options of some are
 
     Parameters:
-        mask: (d,) bool, which coordinates are choices
+        mask: (d,) bool, which coordinates are choices, or (s,d), for each of s kernels
         tables: Coordinate -> (n+1,n+1) squared distances of its n options; the last row is for
             inactive names
     """
     def __init__(self,
-        mask, # (d,) bool, which coordinates are choices
+        mask, # (d,) bool, which coordinates are choices, or (s,d), for each of s kernels
         tables:dict # Coordinate -> (n+1,n+1) squared distances of its n options; the last row is for inactive names
     ): self.mask,self.tables = mask,tables
-    def __len__(self): return len(self.mask)
+    def __len__(self): return self.mask.shape[-1]
+    def __getitem__(self, i): return Kinds(self.mask[i], self.tables)
     def __invert__(self): return ~self.mask
     def __array__(self, dtype=None, copy=None): return np.asarray(self.mask, dtype)
 
@@ -71,7 +72,9 @@ def cross_r2(
     r2 = A@(-2*B.swapaxes(-1, -2))
     r2 += a[:,:,None]
     r2 += b[:,None]
-    for j in np.flatnonzero(choice): r2 += w[:,j,None,None]*apart(X[...,j], Z[...,j], choice, j)
+    mask = np.atleast_2d(choice)
+    w = w*mask
+    for j in np.flatnonzero(mask.any(0)): r2 += w[:,j,None,None]*apart(X[...,j], Z[...,j], choice, j)
     return np.maximum(r2, 0, out=r2)
 
 # %% ../../nbs/engine/01_kernels.ipynb #mat
@@ -122,29 +125,30 @@ class Matern52:
 
     Parameters:
         theta: (s,d+2) parameters without input warping, or (s,3d+2) with it
-        choice: (d,) bool, which coordinates are choices
+        choice: (d,) bool, which coordinates are choices, or (s,d)
     """
     shape,slope = staticmethod(matern52),staticmethod(matern52_slope) # Functions of `r2`, which another kernel replaces
 
     def __init__(self,
         theta, # (s,d+2) parameters without input warping, or (s,3d+2) with it
-        choice # (d,) bool, which coordinates are choices
+        choice # (d,) bool, which coordinates are choices, or (s,d)
     ):
-        d = len(choice)
+        d = np.shape(choice)[-1]
         self.choice,self.w = choice,np.exp(-2*theta[:,:d])
+        self.fixed = np.asarray(choice)[...,None,:]  # (1,d) or (s,1,d) coordinates that are not stretched
         self.s2,self.n2 = np.exp(2*theta[:,-2:]).T
         self.shapes = theta[:,d:-2].reshape(len(theta), -1, d).swapaxes(0, 1)[:,:,None]  # (2,s,1,d), or (0,s,1,d)
 
     def __len__(self): return len(self.s2)
     def see(self, X):
         "`X` (n,d) after input warping, (s,n,d); without it, `X` itself"
-        return np.where(self.choice, X, kumaraswamy(X, *self.shapes)) if len(self.shapes) else X
+        return np.where(self.fixed, X, kumaraswamy(X, *self.shapes)) if len(self.shapes) else X
     def moved(self, X):
         "`see(X)`, and its derivatives (s,n,d) by the shapes, if there are any, and by `X`; 0 for choices"
-        if not len(self.shapes): return X, [], np.where(self.choice, 0., 1.)
+        if not len(self.shapes): return X, [], np.where(self.fixed, 0., 1.)
         warped,*slopes = kumaraswamy_slopes(X, *self.shapes)
-        *by_shapes,by_X = np.where(self.choice, 0., slopes)
-        return np.where(self.choice, X, warped), by_shapes, by_X
+        *by_shapes,by_X = np.where(self.fixed, 0., slopes)
+        return np.where(self.fixed, X, warped), by_shapes, by_X
     def scaled(self, X): return scaled(X, self.w, self.choice)
     def r2(self, X, Z, known=None): return cross_r2(X, Z, self.w, self.choice, known)
     def unit(self, X, Z, known=None):

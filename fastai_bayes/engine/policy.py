@@ -100,7 +100,7 @@ def believing(gp, X):
     d,v = gp.data,np.zeros(len(X))
     guess = gp.predict(X)[0].mean(0) if len(d) else v
     both = [np.r_[o] for o in ((d.X, X), (d.y, guess), (d.v, v))]
-    return GP(final_data(*both, d.choice), gp.thetas, gp.Li)
+    return GP(final_data(*both, d.choice), gp.thetas, gp.Li, gp.choice)
 
 def incumbent(surrogate, gp):
     "Transformed value to beat; if there are several runs, the largest posterior mean by `gp`, not the luckiest draw"

@@ -337,7 +337,9 @@ class Space:
     def _index(self):
         "Derive arrays for points from `dims` and `conditions`"
         self.names = list(self.dims)
-        self.choice = np.array([isinstance(o, Choice) and not o.ordered for o in self.dims.values()])  # (d,) unordered?
+        options = [o if isinstance(o, Choice) else None for o in self.dims.values()]
+        self.choice = np.array([o is not None and not o.ordered for o in options])  # (d,) unordered?
+        self.ordered = np.array([o is not None and o.ordered and o.size>2 for o in options])  # (d,) in an order?
         self.grids = [o.grid for o in self.dims.values()]  # (d,) coordinates of the values, None if there are too many
         self.rest = np.where(self.choice, 0., .5)  # (d,) coordinates of inactive names; 0 is in no cell of a choice
         tables = {}

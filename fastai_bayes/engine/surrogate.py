@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['most', 'pilots', 'disorder', 'error_ratio', 'error_left', 'always', 'usual', 'fall', 'between', 'unknown_noise',
-           'between_folds', 'unknown', 'sound_fit', 'informative', 'spread', 'final_data', 'draw_params', 'pairs_of',
-           'late_differences', 'Kept', 'in_order', 'swapped', 'median', 'least_epochs', 'Surrogate']
+           'between_folds', 'unknown', 'sound_fit', 'informative', 'spread', 'final_data', 'without_order',
+           'draw_params', 'pairs_of', 'late_differences', 'Kept', 'in_order', 'swapped', 'median', 'least_epochs',
+           'Surrogate']
 
 # %% ../../nbs/engine/10_surrogate.ipynb #imports
 import functools, itertools, math, operator
 from contextlib import suppress
 import numpy as np
-from scipy.special import expit, ndtr
-from .kernels import Prior, with_shapes
+from scipy.special import ndtr, softmax
+from .kernels import Kinds, Prior, with_shapes
 from .gp import Data, GP, Posterior, fit
 from .acquisition import log_ei
 from .cost import Cost
@@ -38,9 +39,10 @@ def sound_fit(
     def _fit(n, theta, p=d+2, ndim=1):
         v = np.array(theta, float)
         return type(n) is int and n>=0 and v.ndim==ndim and v.shape[-1]==p and (np.abs(v)<100).all()
-    def final(n, draws, modes):
-        plain,bent = modes
-        return _fit(n, plain) and _fit(n, bent, 3*d+2) and (draws is None or _fit(n, draws, 3*d+2, 2))
+    def final(n, draws, modes, unordered):
+        plain,bent,*rest = modes
+        ok = _fit(unordered, plain) and len(rest)<=1 and (draws is None or _fit(n, draws, 3*d+2, 2))
+        return ok and all(_fit(n, o) for o in (plain, *rest)) and _fit(n, bent, 3*d+2)
     def curves(*levels):
         ok = [_fit(n, theta) and k in (0, int(j>0)) for j,(n,theta,k) in enumerate(levels)]
         return all(ok) and len(ok)==len(rungs(T))
@@ -75,16 +77,47 @@ def final_data(X, m, v, choice):
     "`Data` of final values `m` (n,) with variances `v` (n,) at `X` (n,d), around a constant a little below the best"
     return Data(X, m, choice, v=v, b=[-.5], B=[1.])
 
-def draw_params(data, modes, rng, n):
-    "`n` draws (n,3d+2), and the most probable parameters without (d+2,) and with (3d+2,) input warping, as in `modes`"
-    def _posterior(starts, first=None, warp=0.):  # final values are nearly exact, and length scales may differ a lot
-        prior = Prior(data.d, noise=.003, spread=1.4, warp=warp)
+def without_order(choice, ordered, n=None, k=0):
+    "As `choice`, with the `ordered` coordinates (d,); (n,d) if only the last `k` of `n` processes see these as choices"
+    mask = np.asarray(choice) | ordered
+    if n is not None: mask = np.where(np.arange(n)[:,None]<n-k, choice, mask)
+    return Kinds(mask, getattr(choice, 'tables', {}))
+
+def _modes(data, starts, ordered):
+    "`Posterior` of each kind of process, from its earlier most probable parameters, if there are `starts`"
+    def _posterior(data, starts, first=None, warp=0.):
+        prior = Prior(data.d, noise=.003, spread=1.4, warp=warp)  # nearly exact; length scales may differ a lot
         return Posterior(data, prior, fit(data, prior, starts, first))
-    plain = _posterior(modes[:1])
-    bent = _posterior(modes[1:], with_shapes(plain.theta, data.d), warp=.3)
-    k = round(n*expit(bent.evidence-plain.evidence))
-    draws = np.r_[with_shapes(plain.draw(rng, n-k), data.d), bent.draw(rng, k)]
-    return draws, [plain.theta, bent.theta]
+    plain = _posterior(data, starts[:1])
+    bent = _posterior(data, starts[1:2], with_shapes(plain.theta, data.d), warp=.3)
+    if not np.any(ordered): return plain,bent
+    same = final_data(data.X, data.y, data.v, without_order(data.choice, ordered))
+    return plain, bent, _posterior(same, starts[2:])
+
+def draw_params(
+    data, # `Data`, from `final_data`
+    starts, # Earlier most probable parameters; empty if there are none
+    rng, # numpy Generator
+    n, # Number of draws
+    ordered=() # (d,) bool, which coordinates are choices with an order
+): # draws (n,3d+2); most probable parameters; how many draws, the last, have no order
+    """Parameters of each kind of process, in proportion to its evidence: as they are, with input warping, without order
+
+    Parameters:
+        data: `Data`, from `final_data`
+        starts: Earlier most probable parameters; empty if there are none
+        rng: numpy Generator
+        n: Number of draws
+        ordered: (d,) bool, which coordinates are choices with an order
+        returns: draws (n,3d+2); most probable parameters; how many draws, the last, have no order
+    """
+    modes = _modes(data, starts, ordered)
+    shares = softmax([o.evidence for o in modes])
+    ends = np.round(n*shares.cumsum()).astype(int)
+    counts = np.diff(ends, prepend=0)
+    plain,bent,*rest = (o.draw(rng, k) for o,k in zip(modes, counts))
+    draws = [with_shapes(plain, data.d), bent, *(with_shapes(o, data.d) for o in rest)]
+    return np.concatenate(draws), [o.theta for o in modes], int(counts[2:].sum())
 
 # %% ../../nbs/engine/10_surrogate.ipynb #surrogate
 usual = 1/8 # Share of pairs of trials whose order changes later if curves can be trusted
@@ -570,18 +603,20 @@ class Surrogate:
     def process(self, rng):
         "`GP` of final values, fitted with each trial up to 24, then with 40 % more; and all fitted parameters"
         X,m,v,_ = self.targets()
-        n,thetas,modes = self.fitted.get('final', (0, None, []))
+        n,thetas,modes,k = self.fitted.get('final', (0, None, [], 0))
         if len(m)<=always or len(m)-n>.4*min(n, most): n,thetas = len(m),None
-        def _data(use): return final_data(X[use], m[use], v[use], self.space.choice)
+        choice,ordered = self.space.choice,self.space.ordered
+        def _data(use): return final_data(X[use], m[use], v[use], choice)
         keep = informative(m[:n] if thetas else m, most)
-        known = _data(keep)
         if not thetas:
             n = len(m)
-            draws = int(np.clip(240//max(len(known), 1), 3, 8))  # with more data they differ less
-            thetas,modes = draw_params(known, modes, rng, draws)
+            draws = int(np.clip(240//max(len(keep), 1), 3, 8))  # with more data they differ less
+            thetas,modes,k = draw_params(_data(keep), modes, rng, draws, ordered)
             thetas,modes = thetas.tolist(),[o.tolist() for o in modes]
-        gp = GP(_data(np.r_[keep, n:len(m)]), thetas, GP(known, thetas).Li)
-        return gp, self._refitted([n, thetas if n>=always else None, modes])
+        each = without_order(choice, ordered, len(thetas), k) if k else choice
+        first = GP(_data(keep), thetas, choice=each)
+        gp = GP(_data(np.r_[keep, n:len(m)]), thetas, first.Li, each)
+        return gp, self._refitted([n, thetas if n>=always else None, modes, k])
     def _refitted(self, final):
         "`fitted`, updated"
         res = dict(self.fitted, final=final)
