@@ -8,7 +8,7 @@ __all__ = ['Cost', 'Length']
 # %% ../../nbs/engine/06_cost.ipynb #imports
 import numpy as np
 from .kernels import Prior
-from .gp import Data, GP, fit, trend
+from .gp import Data, GP, fit, line
 
 # %% ../../nbs/engine/06_cost.ipynb #cost
 class Cost:
@@ -30,8 +30,7 @@ class Cost:
         self.fitted,self.gp = fitted,None
         if len(X)<3: return
         y,d = np.log(seconds),len(choice)
-        line = dict(H=trend(X, choice), b=np.zeros(d+1), B=np.r_[1., np.full(d, 4.)])
-        data = Data(X, y-y.mean(), choice, **line)
+        data = Data(X, y-y.mean(), choice, b=np.zeros(d+1), B=np.r_[1., np.full(d, 4.)], trend=line)
         n,theta = fitted or (0, None)
         if len(data)<=12 or len(data)>n*1.08:
             theta = fit(data, Prior(d, noise=.1), starts=[] if theta is None else [theta])

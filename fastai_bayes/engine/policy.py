@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['final_share', 'new_share', 'most_starts', 'one_epoch_starts', 'start_share', 'bold_every', 'top_share', 'min_prob',
-           'min_prob_final', 'few', 'most_racing', 'least_final_epochs', 'expected_epochs', 'pause_epochs',
-           'real_epochs', 'in_epochs', 'n_starts', 'start_points', 'begins', 'first_feasible', 'next_start',
-           'believing', 'incumbent', 'weighed', 'propose', 'Verdict', 'decide', 'Explanation', 'explain', 'resume',
-           'race_epochs']
+           'min_prob_final', 'first_control', 'few', 'most_racing', 'least_final_epochs', 'expected_epochs',
+           'pause_epochs', 'real_epochs', 'in_epochs', 'n_starts', 'start_points', 'begins', 'first_feasible',
+           'next_start', 'believing', 'incumbent', 'weighed', 'propose', 'Verdict', 'decide', 'controls', 'Explanation',
+           'explain', 'resume', 'race_epochs']
 
 # %% ../../nbs/engine/11_policy.ipynb #imports
 import functools, math
@@ -206,6 +206,7 @@ def decide(
     if l<least: return Verdict(False, f'fewer than {in_epochs(surrogate.own(i, least), surrogate.every)}')
     if t.last<t.epochs or surrogate.before(i)==l:
         return Verdict(False, f'nothing to compare after {in_epochs(t.epochs, surrogate.every)}')
+    if resumable and i in controls(surrogate): return Verdict(False, 'a first trial, which shows what early epochs are worth')
     starts = n_starts(surrogate)+surrogate.are('running').sum()-1  # as many more as are under way
     pause = resumable and i<min(n_startup, starts) and _pause(surrogate, i)
     if pause and not (knowledge and knowledge.trusts(surrogate, i)):
@@ -214,6 +215,18 @@ def decide(
     if not resumable and surrogate.leads(i):
         return Verdict(False, f'{surrogate.lead} so far')  # Optuna ignores stopped trials
     return _judged(surrogate, i, min_prob if resumable else min_prob_final, knowledge)
+
+first_control = 5 # Full trials after whose epochs the first trial runs to its end
+
+def controls(surrogate):
+    """Indices (k,) of the first trials, which run to their ends whatever is expected of them
+
+    k is 1 after the epochs of 5 full trials, 2 after 10, 3 after 20, and so on. Trials that continue were ahead early,
+    so only others show whether that means anything."""
+    every = np.arange(len(surrogate.trainings))
+    spent = surrogate.own(every, surrogate.epochs).sum()/(first_control*surrogate.T)
+    begun = (surrogate.epochs>0) & ~surrogate.failed & ~surrogate.infeasible
+    return np.flatnonzero(begun)[:1+int(math.log2(spent))] if spent>=1 else every[:0]
 
 def _in_a_race(surrogate, i, resumable):
     "`Verdict` on a further run of trial `i`: it goes on while the mean of its runs may be the best"
@@ -327,6 +340,8 @@ def resume(
         returns: index of a trial, or None
     """
     among = range(len(surrogate.trainings)) if among is None else among
+    due = [i for i in controls(surrogate) if surrogate.paused[i] and i in among]
+    if due: return int(due[0])
     rates = [_paused_rates(surrogate, among)]
     if surrogate.several: rates.append(_run_rates(surrogate, among, gp))
     idx,rate = map(np.concatenate, zip(*rates))
@@ -338,9 +353,7 @@ def _none(): return np.array([], int),np.array([])
 
 def _paused_rates(surrogate, among):
     "Those of the trials `among` that paused in their first run and may end best, and their log-EI per epoch"
-    first = np.array([not o.later for o in surrogate.trainings], bool)
-    ok = surrogate.are('paused') & ~surrogate.failed & first
-    paused = np.array([i for i in among if ok[i]], int)
+    paused = np.array([i for i in among if surrogate.paused[i]], int)
     if not len(paused): return _none()
     m,v = (o[paused] for o in surrogate.final)
     likely = surrogate.prob_best(paused, (m, v))>=min_prob
