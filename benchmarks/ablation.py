@@ -7,26 +7,27 @@
 The folder, the trainings, the regret and the seeds are those of `lcbench.py`. All parts begin with the same configurations. `--functions` takes
 functions of `synthetic.py` instead, which have one value a training, and prints the regret after 40 trials; `--families` the curves of `curves.py`,
 and prints the regret after the epochs of 20 full trainings."""
-import argparse, contextlib, functools
+import argparse, contextlib, functools, math
 from pathlib import Path
 from unittest.mock import patch
 import numpy as np
 import curves, lcbench, synthetic
 from fastai_bayes.engine import curves as forecasts, policy, surrogate
 from fastai_bayes.engine.curves import OutputTransform
-from fastai_bayes.engine.gp import Data, trend
+from fastai_bayes.engine.gp import Data, line
 from fastai_bayes.engine.surrogate import Surrogate
 from racing import cells, header, race, row, versions
 
 draws = surrogate.draw_params
-def one(data, modes, rng, n): return draws(data, modes, rng, 1)
-def flat(data, modes, rng, n):
+def one(data, starts, rng, n, ordered): return draws(data, starts, rng, 1, ordered)
+def in_order(data, starts, rng, n, ordered): return draws(data, starts, rng, n)
+def flat(data, starts, rng, n, ordered):
     prior = surrogate.Prior(data.d, noise=.003, spread=1.4)
-    theta = surrogate.fit(data, prior, modes[:1])
-    return surrogate.with_shapes(surrogate.Posterior(data, prior, theta).draw(rng, n), data.d), [theta]
+    theta = surrogate.fit(data, prior, starts[:1])
+    return surrogate.with_shapes(surrogate.Posterior(data, prior, theta).draw(rng, n), data.d), [theta], 0
 def sloped(X, m, v, choice):
     d = X.shape[1]
-    return Data(X, m, choice, v=v, H=trend(X, choice), b=[-.5]+[0.]*d, B=[1.]+[.25]*d)
+    return Data(X, m, choice, v=v, b=[-.5]+[0.]*d, B=[1.]+[.25]*d, trend=line)
 def sure(surrogate, l): return 0.
 def never(surrogate, l): return False
 def rough(Z, sd, T): return Z
@@ -43,6 +44,10 @@ PARTS = {  # name on the command line: name in the table, method of lcbench.py, 
     'trend': ('proposals around a linear trend', 'ours', [(surrogate, 'final_data', sloped), (policy, 'final_data', sloped)]),
     'ensemble': ('one process instead of three to eight', 'ours', [(surrogate, 'draw_params', one)]),
     'warp': ('no input warping', 'ours', [(surrogate, 'draw_params', flat)]),
+    'order': ('numbers as options always have an order', 'ours', [(surrogate, 'draw_params', in_order)]),
+    'ends': ('ends of ranges are as good as their middle', 'ours', [(surrogate, 'ends', 0.)]),
+    'controls': ('no trial runs to its end to show what early epochs are worth', 'ours', [(policy, 'first_control', math.inf)]),
+    'carried': ('doubt of early epochs ends with them', 'ours', [(surrogate, 'carried', 1e-9)]),
     'slopes': ('only the usual prior of the slopes', 'ours', [(forecasts, '_beta', usual)]),
     'smooth': ('curves keep their noise', 'ours', [(surrogate, 'smooth', rough)]),
     'rank_reversal': ('early ranks are trusted', 'ours', [(Surrogate, 'rank_reversal', sure)]),

@@ -206,7 +206,7 @@ def decide(
     if l<least: return Verdict(False, f'fewer than {in_epochs(surrogate.own(i, least), surrogate.every)}')
     if t.last<t.epochs or surrogate.before(i)==l:
         return Verdict(False, f'nothing to compare after {in_epochs(t.epochs, surrogate.every)}')
-    if resumable and i in controls(surrogate): return Verdict(False, 'a first trial, which shows what early epochs are worth')
+    if resumable and i in controls(surrogate): return Verdict(False, 'it shows what early epochs are worth')
     starts = n_starts(surrogate)+surrogate.are('running').sum()-1  # as many more as are under way
     pause = resumable and i<min(n_startup, starts) and _pause(surrogate, i)
     if pause and not (knowledge and knowledge.trusts(surrogate, i)):

@@ -60,7 +60,7 @@ pilots = 4 # Trials that get `least_epochs` before first looks may be shorter
 disorder = .1 # Maximum share of pairs, weighted by their difference, that a shorter first look orders differently
 error_ratio = 2.2 # Standard deviation of a forecast's error, times that of the forecaster, on recorded curves
 error_left = .05 # And more for the epochs that are left, times the logarithm of how often those done go into all
-ends = .15 # How much worse the ends of a range are than its middle, before anything is known, and the standard deviation of that
+ends = .15 # How much worse the ends of a range are than its middle, as expected, and its standard deviation
 always = 24 # Up to this many trials the process is fitted again with each new one
 
 def informative(score, most):
@@ -75,9 +75,9 @@ def spread(idx, n):
     return idx[np.linspace(0, len(idx)-1, n).astype(int)]
 
 def final_data(X, m, v, choice):
-    "`Data` of final values `m` (n,) with variances `v` (n,) at `X` (n,d), a little below the best, at the ends a little more"
-    d = X.shape[1]
-    return Data(X, m, choice, v=v, b=np.r_[-.5, np.full(d, -ends)], B=np.r_[1., np.full(d, ends**2)], trend=bowl)
+    "`Data` of final values `m` (n,) with variances `v` (n,) at `X` (n,d): a little below the best, more so at the ends"
+    slopes = np.full(X.shape[1], ends)
+    return Data(X, m, choice, v=v, b=np.r_[-.5, -slopes], B=np.r_[1., slopes**2], trend=bowl)
 
 def without_order(choice, ordered, n=None, k=0):
     "As `choice`, with the `ordered` coordinates (d,); (n,d) if only the last `k` of `n` processes see these as choices"
@@ -559,7 +559,7 @@ class Surrogate:
         share,_ = self._reversed(l)
         return float(np.clip((share-usual)/(1/2-usual), 0, 1))
     def _reversed(self, l):
-        "Share of pairs of trials whose order after `l` epochs is reversed later, and number of trials that it is known from"
+        "Share of pairs of trials whose order after `l` epochs is reversed later, and number of trials that show it"
         if l not in self.reversals: self.reversals[l] = self._count_reversed(l)
         return self.reversals[l]
     def _count_reversed(self, l):
@@ -567,7 +567,8 @@ class Surrogate:
         i,j = self._pairs(went_on)
         last,at = np.minimum(self.lens[i], self.lens[j])-1,self._place(l)-1
         kept = np.sign(self.Y[i,at]-self.Y[j,at])*np.sign(self.Y[i,last]-self.Y[j,last])
-        n,share = max(went_on.sum()-1, 0),((1-kept).sum()/2+.1)/(len(kept)+1)
+        n = max(went_on.sum()-1, 0)
+        share = ((1-kept).sum()/2+.1)/(len(kept)+1)
         earlier,of = self._reversed(int(l/rung_ratio)) if l>=rung_ratio else (0., 0)
         if earlier<=usual: return share,n
         of = min(of, carried)
