@@ -134,3 +134,9 @@ def test_a_pretrained_learner_begins_with_its_recipe(tmp_path, monitor):
     res = learn.bayes_tune(1, dict(lr=None, wd=None), fit='fine_tune', n_trials=3, monitor=monitor, seed=0, verbose=False)
     tried = [t.params['lr'] for t in trials_of(res.study.get_trials())]
     assert tried[0]==pytest.approx(first['lr']) and tried[2]==2e-3 if monitor=='accuracy' else tried[0]==2e-3
+
+def test_the_first_two_have_the_learners_own_values_of_what_they_leave_open(tmp_path):
+    learn = Learner(pictures(tmp_path), nn.Sequential(body(), nn.Flatten(), nn.Linear(8, 2)), loss_func=CrossEntropyLossFlat(), metrics=accuracy)
+    res = learn.bayes_tune(1, dict(lr=None, wd=None, eps=(1e-8, 1e-4, 'log')), n_trials=4, monitor='accuracy', seed=0, verbose=False)
+    *first,_ = (t.params for t in trials_of(res.study.get_trials()))
+    assert [o['eps'] for o in first]==pytest.approx([1e-5]*3) and len({o['lr'] for o in first})==3

@@ -32,7 +32,7 @@ from .monitor import losses
 from .goals import goals_from
 from .probe import Probe, awake
 from .ranks import follow, leading, ranks_of
-from ..engine.knowledge import config_points
+from ..engine.knowledge import config_points, n_ended
 from .recipes import recipes_for
 from .runner import Run
 from .signatures import FIT_METHODS, KnobError, default_arg, takes
@@ -308,11 +308,11 @@ def _named(learn, args):
         return []
 
 def _recipes(learn, plan, space):
-    "As `recipes_for`, the first with the learner's own values of what it leaves open; empty if none is in `space`"
+    "As `recipes_for`, the first ones with the learner's own values of what they leave open; empty if none is in `space`"
     configs,what = recipes_for(learn, plan.fit, plan.monitor)
     if 'opt_func' not in space and base_of(learn.opt_func) not in usual_opts: return ()  # for which rates are
     configs = [o for o in configs if o.keys() & set(space)]
-    configs[:1] = [plan.present | o for o in configs[:1]]
+    configs[:n_ended] = [plan.present | o for o in configs[:n_ended]]
     return (configs, what) if len(config_points(configs, space)) else ()
 
 def _before(learn, args, plan, probe):
