@@ -308,7 +308,7 @@ def _named(learn, args):
         return []
 
 def _recipes(learn, plan, space):
-    "As `recipes_for`, the first ones with the learner's own values of what they leave open; empty if none is in `space`"
+    "As `recipes_for`, the first with the learner's own values of what they leave open; empty if none is in `space`"
     configs,what = recipes_for(learn, plan.fit, plan.monitor)
     if 'opt_func' not in space and base_of(learn.opt_func) not in usual_opts: return ()  # for which rates are
     configs = [o for o in configs if o.keys() & set(space)]

@@ -34,6 +34,11 @@ def goals_data(
     df = pd.DataFrame(rows, columns=[*heads, *names])
     return df.astype(dict.fromkeys(names, float) | dict(front=bool))
 
+def _as_counts(df):
+    "`df` with columns of whole numbers as such, for example the number of parameters"
+    whole = [k for k in df.select_dtypes(float) if (df[k]%1==0).all()]
+    return df.astype(dict.fromkeys(whole, int))
+
 @of_study
 def pareto_frame(
     study:optuna.Study # A study with several goals
@@ -51,7 +56,7 @@ def pareto_frame(
     def _values(k): return [p.get(k) for p in params]
     names = dict.fromkeys(k for p in params for k in p)
     cols = {column(k, df.columns): _values(k) for k in names}
-    return df.join(pd.DataFrame(cols, index=df.index))
+    return _as_counts(df).join(pd.DataFrame(cols, index=df.index))
 
 # %% ../../nbs/results/09_goals.ipynb #plot
 most_labels = 8 # Trials of the front that are labelled with their numbers
