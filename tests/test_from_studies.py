@@ -96,10 +96,9 @@ def test_nothing_changes_without_recipes(tmp_path, args):
 
 def test_a_study_that_began_without_recipes_goes_on_without(tmp_path):
     args = dict(space=dict(lr=None, wd=None), study_name='s', **quick)
-    whole = rater(tmp_path/'a').bayes_tune(2, n_trials=5, recipes=False, **args)
-    rater(tmp_path/'b').bayes_tune(2, n_trials=2, recipes=False, **args)
-    res = rater(tmp_path/'b').bayes_tune(2, n_trials=5, **args)
-    assert tried(res)==tried(whole) and 'knowledge' not in res.study.user_attrs
+    for o in 'ab': rater(tmp_path/o).bayes_tune(2, n_trials=2, recipes=False, **args)
+    res,without = (rater(tmp_path/o).bayes_tune(2, n_trials=5, **args, **kw) for o,kw in (('a', {}), ('b', dict(recipes=False))))
+    assert tried(res)==tried(without) and 'knowledge' not in res.study.user_attrs
 
 @pytest.mark.parametrize('n', [1, 2, 3])
 def test_recipes_and_own_values_come_in_order_over_sessions(tmp_path, n):

@@ -95,7 +95,7 @@ def test_present_hyperparameters_come_first(learn):
 @pytest.mark.parametrize('resume', [True, False])
 def test_the_present_ones_are_trained_to_the_end_if_a_stop_is_final(learn, resume):
     learn.lr = 1e-4  # the worst there is
-    res = learn.bayes_tune(6, space, n_trials=8, sampler=BayesSampler(resume=resume), recipes=False, **quick)
+    res = learn.bayes_tune(6, space, n_trials=4, sampler=BayesSampler(resume=resume), recipes=False, **quick)
     t = res.trials.set_index('number').loc[0]
     assert (t.state=='complete')==(t.epochs==6)==(not resume) and set(res.trials.state)=={'complete', 'stopped'}
 

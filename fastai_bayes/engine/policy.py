@@ -341,7 +341,7 @@ def resume(
     """
     among = range(len(surrogate.trainings)) if among is None else among
     due = [i for i in controls(surrogate) if surrogate.paused[i] and i in among]
-    if due: return int(due[0])
+    if due and log_ei_new>-np.inf: return int(due[0])  # they are for trials to come
     rates = [_paused_rates(surrogate, among)]
     if surrogate.several: rates.append(_run_rates(surrogate, among, gp))
     idx,rate = map(np.concatenate, zip(*rates))
