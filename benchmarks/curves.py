@@ -127,8 +127,8 @@ def at(runs): return np.array([o[0] for o in runs])[:,[T*n-1 for n in AT]]
 def summary(res):
     "Means over the families, and each method against the first one"
     first,*_ = names = list(next(iter(res.values())))
-    print(f'\nMean of {len(res)} families; ratio: "{METHODS[first][0]}" over the method in the row, at {FULL};\n'
-          'families in which the method is better or worse than that by more than two standard errors of the difference, at 5, 10 and 20\n')
+    print(f'\nMean of {len(res)} families (standard error), the ratio of "{METHODS[first][0]}" to the method at {FULL}, and in how many families '
+          'the method is better or worse by more than two standard errors of the difference, at 5, 10 and 20\n')
     header('method', *AT, 'ratio', 'better', 'worse')
     mean = {k: np.mean([at(res[f][k]) for f in res], 0) for k in names}
     for k in names:
