@@ -269,7 +269,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'fastai_bayes/engine/gp.py'),
                                         'fastai_bayes.engine.gp._warn_of_jitter': ( 'engine/gp.html#_warn_of_jitter',
                                                                                     'fastai_bayes/engine/gp.py'),
-                                        'fastai_bayes.engine.gp.bowl': ('engine/gp.html#bowl', 'fastai_bayes/engine/gp.py'),
                                         'fastai_bayes.engine.gp.fit': ('engine/gp.html#fit', 'fastai_bayes/engine/gp.py'),
                                         'fastai_bayes.engine.gp.line': ('engine/gp.html#line', 'fastai_bayes/engine/gp.py'),
                                         'fastai_bayes.engine.gp.log_density': ('engine/gp.html#log_density', 'fastai_bayes/engine/gp.py'),
