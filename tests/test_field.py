@@ -31,7 +31,7 @@ def test_paused_trainings_go_on_with_a_log(tmp_path, recwarn):
         def after_epoch(self):
             self.seen[self.epoch].append(1)
             (self.folder/'log.txt').open('a').write('x')
-    res = digits(tmp_path).bayes_tune(6, lrs, n_trials=10, cbs=Log(tmp_path), **{**quick, "seed": 3})
+    res = digits(tmp_path).bayes_tune(6, lrs, n_trials=10, cbs=Log(tmp_path), **quick)
     assert res.trials.reason.str.contains('resumed').any() and not (res.trials.state=='failed').any()
     assert len((tmp_path/'log.txt').read_text())==res.trials.epochs.sum()
 

@@ -242,7 +242,7 @@ def test_standing_prefers_evidence():
     assert place[0]>place[1]>place[2]
 
 # The engine
-def f(p): return .9-.3*abs(p['x']-.6)-.09*abs(math.log10(p['lr'])+2)**1.5
+def f(p): return .9-.5*(p['x']-.6)**2-.09*(math.log10(p['lr'])+2)**2
 def search(noise, runs, seed=0, T=8, budget=96):
     "A search with noise between runs, and a race at its end: the optimizer, and the epochs of further runs in both"
     rng,opt = np.random.default_rng(seed),BayesOptimizer(dict(x=(0., 1.), lr=(1e-4, 1., 'log')), T, seed=seed, runs=runs)
@@ -262,9 +262,9 @@ def test_a_problem_without_noise_spends_nothing_on_repeats():
     assert more==[0, 0] and .9-f(opt.best[0])<.01
 
 def test_a_noisy_problem_races():
-    opt,more = search(.03, 3, seed=1)
+    opt,more = search(.03, 3, seed=6)
     runs = sorted(len(t.runs) for t in opt.trainings)
-    assert more[1]>0 and runs[-1]==3 and sum(runs)<2*len(runs) and runs[0]==1
+    assert more[1]>0 and runs[-1]==3 and sum(runs)<1.5*len(runs) and runs[0]==1
     assert .9-f(opt.best[0])<.03
     best, = [t for t in opt.trainings if opt.space.decode(t.x)==opt.best[0]]
     assert len(best.runs)>1  # nobody wins by one run

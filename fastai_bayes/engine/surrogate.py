@@ -627,13 +627,14 @@ class Surrogate:
         choice,ordered = self.space.choice,self.space.ordered
         def _data(use): return final_data(X[use], m[use], v[use], choice)
         keep = informative(m[:n] if thetas else m, most)
+        known = _data(keep)
         if not thetas:
             n = len(m)
-            draws = int(np.clip(240//max(len(keep), 1), 3, 8))  # with more data they differ less
-            thetas,modes,k = draw_params(_data(keep), modes, rng, draws, ordered)
+            draws = int(np.clip(240//max(len(known), 1), 3, 8))  # with more data they differ less
+            thetas,modes,k = draw_params(known, modes, rng, draws, ordered)
             thetas,modes = thetas.tolist(),[o.tolist() for o in modes]
         each = without_order(choice, ordered, len(thetas), k) if k else choice
-        first = GP(_data(keep), thetas, choice=each)
+        first = GP(known, thetas, choice=each)
         gp = GP(_data(np.r_[keep, n:len(m)]), thetas, first.Li, each)
         return gp, self._refitted([n, thetas if n>=always else None, modes, k])
     def _refitted(self, final):
