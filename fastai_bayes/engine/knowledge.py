@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['n_portfolio', 'n_each', 'n_sets', 'off', 'worst', 'not_twice', 'decades', 'share', 'doubt', 'near', 'compared',
-           'slack', 'still', 'agree', 'followed', 'mistaken', 'mistaken_end', 'pairs_each', 'n_ended', 'EarlierStudy',
-           'portfolio', 'check_prior', 'belief_points', 'points_within', 'config_points', 'first_points', 'is_still',
-           'order_share', 'Knowledge', 'next_training']
+           'slack', 'agree', 'followed', 'mistaken', 'mistaken_end', 'pairs_each', 'n_ended', 'EarlierStudy',
+           'portfolio', 'check_prior', 'belief_points', 'points_within', 'config_points', 'first_points', 'order_share',
+           'Knowledge', 'next_training']
 
 # %% ../../nbs/engine/12_knowledge.ipynb #imports
 import functools, itertools, math
@@ -286,17 +286,10 @@ def first_points(
 # %% ../../nbs/engine/12_knowledge.ipynb #knowledge
 compared = .08 # Share of the epochs of the list that first looks at others may take, to see whether it leads
 slack = .25 # How much worse the best of the list may be, in units of the distance from the median to the best value
-still = .01 # Share of its level by which the values of a network that learns change together, at least
 agree,followed = .8,.5 # Probability that earlier studies order the list as this one does: before a trial, and at least
 mistaken,mistaken_end = .2,.05 # Probability that the order of two trials is not the true one; and if both have ended
 pairs_each = 3. # Independent pairs that a trial counts as
 n_ended = 2 # Trials of a list that run to their ends whatever forecasts say, if there are no earlier curves
-
-def is_still(t):
-    "Does the curve of the training `t` hardly move? Then the network does not learn; two values cannot tell"
-    y = t.points[1]
-    moved = np.abs(np.diff(y)).sum()
-    return len(y)>2 and moved<=still*np.abs(y).mean()
 
 def order_share(expected):
     "(k,k) share of the studies, rows of `expected` (s,k), in which one configuration is better than another"
@@ -366,7 +359,7 @@ class Knowledge:
         listed,others = np.flatnonzero(known & ours),np.flatnonzero(known & ~ours)
         if not len(listed): return True
         ahead = others[values[others]>values[listed].max()+slack]
-        learns = [i for i in listed if not is_still(surrogate.trainings[i])]
+        learns = [i for i in listed if not surrogate.trainings[i].is_still]
         return all(surrogate.better(i)[learns].any() for i in ahead)
     def followed_by(self, surrogate):
         "Its `weight` if the list is followed, else 0"
@@ -387,7 +380,7 @@ class Knowledge:
             surrogate: Conclusions from the trials
             i: Which training
         """
-        learns = not is_still(surrogate.trainings[i])
+        learns = not surrogate.trainings[i].is_still
         return learns and self._has(surrogate, i) and self.is_followed(surrogate)
     def is_early(self, surrogate, i):
         "Is training `i` trusted, while too few have ended to show how early values order late ones, as curves would?"
