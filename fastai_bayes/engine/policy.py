@@ -232,7 +232,7 @@ def controls(surrogate):
     every = np.arange(len(surrogate.trainings))
     spent = surrogate.own(every, surrogate.epochs).sum()/(first_control*surrogate.T)
     if spent<1: return every[:0]
-    able = surrogate.learns & ~surrogate.failed & ~surrogate.infeasible
+    able = surrogate.moves & ~surrogate.failed & ~surrogate.infeasible
     return np.flatnonzero(able)[:1+int(math.log2(spent))]
 
 def _in_a_race(surrogate, i, resumable):

@@ -300,11 +300,10 @@ class Surrogate:
         "Epochs of trial `i` up to the place `l`, numbers or arrays"
         return -(-l*self.planned[i]//self.T)
     @functools.cached_property
-    def learns(self):
-        "(n,) Do curves of trials move, above the floor of the forecaster?"
+    def moves(self):
+        "(n,) Which trials have a curve that moves?"
         def _moves(idx): return np.array([not self.trainings[i].is_still for i in idx], bool)
-        last = self.Z[np.arange(len(self.lens)),self.lens-1]
-        return self.kept.rows('moves', _moves) & (last>self.forecaster.floor[self.lens-1])
+        return self.kept.rows('moves', _moves) & (self.epochs>0)
     @property
     def lengths_differ(self): return self.space.longest>0
     @functools.cached_property
