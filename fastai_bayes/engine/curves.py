@@ -145,7 +145,8 @@ def floor(Z):
     at = np.arange(Z.shape[1])
     middle = np.maximum(n-1, 0)//2
     mid,top = ordered[middle,at],ordered[n-1,at]
-    return np.where(n>0, np.floor(mid-depth*np.maximum(top-mid, 1)), -np.inf)  # whole, so that a new value seldom moves it
+    res = mid-depth*np.maximum(top-mid, 1)
+    return np.where(n>0, np.floor(res), -np.inf)  # whole numbers, so that a new value seldom moves it
 
 class CurveForecaster:
     """Forecasts final values from unfinished curves
