@@ -223,6 +223,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'fastai_bayes/engine/goals.py'),
                                            'fastai_bayes.engine.goals.LogEHVI.rough': ( 'engine/goals.html#logehvi.rough',
                                                                                         'fastai_bayes/engine/goals.py'),
+                                           'fastai_bayes.engine.goals._OneGoal': ( 'engine/goals.html#_onegoal',
+                                                                                   'fastai_bayes/engine/goals.py'),
                                            'fastai_bayes.engine.goals._measured': ( 'engine/goals.html#_measured',
                                                                                     'fastai_bayes/engine/goals.py'),
                                            'fastai_bayes.engine.goals._sorted': ( 'engine/goals.html#_sorted',

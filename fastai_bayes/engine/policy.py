@@ -67,6 +67,7 @@ def expected_epochs(surrogate):
     "Epochs that a new trial will take: as many as those after the initial configurations took"
     look,proposed = surrogate.look,surrogate.epochs[n_starts(surrogate):]
     usual = look+new_share*(surrogate.T-look)
+    if surrogate.several: return usual  # further runs are to come
     return (proposed.sum()+typical*usual)/((proposed>0).sum()+typical)
 
 def begins(surrogate, n):

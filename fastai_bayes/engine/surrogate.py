@@ -240,6 +240,7 @@ class Surrogate:
         by_folds: Are they folds, which differ even if another seed changes nothing?
         changed: Indices of the trainings that are not those of `before`; compared if None
     """
+    told_apart = poor # Distance below the median up to which the process tells values apart
     every = 1 # Epochs between two reports, if that is a part of one; only for words
     def __init__(self,
         space, # `Space` of the configurations
@@ -620,7 +621,7 @@ class Surrogate:
         running = self.are('running') & ~self.failed
         v[running & shown] = self._if_ended[running & shown]  # assumed to end as forecast
         use = shown|self.failed
-        m = np.maximum(m, -poor)
+        if not self.several: m = np.maximum(m, -self.told_apart)  # else it says how sure a mean is
         return self.X[use], m[use], v[use], self.X[running & ~shown]
     def true_values(self, gp):
         "Posterior mean (n,) and variance (n,) of the values by the `gp` of `process`; `final` of trials not in it"
