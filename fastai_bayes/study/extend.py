@@ -121,14 +121,16 @@ class Extension:
                            t.intermediate_values, -1, values=values)
 
 # %% ../../nbs/study/04_extend.ipynb #whole
-_again = 3 # Number of complete trials that resume first if trials become longer
+_again = 3 # Best trials, whose checkpoints are kept: complete ones among them resume first if trials become longer
 _spare = ' (being extended)' # Suffix of the temporary name of an extended study
 
 def _resume_best(trials, direction):
-    "Mark the best of the `trials` that were complete before trials became longer: they resume first"
-    stopped = [t for t in trials_of(trials) if t.state==TrialState.PRUNED and attr(t, 'complete_at')]
-    best = direction.ranked(stopped, key=lambda t: best_of(t, direction)[0])
-    for t in best[:_again]: t.user_attrs['cut'] = 'extended'
+    "Mark those of the best `trials` that were complete before trials became longer: they resume first"
+    def _value(t): return best_of(t, direction)[0]
+    stopped = [t for t in trials_of(trials) if t.state==TrialState.PRUNED]
+    valued = [t for t in stopped if math.isfinite(_value(t))]
+    for t in direction.ranked(valued, key=_value)[:_again]:
+        if attr(t, 'complete_at'): t.user_attrs['cut'] = 'extended'
 
 def load(storage, name):
     "The study `name` in the Optuna storage `storage`; None if there is none"
