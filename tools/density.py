@@ -3,7 +3,7 @@
     python tools/density.py [--check]
 
 Comments, docstrings and the `__all__` that nbdev writes do not count, nor the arguments of a function for its length. A formula may crowd a line: crowded lines of engine have a bound
-of their own. With `--check` the command fails if a bound is exceeded. Bounds are what holds today; they are lowered, and raised only for what is new: workers, limits, large files, recipes for all kinds, bands that hold, choices without order, trials that show what early epochs are worth, values far below all others."""
+of their own. With `--check` the command fails if a bound is exceeded. Bounds are what holds today; they are lowered, and raised only for what is new: workers, limits, large files, recipes for all kinds, bands that hold, choices without order, trials that show what early epochs are worth, what an extended study resumes, values far below all others."""
 import argparse, ast, io, sys, tokenize
 from pathlib import Path
 
