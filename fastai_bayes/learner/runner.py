@@ -6,7 +6,7 @@
 __all__ = ['waiting', 'Run', 'graceful_interrupt', 'Underway', 'interrupting']
 
 # %% ../../nbs/learner/20_runner.ipynb #imports
-import math, secrets, signal, threading, time, warnings
+import itertools, math, secrets, signal, threading, time, warnings
 from contextlib import contextmanager, suppress
 from fastcore.basics import first, patch
 import numpy as np
@@ -689,17 +689,19 @@ def ranks(self:Run):
 @patch
 def needed(self:Run, ended):
     "Numbers, as from `trial_id`, of the `ended` trials whose files are kept: the best, resumable and interrupted ones"
-    place = self.ranks()
+    d,place = self.plan.direction,self.ranks()
     def _best(trials):
         trials = [t for t in trials if t.state!=TrialState.FAIL]
-        d = self.plan.direction
-        def _key(t):
-            value,_ = best_of(t, d)
-            return d.key(place.get(trial_id(t), value), t.params)
-        values = {trial_id(t): _key(t) for t in trials}
-        valued = [n for n,(v,_) in values.items() if math.isfinite(v)]
-        most = self.n_best_kept*self.plan.runs  # a further run may make the best one of many
-        return d.ranked(valued, key=values.get)[:most]
+        known = {trial_id(t): t for t in trials}
+        own = {n: best_of(t, d)[0] for n,t in known.items()}
+        now = {**own, **place}
+        valued = [n for n in own if math.isfinite(now[n])]
+        def _ranked(of):
+            def _key(n): return d.key(of[n], known[n].params)
+            return d.ranked(valued, key=_key)
+        both = zip(_ranked(now), _ranked(own))  # with further runs a mean nears the own value
+        most = self.n_best_kept*self.plan.runs  # and these may make the best one of many
+        return [*dict.fromkeys(itertools.chain(*both))][:most]
     within = [t for t in ended if state_of(t)!='infeasible']
     best = _best(within)+_best([t for t in ended if t not in within])  # the study may be extended, or its limits change
     cut = [trial_id(t) for t in ended if 'cut' in t.user_attrs]

@@ -126,10 +126,10 @@ _spare = ' (being extended)' # Suffix of the temporary name of an extended study
 
 def _resume_best(trials, direction):
     "Mark those of the best `trials` that were complete before trials became longer: they resume first"
-    def _value(t): return best_of(t, direction)[0]
+    def _key(t): return direction.key(best_of(t, direction)[0], t.params)
     stopped = [t for t in trials_of(trials) if t.state==TrialState.PRUNED]
-    valued = [t for t in stopped if math.isfinite(_value(t))]
-    for t in direction.ranked(valued, key=_value)[:_again]:
+    valued = [t for t in stopped if math.isfinite(_key(t)[0])]
+    for t in direction.ranked(valued, key=_key)[:_again]:
         if attr(t, 'complete_at'): t.user_attrs['cut'] = 'extended'
 
 def load(storage, name):
