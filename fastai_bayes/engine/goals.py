@@ -180,11 +180,7 @@ def _measured(t, v):
     if np.isfinite(v): return Training(t.x, [v], 'complete')
     return Training(t.x, state='running' if t.state=='running' else 'paused')
 
-class _OneGoal(Surrogate):
-    "Conclusions about one of several goals: what is poor in it may be on the front"
-    told_apart = np.inf
-
-class GoalSurrogate(_OneGoal):
+class GoalSurrogate(Surrogate):
     "Conclusions from trials with several goals: the first has curves, the `others` of a training are one number each"
     lead,aim = 'on the front','entering the front'
     worst = None # Values of the goals, more is better, below which nothing counts; estimated from the front if None
@@ -200,7 +196,7 @@ class GoalSurrogate(_OneGoal):
         fitted = self.fitted.get('goals') or [None]*self.others.shape[1]
         def _part(y, final):
             trainings = [*map(_measured, self.trainings, y)]
-            return _OneGoal(self.space, self.T, trainings, fitted=dict(final=final) if final else None)
+            return Surrogate(self.space, self.T, trainings, fitted=dict(final=final) if final else None)
         return [*map(_part, self.others.T, fitted)]
     @functools.cached_property
     def reached_values(self):

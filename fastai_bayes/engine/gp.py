@@ -230,6 +230,11 @@ class GP:
         prior = self.kernel.s2[:,None]+((HZ@self.data.B)*HZ).sum(1)
         return HZ@self.data.b+(self.alpha[:,None]@k)[:,0], np.maximum(prior-(u*u).sum(1), 1e-12)
 
+    def left_out(self):
+        "Mean (s,n) and variance (s,n) of each value, given all others (Rasmussen and Williams 2006, equation 5.12)"
+        v = 1/(self.Li**2).sum(1)
+        return self.data.y-self.alpha*v, v
+
     def predict(self,
         Z, # (m,d) points of the unit cube
         HZ=None # (m,q) their features; None for a constant or a trend

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['most', 'pilots', 'disorder', 'error_ratio', 'error_left', 'poor', 'always', 'usual', 'carried', 'fall', 'between',
            'unknown_noise', 'between_folds', 'unknown', 'sound_fit', 'informative', 'spread', 'final_data',
-           'without_order', 'draw_params', 'pairs_of', 'late_differences', 'Kept', 'in_order', 'swapped', 'median',
-           'reversed_share', 'least_epochs', 'Surrogate']
+           'without_order', 'draw_params', 'apart_or_alike', 'foresight', 'draw_foresighted', 'pairs_of',
+           'late_differences', 'Kept', 'in_order', 'swapped', 'median', 'reversed_share', 'least_epochs', 'Surrogate']
 
 # %% ../../nbs/engine/10_surrogate.ipynb #imports
 import functools, itertools, math, operator
 from contextlib import suppress
 import numpy as np
-from scipy.special import ndtr, softmax
+from scipy.special import log_ndtr, logsumexp, ndtr, softmax
 from .kernels import Kinds, Prior, with_shapes
 from .gp import Data, GP, Posterior, fit
 from .acquisition import log_ei
@@ -39,10 +39,10 @@ def sound_fit(
     def _fit(n, theta, p=d+2, ndim=1):
         v = np.array(theta, float)
         return type(n) is int and n>=0 and v.ndim==ndim and v.shape[-1]==p and (np.abs(v)<100).all()
-    def final(n, draws, modes, unordered):
-        plain,bent,*rest = modes
-        ok = _fit(unordered, plain) and len(rest)<=1 and (draws is None or _fit(n, draws, 3*d+2, 2))
-        return ok and all(_fit(n, o) for o in (plain, *rest)) and _fit(n, bent, 3*d+2)
+    def _known(plain, bent, *same): return len(same)<=1 and _fit(0, [plain, *same], ndim=2) and _fit(0, bent, 3*d+2)
+    def final(n, draws, unordered, alike, modes, others):
+        ok = _fit(n, modes[0]) and _fit(unordered, modes[0]) and (draws is None or _fit(n, draws, 3*d+2, 2))
+        return ok and alike in (0, 1) and _known(*modes) and (others==[] or _known(*others))
     def curves(*levels):
         ok = [_fit(n, theta) and k in (0, int(j>0)) for j,(n,theta,k) in enumerate(levels)]
         return all(ok) and len(ok)==len(rungs(T))
@@ -60,7 +60,7 @@ pilots = 4 # Trials that get `least_epochs` before first looks may be shorter
 disorder = .1 # Maximum share of pairs, weighted by their difference, that a shorter first look orders differently
 error_ratio = 2.2 # Standard deviation of a forecast's error, times that of the forecaster, on recorded curves
 error_left = .05 # And more for the epochs that are left, times the logarithm of how often those done go into all
-poor = 1. # Distance below the median from which on all values are the same to a process; the best is 1 above it
+poor = 1. # Distance below the median from which on values may be alike to a process; the best is 1 above it
 always = 24 # Up to this many trials the process is fitted again with each new one
 
 def informative(score, most):
@@ -119,6 +119,45 @@ def draw_params(
     plain,bent,*rest = (o.draw(rng, k) for o,k in zip(modes, counts))
     draws = [with_shapes(plain, data.d), bent, *(with_shapes(o, data.d) for o in rest)]
     return np.concatenate(draws), [o.theta for o in modes], int(counts[2:].sum())
+
+def apart_or_alike(m):
+    "The final values `m` (n,), and, if some are poor, the same with all poor ones alike"
+    return [m, np.maximum(m, -poor)] if (m<-poor).any() else [m]
+
+def foresight(gp):
+    """Logarithm of the probability of each value given all others, summed; of one below the median, that it is there
+
+    So values below it do not count by how well they are told apart. Rasmussen and Williams 2006, section 5.4.2."""
+    (m,v),y = gp.left_out(),gp.data.y
+    seen = -((y-m)**2/v+np.log(2*np.pi*v))/2
+    each = np.where(y>0, seen, log_ndtr(-m/np.sqrt(v)))
+    return (logsumexp(each, axis=0)-np.log(len(gp))).sum()
+
+def draw_foresighted(
+    each, # `Data` of the same trials, as from `apart_or_alike`
+    starts, # Earlier most probable parameters for each; empty lists if there are none
+    rng, # numpy Generator
+    ordered # (d,) bool, which coordinates are choices with an order
+): # draws; how many, the last, have no order; index of the data that are theirs; most probable parameters for each
+    """Draws as from `draw_params`, for those data from which the `foresight` is best
+
+    Parameters:
+        each: `Data` of the same trials, as from `apart_or_alike`
+        starts: Earlier most probable parameters for each; empty lists if there are none
+        rng: numpy Generator
+        ordered: (d,) bool, which coordinates are choices with an order
+        returns: draws; how many, the last, have no order; index of the data that are theirs; most
+            probable parameters for each
+    """
+    n = int(np.clip(240//max(len(each[0]), 1), 3, 8))  # with more data they differ less
+    fits = [draw_params(o, theirs, rng, n, ordered) for o,theirs in zip(each, starts)]
+    def _foresight(i):
+        thetas,_,k = fits[i]
+        return foresight(GP(each[i], thetas, choice=without_order(each[i].choice, ordered, n, k)))
+    best = max(range(len(fits)), key=_foresight) if len(fits)>1 else 0
+    thetas,_,k = fits[best]
+    modes = [[o.tolist() for o in modes] for _,modes,_ in fits]
+    return thetas.tolist(), k, best, [*modes, *starts[len(modes):]]
 
 # %% ../../nbs/engine/10_surrogate.ipynb #surrogate
 usual = 1/8 # Share of pairs of trials whose order changes later if curves can be trusted
@@ -240,7 +279,6 @@ class Surrogate:
         by_folds: Are they folds, which differ even if another seed changes nothing?
         changed: Indices of the trainings that are not those of `before`; compared if None
     """
-    told_apart = poor # Distance below the median up to which the process tells values apart
     every = 1 # Epochs between two reports, if that is a part of one; only for words
     def __init__(self,
         space, # `Space` of the configurations
@@ -621,7 +659,6 @@ class Surrogate:
         running = self.are('running') & ~self.failed
         v[running & shown] = self._if_ended[running & shown]  # assumed to end as forecast
         use = shown|self.failed
-        if not self.several: m = np.maximum(m, -self.told_apart)  # else it says how sure a mean is
         return self.X[use], m[use], v[use], self.X[running & ~shown]
     def true_values(self, gp):
         "Posterior mean (n,) and variance (n,) of the values by the `gp` of `process`; `final` of trials not in it"
@@ -635,21 +672,19 @@ class Surrogate:
     def process(self, rng):
         "`GP` of final values, fitted with each trial up to 24, then with 40 % more; and all fitted parameters"
         X,m,v,_ = self.targets()
-        n,thetas,modes,k = self.fitted.get('final', (0, None, [], 0))
+        n,thetas,k,alike,*modes = self.fitted.get('final', (0, None, 0, 0, [], []))
         if len(m)<=always or len(m)-n>.4*min(n, most): n,thetas = len(m),None
         choice,ordered = self.space.choice,self.space.ordered
-        def _data(use): return final_data(X[use], m[use], v[use], choice)
-        keep = informative(m[:n] if thetas else m, most)
-        known = _data(keep)
+        def _data(m, use): return final_data(X[use], m[use], v[use], choice)
         if not thetas:
-            n = len(m)
-            draws = int(np.clip(240//max(len(known), 1), 3, 8))  # with more data they differ less
-            thetas,modes,k = draw_params(known, modes, rng, draws, ordered)
-            thetas,modes = thetas.tolist(),[o.tolist() for o in modes]
+            n,kept = len(m),[_data(o, informative(o, most)) for o in apart_or_alike(m)]
+            thetas,k,alike,modes = draw_foresighted(kept, modes, rng, ordered)
+        if alike: m = np.maximum(m, -poor)
+        keep = informative(m[:n], most)
         each = without_order(choice, ordered, len(thetas), k) if k else choice
-        first = GP(known, thetas, choice=each)
-        gp = GP(_data(np.r_[keep, n:len(m)]), thetas, first.Li, each)
-        return gp, self._refitted([n, thetas if n>=always else None, modes, k])
+        first = GP(_data(m, keep), thetas, choice=each)
+        gp = GP(_data(m, np.r_[keep, n:len(m)]), thetas, first.Li, each)
+        return gp, self._refitted([n, thetas if n>=always else None, k, alike, *modes])
     def _refitted(self, final):
         "`fitted`, updated"
         res = dict(self.fitted, final=final)
