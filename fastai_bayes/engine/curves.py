@@ -232,7 +232,7 @@ class CurveForecaster:
         m,v = self._above(X, np.maximum(Z, self.floor))
         below = np.maximum(self.floor-Z, 0)
         below = np.nan_to_num(last_values(below))
-        return m-below, v+below**2/4
+        return m-below, v+below**2/16
     def _above(self, X, Z):
         "`forecast` of curves that are nowhere below the `floor`"
         z = g = var = np.zeros(len(Z))

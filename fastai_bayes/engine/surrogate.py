@@ -677,7 +677,8 @@ class Surrogate:
         choice,ordered = self.space.choice,self.space.ordered
         def _data(m, use): return final_data(X[use], m[use], v[use], choice)
         if not thetas:
-            n,kept = len(m),[_data(o, informative(o, most)) for o in apart_or_alike(m)]
+            n,seen = len(m),[m] if self.several else apart_or_alike(m)  # or a bad run would say little of its trial
+            kept = [_data(o, informative(o, most)) for o in seen]
             thetas,k,alike,modes = draw_foresighted(kept, modes, rng, ordered)
         if alike: m = np.maximum(m, -poor)
         keep = informative(m[:n], most)
