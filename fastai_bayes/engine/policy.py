@@ -121,7 +121,7 @@ def _after_one_run(noise, gp, best):
     res.of = lambda m, v, best: log_ei(m, v*v/(v+noise), best)
     return res
 
-sure_every = 2 # Of so many first looks all but one are where most is gained over the median: EI then keeps to what is known
+sure_every = 2 # Of so many proposals, if a trial has epochs, only one improves on the best value, others on the median
 bold_every = 3 # Of so many proposals one may be where configurations are probably impossible, unless that costs epochs
 
 def _chance(surrogate):
@@ -161,7 +161,8 @@ def propose(
     gp = believing(gp, pending)
     def _of(kind, best): return weighed(kind(gp, best), surrogate, allowed)
     sure = acq=='logei' and surrogate.T>1 and len(surrogate.trainings)%sure_every>0
-    f,best = _of(acquisitions[acq], min(best_mean, 0.) if sure else best_mean),X[np.argsort(-m, kind='stable')[:4]]
+    f = _of(acquisitions[acq], min(best_mean, 0.) if sure else best_mean)
+    best = X[np.argsort(-m, kind='stable')[:4]]
     found = maximize(f, surrogate.space, rng, best, surrogate.X) or maximize(f, surrogate.space, rng, best)
     x,value = found
     gain = functools.partial(_after_one_run, surrogate.runs.noise) if surrogate.several else LogEI
