@@ -121,7 +121,7 @@ def _after_one_run(noise, gp, best):
     res.of = lambda m, v, best: log_ei(m, v*v/(v+noise), best)
     return res
 
-many = 5 # Hyperparameters from which on EI prefers the ends of ranges; with fewer, other proposals would be near copies
+many = 5 # Numbers from which on EI prefers the ends of ranges; with fewer, other proposals would be near copies
 sure_every = 2 # Of so many proposals, if a trial has epochs, only one improves on the best value, others on the median
 bold_every = 3 # Of so many proposals one may be where configurations are probably impossible, unless that costs epochs
 
@@ -140,7 +140,7 @@ def weighed(f, surrogate, allowed):
 def _prefers_sure(surrogate):
     "Does the next trial improve on the median, not on the best value?"
     turn = len(surrogate.trainings)%sure_every>0
-    return turn and surrogate.T>1 and len(surrogate.space)>=many
+    return turn and surrogate.T>1 and (~surrogate.space.choice).sum()>=many
 
 @functools.singledispatch
 def propose(
