@@ -84,8 +84,8 @@ def test_stopped_trials_may_be_resumed(tmp_path):
 def test_epochs_that_take_too_long(tmp_path):
     "The first epoch of a trial warms up; it stops after the second"
     class Wait(Callback):
-        def before_validate(self): time.sleep(.2*(self.learn.model[0].out_features>16 or self.epoch==0))
-    res = tune(tmp_path, dict(seconds_per_epoch=(None, .18)), n=3, cbs=Wait(), pruner='none', sampler='random', n_trials=2)
+        def before_validate(self): time.sleep(1.*(self.learn.model[0].out_features>16 or self.epoch==0))
+    res = tune(tmp_path, dict(seconds_per_epoch=(None, .9)), n=3, cbs=Wait(), pruner='none', sampler='random', n_trials=2)
     for o in rows(res): assert (o.state, o.epochs)==(('infeasible', 2) if o.width>16 else ('complete', 3)), o
 
 def test_memory_of_a_gpu(tmp_path, monkeypatch):
