@@ -14,7 +14,7 @@ from fastai_bayes.results.timeline import saved_data, timeline_data
 from fastai_bayes.study.pruner import BayesPruner
 from fastai_bayes.study.sampler import BayesSampler
 from fastai_bayes.engine.space import Space
-from fastai_bayes.study.records import best_of, curve_frame, epochs_saved, epochs_spent, ended, resume_trial, trial_frame
+from fastai_bayes.study.records import best_of, bounds_of, curve_frame, epochs_saved, epochs_spent, ended, resume_trial, trial_frame
 from fastai_bayes.study.search_space import distributions
 from fastai_bayes.study.storage import check_study
 from fastai_bayes.study.studies import open_study
@@ -210,8 +210,10 @@ def test_forecasts_stay_where_the_metric_can_be():
     def low(p, rng, T): return [1-v for v in near(p, rng, T)]
     for name,under in (('valid_loss', False), ('error_rate', False), ('speed', True)):
         assert (frame(name, low, 'minimize').min()<0)==under, name
-    assert forecasts.bounds_of('accuracy', np.array([.5, 87.]))==(-math.inf, math.inf)  # in percent
-    assert forecasts.bounds_of('valid_loss', np.array([-.5, 1.]))==(-math.inf, math.inf)
+    for name,seen in (('accuracy', [.5, 87.]), ('valid_loss', [-.5, 1.])):  # in percent, and with a sign
+        st = filled(usual, 0)
+        st.set_user_attr('monitor', name)
+        assert bounds_of(st, np.array(seen))==(-math.inf, math.inf)
 
 def test_importance_of_many_options():
     "Shares of the variance are those of the function, in time that does not grow with 2 to the number of options"

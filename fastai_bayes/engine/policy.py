@@ -11,7 +11,7 @@ __all__ = ['final_share', 'new_share', 'most_starts', 'one_epoch_starts', 'start
 
 # %% ../../nbs/engine/11_policy.ipynb #imports
 import functools, math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import numpy as np
 from .gp import GP
 from .cost import Length
@@ -304,6 +304,11 @@ class Explanation:
     low:float # Lower end of the 95 % band
     high:float # Upper end
     prob_best:float # Probability of ending better than the best value seen
+
+    def within(self, low, high):
+        "The same, with forecast and band between `low` and `high`"
+        ends = {k: float(np.clip(getattr(self, k), low, high)) for k in ('forecast', 'low', 'high')}
+        return replace(self, **ends)
 
 def explain(
     surrogate:Surrogate, # Conclusions from the trials

@@ -81,7 +81,9 @@ class BayesPruningCallback(Measured):
         "Prepare for an epoch, unless it is one of `lr_find`"
         if hasattr(self.learn, 'lr_finder'): return
         if self.stopped or self.diverged: raise CancelFitException  # the second fit of `fine_tune` ends as well
-        if self.total is None: self.monitor,self.mode = self._resolve()
+        if self.total is None:
+            self.monitor,self.mode = self._resolve()
+            self._name_metric()
         total = self.planned or self.seen+self.n_epoch-self.epoch
         if self.runs>1 and self.total is None: self._begin_run()
         if total!=self.total: self._plan(total)
@@ -139,6 +141,11 @@ class BayesPruningCallback(Measured):
         if not wanted or mode==wanted: return name,mode
         raise MonitorError(f'{name!r} has mode={mode!r}, but the direction of the study is {wanted}imize; '
                            f"create it with direction='{mode}imize', or pass mode={wanted!r} here")
+
+    def _name_metric(self):
+        "Say in the study what its values are"
+        study = getattr(self.trial, 'study', None)
+        if study is not None and 'monitor' not in study.user_attrs: study.set_user_attr('monitor', self.monitor)
 
     @property
     def best(self)->tuple:

@@ -16,7 +16,7 @@ from ..engine.checks import OptimizerError, check_bool, check_int
 from ..engine.trainings import one_thread
 from ..engine.policy import Explanation, Verdict, decide, explain
 from .search_space import as_stored
-from .records import Direction, all_trials, trial_id
+from .records import Direction, all_trials, bounds_of, trial_id
 from .cache import StudyCache, fits, horizon, no_params, space_of
 from .sampler import one_objective
 
@@ -110,7 +110,8 @@ class BayesPruner(BasePruner):
             raise OptimizerError(f'expected a trial with values, and a known n_epoch, got {n} values and n_epoch={T}; '
                                  'report a value first, or pass BayesPruner(n_epoch=...)')
         surrogate,i,*how = self._how(study, trial, T)
-        return explain(surrogate, i, Direction.of(study), *how)
+        d = Direction.of(study)
+        return explain(surrogate, i, d, *how).within(*bounds_of(study, d*surrogate.Y))
 
     def prune(self, study:Study, trial:FrozenTrial)->bool:
         "Should `trial` stop? `verdict` says why"

@@ -7,11 +7,12 @@ __all__ = ['python_strings', 'rung_attr', 'Direction', 'of_study', 'all_trials',
            'trial_id', 'numbered', 'trials_of', 'Latest', 'steps_of', 'curve_of', 'last_step', 'current_run', 'runs_of',
            'points_of', 'epochs_trained', 'value_at', 'best_of', 'run_values', 'std_error', 'seconds_of',
            'is_infeasible', 'was_stopped', 'state_of', 'diverged', 'every_of', 'reason_of', 'saved_of', 'all_params',
-           'own_params', 'epochs_spent', 'epochs_saved', 'ended', 'best_trial', 'best_first', 'has_folds', 'max_runs',
-           'standing', 'resume_trial', 'Record', 'measures_of', 'records', 'column', 'trial_frame', 'curve_frame']
+           'own_params', 'bounds_of', 'epochs_spent', 'epochs_saved', 'ended', 'best_trial', 'best_first', 'has_folds',
+           'max_runs', 'standing', 'resume_trial', 'Record', 'measures_of', 'records', 'column', 'trial_frame',
+           'curve_frame']
 
 # %% ../../nbs/study/02_records.ipynb #imports
-import functools, math
+import functools, math, re
 from collections import defaultdict
 from copy import copy
 from dataclasses import dataclass, fields
@@ -460,6 +461,26 @@ def own_params(
     return numbers | trial.params
 
 # %% ../../nbs/study/02_records.ipynb #study
+_shares = r'acc|error_rate|precision|recall|f1|fbeta|dice|jaccard|iou|roc_auc|zero_one|hamming' # Between 0 and 1
+_sizes = r'loss|mse|mae|msle|rmspe|perplexity|brier|error' # Not negative
+
+def bounds_of(
+    study:optuna.Study, # Knows the name of its metric if `bayes_tune` or `BayesPruningCallback` trained for it
+    seen # Array of the values of the metric, some may be missing
+)->tuple: # Lowest and highest possible value; infinite unless the name says so, and no value seen contradicts it
+    """Between which values the metric of `study` stays
+
+    Parameters:
+        study: Knows the name of its metric if `bayes_tune` or `BayesPruningCallback` trained for it
+        seen: Array of the values of the metric, some may be missing
+        returns: Lowest and highest possible value; infinite unless the name says so, and no value
+            seen contradicts it
+    """
+    seen,name = seen[np.isfinite(seen)],study.user_attrs.get('monitor') or ''
+    if not seen.size or seen.min()<0: return -np.inf, np.inf
+    if re.search(_shares, name) and seen.max()<=1: return 0., 1.
+    return (0. if re.search(_sizes, name) else -np.inf), np.inf
+
 def _last_trials(study): return trials_of(all_trials(study))
 
 def epochs_spent(
