@@ -307,8 +307,8 @@ class Explanation:
 
     def within(self, low, high):
         "The same, with forecast and band between `low` and `high`"
-        ends = {k: float(np.clip(getattr(self, k), low, high)) for k in ('forecast', 'low', 'high')}
-        return replace(self, **ends)
+        def _within(k): return float(np.clip(getattr(self, k), low, high))
+        return replace(self, **{k: _within(k) for k in ('forecast', 'low', 'high')})
 
 def explain(
     surrogate:Surrogate, # Conclusions from the trials

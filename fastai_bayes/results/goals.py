@@ -62,7 +62,8 @@ def pareto_frame(
 most_labels = 8 # Trials of the front that are labelled with their numbers
 _apart = 34,16 # Pixels between labels, across or upward
 _middle = np.array([17, -12]) # Pixels from a point to the middle of its label
-_sides = (1, 'top', 'left'),(-1, 'bottom', 'right') # Where a label is: below right, else above left; its alignment
+_below = dict(xytext=(4, -4), va='top', ha='left')
+_above = dict(xytext=(-4, 4), va='bottom', ha='right')
 
 def _stairs(ax, df, x, y, goals):
     "Draw the front of two goals as stairs: the best `y` with an `x` that is as good"
@@ -74,16 +75,17 @@ def _stairs(ax, df, x, y, goals):
 def _numbers(ax, df, x, y):
     "Number some trials of the front"
     f = df[df.front].sort_values(x)
+    look = dict(textcoords='offset points', fontsize='small')
     ax.get_xlim(), ax.get_ylim()  # they are computed when they are asked for
     at,used = ax.transData.transform(f[[x, y]]),[]
     def _free(p): return all((abs(p-q)>_apart).any() for q in used)
     for i in spread(np.arange(len(f)), min(len(f), most_labels)):
-        places = [(at[i]+s*_middle, s, *look) for s,*look in _sides]
-        p,s,va,ha = next((o for o in places if _free(o[0])), (None,)*4)
-        if p is None: continue
-        used.append(p)
-        ax.annotate(f'{f.number.iloc[i]}', f[[x, y]].iloc[i], xytext=(4*s, -4*s),
-                    textcoords='offset points', va=va, ha=ha, fontsize='small')
+        o = f.iloc[i]
+        for middle,side in ((at[i]+_middle, _below), (at[i]-_middle, _above)):
+            if not _free(middle): continue
+            used.append(middle)
+            ax.annotate(f'{o.number}', (o[x], o[y]), **side, **look)
+            break
 
 def _panel(ax, df, x, y, goals):
     values = df[x]
