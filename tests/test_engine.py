@@ -312,3 +312,16 @@ def test_a_rule_for_some_hyperparameters_does_not_hold_another_where_it_is(seed)
             if opt.should_stop(t.id): break
         opt.finish(t.id)
     assert opt.best[1]>.8
+
+def test_a_band_near_the_end_has_the_noise_of_a_value():
+    "The last value of a curve has noise of its own: one epoch before the end the band is not narrower than that"
+    rng,sd,T = np.random.default_rng(0),.02,12
+    opt = BayesOptimizer(dict(x=(0., 1.)), T, seed=0)
+    def value(x, e): return .8-.3*(x-.4)**2-.4*math.exp(-e/3)+sd*rng.normal()
+    def played(n):
+        t = opt.next()
+        for e in range(t.epoch+1, n+1): opt.report(t.id, e, value(t.params['x'], e))
+        return t
+    for _ in range(16): opt.finish(played(T).id)
+    e = opt.explain(played(T-1).id)
+    assert 3.5*sd<e.high-e.low<8*sd

@@ -262,12 +262,16 @@ def test_a_problem_without_noise_spends_nothing_on_repeats():
     assert more==[0, 0] and .9-f(opt.best[0])<.01
 
 def test_a_noisy_problem_races():
-    opt,more = search(.03, 3, seed=5)
-    runs = sorted(len(t.runs) for t in opt.trainings)
-    assert more[1]>0 and runs[-1]==3 and sum(runs)<1.5*len(runs) and runs[0]==1
-    assert .9-f(opt.best[0])<.03
-    best, = [t for t in opt.trainings if opt.space.decode(t.x)==opt.best[0]]
-    assert len(best.runs)>1  # nobody wins by one run
+    "Over four seeds the race takes at most .6 of the runs that three of each trial would; no winner has only one"
+    runs,regret = [],[]
+    for seed in range(4):
+        opt,more = search(.03, 3, seed)
+        runs.append([len(t.runs) for t in opt.trainings])
+        best, = [t for t in opt.trainings if opt.space.decode(t.x)==opt.best[0]]
+        assert more[1]>0 and min(runs[-1])==1 and len(best.runs)>1
+        regret.append(.9-f(opt.best[0]))
+    flat = sum(runs, [])
+    assert sum(flat)<.6*3*len(flat) and statistics.mean(regret)<.02
 
 def test_the_band_of_a_first_run_is_the_one_for_people():
     "As wide as that of the plot of forecasts, also in a study with several runs"
