@@ -323,5 +323,9 @@ def test_a_band_near_the_end_has_the_noise_of_a_value():
         for e in range(t.epoch+1, n+1): opt.report(t.id, e, value(t.params['x'], e))
         return t
     for _ in range(16): opt.finish(played(T).id)
-    e = opt.explain(played(T-1).id)
+    t = played(T-1)
+    e = opt.explain(t.id)
     assert 3.5*sd<e.high-e.low<8*sd
+    opt.report(t.id, T, .7)
+    e = opt.explain(t.id)
+    assert e.low==e.high  # it is known

@@ -3,13 +3,13 @@
     python tools/density.py [--check]
 
 Comments, docstrings and the `__all__` that nbdev writes do not count, nor the arguments of a function for its length. A formula may crowd a line: crowded lines of engine have a bound
-of their own. With `--check` the command fails if a bound is exceeded. Bounds are what holds today; they are lowered, and raised only for what is new: workers, limits, large files, recipes for all kinds, bands that hold, choices without order, trials that show what early epochs are worth, what an extended study resumes, what further runs may make the best, values far below all others, the range of a metric in every study, labels on two sides."""
+of their own. With `--check` the command fails if a bound is exceeded. Bounds are what holds today; they are lowered, and raised only for what is new: workers, limits, large files, recipes for all kinds, bands that hold, choices without order, trials that show what early epochs are worth, what an extended study resumes, what further runs may make the best, values far below all others, the range of a metric in every study, labels on two sides, bands with the noise of a value."""
 import argparse, ast, io, sys, tokenize
 from pathlib import Path
 
 pkg = Path(__file__).resolve().parent.parent/'fastai_bayes'
 crowded,wide = 30,120 # Tokens and columns from which on a line counts
-bounds = dict(tokens=158_335, per_line=11.38, crowded=0, formulas=104, wide=0, longest=29) # Of the whole package
+bounds = dict(tokens=158_350, per_line=11.38, crowded=0, formulas=104, wide=0, longest=29) # Of the whole package
 blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 defs = ast.FunctionDef, ast.AsyncFunctionDef
 

@@ -471,7 +471,8 @@ class Surrogate:
         "As `forecast`, with the variance of the errors that forecasts had on recorded curves, for people"
         m,v = self.forecast(idx)
         left = np.log(self.T/np.maximum(self.epochs[idx], 1))
-        return m, error_ratio**2*v+(error_left*left)**2+self.noise**2  # the forecast is that of a smooth curve
+        noise = self.noise*(left>0)  # the forecast is that of a smooth curve
+        return m, error_ratio**2*v+(error_left*left)**2+noise**2
     @functools.cached_property
     def open(self):
         "Indices of curves that can be forecast"
