@@ -150,7 +150,7 @@ def plot(res, fn):
         ax.set(title=FAMILIES[name].what, xscale='log', yscale='log', xlim=(x[0], FULL), ylim=(5e-3, 3))
         ax.set_xticks(AT, AT, minor=False)
     for ax in axs.flat[len(res):]: ax.axis('off')
-    fig.supxlabel('epochs spent, in full trainings')
+    fig.supxlabel('epochs spent, in full trials')
     fig.supylabel('mean normalised regret')
     fig.legend(*axs[0,0].get_legend_handles_labels(), frameon=False, loc='outside upper center', ncols=5)
     fig.savefig(fn, dpi=110)

@@ -144,7 +144,7 @@ def plot(res, trainings, n_epoch, fn):
     first = least_epochs(n_epoch)  # before that, epochs say nothing
     x = np.arange(first, n_epoch*trainings+1)/n_epoch
     bands(ax, x, {k: np.array([o[0] for o in runs])[:,first-1:] for k,runs in res.items()}, {k: METHODS[k][0] for k in res})
-    ax.set(xlabel='epochs spent, in full trainings', ylabel='mean normalised regret', xscale='log', yscale='log', xlim=(x[0], trainings))
+    ax.set(xlabel='epochs spent, in full trials', ylabel='mean normalised regret', xscale='log', yscale='log', xlim=(x[0], trainings))
     ticks = [.1, .2, .5, *looks(trainings)]
     ax.set_xticks(ticks, [f'{o:g}' for o in ticks], minor=False)
     ax.legend(frameon=False, loc='lower left', fontsize=8)

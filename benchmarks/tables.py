@@ -197,7 +197,7 @@ def plot(fn, res):
     traces = {m: np.array([np.mean([o[0] for o in v], 0) for v in runs.values()]) for m,runs in res.items()}
     x = np.arange(1, len(next(iter(traces.values()))[0])+1)
     bands(ax, FULL*x/x[-1], traces, {k: METHODS[k][0] for k in traces})
-    ax.set(xscale='log', yscale='log', xlim=(.3, FULL), ylim=(.01, 2), xlabel='epochs spent, in full trainings', ylabel='mean normalised regret')
+    ax.set(xscale='log', yscale='log', xlim=(.3, FULL), ylim=(.01, 2), xlabel='epochs spent, in full trials', ylabel='mean normalised regret')
     ax.set_xticks(AT, AT)
     ax.legend(frameon=False)
     fig.savefig(fn, dpi=110)

@@ -31,7 +31,7 @@ def block(name, i, columns, to):
     res = result(name)
     t = res['tables'][i]
     made = f"`{res['command']}`, {res['date']}" + ('' if res['origin']=='run' else f", {res['origin']}")
-    return '\n'.join([f"{t['title']}:", '', *part(t, columns), '', f"{made} ([file]({to}benchmarks/results/{name}.json))"])
+    return '\n'.join([f"{t['title'].rstrip(':')}:", '', *part(t, columns), '', f"{made} ([file]({to}benchmarks/results/{name}.json))"])
 
 def filled(text, to=''):
     "`text` with its tables as the files have them"
@@ -111,7 +111,7 @@ def chart(fn):
         ax.plot(at, m, color=color, lw=2.5, label=name)
         ax.fill_between(at, [a-b for a,b in zip(m, s)], [a+b for a,b in zip(m, s)], color=color, alpha=.18, lw=0)
         ax.annotate(name, (at[-1], m[-1]), (8, up), textcoords='offset points', color=color, va='center')
-    ax.set(xscale='log', yscale='log', xlabel='epochs spent, in full trainings', ylabel='mean regret (0 is the best)', xlim=(at[0], at[-1]))
+    ax.set(xscale='log', yscale='log', xlabel='epochs spent, in full trials', ylabel='mean regret (0 is the best)', xlim=(at[0], at[-1]))
     ax.set_title('20 data sets, 3 seeds; bands are standard errors to both sides', loc='left', fontsize=10)
     ax.set_yticks([1, .5, .2, .1, .05], ['1', '.5', '.2', '.1', '.05'])
     ax.set_xticks([1, 2, 5, 10, 20], ['1', '2', '5', '10', '20'])

@@ -150,7 +150,7 @@ _page = """{% macro folded(first, rest, n) %}{{ first|safe }}
 <!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
-<title>{{ name }}</title><style>
+<title>Tuning report: {{ name }}</title><style>
 body{font-family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;line-height:1.5}
 body{color:#222;background:#fff}
 pre{background:#f3f3f3;padding:.8rem;border-radius:4px;white-space:pre-wrap;overflow-wrap:anywhere}
@@ -166,7 +166,7 @@ th,td{padding:.2rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-sp
 .about td,.about th{text-align:left;white-space:normal}
 @media screen and (prefers-color-scheme:dark){body{color:#ddd;background:#181818}pre{background:#262626}
 th,td{border-color:#444}a{color:#7fb6e6}}
-</style></head><body><h1>{{ name }}</h1><p>{{ headline }}</p>{% if when %}<p>{{ when }}</p>{% endif %}
+</style></head><body><h1>Tuning report: {{ name }}</h1><p>{{ headline }}</p>{% if when %}<p>{{ when }}</p>{% endif %}
 <nav><ul>{% for o in pictures if not o.text %}<li><a href="#{{ o.id }}">{{ o.caption }}</a></li>{% endfor %}
 <li><a href="#trials">All trials</a></li>
 {% if failed %}<li><a href="#failed">Failed and infeasible trials</a></li>{% endif %}
