@@ -6,6 +6,7 @@ from matplotlib.colors import to_rgba
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest
 from optuna.trial import TrialState, create_trial
 from fastai_bayes.results import forecasts, surrogate_plots as surrogate
+from fastai_bayes.results.goals import _numbers
 from fastai_bayes.results.history import curves_data, history_data
 from fastai_bayes.results.hyperparameters import choices_data, importance_errors, importances_data, parallel_data, params_data
 from fastai_bayes.results.result import TuneResult, plots
@@ -214,6 +215,16 @@ def test_forecasts_stay_where_the_metric_can_be():
         st = filled(usual, 0)
         st.set_user_attr('monitor', name)
         assert bounds_of(st, np.array(seen))==(-math.inf, math.inf)
+
+def test_neighbours_on_a_front_are_both_numbered():
+    "One label is below its point, the other above, and they do not overlap"
+    fig,ax = plt.subplots(figsize=(7, 4))
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    _numbers(ax, pd.DataFrame(dict(number=[1, 2], front=True, cost=[.5, .52], value=[.5, .53])), 'cost', 'value')
+    fig.canvas.draw()
+    one,two = (o.get_window_extent() for o in ax.texts)
+    assert [o.get_text() for o in ax.texts]==['1', '2'] and not one.overlaps(two)
+    plt.close(fig)
 
 def test_importance_of_many_options():
     "Shares of the variance are those of the function, in time that does not grow with 2 to the number of options"
