@@ -520,8 +520,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'fastai_bayes/engine/policy.py'),
                                             'fastai_bayes.engine.policy._paused_rates': ( 'engine/policy.html#_paused_rates',
                                                                                           'fastai_bayes/engine/policy.py'),
-                                            'fastai_bayes.engine.policy._prefers_sure': ( 'engine/policy.html#_prefers_sure',
-                                                                                          'fastai_bayes/engine/policy.py'),
                                             'fastai_bayes.engine.policy._prob_best': ( 'engine/policy.html#_prob_best',
                                                                                        'fastai_bayes/engine/policy.py'),
                                             'fastai_bayes.engine.policy._run_rates': ( 'engine/policy.html#_run_rates',

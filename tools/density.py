@@ -9,7 +9,7 @@ from pathlib import Path
 
 pkg = Path(__file__).resolve().parent.parent/'fastai_bayes'
 crowded,wide = 30,120 # Tokens and columns from which on a line counts
-bounds = dict(tokens=158_350, per_line=11.38, crowded=0, formulas=104, wide=0, longest=29) # Of the whole package
+bounds = dict(tokens=158_276, per_line=11.38, crowded=0, formulas=104, wide=0, longest=29) # Of the whole package
 blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 defs = ast.FunctionDef, ast.AsyncFunctionDef
 
